@@ -1,0 +1,53 @@
+"""Echocardiogram videos to embeddings, and embeddings to answers.
+
+The names below load on first use, so that `import panecho_embed` costs nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from panecho_embed._version import __version__
+
+if TYPE_CHECKING:
+    from panecho_embed.clips import ClipPlan
+    from panecho_embed.extract import extract
+    from panecho_embed.models.backbones import load_backbone, register_backbone
+    from panecho_embed.models.panecho import PanEcho
+    from panecho_embed.pooling import pool
+    from panecho_embed.reclip import reclip
+    from panecho_embed.store import EmbeddingFile
+
+_HOME = {
+    "ClipPlan": "clips",
+    "EmbeddingFile": "store",
+    "PanEcho": "models.panecho",
+    "extract": "extract",
+    "load_backbone": "models.backbones",
+    "pool": "pooling",
+    "reclip": "reclip",
+    "register_backbone": "models.backbones",
+}
+
+__all__ = [
+    "ClipPlan",
+    "EmbeddingFile",
+    "PanEcho",
+    "__version__",
+    "extract",
+    "load_backbone",
+    "pool",
+    "reclip",
+    "register_backbone",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,56 @@
+"""The errors that this package raises: one root, a few children, each also the builtin that a caller expects."""
+
+from __future__ import annotations
+
+
+class PanEchoEmbedError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class ArgumentError(PanEchoEmbedError, ValueError):
+    """An argument has a value that is not allowed; the message quotes it and lists what is."""
+
+
+class ManifestError(PanEchoEmbedError, ValueError):
+    """The list of videos is unusable; the message lists every problem, not only the first."""
+
+
+class MediaError(PanEchoEmbedError, ValueError):
+    """A file could not be turned into frames.
+
+    `stage` says how far it came ("open", "decode", "pixels", "clips", ...), for the failures table.
+    """
+
+    def __init__(self, message: str, *, stage: str = "decode") -> None:
+        super().__init__(message)
+        self.stage = stage
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_media_error, (type(self), str(self), self.stage)
+
+
+class NotACineError(MediaError):
+    """A readable file that is no moving 2-D image: a still, a spectral Doppler, an M-mode. Skipped, not failed."""
+
+    def __init__(self, message: str, *, stage: str = "skipped") -> None:
+        super().__init__(message, stage=stage)
+
+
+class WeightsError(PanEchoEmbedError, RuntimeError):
+    """A weights file is damaged, or belongs to another model."""
+
+
+class WeightsNotFoundError(WeightsError, FileNotFoundError):
+    """The weights are nowhere to be had; the message says where was looked and how to fetch them."""
+
+
+class StoreError(PanEchoEmbedError, OSError):
+    """An embedding file can't be written, or is not whole."""
+
+
+class SettingsMismatchError(PanEchoEmbedError, ValueError):
+    """Work was begun with other settings; the message names the field that differs."""
+
+
+def _rebuild_media_error(kind: type[MediaError], message: str, stage: str) -> MediaError:
+    return kind(message, stage=stage)

@@ -1,0 +1,284 @@
+"""The nouns that every stage speaks: frozen dataclasses on numpy alone, checked when they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.errors import ArgumentError
+
+UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.floating[Any]]
+
+Level = Literal["frame", "clip", "video", "study"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Interpolation = Literal["area", "bilinear", "bicubic"]
+ChannelOrder = Literal["rgb", "bgr"]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRef:
+    """One video (or still) to be embedded, and whose it is.
+
+    video_id: unique in a manifest. study_id, patient_id: never empty. view, split: "" where not known.
+    path: a file, or a folder of images. fps: frames per second as the manifest says, None to take it from the file.
+    """
+
+    video_id: str
+    study_id: str
+    patient_id: str
+    path: str
+    view: str = ""
+    split: str = ""
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("video_id", "study_id", "patient_id", "path"):
+            if not getattr(self, name):
+                raise ArgumentError(f"{name} is empty for the video {self.video_id or self.path!r}")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise ArgumentError(f"fps is {self.fps} for the video {self.video_id!r}; it must be above 0, or left empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of an ultrasound image (DICOM PS3.3 C.8.5.5, Sequence of Ultrasound Regions, (0018,6011)).
+
+    x0, y0: first column and row inside; x1, y1: first column and row beyond; in pixels of the image.
+    spatial_format: (0018,6012): 1 = 2-D, 2 = M-mode, 3 = spectral, 4 = wave form, 5 = graphics.
+    data_type: (0018,6014): 1 = tissue, 2 = colour flow, 3 = PW, 4 = CW, ...
+    physical_delta_x, physical_delta_y: cm per pixel, None where the file gives no centimetres.
+    """
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    spatial_format: int = 1
+    data_type: int = 1
+    physical_delta_x: float | None = None
+    physical_delta_y: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.x0 < self.x1 and 0 <= self.y0 < self.y1):
+            raise ArgumentError(f"region ({self.x0}, {self.y0})-({self.x1}, {self.y1}) is empty or starts before 0")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """A decoded video.
+
+    pixels: (T, H, W, 3) uint8, RGB, T, H, W at least 1.
+    fps: frames per second, None where nothing says; fps_source: where it came from, "" with None.
+    region: the 2-D ultrasound region, None where the file names none that fits its image.
+    """
+
+    pixels: UInt8Array
+    fps: float | None = None
+    fps_source: str = ""
+    region: Region | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[-1] != 3 or not self.pixels.size:
+            raise ArgumentError(
+                f"pixels are {self.pixels.dtype} of shape {self.pixels.shape}; they must be uint8 of shape (T, H, W, 3)"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Everything between a decoded frame and what the model sees.
+
+    resize: side of the square that a frame is resized to, aspect ratio ignored, in pixels.
+    crop: side of the centre crop taken from it, in pixels, at most `resize`; the model's input size.
+    channel_order: order in which the model's weights expect the channels; `mean` and `std` are in that order.
+    scale: factor on 0-255 pixels before mean and std (1/255, or 1 for weights trained on 0-255).
+    crop_region: cut to the 2-D ultrasound region first. mask_sector: black out all but the moving sector first.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: Interpolation = "area"
+    channel_order: ChannelOrder = "bgr"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    crop_region: bool = False
+    mask_sector: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize:
+            raise ArgumentError(f"crop is {self.crop}, resize is {self.resize}; 1 <= crop <= resize (--image-size)")
+        if self.interpolation not in get_args(Interpolation):
+            raise ArgumentError(f"interpolation is {self.interpolation!r}; allowed: {get_args(Interpolation)}")
+        if self.channel_order not in get_args(ChannelOrder):
+            raise ArgumentError(f"channel_order is {self.channel_order!r}; allowed: {get_args(ChannelOrder)}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ArgumentError(f"mean {self.mean} and std {self.std}: three values each, std above 0")
+
+    def at_size(self, image_size: int) -> Preprocess:
+        """The same for another model input size, the margin of the centre crop kept in proportion."""
+        if image_size < 32:
+            raise ArgumentError(f"image size is {image_size}; the smallest that the encoders take is 32 (--image-size)")
+        return dataclasses.replace(self, crop=image_size, resize=round(image_size * self.resize / self.crop))
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """Which weights a model carries.
+
+    source: a file name, an address, or "random (seed 0)". sha256: of the file's bytes, or of the tensors when random.
+    licence: of the weights. pretrained: False for random weights, which every file and report must say.
+    """
+
+    source: str
+    sha256: str
+    licence: str
+    pretrained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How embeddings were made. Two files with the same `fingerprint` may be put together; others may not.
+
+    clips: None at frame level. precision: of the encoder's arithmetic. versions: of the packages that could matter;
+    recorded, but no part of the fingerprint, so that an upgrade of numpy does not stop a resume.
+    """
+
+    backbone: str
+    weights: WeightsInfo
+    preprocess: Preprocess
+    clips: ClipPlan | None
+    level: Level
+    dim: int
+    precision: Precision = "fp32"
+    pooling: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.level not in get_args(Level):
+            raise ArgumentError(f"level is {self.level!r}; allowed are {', '.join(get_args(Level))}")
+        if self.precision not in get_args(Precision):
+            raise ArgumentError(f"precision is {self.precision!r}; allowed are {', '.join(get_args(Precision))}")
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the values, flat: {"preprocess.crop": 224, ...}. Of the weights: their content, not their source."""
+        flat: dict[str, Any] = {}
+        whole = dataclasses.asdict(dataclasses.replace(self, versions={}))
+        whole.pop("versions")
+        whole["weights"].pop("source")
+        whole["weights"].pop("licence")
+        for name, value in whole.items():
+            if isinstance(value, dict):
+                flat |= {f"{name}.{key}": list(v) if isinstance(v, tuple) else v for key, v in value.items()}
+            else:
+                flat[name] = value
+        return flat
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of `settings`, 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()
+
+    def differences(self, other: Provenance) -> list[str]:
+        """Every setting that differs, as "name: mine, not theirs"."""
+        mine, theirs = self.settings(), other.settings()
+        return [
+            f"{name}: {mine.get(name)}, not {theirs.get(name)}"
+            for name in sorted(mine.keys() | theirs.keys())
+            if mine.get(name) != theirs.get(name)
+        ]
+
+    def to_json(self) -> str:
+        """As JSON text, to be read back by `from_json`."""
+        return json.dumps({**dataclasses.asdict(self), "versions": dict(self.versions)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Provenance:
+        """Read what `to_json` wrote."""
+        raw = json.loads(text)
+        preprocess: dict[str, Any] = raw.pop("preprocess")
+        preprocess |= {name: tuple(preprocess[name]) for name in ("mean", "std")}
+        clips = raw.pop("clips")
+        return cls(
+            weights=WeightsInfo(**raw.pop("weights")),
+            preprocess=Preprocess(**preprocess),
+            clips=None if clips is None else ClipPlan(**clips),
+            **raw,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An input that gave no rows. stage "skipped": readable, but no cine loop; all others are errors."""
+
+    video_id: str
+    path: str
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingTable:
+    """Embeddings with one id row each; what every later stage takes.
+
+    values: (N, D) float. video_id, study_id, patient_id, view, split: (N,) str objects; "" where not known.
+    first_frame: (N,) int; frame_step: (N,) float, in frames; frames_per_clip: (N,) int; 0 where pooling took them away.
+    labels: name -> (N,) float (NaN where missing) or str objects ("" where missing).
+    """
+
+    values: FloatArray
+    video_id: npt.NDArray[np.object_]
+    study_id: npt.NDArray[np.object_]
+    patient_id: npt.NDArray[np.object_]
+    view: npt.NDArray[np.object_]
+    split: npt.NDArray[np.object_]
+    first_frame: npt.NDArray[np.integer[Any]]
+    frame_step: FloatArray
+    frames_per_clip: npt.NDArray[np.integer[Any]]
+    labels: Mapping[str, npt.NDArray[Any]]
+    level: Level
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2:
+            raise ArgumentError(f"values have shape {self.values.shape}; they must be (N, D)")
+        columns = {name: getattr(self, name) for name in ROW_COLUMNS} | dict(self.labels)
+        for name, column in columns.items():
+            if column.shape != (len(self.values),):
+                raise ArgumentError(f"{name} has shape {column.shape}; there are {len(self.values)} rows")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+ROW_COLUMNS = (
+    "video_id",
+    "study_id",
+    "patient_id",
+    "view",
+    "split",
+    "first_frame",
+    "frame_step",
+    "frames_per_clip",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A metric with its 95 % interval, from bootstraps over patients; low and high are NaN where none was made."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    n_patients: int
