@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import ArgumentError, MediaError
+from panecho_embed.errors import ArgumentError, MediaError, NotACineError
 
 ShortVideoPolicy = Literal["repeat", "wrap", "skip"]
 
@@ -104,9 +104,18 @@ class ClipPlan:
         num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed with `target_fps` alone.
         """
         indices = self.starts(num_frames, fps)[:, None] + self._offsets(fps)[None, :]
-        if self.short == "wrap":
-            return indices % num_frames
-        return np.minimum(indices, num_frames - 1)
+        inside: IntArray = indices % num_frames if self.short == "wrap" else np.minimum(indices, num_frames - 1)
+        return inside
+
+    def require(self, num_frames: int, fps: float | None = None) -> IntArray:
+        """`indices`, but a video that the plan skips raises NotACineError, which says why."""
+        indices = self.indices(num_frames, fps)
+        if not len(indices):
+            raise NotACineError(
+                f"{num_frames} frames; a clip needs {self.frames_per_clip} at a step of {self.step(fps):g}, and short "
+                "videos are skipped (--short repeat or wrap would take it)"
+            )
+        return indices
 
     def _offsets(self, fps: float | None) -> IntArray:
         exact = np.arange(self.frames_per_clip, dtype=np.float64) * self.step(fps)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -13,13 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, ManifestError
 
 UInt8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.floating[Any]]
 
 Level = Literal["frame", "clip", "video", "study"]
+Status = Literal["done", "skipped", "failed"]
+PoolBy = Literal["video", "study"]
+PoolHow = Literal["mean", "mean+std", "max"]
 Precision = Literal["fp32", "bf16", "fp16"]
+StoredType = Literal["float32", "float16"]
 Interpolation = Literal["area", "bilinear", "bicubic"]
 ChannelOrder = Literal["rgb", "bgr"]
 
@@ -46,6 +53,52 @@ class VideoRef:
                 raise ArgumentError(f"{name} is empty for the video {self.video_id or self.path!r}")
         if self.fps is not None and not 0 < self.fps < float("inf"):
             raise ArgumentError(f"fps is {self.fps} for the video {self.video_id!r}; it must be above 0, or left empty")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manifest:
+    """The videos of a data set, in the order in which their rows will stand, and what is known of each.
+
+    labels: name -> (M,) float64 (NaN where missing) or str objects ("" where missing), one value a video.
+    notes: what a person should know of how the list came about (files without rows, columns taken for granted).
+    """
+
+    videos: tuple[VideoRef, ...]
+    labels: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        counts = Counter(video.video_id for video in self.videos)
+        if twice := [f"{video_id} ({count} times)" for video_id, count in counts.items() if count > 1]:
+            raise ManifestError(f"{len(twice)} video_ids stand more than once: {', '.join(twice[:20])}")
+        for name, column in self.labels.items():
+            if column.shape != (len(self.videos),):
+                raise ManifestError(f"label {name!r} has shape {column.shape}; there are {len(self.videos)} videos")
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def take(self, indices: Sequence[int]) -> Manifest:
+        """The videos at `indices`, in that order, with their labels."""
+        picked = np.asarray(indices, dtype=np.int64)
+        return Manifest(
+            tuple(self.videos[i] for i in picked), {name: column[picked] for name, column in self.labels.items()}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What reading a video told.
+
+    status: "done", "skipped" (no cine loop) or "failed". sha256: of the file's bytes ("" where it was not read).
+    num_frames: decoded, 0 where none were. fps: frames per second, NaN where not known. fps_source: where it came from.
+    """
+
+    status: Status
+    sha256: str = ""
+    num_frames: int = 0
+    fps: float = math.nan
+    fps_source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +202,9 @@ class WeightsInfo:
 class Provenance:
     """How embeddings were made. Two files with the same `fingerprint` may be put together; others may not.
 
-    clips: None at frame level. precision: of the encoder's arithmetic. versions: of the packages that could matter;
-    recorded, but no part of the fingerprint, so that an upgrade of numpy does not stop a resume.
+    clips: None at frame level. precision: of the encoder's arithmetic. dtype: of the stored numbers. versions: of the
+    packages that could matter; recorded, but no part of the fingerprint, so that an upgrade of numpy does not stop a
+    resume.
     """
 
     backbone: str
@@ -160,6 +214,7 @@ class Provenance:
     level: Level
     dim: int
     precision: Precision = "fp32"
+    dtype: StoredType = "float32"
     pooling: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -168,9 +223,11 @@ class Provenance:
             raise ArgumentError(f"level is {self.level!r}; allowed are {', '.join(get_args(Level))}")
         if self.precision not in get_args(Precision):
             raise ArgumentError(f"precision is {self.precision!r}; allowed are {', '.join(get_args(Precision))}")
+        if self.dtype not in get_args(StoredType):
+            raise ArgumentError(f"dtype is {self.dtype!r}; allowed are {', '.join(get_args(StoredType))}")
 
     def settings(self) -> dict[str, Any]:
-        """What decides the values, flat: {"preprocess.crop": 224, ...}. Of the weights: their content, not their source."""
+        """What decides the values, flat: {"preprocess.crop": 224, ...}. Of the weights: content, not source."""
         flat: dict[str, Any] = {}
         whole = dataclasses.asdict(dataclasses.replace(self, versions={}))
         whole.pop("versions")

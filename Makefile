@@ -1,0 +1,38 @@
+# Everything runs in its own virtual environment, made on the first call.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-slow check notebooks benchmarks clean
+
+demo: $(INSTALLED)  ## phantom studies -> extract -> probe, with a picture
+	$(BIN)/panecho-embed demo
+
+test: $(INSTALLED)  ## the test suite
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(INSTALLED)  ## style, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+benchmarks: $(INSTALLED)  ## the measurements of docs/performance.md
+	$(BIN)/python benchmarks/plain_loop.py
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:  ## remove what make made
+	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

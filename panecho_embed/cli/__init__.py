@@ -1,0 +1,1 @@
+"""The command line: one command a file; a command parses, calls the library function of its name, and prints."""

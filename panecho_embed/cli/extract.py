@@ -1,0 +1,114 @@
+"""`panecho-embed extract`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from panecho_embed.cli.options import (
+    clip_options,
+    clip_plan,
+    input_options,
+    model_options,
+    out_option,
+    overwrite_option,
+)
+from panecho_embed.records import Precision, StoredType
+
+if TYPE_CHECKING:
+    from panecho_embed.extract import ExtractSummary
+
+_LISTED = 10
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@out_option("Embedding file to write (HDF5)")
+@click.option(
+    "--backbone",
+    default="panecho",
+    show_default=True,
+    help="panecho, panecho-image, imagenet, echoclip, echoprime, kinetics, random, timm:NAME, or a registered one.",
+)
+@model_options
+@click.option(
+    "--level",
+    type=click.Choice(["clip", "frame"]),
+    default="clip",
+    show_default=True,
+    help="A row is a clip or a frame.",
+)
+@clip_options
+@click.option(
+    "--image-size", type=int, help="Side of the model's input in pixels.  [default: the backbone's, panecho 224]"
+)
+@click.option(
+    "--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True, help="Of the encoder."
+)
+@click.option(
+    "--dtype", type=click.Choice(get_args(StoredType)), default="float32", show_default=True, help="Of the stored rows."
+)
+@click.option("--compile", is_flag=True, help="Compile the frame encoder (TorchInductor): a slow start, then faster.")
+@click.option(
+    "--batch-frames",
+    type=click.IntRange(min=1),
+    help="Frames per run of the encoder.  [default: 32 on a CPU, else 256]",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Decoding processes; 0 decodes in this one.  [default: one per core]"
+)
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=float,
+    default=600.0,
+    show_default=True,
+    help="Seconds that decoding one video may take.",
+)
+@click.option("--mask-sector", is_flag=True, help="Black out all but the moving ultrasound sector (text, ECG, scales).")
+@click.option("--crop-region", is_flag=True, help="Cut to the 2-D region that the DICOM header names.")
+@click.option("--include-stills", is_flag=True, help="Take DICOM stills in too, as videos of one frame.")
+@input_options
+@overwrite_option
+def extract(source: Path, out: Path, **options: Any) -> None:
+    """Turn echo videos into an embedding file.
+
+    INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or EchoNet-Dynamic,
+    -Pediatric or -LVH as downloaded. Stopped at any moment and run again, it goes on where it was.
+    """
+    from panecho_embed.extract import extract as run
+
+    plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
+    plan = clip_plan(*(options.pop(name) for name in plan_options))
+    try:
+        summary = run(source, out, clips=plan, progress=None, announce=_announce, **options)
+    except KeyboardInterrupt:
+        raise click.ClickException("interrupted; what was done is kept, the same command goes on from there") from None
+    print_summary(summary)
+    raise SystemExit(summary.exit_code)
+
+
+def _announce(message: str) -> None:
+    click.echo(message, err=True)
+
+
+def print_summary(summary: ExtractSummary) -> None:
+    """Say what was done, what failed, and where the result lies."""
+    for note in summary.notes:
+        click.echo(f"note: {note}")
+    click.echo(
+        f"{summary.done} of {summary.videos} videos done"
+        + (f", {summary.reused} of them before" if summary.reused else "")
+    )
+    for title, failures in (("skipped, no cine loop", summary.skipped), ("failed", summary.failed)):
+        if failures:
+            click.echo(f"{len(failures)} {title}:")
+        for failure in failures[:_LISTED]:
+            click.echo(
+                f"  {failure.video_id}: {failure.message}" + (f" [{failure.stage}]" if title == "failed" else "")
+            )
+        if len(failures) > _LISTED:
+            click.echo(f"  and {len(failures) - _LISTED} more: panecho-embed info {summary.out} --failures")
+    click.echo(f"{summary.rows} rows in {summary.out} after {summary.seconds:.1f} s")

@@ -1,0 +1,70 @@
+"""The command `panecho-embed`: finds its commands by name, and turns the library's errors into messages."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from panecho_embed._version import __version__
+from panecho_embed.errors import ArgumentError, PanEchoEmbedError
+
+_GROUP = "panecho_embed.commands"
+
+# In the order in which one needs them.
+_COMMANDS = {
+    "demo": "panecho_embed.cli.demo:demo",
+    "phantom": "panecho_embed.cli.phantom:phantom",
+    "manifest": "panecho_embed.cli.manifest:manifest",
+    "extract": "panecho_embed.cli.extract:extract",
+    "reclip": "panecho_embed.cli.reclip:reclip",
+    "pool": "panecho_embed.cli.pool:pool",
+    "info": "panecho_embed.cli.info:info",
+    "verify": "panecho_embed.cli.verify:verify",
+    "weights": "panecho_embed.cli.weights:weights",
+}
+
+
+class _UsageMessage(click.ClickException):
+    """A bad argument that only the library could judge; exit code 2, as for every wrong usage."""
+
+    exit_code = 2
+
+
+class CommandGroup(click.Group):
+    """Loads a command when it is used; others' commands join by the entry-point group panecho_embed.commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Our own commands in the order of a first project, then those that joined."""
+        return [*_COMMANDS, *sorted(point.name for point in entry_points(group=_GROUP) if point.name not in _COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name in _COMMANDS:
+            module, _, attribute = _COMMANDS[cmd_name].partition(":")
+            found: click.Command = getattr(importlib.import_module(module), attribute)
+            return found
+        for point in entry_points(group=_GROUP, name=cmd_name):
+            joined: click.Command = point.load()
+            return joined
+        return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error that the library raises on purpose becomes its message, without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except ArgumentError as error:
+            raise _UsageMessage(str(error)) from error
+        except PanEchoEmbedError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="panecho-embed")
+def main() -> None:
+    """Echocardiogram videos to embeddings, and embeddings to answers.
+
+    Exit codes: 0 all done; 1 an error; 2 wrong usage; 3 finished, but some inputs failed (they are listed).
+    """

@@ -1,0 +1,92 @@
+"""Options that several commands share, so that a flag means the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from panecho_embed.clips import ClipPlan, ShortVideoPolicy
+from panecho_embed.manifest.layouts import LAYOUTS
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def stacked(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator; they appear in --help in this order."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def out_option(what: str) -> Callable[[Command], Command]:
+    """-o: the file or folder to write."""
+    return click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help=f"{what}.")
+
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Begin anew: discard what stands at the output.")
+
+model_options = stacked(
+    click.option(
+        "--weights", type=existing_file, help="Weights file. Default: $PANECHO_EMBED_WEIGHTS, the cache, a download."
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the random weights of --backbone random."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
+)
+
+input_options = stacked(
+    click.option(
+        "--layout",
+        type=click.Choice(LAYOUTS),
+        default="auto",
+        show_default=True,
+        help="How the input is laid out; images: every image file is a still of its own.",
+    ),
+    click.option(
+        "--id-salt",
+        envvar="PANECHO_EMBED_ID_SALT",
+        help="Secret that makes the hashed ids of DICOM headers the same in every run. Default: a random one.",
+    ),
+)
+
+clip_options = stacked(
+    click.option("--frames-per-clip", type=int, help="Frames in a clip.  [default: 16]"),
+    click.option("--frame-step", type=int, help="Take every n-th frame.  [default: 1]"),
+    click.option("--fps", "target_fps", type=float, help="Frames per second of a clip, instead of --frame-step."),
+    click.option("--clips", "num_clips", type=int, help="Clips a video, evenly spaced.  [default: 4]"),
+    click.option("--stride", type=int, help="A clip every n frames, instead of --clips."),
+    click.option(
+        "--short",
+        type=click.Choice(get_args(ShortVideoPolicy)),
+        help="A video shorter than a clip: repeat its last frame, wrap around, or skip it.  [default: repeat]",
+    ),
+)
+
+
+def clip_plan(
+    frames_per_clip: int | None,
+    frame_step: int | None,
+    target_fps: float | None,
+    num_clips: int | None,
+    stride: int | None,
+    short: ShortVideoPolicy | None,
+) -> ClipPlan | None:
+    """The plan that the clip options ask for; None if none was given."""
+    if {frames_per_clip, frame_step, target_fps, num_clips, stride, short} == {None}:
+        return None
+    return ClipPlan(
+        frames_per_clip=16 if frames_per_clip is None else frames_per_clip,
+        frame_step=1 if frame_step is None and target_fps is None else frame_step,
+        target_fps=target_fps,
+        num_clips=4 if num_clips is None and stride is None else num_clips,
+        stride=stride,
+        short=short or "repeat",
+    )

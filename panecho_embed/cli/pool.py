@@ -1,0 +1,28 @@
+"""`panecho-embed pool`: clip or frame -> video -> study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast, get_args
+
+import click
+
+from panecho_embed.cli.options import existing_file, out_option, overwrite_option
+from panecho_embed.records import PoolBy, PoolHow
+
+
+@click.command()
+@click.argument("source", metavar="EMB.h5", type=existing_file)
+@click.option("--by", required=True, type=click.Choice(get_args(PoolBy)), help="A row a video or a row a study.")
+@click.option(
+    "--how", type=click.Choice(get_args(PoolHow)), default="mean", show_default=True, help="How rows become one."
+)
+@out_option("Embedding file to write")
+@overwrite_option
+def pool(source: Path, by: str, how: str, out: Path, overwrite: bool) -> None:
+    """Pool an embedding file to one row a video or a study."""
+    from panecho_embed.pooling import pool as run
+    from panecho_embed.store import EmbeddingFile
+
+    run(source, cast(PoolBy, by), out, cast(PoolHow, how), overwrite=overwrite)
+    click.echo(f"{len(EmbeddingFile(out))} {by} rows in {out}")

@@ -1,0 +1,34 @@
+"""`panecho-embed reclip`: other clips from a frame-level file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from panecho_embed.cli.options import (
+    clip_options,
+    clip_plan,
+    existing_file,
+    model_options,
+    out_option,
+    overwrite_option,
+)
+
+
+@click.command()
+@click.argument("source", metavar="FRAMES.h5", type=existing_file)
+@out_option("Embedding file to write")
+@model_options
+@clip_options
+@overwrite_option
+def reclip(
+    source: Path, out: Path, weights: Path | None, seed: int, device: str, overwrite: bool, **clip_arguments: Any
+) -> None:
+    """Make clip embeddings from a frame-level file, without the videos."""
+    from panecho_embed.reclip import reclip as run
+    from panecho_embed.store import EmbeddingFile
+
+    run(source, out, clips=clip_plan(**clip_arguments), weights=weights, seed=seed, device=device, overwrite=overwrite)
+    click.echo(f"{len(EmbeddingFile(out))} clip rows in {out}")

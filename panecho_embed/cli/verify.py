@@ -1,0 +1,26 @@
+"""`panecho-embed verify`: is an embedding file whole?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("paths", metavar="EMB.h5...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def verify(paths: tuple[Path, ...]) -> None:
+    """Read embedding files from end to end and name every problem; exit code 1 if there is one."""
+    from panecho_embed.store import EmbeddingFile
+    from panecho_embed.store import verify as run
+
+    bad = 0
+    for path in paths:
+        problems = run(path)
+        bad += bool(problems)
+        for problem in problems:
+            click.echo(problem if problem.startswith(str(path)) else f"{path}: {problem}")
+        if not problems:
+            file = EmbeddingFile(path)
+            click.echo(f"{path}: whole, {len(file)} {file.level} rows, fingerprint {file.fingerprint[:12]}")
+    raise SystemExit(1 if bad else 0)

@@ -1,0 +1,1 @@
+"""Videos -> embeddings: decoding in workers, encoding where the model is."""

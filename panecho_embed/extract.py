@@ -1,0 +1,268 @@
+"""Manifest -> embedding file: what is done stays done, and what failed is told."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from tqdm import tqdm
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.engines.decode import DecodeSettings
+from panecho_embed.engines.encode import EncodedVideo, Encoder
+from panecho_embed.engines.pool import decoded
+from panecho_embed.errors import ArgumentError
+from panecho_embed.manifest import Layout, read_manifest
+from panecho_embed.models.backbones import Backbone, load_backbone
+from panecho_embed.models.devices import resolve_device
+from panecho_embed.records import Failure, Level, Manifest, Precision, Provenance, StoredType, VideoFacts
+from panecho_embed.store import EmbeddingWriter, Parts
+
+# A part is what a kill can cost: a minute's work, or less where videos are quick.
+_PART_SECONDS = 60.0
+_PART_VIDEOS = 256
+_PART_BYTES = 64 * 1024 * 1024
+
+_Result = tuple[int, EncodedVideo | Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractSummary:
+    """How an extraction ended.
+
+    videos: in the manifest; done + len(skipped) + len(failed). reused: done before this run. skipped: readable, but no
+    cine loop. failed: could not be read. notes: what a person should know besides.
+    """
+
+    out: Path
+    rows: int
+    videos: int
+    done: int
+    reused: int
+    skipped: tuple[Failure, ...]
+    failed: tuple[Failure, ...]
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is done (skipped stills are no failure), 3 if some inputs failed."""
+        return 3 if self.failed else 0
+
+
+def extract(
+    source: str | Path,
+    out: str | Path,
+    *,
+    backbone: str | Backbone = "panecho",
+    weights: str | Path | None = None,
+    seed: int = 0,
+    level: Level = "clip",
+    clips: ClipPlan | None = None,
+    image_size: int | None = None,
+    precision: Precision = "fp32",
+    dtype: StoredType = "float32",
+    compile: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    batch_frames: int | None = None,
+    mask_sector: bool = False,
+    crop_region: bool = False,
+    include_stills: bool = False,
+    layout: Layout = "auto",
+    id_salt: str | None = None,
+    timeout_seconds: float = 600.0,
+    overwrite: bool = False,
+    progress: bool | None = False,
+    announce: Callable[[str], object] = lambda message: None,
+) -> ExtractSummary:
+    """Embed every video of a data set into one HDF5 file.
+
+    source: a folder, a table or a public data set, see `read_manifest`. out: the embedding file. backbone: a name or a
+    loaded backbone. level: "clip" or "frame". clips: which clips (default: 4 evenly spaced ones of 16 consecutive
+    frames). image_size: side of the model's input, in pixels. workers: decoding processes (default: one per core; 0:
+    none). batch_frames: frames per run of the encoder (default: 32 on a CPU, 256 elsewhere). mask_sector, crop_region:
+    see `Preprocess`. id_salt: makes hashed ids of DICOM headers repeatable. progress: True or False; None shows a bar
+    on a terminal alone. announce: told, before the work begins, which weights under which licence run where.
+
+    Stopped at any moment and called again, it goes on where it was; called again on a finished file, it embeds only
+    what is new or failed before. Raises SettingsMismatchError if `out` was begun with other settings (unless
+    `overwrite`), ManifestError for an unusable input, WeightsError, and StoreError if the output can't be written.
+    """
+    started = time.monotonic()
+    _check_level(level, clips)
+    with Parts(Path(out).absolute(), id_salt) as parts:
+        if overwrite:
+            parts.discard()
+        manifest = read_manifest(source, layout, salt=parts.salt)
+        if not isinstance(backbone, Backbone):
+            backbone = load_backbone(backbone, weights, seed, image_size=image_size)
+        provenance = _provenance(backbone, level, clips, mask_sector, crop_region, precision, dtype)
+        parts.check(provenance)
+        parts.check_complete(manifest)
+        todo = parts.todo(manifest)
+        if todo:
+            settings = DecodeSettings(provenance.preprocess, provenance.clips, include_stills)
+            model = backbone.to(resolve_device(device))
+            announce(_introduction(model, len(todo), precision))
+            encoder = Encoder(
+                model,
+                batch_frames=batch_frames or (32 if model.device.type == "cpu" else 256),
+                precision=precision,
+                compile=compile,
+            )
+            results = _results(manifest, todo, settings, encoder, _default_workers(workers), timeout_seconds)
+            _write(results, _PartWriter(parts, manifest, provenance), len(manifest), len(todo), progress)
+        file = parts.finish(manifest, provenance)
+    failures = file.failure_records()
+    return ExtractSummary(
+        file.path,
+        rows=len(file),
+        videos=len(manifest),
+        done=len(manifest) - len(failures),
+        reused=len(manifest) - len(todo),
+        skipped=tuple(f for f in failures if f.stage == "skipped"),
+        failed=tuple(f for f in failures if f.stage != "skipped"),
+        seconds=time.monotonic() - started,
+        notes=(*manifest.notes, *parts.damaged),
+    )
+
+
+def _introduction(model: Backbone, todo: int, precision: Precision) -> str:
+    weights = model.weights
+    source = f"{weights.source}, licence {weights.licence}"
+    if not weights.pretrained:
+        source = f"RANDOM WEIGHTS, NOT PRETRAINED ({weights.source})"
+    return f"{todo} videos, {model.name} on {model.device} in {precision}; {source}"
+
+
+def _check_level(level: Level, clips: ClipPlan | None) -> None:
+    if level not in ("clip", "frame"):
+        raise ArgumentError(f"level is {level!r}; extract writes clip or frame rows, `panecho-embed pool` the others")
+    if level == "frame" and clips is not None:
+        raise ArgumentError("a frame-level file holds every frame; clips are chosen later, by `panecho-embed reclip`")
+
+
+def _provenance(
+    model: Backbone,
+    level: Level,
+    clips: ClipPlan | None,
+    mask_sector: bool,
+    crop_region: bool,
+    precision: Precision,
+    dtype: StoredType,
+) -> Provenance:
+    if level == "frame" and model.frame_dim is None:
+        raise ArgumentError(f"{model.name} has no frame level: it sees a clip as a whole (--level clip)")
+    return Provenance(
+        backbone=model.name,
+        weights=model.weights,
+        preprocess=replace(model.preprocess, mask_sector=mask_sector, crop_region=crop_region),
+        clips=None if level == "frame" else clips or ClipPlan(frames_per_clip=model.frames_per_clip),
+        level=level,
+        dim=model.frame_dim if level == "frame" and model.frame_dim else model.dim,
+        precision=precision,
+        dtype=dtype,
+        versions=package_versions(),
+    )
+
+
+def _write(results: Iterator[_Result], writer: _PartWriter, total: int, todo: int, progress: bool | None) -> None:
+    disable = None if progress is None else not progress
+    with tqdm(total=total, initial=total - todo, unit="video", disable=disable, smoothing=0.1) as bar:
+        try:
+            for result in results:
+                writer.add(result)
+                bar.update()
+        except KeyboardInterrupt:
+            # What is encoded is worth keeping; the next run goes on from there.
+            writer.write()
+            raise
+        writer.write()
+
+
+def _default_workers(workers: int | None) -> int:
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 0:
+        raise ArgumentError(f"workers is {workers}; it must be 0 (decode in this process) or more (--workers)")
+    return workers
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what takes part in turning files into embeddings."""
+    packages = ("panecho-embed", "torch", "timm", "torchvision", "numpy", "opencv-python-headless", "pydicom", "h5py")
+    found = {name: metadata.version(name) for name in packages if _installed(name)}
+    return {"python": platform.python_version(), **found}
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _results(
+    manifest: Manifest,
+    todo: Sequence[int],
+    settings: DecodeSettings,
+    encoder: Encoder,
+    workers: int,
+    timeout_seconds: float,
+) -> Iterator[_Result]:
+    """What became of every video in `todo`, in that order but for failures, which come as soon as they are known."""
+    with decoded(((i, manifest.videos[i]) for i in todo), settings, workers, timeout_seconds) as outcomes:
+        for position, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                yield position, outcome
+            else:
+                yield from encoder.add(position, outcome)
+    yield from encoder.flush()
+
+
+class _PartWriter:
+    """Gathers results and writes a part whenever enough of them, or a minute's worth, have come together."""
+
+    def __init__(self, parts: Parts, manifest: Manifest, provenance: Provenance) -> None:
+        self._parts = parts
+        self._manifest = manifest
+        self._provenance = provenance
+        self._results: list[_Result] = []
+        self._bytes = 0
+        self._since = time.monotonic()
+
+    def add(self, result: _Result) -> None:
+        self._results.append(result)
+        if not isinstance(result[1], Failure):
+            self._bytes += result[1].values.nbytes
+        waited = time.monotonic() - self._since
+        if len(self._results) >= _PART_VIDEOS or self._bytes >= _PART_BYTES or waited >= _PART_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what has been gathered as one part."""
+        if not self._results:
+            return
+        results = sorted(self._results, key=lambda result: result[0])
+        path = self._parts.new_path()
+        with EmbeddingWriter(path, self._provenance) as writer:
+            facts, failures = [], []
+            for i, (_, outcome) in enumerate(results):
+                if isinstance(outcome, Failure):
+                    facts.append(VideoFacts("skipped" if outcome.stage == "skipped" else "failed"))
+                    failures.append(outcome)
+                else:
+                    facts.append(outcome.facts)
+                    writer.add(i, outcome.values, outcome.first_frame, outcome.frame_step, outcome.frames_per_clip)
+            writer.finish(self._manifest.take([position for position, _ in results]), facts, failures)
+        self._parts.written(path)
+        self._results.clear()
+        self._bytes = 0
+        self._since = time.monotonic()

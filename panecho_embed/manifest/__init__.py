@@ -1,0 +1,71 @@
+"""What is to be embedded, and whose it is: a folder, a table or a public data set -> Manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from panecho_embed.errors import ArgumentError, ManifestError
+from panecho_embed.manifest import echonet, folder, table
+from panecho_embed.manifest.describe import describe_manifest
+from panecho_embed.manifest.ids import new_salt
+from panecho_embed.manifest.layouts import LAYOUTS, Layout
+from panecho_embed.records import Manifest
+
+__all__ = ["LAYOUTS", "Layout", "describe_manifest", "new_salt", "read_manifest"]
+
+
+def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | None = None) -> Manifest:
+    """The videos of a data set, in a fixed order.
+
+    source: a folder, one video, or a table (.csv, .tsv).
+    layout: "auto" knows EchoNet-Dynamic, -Pediatric and -LVH by their tables, a table by its suffix, and walks any
+        other folder; "images" takes every image file of a folder as a still of its own instead of every folder as one
+        video.
+    salt: with it, ids taken from DICOM headers are the same in every run; without, they differ from run to run.
+    Raises ManifestError, listing every problem found, and ArgumentError for an unknown layout.
+    """
+    if layout not in LAYOUTS:
+        raise ArgumentError(f"layout is {layout!r}; allowed are {', '.join(LAYOUTS)} (--layout)")
+    path = Path(source).absolute()
+    if not path.exists():
+        raise ManifestError(f"{path}: no such file or folder")
+    found = _detect(path) if layout == "auto" else layout
+    try:
+        manifest = _read(path, found, new_salt() if salt is None else salt)
+    except PermissionError as error:
+        raise ManifestError(f"{path}: no permission to read {error.filename or 'it'}") from error
+    if not manifest.videos:
+        notes = "".join(f"\n  {note}" for note in manifest.notes)
+        raise ManifestError(
+            f"{path}: no video found (layout {found}); looked for DICOM (by content), "
+            f"AVI, MP4 and other video files, image folders, .npy and .npz{notes}"
+        )
+    return manifest
+
+
+def _read(path: Path, layout: Layout, salt: str) -> Manifest:
+    match layout:
+        case "csv":
+            return table.read_table_manifest(path)
+        case "echonet-dynamic":
+            return echonet.read_dynamic(path)
+        case "echonet-pediatric":
+            return echonet.read_pediatric(path)
+        case "echonet-lvh":
+            return echonet.read_lvh(path)
+        case "images":
+            return folder.read_images(path)
+        case _:
+            return folder.read_folder(path, salt)
+
+
+def _detect(path: Path) -> Layout:
+    if path.is_file():
+        return "csv" if path.suffix.lower() in table.TABLE_SUFFIXES else "folder"
+    if (path / "FileList.csv").is_file() and (path / "Videos").is_dir():
+        return "echonet-dynamic"
+    if any((path / view / "FileList.csv").is_file() for view in echonet.PEDIATRIC_VIEWS):
+        return "echonet-pediatric"
+    if (path / "MeasurementsList.csv").is_file():
+        return "echonet-lvh"
+    return "folder"

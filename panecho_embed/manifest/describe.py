@@ -1,0 +1,47 @@
+"""A manifest as a table for a person to check, filter and add labels to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from panecho_embed.media import describe
+from panecho_embed.records import Manifest, VideoRef
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def describe_manifest(manifest: Manifest, progress: Callable[[], object] = lambda: None) -> pd.DataFrame:
+    """One row a video: path, ids, view, split, fps, what it is (cine, still, ...), frames, size, labels.
+
+    `panecho-embed extract` takes this table, saved as CSV, as its input. progress: called after every video.
+    """
+    import pandas as pd
+
+    rows = []
+    for video in manifest.videos:
+        rows.append(_row(video))
+        progress()
+    return pd.DataFrame(rows).assign(**dict(manifest.labels))
+
+
+def _row(video: VideoRef) -> dict[str, object]:
+    info = describe(video.path)
+    fps = info.fps if video.fps is None else video.fps
+    return {
+        "path": video.path,
+        "video_id": video.video_id,
+        "study_id": video.study_id,
+        "patient_id": video.patient_id,
+        "view": video.view,
+        "split": video.split,
+        "fps": np.nan if fps is None else fps,
+        "fps_source": info.fps_source if video.fps is None else "manifest",
+        "content": info.cine,
+        "num_frames": info.num_frames,
+        "height": info.height,
+        "width": info.width,
+    }

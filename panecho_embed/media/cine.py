@@ -1,0 +1,82 @@
+"""What an opened file is: `Cine` hands out its frames, `MediaInfo` says what a header says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from panecho_embed.errors import MediaError
+from panecho_embed.records import Region, UInt8Array
+
+Kind = Literal["video", "dicom", "folder", "image", "array"]
+
+MIN_SIDE = 16
+"""Pixels. Nothing smaller is an ultrasound image: such files are icons and placeholders."""
+
+MAX_PIXELS = 2**26
+"""Pixels in a frame, 8192 x 8192: many times the largest echo, and still safe to allocate for a damaged header."""
+
+MAX_FPS = 1000.0
+"""Frames per second. Containers that know no rate write their clock's (1000, 90000) in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cine:
+    """An opened file whose frames can be read, any number of times, each time from the first.
+
+    path: as given. kind: what was opened.
+    fps: frames per second, None where nothing plausible says; fps_source: "container", a DICOM tag, ... or "".
+    region: the 2-D ultrasound region, in pixels of the frames; None where the file names none that fits its image.
+    num_frames: what the header says, None where it says nothing; the frames that come are what counts.
+    """
+
+    path: str
+    kind: Kind
+    fps: float | None
+    fps_source: str
+    region: Region | None
+    num_frames: int | None
+    reader: Callable[[], Iterator[UInt8Array]] = field(repr=False, compare=False)
+
+    def frames(self) -> Iterator[UInt8Array]:
+        """Yield every frame once, in order: (H, W, 3) uint8 RGB, C-contiguous, all of one size.
+
+        A few frames are in memory at a time. Raises MediaError where the file turns out to be damaged: fewer frames
+        than it holds are never given silently.
+        """
+        return self.reader()
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What a file is, by its header.
+
+    kind: "" where it can't be told. cine: "cine" (two frames or more), "still" (one), "spectral Doppler", "M-mode",
+    "no pixels" or "unreadable: <reason>". num_frames, fps, height, width: None where the header does not say.
+    """
+
+    kind: Kind | Literal[""]
+    cine: str
+    num_frames: int | None = None
+    fps: float | None = None
+    fps_source: str = ""
+    height: int | None = None
+    width: int | None = None
+
+
+def check_size(height: int, width: int, *, what: str = "the image") -> None:
+    """Raise MediaError(stage "open") unless a frame of this size, in pixels, can be an ultrasound image."""
+    if min(height, width) < MIN_SIDE:
+        raise MediaError(
+            f"{what} is {width} x {height} pixels; an ultrasound image has at least {MIN_SIDE} x {MIN_SIDE}", stage="open"
+        )
+    if height * width > MAX_PIXELS:
+        raise MediaError(
+            f"{what} claims {width} x {height} pixels; at most {MAX_PIXELS} in all are read (8192 x 8192)", stage="open"
+        )
+
+
+def plausible_fps(fps: float) -> float | None:
+    """`fps` if it can be a frame rate: above 0 and below 1000 frames per second; else None."""
+    return fps if 0 < fps < MAX_FPS else None

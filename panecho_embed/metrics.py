@@ -1,0 +1,402 @@
+"""Metrics with 95 % intervals from bootstraps over patients: regression, binary, multiclass; paired differences; Holm.
+
+A bootstrap that draws a patient twice is a weight of two on all of the patient's rows. So every metric is written as a
+function of patient weights, and 10,000 bootstraps are a few matrix products instead of 10,000 loops. The intervals are
+percentile intervals of the cluster bootstrap (Field and Welsh, J R Stat Soc B 2007; 69: 369-390).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.records import Score
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Draws = dict[str, Floats]
+Part = Callable[[Floats], Draws]
+
+DEFAULT_DRAWS = 10_000
+CALIBRATION_BINS = 10
+HIGHER_IS_BETTER = {
+    "mae": False,
+    "rmse": False,
+    "r2": True,
+    "pearson": True,
+    "auroc": True,
+    "average_precision": True,
+    "balanced_accuracy": True,
+    "f1": True,
+    "brier": False,
+    "ece": False,
+    "sensitivity_at_specificity": True,
+}
+PRIMARY = {"regression": "mae", "binary": "auroc", "multiclass": "auroc"}
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The metrics of one model on one set of rows, as a function of how much each patient counts.
+
+    parts: each takes patient weights (B, P) and gives values (B,) by name. patients: (P,) the ids in the order of the
+    weights. n: number of rows.
+    """
+
+    parts: tuple[Part, ...]
+    patients: npt.NDArray[Any]
+    n: int
+
+    def __call__(self, weights: Floats) -> Draws:
+        """Value of every metric for each row of `weights` (B, P); NaN where it is not defined."""
+        values: Draws = {}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for part in self.parts:
+                values |= part(weights)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A metric of one model minus that of another, on the same patients; p_value is two-sided, from the bootstrap."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+    n_patients: int
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a larger value is a better model; the class or cut-off after ":" or "_below_" does not matter."""
+    return HIGHER_IS_BETTER[metric.partition(":")[0].partition("_below_")[0]]
+
+
+def regression_metrics(
+    truth: npt.ArrayLike, prediction: npt.ArrayLike, patients: npt.ArrayLike, *, cutoffs: Sequence[float] = ()
+) -> Metrics:
+    """MAE, RMSE, R2, Pearson's r, bias, limits of agreement, calibration slope, and AUROC at cut-offs.
+
+    truth, prediction: (N,) finite, in the target's unit. patients: (N,) ids. bias: mean of prediction minus truth;
+    loa_low, loa_high: bias -+ 1.96 SD of the differences (Bland and Altman, Lancet 1986). calibration_slope: slope of
+    truth on prediction, 1 when predictions are neither too wide nor too narrow. auroc_below_<c>: how well the
+    prediction tells truth < c.
+    """
+    y, p = _finite("truth", truth), _finite("prediction", prediction)
+    ids, codes = _patient_codes(patients, len(y), len(p))
+    centre = y.mean()  # sums of squares of centred values do not cancel
+    yc, pc, error = y - centre, p - centre, p - y
+    terms = np.column_stack([np.ones_like(y), yc, pc, yc * yc, pc * pc, yc * pc, error, error * error, np.abs(error)])
+    parts = [_from_sums(terms, codes, len(ids), _regression_values)]
+    for cutoff in cutoffs:
+        part = _from_ranking(y < cutoff, -p, codes, {"auroc": _auroc})
+        parts.append(_renamed(part, "auroc", f"auroc_below_{cutoff:g}"))
+    return Metrics(tuple(parts), ids, len(y))
+
+
+def binary_metrics(
+    truth: npt.ArrayLike,
+    probability: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    *,
+    threshold: npt.ArrayLike = 0.5,
+    specificity: float = 0.9,
+) -> Metrics:
+    """AUROC, average precision, sensitivity at a fixed specificity, balanced accuracy, F1, Brier score, ECE.
+
+    truth: (N,) 0 or 1. probability: (N,) of class 1, 0 to 1. threshold: at or above it the prediction is positive, for
+    balanced accuracy and F1; one number, or one a row. ece: expected calibration error, 10 bins of equal width (Guo
+    et al., ICML 2017).
+    """
+    y, p = _finite("truth", truth), _finite("probability", probability)
+    ids, codes = _patient_codes(patients, len(y), len(p))
+    positive, called = y == 1, p >= np.asarray(threshold, dtype=np.float64)
+    terms = np.column_stack([np.ones_like(y), positive, called, positive & called, (p - positive) ** 2])
+    return Metrics(
+        (
+            _from_ranking(positive, p, codes, _ranking_values(specificity)),
+            _from_sums(terms, codes, len(ids), _threshold_values),
+            _calibration(p, positive, codes, len(ids)),
+        ),
+        ids,
+        len(y),
+    )
+
+
+def multiclass_metrics(
+    truth: npt.ArrayLike,
+    probability: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    classes: Sequence[str],
+    *,
+    specificity: float = 0.9,
+) -> Metrics:
+    """One-vs-rest AUROC, average precision and sensitivity per class and macro; balanced accuracy, F1, Brier, ECE.
+
+    truth: (N,) class index. probability: (N, C), rows sum to 1. The prediction is the most probable class. Classes
+    that no row has are left out of every mean. Names are "auroc" (macro) and "auroc:<class>".
+    """
+    y = _finite("truth", truth).astype(np.int64)
+    p = np.asarray(probability, dtype=np.float64)
+    if p.shape != (len(y), len(classes)):
+        raise ArgumentError(f"probability has shape {p.shape}; {len(y)} rows of {len(classes)} classes were expected")
+    ids, codes = _patient_codes(patients, len(y), len(p))
+    present = [c for c in range(len(classes)) if (y == c).any()]
+    one_hot, decided = np.eye(len(classes))[y], p.argmax(axis=1)
+    rankings = [(classes[c], _from_ranking(y == c, p[:, c], codes, _ranking_values(specificity))) for c in present]
+    hits = one_hot * (decided == y)[:, None]
+    terms = np.column_stack([one_hot[:, present], np.eye(len(classes))[decided][:, present], hits[:, present]])
+    squared = ((p - one_hot) ** 2).sum(axis=1)
+    return Metrics(
+        (
+            lambda weights: _macro({name: part(weights) for name, part in rankings}),
+            _from_sums(terms, codes, len(ids), _confusion_values),
+            _from_sums(np.column_stack([np.ones(len(y)), squared]), codes, len(ids), _brier_value),
+            _calibration(p.max(axis=1), decided == y, codes, len(ids)),
+        ),
+        ids,
+        len(y),
+    )
+
+
+def point_values(metrics: Metrics) -> dict[str, float]:
+    """The metrics themselves, without intervals: every patient counts once."""
+    values = metrics(np.ones((1, len(metrics.patients))))
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def scores(metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> dict[str, Score]:
+    """Every metric with its 95 % interval from `draws` bootstraps over patients; the same seed, the same interval.
+
+    Bootstraps in which a metric is not defined (no positive was drawn) are left out of its interval; when they are more
+    than half, or there is one patient only, the interval is NaN.
+    """
+    sampled = bootstrap([metrics], draws=draws, seed=seed)[0]
+    return {
+        name: Score(name, value, *_interval(sampled[name], len(metrics.patients)), metrics.n, len(metrics.patients))
+        for name, value in point_values(metrics).items()
+    }
+
+
+def paired_differences(a: Metrics, b: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> dict[str, Difference]:
+    """a minus b for every metric both have, each bootstrap drawing the same patients for both.
+
+    Raises ArgumentError when the two were not made on the same patients.
+    """
+    if a.n != b.n or not np.array_equal(a.patients, b.patients):
+        raise ArgumentError(
+            f"a paired comparison needs the same patients and rows; one has {a.n} rows of {len(a.patients)} patients, "
+            f"the other {b.n} rows of {len(b.patients)}"
+        )
+    sampled_a, sampled_b = bootstrap([a, b], draws=draws, seed=seed)
+    point_a, point_b = point_values(a), point_values(b)
+    differences = {}
+    for name in [name for name in point_a if name in point_b]:
+        sampled = sampled_a[name] - sampled_b[name]
+        differences[name] = Difference(
+            name,
+            point_a[name] - point_b[name],
+            *_interval(sampled, len(a.patients)),
+            p_value=_p_value(sampled),
+            n=a.n,
+            n_patients=len(a.patients),
+        )
+    return differences
+
+
+def holm(p_values: npt.ArrayLike) -> Floats:
+    """P-values corrected for their number, in the given order (Holm, Scand J Stat 1979; 6: 65-70); NaN stays NaN."""
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * factors))
+    return adjusted
+
+
+def bootstrap(models: Sequence[Metrics], *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> list[Draws]:
+    """Values (draws,) of every metric of every model; draw i takes the same patients in all of them."""
+    if draws < 1:
+        raise ArgumentError(f"draws is {draws}; it must be 1 or more (--draws)")
+    width = max(model.n for model in models)
+    chunks = [[model(w) for model in models] for w in patient_weights(len(models[0].patients), draws, seed, width)]
+    return [
+        {name: np.concatenate([chunk[i][name] for chunk in chunks]) for name in chunks[0][i]}
+        for i in range(len(models))
+    ]
+
+
+def patient_weights(n_patients: int, draws: int, seed: int, width: int = 0) -> Iterator[Floats]:
+    """How often each patient is drawn, (B, P) float64, in blocks that stay below about 32 MB for `width` rows."""
+    rng = np.random.default_rng(seed)
+    block = int(np.clip(4_000_000 // max(n_patients, width), 1, draws))
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        drawn = rng.integers(0, n_patients, size=(size, n_patients))
+        drawn += np.arange(size)[:, None] * n_patients
+        counts = np.bincount(drawn.ravel(), minlength=size * n_patients)
+        yield counts.reshape(size, n_patients).astype(np.float64)
+
+
+def _finite(name: str, values: npt.ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ArgumentError(f"{name} has shape {array.shape}; one value a row is needed, and at least one row")
+    if not np.isfinite(array).all():
+        raise ArgumentError(f"{name} has {np.count_nonzero(~np.isfinite(array))} values that are NaN or infinite")
+    return array
+
+
+def _patient_codes(patients: npt.ArrayLike, *lengths: int) -> tuple[npt.NDArray[Any], Ints]:
+    given = np.asarray(patients)
+    if any(length != len(given) for length in lengths):
+        raise ArgumentError(f"truth, prediction and patients have {lengths[0]}, {lengths[1]} and {len(given)} rows")
+    ids, codes = np.unique(given, return_inverse=True)
+    return ids, codes.astype(np.int64)
+
+
+def _from_sums(terms: npt.NDArray[Any], codes: Ints, n_patients: int, values: Callable[..., Draws]) -> Part:
+    """Metrics of weighted sums: `terms` (N, K) are added up per patient once."""
+    sums = np.zeros((n_patients, terms.shape[1]))
+    np.add.at(sums, codes, terms)
+    return lambda weights: values(weights @ sums)
+
+
+def _from_ranking(
+    positive: Bools,
+    score: Floats,
+    codes: Ints,
+    values: dict[str, Callable[[Floats, Floats], Floats]],
+) -> Part:
+    """Metrics of the order of scores: weights of positives and negatives (B, G) at each distinct score, ascending."""
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
+    patient_of, is_positive = codes[order], positive[order].astype(np.float64)
+
+    def part(weights: Floats) -> Draws:
+        rows = weights[:, patient_of]
+        positives = rows * is_positive
+        negatives = rows - positives
+        if len(starts) < len(order):
+            positives = np.add.reduceat(positives, starts, axis=1)
+            negatives = np.add.reduceat(negatives, starts, axis=1)
+        return {name: value(positives, negatives) for name, value in values.items()}
+
+    return part
+
+
+def _renamed(part: Part, old: str, new: str) -> Part:
+    return lambda weights: {new: part(weights)[old]}
+
+
+def _auroc(positives: Floats, negatives: Floats) -> Floats:
+    below = np.cumsum(negatives, axis=1)
+    pairs = np.einsum("bg,bg->b", positives, below - 0.5 * negatives)
+    return np.asarray(pairs / (positives.sum(axis=1) * below[:, -1]))
+
+
+def _average_precision(positives: Floats, negatives: Floats) -> Floats:
+    found = np.cumsum(positives[:, ::-1], axis=1)
+    precision = found / (found + np.cumsum(negatives[:, ::-1], axis=1))
+    # Before the first drawn row both are 0: no recall is gained there, so its precision does not count.
+    gained = np.nan_to_num(precision) * positives[:, ::-1]
+    return np.asarray(gained.sum(axis=1) / found[:, -1])
+
+
+def _sensitivity_at(specificity: float) -> Callable[[Floats, Floats], Floats]:
+    def value(positives: Floats, negatives: Floats) -> Floats:
+        total = negatives.sum(axis=1, keepdims=True)
+        below = np.cumsum(negatives, axis=1) - negatives
+        allowed = below >= specificity * total * (1 - 1e-12)
+        sensitivity = np.where(allowed, positives, 0).sum(axis=1) / positives.sum(axis=1)
+        return np.where(total[:, 0] > 0, sensitivity, np.nan)
+
+    return value
+
+
+def _ranking_values(specificity: float) -> dict[str, Callable[[Floats, Floats], Floats]]:
+    return {
+        "auroc": _auroc,
+        "average_precision": _average_precision,
+        "sensitivity_at_specificity": _sensitivity_at(specificity),
+    }
+
+
+def _regression_values(sums: Floats) -> Draws:
+    n, y, p, yy, pp, yp, error, squared, absolute = sums.T
+    var_y, var_p, cov = yy - y * y / n, pp - p * p / n, yp - y * p / n
+    # A constant prediction has no correlation and no slope, whatever rounding leaves of its variance.
+    var_p = np.where(var_p > 1e-12 * np.maximum(pp, yy), var_p, np.nan)
+    var_y = np.where(var_y > 1e-12 * yy, var_y, np.nan)
+    bias = error / n
+    spread = 1.96 * np.sqrt(np.maximum(squared - error * bias, 0) / (n - 1))
+    return {
+        "mae": absolute / n,
+        "rmse": np.sqrt(squared / n),
+        "r2": 1 - squared / var_y,
+        "pearson": cov / np.sqrt(var_y * var_p),
+        "bias": bias,
+        "loa_low": bias - spread,
+        "loa_high": bias + spread,
+        "calibration_slope": cov / var_p,
+    }
+
+
+def _threshold_values(sums: Floats) -> Draws:
+    n, positives, called, hits, squared = sums.T
+    recall, specificity = hits / positives, 1 - (called - hits) / (n - positives)
+    return {
+        "balanced_accuracy": (recall + specificity) / 2,
+        "f1": 2 * hits / (positives + called),
+        "brier": squared / n,
+    }
+
+
+def _confusion_values(sums: Floats) -> Draws:
+    truth, called, hits = np.split(sums, 3, axis=1)
+    return {"balanced_accuracy": (hits / truth).mean(axis=1), "f1": (2 * hits / (truth + called)).mean(axis=1)}
+
+
+def _brier_value(sums: Floats) -> Draws:
+    return {"brier": sums[:, 1] / sums[:, 0]}
+
+
+def _calibration(confidence: Floats, correct: Bools, codes: Ints, n_patients: int) -> Part:
+    """Expected calibration error: gap between confidence and frequency, averaged over bins by their weight."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.zeros((len(confidence), CALIBRATION_BINS))
+    gaps[np.arange(len(gaps)), bins] = confidence - correct
+    terms = np.column_stack([gaps, np.ones(len(gaps))])
+    return _from_sums(terms, codes, n_patients, lambda s: {"ece": np.abs(s[:, :-1]).sum(axis=1) / s[:, -1]})
+
+
+def _macro(per_class: dict[str, Draws]) -> Draws:
+    names = next(iter(per_class.values()))
+    values: Draws = {name: np.mean([draws[name] for draws in per_class.values()], axis=0) for name in names}
+    for name in names:
+        values |= {f"{name}:{label}": draws[name] for label, draws in per_class.items()}
+    return values
+
+
+def _interval(sampled: Floats, n_patients: int) -> tuple[float, float]:
+    defined = sampled[np.isfinite(sampled)]
+    if n_patients < 2 or len(defined) * 2 < len(sampled):
+        return float("nan"), float("nan")
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _p_value(sampled: Floats) -> float:
+    defined = sampled[np.isfinite(sampled)]
+    if len(defined) * 2 < len(sampled):
+        return float("nan")
+    beyond = min((defined <= 0).sum(), (defined >= 0).sum())
+    return float(min(1.0, 2 * (beyond + 1) / (len(defined) + 1)))

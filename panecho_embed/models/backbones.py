@@ -1,0 +1,136 @@
+"""Encoders by name: those of the package, timm's, and a user's own.
+
+A backbone of your own takes ten lines; put `factory` under the entry-point group `panecho_embed.backbones` of your
+package, and every command knows it by name, without the last line:
+
+    import torch
+    from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone, register_backbone
+    from panecho_embed.records import Preprocess, WeightsInfo
+
+    def factory(weights, seed):
+        encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 16, 16), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        info = WeightsInfo(source="mine", sha256="0" * 64, licence="MIT", pretrained=False)
+        return Backbone("tiny", encoder, MeanOverFrames(), dim=8, frame_dim=8, preprocess=Preprocess(), weights=info)
+
+    register_backbone("tiny", factory)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.models import zoo
+from panecho_embed.models.backbone import Backbone, MeanOverFrames, Pooling
+from panecho_embed.models.nearest import nearest
+from panecho_embed.models.timm_models import timm_backbone
+
+Factory = Callable[[str | Path | None, int], Backbone]
+"""factory(weights, seed): weights is the user's file, or None; seed is for random initialisation."""
+
+ENTRY_POINTS = "panecho_embed.backbones"
+_TIMM = "timm:"
+
+
+def _pretrained(make: Callable[[str | Path | None], Backbone]) -> Factory:
+    return lambda weights, _seed: make(weights)
+
+
+_factories: dict[str, Factory] = {
+    "panecho": _pretrained(zoo.panecho),
+    "panecho-image": _pretrained(zoo.panecho_image),
+    "imagenet": _pretrained(zoo.imagenet),
+    "echoclip": _pretrained(zoo.echoclip),
+    "kinetics": _pretrained(zoo.kinetics),
+    "random": zoo.random,
+    "echoprime": _pretrained(zoo.echoprime),
+}
+
+
+def load_backbone(
+    name: str,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    image_size: int | None = None,
+) -> Backbone:
+    """A backbone by name, with its weights, on `device`.
+
+    name: one of `backbone_names()`, or timm:MODEL for any image model of timm. weights: a file; None looks where
+    `panecho_embed.models.weights` says, and fetches. seed: of random weights. image_size: side of the model's input in
+    pixels, None for the one it was trained with. Raises ArgumentError, WeightsError, WeightsNotFoundError; random
+    weights come from the name "random" alone.
+    """
+    where = _usable(device)
+    backbone = (
+        timm_backbone(name.removeprefix(_TIMM), weights) if name.startswith(_TIMM) else _make(name, weights, seed)
+    )
+    if image_size is not None and image_size != backbone.preprocess.crop:
+        if backbone.fixed_image_size:
+            raise ArgumentError(
+                f"image size is {image_size}; {name} takes {backbone.preprocess.crop} alone (leave out --image-size)"
+            )
+        backbone.preprocess = backbone.preprocess.at_size(image_size)
+    return backbone.to(where)
+
+
+def register_backbone(name: str, factory: Factory) -> None:
+    """Make a backbone of your own known by name; see the head of this module.
+
+    Raises ArgumentError if the name is taken.
+    """
+    if not name or name in backbone_names() or name.startswith(_TIMM):
+        raise ArgumentError(f"a backbone can't be called {name!r}; taken are {', '.join(backbone_names())}")
+    _factories[name] = factory
+
+
+def backbone_names() -> list[str]:
+    """Every name that `load_backbone` takes, but for timm's models."""
+    return [*_factories, *(point.name for point in metadata.entry_points(group=ENTRY_POINTS))]
+
+
+def _make(name: str, weights: str | Path | None, seed: int) -> Backbone:
+    factory = _factories.get(name)
+    if factory is None:
+        points = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
+        if name not in points:
+            names = backbone_names()
+            raise ArgumentError(
+                f"no backbone is called {name!r}{nearest(name, names)}; allowed: {', '.join(names)}, "
+                f"{_TIMM}MODEL for any image model of timm (--backbone)"
+            )
+        factory = points[name].load()
+    backbone = factory(weights, seed)
+    if not isinstance(backbone, Backbone):
+        raise ArgumentError(
+            f"the factory of the backbone {name!r} returned a {type(backbone).__name__}, not a Backbone"
+        )
+    return backbone
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    # torch raises AssertionError for an accelerator that it was built without.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ArgumentError(
+            f"device is {str(device)!r}, which this torch {torch.__version__} can't use: "
+            f"{str(error).splitlines()[0]}; cpu always works (--device)"
+        ) from error
+    return where
+
+
+__all__ = [
+    "Backbone",
+    "Factory",
+    "MeanOverFrames",
+    "Pooling",
+    "backbone_names",
+    "load_backbone",
+    "register_backbone",
+]

@@ -1,0 +1,158 @@
+"""Weights files: read without running what is in them, matched to a model name by name, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from panecho_embed.errors import WeightsError
+
+# What torch.load and safetensors raise on bytes that are no checkpoint; OSError and MemoryError speak for themselves.
+_DAMAGED = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    ArithmeticError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+_WRAPPERS = ("weights", "state_dict")
+_MOST_LINES = 12
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, on the CPU, under the file's own names.
+
+    A dict with the state dict under "weights" (PanEcho) or "state_dict", a bare state dict, or a .safetensors file.
+    Read with `weights_only=True`, so that no code in it runs. Raises WeightsError, which names the file and its size,
+    when it is damaged, cut short, or no such file.
+    """
+    try:
+        content = _read(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error} (--weights)") from error
+    except _DAMAGED as error:
+        raise WeightsError(
+            f"{path}: no readable weights file, or only the beginning of one; it has {path.stat().st_size:,} bytes. "
+            f"Fetch or copy it again (--weights). torch says: {_first_line(error)}"
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
+    strangers = [name for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
+    if strangers:
+        raise WeightsError(
+            f"{path}: no state dict, nor one under {' or '.join(map(repr, _WRAPPERS))}; "
+            f"these entries are no tensors: {_some(strangers)}"
+        )
+    return content
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def matching_tensors(
+    expected: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    *,
+    model: str,
+    path: Path,
+    spare: str = "(?!)",
+    optional: str = "(?!)",
+) -> dict[str, Tensor]:
+    """Those tensors of a file that a model takes: all that it expects, none left over.
+
+    expected: the model's tensors, by the file's names. spare, optional: regular expressions, for whole names: what
+    the file may have and the model not, and what the file may lack. Raises WeightsError with one line for each name
+    that is missing ("-"), left over ("+"), or has another shape, and for values that are not finite.
+    """
+    missing = [name for name in expected if name not in found and not re.fullmatch(optional, name)]
+    left_over = [name for name in found if name not in expected and not re.fullmatch(spare, name)]
+    taken = {name: found[name] for name in expected if name in found}
+    reshaped = [name for name, tensor in taken.items() if tensor.shape != expected[name].shape]
+    if missing or left_over or reshaped:
+        lines = [
+            *_list("-", [f"{name} {_shape(expected[name])}" for name in missing]),
+            *_list("+", [f"{name} {_shape(found[name])}" for name in left_over]),
+            *_list("-+", [f"{name} {_shape(expected[name])}, not {_shape(found[name])}" for name in reshaped]),
+        ]
+        raise WeightsError(
+            f"{path}: these are not the weights of {model}: of {len(expected)} arrays {len(missing)} are missing (-), "
+            f"{len(reshaped)} have another shape (-+); {len(left_over)} are left over (+)\n" + "\n".join(lines)
+        )
+    bad = [name for name, tensor in taken.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise WeightsError(f"{path}: values that are not finite (NaN or infinite) in {_some(bad)}")
+    return taken
+
+
+def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
+    """Save {"weights": state}, PanEcho's layout; `path` is replaced at once or left as it was.
+
+    Raises WeightsError if it can't be written.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    try:
+        torch.save({"weights": tensors}, part)
+        part.replace(path)
+    # torch turns some failures to write (a missing folder, a full disk) into RuntimeErrors of its own.
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"{path}: can't be written: {_first_line(error)}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, 64 hexadecimal digits; for weights that come from no file."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _list(sign: str, lines: list[str]) -> Iterable[str]:
+    yield from (f"  {sign} {line}" for line in lines[:_MOST_LINES])
+    if len(lines) > _MOST_LINES:
+        yield f"  {sign} ... and {len(lines) - _MOST_LINES} more"
+
+
+def _some(names: list[Any]) -> str:
+    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

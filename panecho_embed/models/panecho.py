@@ -1,0 +1,221 @@
+"""PanEcho: a frame encoder, a small transformer over the frames of a clip, one head a reporting task.
+
+Holste et al., "PanEcho: Complete AI-enabled echocardiography interpretation with multi-task deep learning", medRxiv
+2024.11.16.24317431.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, write_state_dict
+from panecho_embed.models.names import POSITION_KEY, from_checkpoint_names, to_checkpoint_names
+from panecho_embed.models.nearest import nearest
+from panecho_embed.models.torchvision_ops import ensure_torchvision
+from panecho_embed.models.weights import find_weights, weights_info
+from panecho_embed.records import WeightsInfo
+from panecho_embed.tasks import Task, all_tasks
+
+ensure_torchvision()
+import timm  # noqa: E402
+
+DIM = 768
+_HEAD_DROPOUT = 0.25
+_ANY_HEAD = r"[^.]+_head\.1\.(weight|bias)"
+_TRANSFORMER = r"encoder\.transformer\..+"
+
+
+def sinusoid(length: int, dim: int) -> Tensor:
+    """Position table, (1, length, dim) float32: sin(p / 10000^(2i/dim)) at 2i, cos at 2i + 1 (Vaswani et al. 2017)."""
+    position = torch.arange(length, dtype=torch.float64, device="cpu")[:, None]
+    frequency = torch.exp(torch.arange(0, dim, 2, dtype=torch.float64, device="cpu") * (-math.log(10000) / dim))
+    table = torch.stack([torch.sin(position * frequency), torch.cos(position * frequency)], dim=-1)
+    return table.reshape(1, length, dim).to(torch.float32)
+
+
+class ClipEncoder(nn.Module):
+    """Frame embeddings (N, L, dim) to clip embeddings (N, dim): position, transformer, mean over the frames.
+
+    Any L; `clip_len` is the length that the position table is kept for. `dim` must be a multiple of 8.
+    """
+
+    positions: Tensor
+
+    def __init__(self, dim: int = DIM, clip_len: int = 16) -> None:
+        super().__init__()
+        self.register_buffer("positions", sinusoid(clip_len, dim), persistent=False)
+        layer = nn.TransformerEncoderLayer(dim, nhead=8, dim_feedforward=dim, dropout=0.0, batch_first=True)
+        # Nested tensors only serve padded clips, of which there are none, and warn.
+        self.transformer = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(N, L, dim) float to (N, dim)."""
+        length = frames.shape[1]
+        positions = self.positions[:, :length]
+        if length > positions.shape[1]:
+            positions = sinusoid(length, frames.shape[2]).to(self.positions)
+        encoded: Tensor = self.transformer(frames + positions)
+        return encoded.mean(dim=1)
+
+
+class PanEcho(nn.Module):
+    """The whole model, ready for inference (in eval mode; call `.train()` to fine-tune).
+
+    pretrained: load the released weights, found or fetched as `panecho_embed.models.weights` says; False: random ones,
+        and nothing is downloaded.
+    tasks: "all" 40 of `panecho_embed.tasks`, or a list of their names.
+    backbone_only: no heads; a clip to its embedding. image_encoder_only: no transformer either; a frame to its.
+    activations: probabilities instead of logits. clip_len: frames a clip that the position table is kept for; clips of
+        any other length are taken too. weights: a file in the released checkpoint's layout.
+
+    Called on (N, 3, T, H, W) float, normalised, H and W at least 32 (trained at 224), it returns a dict: task ->
+    (N, 1), or (N, number of classes). With `activations` a binary task gives the probability of the clinically positive
+    class (Task.positive_class_index), a multiclass task those of its classes; a regression is always the value itself,
+    in the task's unit. With `backbone_only`: (N, 768). With `image_encoder_only`: (N, 3, H, W) -> (N, 768).
+
+    `weights_info` says which weights these are; None if random. Raises ArgumentError (a ValueError), WeightsError,
+    WeightsNotFoundError.
+    """
+
+    def __init__(
+        self,
+        pretrained: bool = True,
+        tasks: str | Sequence[str] = "all",
+        backbone_only: bool = False,
+        image_encoder_only: bool = False,
+        activations: bool = False,
+        clip_len: int = 16,
+        weights: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        headless = backbone_only or image_encoder_only
+        chosen = _choose_tasks(tasks)
+        _check_together(pretrained, tasks, backbone_only, image_encoder_only, activations, weights)
+        if isinstance(clip_len, bool) or not isinstance(clip_len, int) or clip_len < 1:
+            raise ArgumentError(f"clip_len is {clip_len!r}; it must be a whole number of frames, 1 or more")
+        path = find_weights("panecho", weights) if pretrained else None
+
+        self.tasks: tuple[Task, ...] = () if headless else chosen
+        self.activations = activations
+        self.weights_info: WeightsInfo | None = None
+        self.frame_encoder: nn.Module = timm.create_model("convnext_tiny", pretrained=False, num_classes=0)
+        self.clip_encoder = None if image_encoder_only else ClipEncoder(clip_len=clip_len)
+        self.heads = nn.ModuleDict({task.name: _head(task) for task in self.tasks})
+        if path is not None:
+            _load(self, path, other_heads=headless or tasks != "all")
+            self.weights_info = weights_info("panecho", path)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """(N, 3, T, H, W), or (N, 3, H, W) for an image encoder; see the class."""
+        _check_input(x, "(N, 3, H, W)" if self.clip_encoder is None else "(N, 3, T, H, W)")
+        if self.clip_encoder is None:
+            frame: Tensor = self.frame_encoder(x)
+            return frame
+        frames = self.frame_encoder(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[2]))
+        clip: Tensor = self.clip_encoder(frames)
+        return self.predict(clip) if self.tasks else clip
+
+    def predict(self, clips: Tensor) -> dict[str, Tensor]:
+        """Clip embeddings (N, 768) to the dict of task outputs that `forward` returns."""
+        raw = {task.name: self.heads[task.name](clips) for task in self.tasks}
+        if not self.activations:
+            return raw
+        return {task.name: _activate(raw[task.name], task) for task in self.tasks}
+
+
+def save_checkpoint(model: PanEcho, path: str | Path) -> None:
+    """Write a model in the released checkpoint's layout, for `PanEcho(weights=path)` and for PanEcho's own code.
+
+    The file is replaced at once or left as it was. Raises WeightsError if it can't be written.
+    """
+    state = to_checkpoint_names(model.state_dict())
+    if model.clip_encoder is not None:
+        state[POSITION_KEY] = model.clip_encoder.positions.float()
+    write_state_dict(state, Path(path))
+
+
+def tasks_in(path: str | Path) -> list[str]:
+    """Names of the reporting tasks that a checkpoint has heads for, in the table's order; [] for a backbone alone."""
+    state = read_state_dict(Path(path))
+    return [task.name for task in all_tasks() if f"{task.name}_head.1.weight" in state]
+
+
+def _load(model: PanEcho, path: Path, *, other_heads: bool) -> None:
+    spare = [POSITION_KEY.replace(".", r"\.")]
+    if other_heads:
+        spare.append(_ANY_HEAD)
+    if model.clip_encoder is None:
+        spare.append(_TRANSFORMER)
+    taken = matching_tensors(
+        to_checkpoint_names(model.state_dict()),
+        read_state_dict(path),
+        model="PanEcho" if other_heads else "PanEcho with its 40 heads",
+        path=path,
+        spare="|".join(spare),
+    )
+    model.load_state_dict(from_checkpoint_names(taken))
+
+
+def _head(task: Task) -> nn.Sequential:
+    linear = nn.Linear(DIM, task.num_outputs)
+    if task.num_outputs == 1:
+        nn.init.constant_(linear.bias, task.training_mean)
+    return nn.Sequential(nn.Dropout(_HEAD_DROPOUT), linear)
+
+
+def _activate(raw: Tensor, task: Task) -> Tensor:
+    if task.type == "binary":
+        # The logit is the log-odds of index 1, and sigmoid(-x) = 1 - sigmoid(x) without the cancellation.
+        return torch.sigmoid(raw if task.positive_class_index == 1 else -raw)
+    return raw.softmax(dim=1) if task.type == "multiclass" else raw
+
+
+def _choose_tasks(tasks: str | Sequence[str]) -> tuple[Task, ...]:
+    table = {task.name: task for task in all_tasks()}
+    if isinstance(tasks, str):
+        if tasks == "all":
+            return all_tasks()
+        raise ArgumentError(f"tasks is {tasks!r}; allowed are 'all' and a list of names, such as [{tasks!r}]")
+    names = list(tasks)
+    unknown = [name for name in names if name not in table]
+    if unknown:
+        hints = "".join(nearest(str(name), table) for name in unknown)
+        raise ArgumentError(f"unknown tasks: {', '.join(map(repr, unknown))}{hints}; allowed: {', '.join(table)}")
+    if not names or len(set(names)) < len(names):
+        raise ArgumentError(f"tasks is {names}; name one task or more, each once, out of: {', '.join(table)}")
+    return tuple(table[name] for name in names)
+
+
+def _check_together(
+    pretrained: bool,
+    tasks: str | Sequence[str],
+    backbone_only: bool,
+    image_encoder_only: bool,
+    activations: bool,
+    weights: str | Path | None,
+) -> None:
+    if backbone_only and image_encoder_only:
+        raise ArgumentError("backbone_only and image_encoder_only are both True; at most one of them is allowed")
+    if (backbone_only or image_encoder_only) and (activations or tasks != "all"):
+        raise ArgumentError(
+            f"tasks is {tasks!r} and activations is {activations}, but a model without heads was asked for "
+            "(backbone_only or image_encoder_only); allowed with it are tasks='all' and activations=False alone"
+        )
+    if weights is not None and not pretrained:
+        raise ArgumentError(
+            f"weights is {str(weights)!r} and pretrained is False; a file is loaded with pretrained=True"
+        )
+
+
+def _check_input(x: Tensor, layout: str) -> None:
+    if x.ndim != layout.count(",") + 1 or x.shape[1] != 3 or min(x.shape) < 1 or min(x.shape[-2:]) < 32:
+        raise ArgumentError(f"input has shape {tuple(x.shape)}; allowed is {layout}, H and W at least 32")
+    if not x.is_floating_point():
+        raise ArgumentError(f"input is {x.dtype}; allowed are floating point numbers, normalised as ImageNet's pixels")

@@ -1,0 +1,67 @@
+"""Is a weights file whole, and whose is it: load it as strictly as its model does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from panecho_embed.errors import WeightsError, WeightsNotFoundError
+from panecho_embed.models.backbones import load_backbone
+from panecho_embed.models.checkpoint import read_state_dict
+from panecho_embed.models.digests import recorded_sha256
+from panecho_embed.models.panecho import PanEcho, tasks_in
+from panecho_embed.models.weights import KNOWN, locate
+from panecho_embed.records import WeightsInfo
+
+# One array that a model has and no other: enough to tell them apart, the strict loading does the rest.
+_MARKS = {
+    "panecho": "encoder.encoder.model.features.0.0.weight",
+    "imagenet": "features.0.0.weight",
+    "echoclip": "visual.trunk.stem.0.weight",
+    "kinetics": "stem.0.weight",
+    "echoprime": "conv_proj.weight",
+}
+
+
+def verify_weights(name: str) -> str:
+    """Load weights by a published name, or a file of any such model, and say in a line what they are.
+
+    Nothing is downloaded. Raises WeightsNotFoundError if they are not here, WeightsError if they don't load.
+    """
+    if name in {file.name for file in KNOWN}:
+        path = locate(name)
+        if path is None:
+            raise WeightsNotFoundError(f"not here; fetch them with `panecho-embed weights fetch {name}`")
+        model = name
+    else:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            known_names = ", ".join(file.name for file in KNOWN)
+            raise WeightsNotFoundError(f"neither a file nor one of the names {known_names}")
+        model = _whose(path)
+    info, content = _load(model, path, whole=name == "panecho")
+    agrees = "as recorded when fetched" if recorded_sha256(path) else "none was recorded when fetched"
+    return f"whole: {content}, {path}, sha256 {info.sha256} ({agrees}). Licence: {info.licence}"
+
+
+def _load(model: str, path: Path, *, whole: bool) -> tuple[WeightsInfo, str]:
+    """whole: it must have all 40 heads; a fine-tuned file may have some of them, or none."""
+    if model != "panecho":
+        return load_backbone(model, weights=path).weights, model
+    heads = tasks_in(path)
+    if whole or heads:
+        info = PanEcho(weights=path, tasks="all" if whole else heads).weights_info
+    else:
+        info = PanEcho(weights=path, backbone_only=True).weights_info
+    assert info is not None
+    return info, f"panecho with {len(heads)} heads"
+
+
+def _whose(path: Path) -> str:
+    state = read_state_dict(path)
+    for model, mark in _MARKS.items():
+        if mark in state:
+            return model
+    raise WeightsError(
+        f"{path}: the weights of none of {', '.join(_MARKS)}; "
+        f"it has {len(state)} arrays, the first is {next(iter(state))!r}"
+    )

@@ -1,0 +1,188 @@
+"""The encoders that come with the package: architecture, preprocessing and how a published file maps onto it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.models.backbone import Backbone, MeanOverFrames
+from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, tensors_sha256
+from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, from_checkpoint_names, to_checkpoint_names
+from panecho_embed.models.panecho import DIM, PanEcho
+from panecho_embed.models.torchvision_ops import ensure_torchvision
+from panecho_embed.models.weights import find_weights, weights_info
+from panecho_embed.records import Preprocess, WeightsInfo
+
+ensure_torchvision()
+import timm  # noqa: E402
+from torchvision.models.video import mvit_v2_s, r3d_18  # noqa: E402
+
+WeightsArgument = str | Path | None
+
+_UNTRAINED_COUNTER = r".+\.num_batches_tracked"
+# What an open_clip checkpoint holds besides its image tower.
+_OPEN_CLIP_TEXT = (
+    r"(text|transformer|token_embedding|ln_final)\..+"
+    r"|positional_embedding|text_projection|logit_scale|logit_bias|attn_mask"
+)
+
+
+def panecho(weights: WeightsArgument) -> Backbone:
+    """PanEcho's embedding of a clip. 256 x 256 resized with pixel areas, 224 cut out, BGR as it was trained."""
+    return _from_panecho(PanEcho(backbone_only=True, weights=weights), "panecho")
+
+
+def panecho_image(weights: WeightsArgument) -> Backbone:
+    """PanEcho's frame encoder alone; a clip is the mean of its frames."""
+    return _from_panecho(PanEcho(image_encoder_only=True, weights=weights), "panecho-image")
+
+
+def random(weights: WeightsArgument, seed: int) -> Backbone:
+    """PanEcho's architecture with random weights, the same ones for the same seed; 0-1 pixels without mean and std."""
+    if weights is not None:
+        raise ArgumentError(f"weights is {str(weights)!r}; the random backbone takes none (--seed chooses them)")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # The CPU's generator alone: torch.manual_seed would reseed the accelerators too.
+        torch.default_generator.manual_seed(seed)
+        model = PanEcho(pretrained=False, backbone_only=True)
+    model.weights_info = WeightsInfo(
+        source=f"random (seed {seed})",
+        sha256=tensors_sha256(model.state_dict()),
+        licence="none (random weights)",
+        pretrained=False,
+    )
+    return _from_panecho(model, "random", Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+
+
+def imagenet(weights: WeightsArgument) -> Backbone:
+    """ConvNeXt-Tiny trained on ImageNet-1K by torchvision (IMAGENET1K_V1), RGB; a clip is the mean of its frames."""
+    path = find_weights("imagenet", weights)
+    encoder = timm.create_model("convnext_tiny", pretrained=False, num_classes=0)
+    taken = matching_tensors(
+        to_checkpoint_names(encoder.state_dict(), CONVNEXT_TINY),
+        read_state_dict(path),
+        model="torchvision's ConvNeXt-Tiny",
+        path=path,
+        spare=r"classifier\.2\.(weight|bias)",
+    )
+    encoder.load_state_dict(from_checkpoint_names(taken, CONVNEXT_TINY))
+    preprocess = Preprocess(channel_order="rgb")
+    return Backbone("imagenet", encoder, MeanOverFrames(), DIM, DIM, preprocess, weights_info("imagenet", path))
+
+
+def echoclip(weights: WeightsArgument) -> Backbone:
+    """EchoCLIP's image tower (ConvNeXt-Base and its projection to 512), BGR as released; a clip is the frames' mean.
+
+    Embeddings are as projected, not scaled to unit length.
+    """
+    path = find_weights("echoclip", weights)
+    encoder = nn.Sequential()
+    encoder.add_module("trunk", timm.create_model("convnext_base", pretrained=False, num_classes=0))
+    encoder.add_module("proj", nn.Linear(1024, 512, bias=False))
+    taken = matching_tensors(
+        to_checkpoint_names(encoder.state_dict(), ECHOCLIP),
+        read_state_dict(path),
+        model="EchoCLIP's image tower",
+        path=path,
+        spare=_OPEN_CLIP_TEXT,
+    )
+    encoder.load_state_dict(from_checkpoint_names(taken, ECHOCLIP))
+    preprocess = Preprocess(
+        resize=224,
+        crop=224,
+        mean=(0.48145466, 0.4578275, 0.40821073),
+        std=(0.26862954, 0.26130258, 0.27577711),
+    )
+    return Backbone("echoclip", encoder, MeanOverFrames(), 512, 512, preprocess, weights_info("echoclip", path))
+
+
+class _Video(nn.Module):
+    """Clips as the frames come, (N, L, 3, S, S), for a torchvision model that takes (N, 3, L, S, S)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor) -> Tensor:
+        encoded: Tensor = self.model(frames.transpose(1, 2))
+        return encoded
+
+
+def kinetics(weights: WeightsArgument) -> Backbone:
+    """3-D ResNet-18 trained on Kinetics-400 by torchvision (KINETICS400_V1), RGB, 112 x 112, without its classifier."""
+    path = find_weights("kinetics", weights)
+    model = r3d_18(weights=None)
+    model.fc = nn.Identity()
+    taken = matching_tensors(
+        model.state_dict(),
+        read_state_dict(path),
+        model="torchvision's r3d_18",
+        path=path,
+        spare=r"fc\.(weight|bias)",
+        optional=_UNTRAINED_COUNTER,
+    )
+    model.load_state_dict({**model.state_dict(), **taken})
+    preprocess = Preprocess(
+        resize=128,
+        crop=112,
+        channel_order="rgb",
+        mean=(0.43216, 0.394666, 0.37645),
+        std=(0.22803, 0.22145, 0.216989),
+    )
+    info = weights_info("kinetics", path)
+    return Backbone("kinetics", nn.Identity(), _Video(model), 512, None, preprocess, info, pooling="3d")
+
+
+def echoprime(weights: WeightsArgument) -> Backbone:
+    """EchoPrime's video encoder (MViT-v2-S): whole clips of exactly 16 frames, trained at every second frame of 32.
+
+    Pixels stay on the 0-255 scale. The order of its channels is not published; RGB is taken. Its weights are part of a
+    zip release and are only read from a file.
+    """
+    path = find_weights("echoprime", weights)
+    model = mvit_v2_s(weights=None)
+    model.head[-1] = nn.Linear(DIM, 512)
+    found = read_state_dict(path)
+    # The whole head may have been replaced, or its last layer alone, behind the dropout.
+    found = {
+        name.replace("head.", "head.1.") if name in ("head.weight", "head.bias") else name: found[name]
+        for name in found
+    }
+    model.load_state_dict(matching_tensors(model.state_dict(), found, model="EchoPrime's video encoder", path=path))
+    preprocess = Preprocess(
+        resize=224,
+        crop=224,
+        channel_order="rgb",
+        scale=1.0,
+        mean=(29.110628, 28.076836, 29.096405),
+        std=(47.989223, 46.456997, 47.20083),
+    )
+    return Backbone(
+        "echoprime",
+        nn.Identity(),
+        _Video(model),
+        dim=512,
+        frame_dim=None,
+        preprocess=preprocess,
+        weights=weights_info("echoprime", path),
+        pooling="3d",
+        fixed_clip_length=True,
+        fixed_image_size=True,
+    )
+
+
+def _from_panecho(model: PanEcho, name: str, preprocess: Preprocess | None = None) -> Backbone:
+    assert model.weights_info is not None
+    return Backbone(
+        name,
+        model.frame_encoder,
+        model.clip_encoder or MeanOverFrames(),
+        dim=DIM,
+        frame_dim=DIM,
+        preprocess=preprocess or Preprocess(),
+        weights=model.weights_info,
+        pooling="mean" if model.clip_encoder is None else "transformer",
+    )

@@ -1,0 +1,171 @@
+"""Clip or frame -> video -> study: fewer, steadier rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.records import (
+    EmbeddingTable,
+    Failure,
+    FloatArray,
+    Level,
+    Manifest,
+    PoolBy,
+    PoolHow,
+    VideoFacts,
+    VideoRef,
+)
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter, refuse_to_replace
+
+_ORDER: tuple[Level, ...] = ("frame", "clip", "video", "study")
+
+
+def pool_table(table: EmbeddingTable, by: PoolBy, how: PoolHow = "mean") -> EmbeddingTable:
+    """One row per video or study.
+
+    A study's row is pooled over its videos, each video over its own rows first, so that a long video does not outvote
+    a short one. how: "mean"; "mean+std", (N, 2 D), over the rows of the level below; "max". A study's label is its
+    videos' common value; where numbers differ it is their mean, where texts differ it is "".
+    Raises ArgumentError when the table already stands at that level or above.
+    """
+    if by not in get_args(PoolBy) or how not in get_args(PoolHow):
+        raise ArgumentError(f"by={by!r}, how={how!r}; allowed are {get_args(PoolBy)} and {get_args(PoolHow)}")
+    if _ORDER.index(table.level) >= _ORDER.index(by):
+        raise ArgumentError(f"the embeddings stand at {table.level} level already; they can't be pooled by {by} (--by)")
+    if by == "study" and table.level != "video":
+        table = pool_table(table, "video", "max" if how == "max" else "mean")
+    ids = table.video_id if by == "video" else table.study_id
+    group, first = _groups(ids)
+    values = _REDUCE[how](table.values.astype(np.float32), group)
+    nowhere = np.zeros(len(first), dtype=np.int32)
+    pooling = "; ".join(filter(None, (table.provenance.pooling, f"{how} by {by}")))
+    return EmbeddingTable(
+        values=values,
+        video_id=ids[first],
+        study_id=table.study_id[first],
+        patient_id=table.patient_id[first],
+        view=_agreed(table.view, group, len(first)),
+        split=_agreed(table.split, group, len(first)),
+        first_frame=nowhere,
+        frame_step=nowhere.astype(np.float64),
+        frames_per_clip=nowhere,
+        labels={name: _agreed(column, group, len(first)) for name, column in table.labels.items()},
+        level=by,
+        provenance=replace(table.provenance, level=by, dim=values.shape[1], pooling=pooling),
+    )
+
+
+def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean", *, overwrite: bool = False) -> Path:
+    """Write the pooled rows of an embedding file as an embedding file of level "video" or "study".
+
+    Videos that failed stay listed. At study level /videos holds one entry per study, under its study_id; a study
+    without a single good video is a failure of its own. Raises StoreError if `out` is there already, unless
+    `overwrite`.
+    """
+    refuse_to_replace(Path(out), overwrite)
+    file = EmbeddingFile(source)
+    pooled = pool_table(file.table(), by, how)
+    manifest, facts, failures = (_videos if by == "video" else _studies)(file, pooled)
+    position = {video.video_id: i for i, video in enumerate(manifest.videos)}
+    with EmbeddingWriter(out, pooled.provenance) as writer:
+        where = np.array([position[name] for name in pooled.video_id], dtype=np.int64)
+        writer.add(where, pooled.values, pooled.first_frame, pooled.frame_step, pooled.frames_per_clip)
+        return writer.finish(manifest, facts, failures)
+
+
+def _videos(file: EmbeddingFile, _pooled: EmbeddingTable) -> tuple[Manifest, list[VideoFacts], list[Failure]]:
+    return file.manifest(), file.facts(), file.failure_records()
+
+
+def _studies(file: EmbeddingFile, pooled: EmbeddingTable) -> tuple[Manifest, list[VideoFacts], list[Failure]]:
+    """The studies of a file in order of first appearance, those without a row as failures."""
+    videos = file.manifest()
+    group, first = _groups(file.video_columns["study_id"])
+    row = {study_id: i for i, study_id in enumerate(pooled.study_id)}
+    refs, facts, failures = [], [], []
+    for study, position in enumerate(first):
+        ref = videos.videos[position]
+        i = row.get(ref.study_id)
+        done = i is not None
+        refs.append(
+            VideoRef(
+                ref.study_id,
+                ref.study_id,
+                ref.patient_id,
+                path=f"study:{ref.study_id}",
+                view=str(pooled.view[i]) if done else "",
+                split=str(pooled.split[i]) if done else ref.split,
+            )
+        )
+        facts.append(VideoFacts("done" if done else "failed"))
+        if not done:
+            count = int((group == study).sum())
+            message = f"none of the {count} videos of this study gave an embedding"
+            failures.append(Failure(ref.study_id, f"study:{ref.study_id}", "pool", message))
+    labels = {name: _agreed(column, group, len(first)) for name, column in videos.labels.items()}
+    return Manifest(tuple(refs), labels), facts, failures
+
+
+def _groups(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Group number of every row, in order of first appearance, and the first row of every group."""
+    _, first, inverse = np.unique(ids.astype(str), return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[inverse], first[order]
+
+
+def _reduce(ufunc: np.ufunc, values: FloatArray, group: npt.NDArray[np.intp], dtype: npt.DTypeLike) -> FloatArray:
+    """Fold the rows of each group into one with `ufunc`; every group from 0 up has a row."""
+    if len(values) == 0:
+        return np.zeros(values.shape, dtype=dtype)
+    if (np.diff(group) < 0).any():
+        order = np.argsort(group, kind="stable")
+        values, group = values[order], group[order]
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    folded: FloatArray = ufunc.reduceat(values, starts, axis=0, dtype=dtype)
+    return folded
+
+
+def _mean(values: FloatArray, group: npt.NDArray[np.intp]) -> FloatArray:
+    total = _reduce(np.add, values, group, np.float64)
+    return (total / np.bincount(group)[:, None]).astype(np.float32) if len(values) else values
+
+
+def _mean_and_std(values: FloatArray, group: npt.NDArray[np.intp]) -> FloatArray:
+    mean = _mean(values, group)
+    return np.concatenate([mean, np.sqrt(_mean((values - mean[group]) ** 2, group))], axis=1)
+
+
+def _max(values: FloatArray, group: npt.NDArray[np.intp]) -> FloatArray:
+    return _reduce(np.maximum, values, group, np.float32)
+
+
+_REDUCE: Mapping[PoolHow, Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]] = {
+    "mean": _mean,
+    "mean+std": _mean_and_std,
+    "max": _max,
+}
+
+
+def _agreed(column: npt.NDArray[Any], group: npt.NDArray[np.intp], count: int) -> npt.NDArray[Any]:
+    """One value a group: the mean of the numbers that are there, or the text that all share."""
+    if column.dtype.kind == "f":
+        there = ~np.isnan(column)
+        total = np.bincount(group[there], weights=column[there], minlength=count)
+        number = np.bincount(group[there], minlength=count)
+        return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+    agreed = np.empty(count, dtype=object)
+    agreed[:] = None
+    for where, text in zip(group, column, strict=True):
+        if text:
+            agreed[where] = text if agreed[where] in (None, text) else ""
+    agreed[agreed == None] = ""  # noqa: E711 - element-wise
+    return agreed

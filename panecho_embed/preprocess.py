@@ -1,0 +1,45 @@
+"""Decoded frames -> the pixels that a model takes, still as uint8; the device does the normalising."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from panecho_embed.media.sector import apply_mask
+from panecho_embed.records import BoolArray, Interpolation, Preprocess, Region, UInt8Array
+
+_INTERPOLATION: dict[Interpolation, int] = {
+    "area": cv2.INTER_AREA,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+}
+
+FramePreparer = Callable[[UInt8Array], UInt8Array]
+
+
+def frame_preparer(
+    preprocess: Preprocess, region: Region | None = None, mask: BoolArray | None = None
+) -> FramePreparer:
+    """A function (H, W, 3) RGB uint8 -> (3, S, S) uint8, channels in the model's order.
+
+    In this order: the mask is applied ((H, W), True inside the sector; None for none), the region cut out (if the
+    preprocess asks for it and there is one), the whole resized to a square without regard to its aspect ratio, and the
+    centre cut out, as PanEcho's weights were trained.
+    """
+    side = (preprocess.resize, preprocess.resize)
+    low = (preprocess.resize - preprocess.crop) // 2
+    high = low + preprocess.crop
+    channels = slice(None, None, -1 if preprocess.channel_order == "bgr" else 1)
+    cut = region if preprocess.crop_region else None
+
+    def prepare(frame: UInt8Array) -> UInt8Array:
+        if mask is not None:
+            frame = apply_mask(frame, mask)
+        if cut is not None:
+            frame = np.ascontiguousarray(frame[cut.y0 : cut.y1, cut.x0 : cut.x1])
+        resized = cv2.resize(frame, side, interpolation=_INTERPOLATION[preprocess.interpolation])
+        return np.ascontiguousarray(resized[low:high, low:high, channels].transpose(2, 0, 1), dtype=np.uint8)
+
+    return prepare

@@ -1,0 +1,79 @@
+"""A frame-level file -> other clips, without the videos and without the frame encoder, nearly all of the cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.engines.encode import encode_clips
+from panecho_embed.errors import ArgumentError, MediaError, SettingsMismatchError
+from panecho_embed.models.backbones import load_backbone
+from panecho_embed.models.devices import resolve_device
+from panecho_embed.records import Failure, FloatArray, Manifest, VideoFacts, VideoRef
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter, refuse_to_replace
+
+
+def reclip(
+    source: str | Path,
+    out: str | Path,
+    *,
+    clips: ClipPlan | None = None,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Path:
+    """Write clip embeddings made from the frame embeddings of `source`; the same that `extract` would have made.
+
+    clips: default 4 evenly spaced clips of 16 consecutive frames. weights, seed: of the clip encoder; they must be
+    those that the frames were encoded with. Raises ArgumentError if `source` has no frames, SettingsMismatchError for other
+    weights, StoreError if `out` is there already (unless `overwrite`) or can't be written.
+    """
+    refuse_to_replace(Path(out), overwrite)
+    file = EmbeddingFile(source)
+    if file.level != "frame":
+        raise ArgumentError(f"{source} holds {file.level} rows; clips are made from a frame-level file (--level frame)")
+    made_with = file.provenance
+    backbone = load_backbone(made_with.backbone, weights, seed, image_size=made_with.preprocess.crop)
+    if backbone.weights.sha256 != made_with.weights.sha256:
+        raise SettingsMismatchError(
+            f"{source} was made with the weights {made_with.weights.source} (sha256 {made_with.weights.sha256[:12]}), "
+            f"not {backbone.weights.source} (sha256 {backbone.weights.sha256[:12]}); name those (--weights, --seed)"
+        )
+    backbone = backbone.to(resolve_device(device))
+    plan = clips or ClipPlan(frames_per_clip=backbone.frames_per_clip)
+    provenance = replace(made_with, level="clip", clips=plan, dim=backbone.dim)
+    manifest = file.manifest()
+    facts: list[VideoFacts] = []
+    failures = {failure.video_id: failure for failure in file.failure_records()}
+    with EmbeddingWriter(out, provenance) as writer:
+        for position, (video, fact, features) in enumerate(_videos(file, manifest)):
+            facts.append(fact)
+            if fact.status != "done":
+                continue
+            try:
+                indices = plan.require(fact.num_frames, None if math.isnan(fact.fps) else fact.fps)
+            except MediaError as error:
+                facts[-1] = replace(fact, status="skipped" if error.stage == "skipped" else "failed")
+                failures[video.video_id] = Failure(video.video_id, video.path, error.stage, str(error))
+                continue
+            frames = torch.from_numpy(features.astype(np.float32)).to(backbone.device)
+            values = encode_clips(backbone, frames, indices, provenance.precision).cpu().numpy()
+            step = plan.step(None if math.isnan(fact.fps) else fact.fps)
+            writer.add(position, values, indices[:, 0], step, plan.frames_per_clip)
+        in_order = [failures[video.video_id] for video in manifest.videos if video.video_id in failures]
+        return writer.finish(manifest, facts, in_order)
+
+
+def _videos(file: EmbeddingFile, manifest: Manifest) -> Iterator[tuple[VideoRef, VideoFacts, FloatArray]]:
+    """Every video with its frame embeddings, (T, D), read from the disk one video at a time."""
+    stops = np.cumsum(np.bincount(file.row_columns["video"], minlength=len(manifest)))
+    starts = np.concatenate([[0], stops[:-1]])
+    for video, fact, start, stop in zip(manifest.videos, file.facts(), starts, stops, strict=True):
+        yield video, fact, file.read(int(start), int(stop))

@@ -1,0 +1,61 @@
+"""Names, types and text encoding inside an embedding file, shared by its writer and its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import unquote
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+FORMAT = "panecho-embed"
+SCHEMA_VERSION = 1
+CHUNK_BYTES = 256 * 1024
+
+ID_COLUMNS = ("video_id", "study_id", "patient_id", "view", "split", "path")
+FACT_COLUMNS = ("sha256", "num_frames", "fps", "fps_source", "status")
+FAILURE_COLUMNS = ("video_id", "path", "stage", "message")
+ROW_TYPES: dict[str, np.dtype[Any]] = {
+    "video": np.dtype(np.int32),
+    "first_frame": np.dtype(np.int32),
+    "frame_step": np.dtype(np.float64),
+    "frames_per_clip": np.dtype(np.int32),
+}
+
+_TEXT = h5py.string_dtype("utf-8")
+
+
+def write_column(group: h5py.Group, name: str, values: npt.NDArray[Any] | Iterable[Any]) -> None:
+    """Write one column: text as UTF-8 of variable length, numbers as they are.
+
+    File names that are no valid UTF-8 keep their bytes (surrogateescape, as `os.fsencode`).
+    """
+    column = np.asarray(values if isinstance(values, np.ndarray) else list(values))
+    if column.dtype.kind in "iufb":
+        group.create_dataset(name, data=column)
+        return
+    encoded = np.array([str(v).encode("utf-8", "surrogateescape") for v in column], dtype=object)
+    group.create_dataset(name, shape=encoded.shape, dtype=_TEXT, data=encoded if encoded.size else None)
+
+
+def read_column(dataset: h5py.Dataset) -> npt.NDArray[Any]:
+    """Read what `write_column` wrote: numbers, or an array of str objects."""
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        numbers: npt.NDArray[Any] = dataset[...]
+        return numbers
+    text = np.empty(dataset.shape, dtype=object)
+    text[...] = [v.decode("utf-8", "surrogateescape") for v in dataset[...]]
+    return text
+
+
+def label_key(name: str) -> str:
+    """The data set's name for a label: "/" separates groups in HDF5 and "." is the group itself."""
+    escaped = name.replace("%", "%25").replace("/", "%2F")
+    return escaped.replace(".", "%2E") if set(escaped) == {"."} else escaped
+
+
+def label_name(key: str) -> str:
+    """The label that `label_key` made into `key`."""
+    return unquote(key)

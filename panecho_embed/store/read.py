@@ -1,0 +1,163 @@
+"""Read an embedding file: numpy arrays, pandas tables, one EmbeddingTable."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import StoreError
+from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Level, Manifest, Provenance, VideoFacts, VideoRef
+from panecho_embed.store.layout import (
+    FACT_COLUMNS,
+    FAILURE_COLUMNS,
+    FORMAT,
+    ID_COLUMNS,
+    ROW_TYPES,
+    SCHEMA_VERSION,
+    label_name,
+    read_column,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class EmbeddingFile:
+    """An embedding file, opened for reading.
+
+    Columns are read when they are asked for, and the file is not held open in between.
+    Raises StoreError when the file is missing, truncated, or no embedding file of a known schema.
+
+    level: "frame", "clip", "video" or "study". provenance: how it was made. fingerprint: of those settings.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise StoreError(f"{self.path}: no such file")
+        with self._open() as file:
+            attributes = dict(file.attrs)
+            if attributes.get("format") != FORMAT:
+                raise StoreError(
+                    f"{self.path}: an HDF5 file, but no {FORMAT} file (format: {attributes.get('format')!r})"
+                )
+            if attributes.get("schema_version") != SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self.path}: schema version {attributes.get('schema_version')}; "
+                    f"this release reads version {SCHEMA_VERSION}"
+                )
+            missing = [name for name in ("embeddings", "rows", "videos", "labels", "failures") if name not in file]
+            if missing:
+                raise StoreError(f"{self.path}: not whole, {', '.join(missing)} missing")
+            self._shape: tuple[int, int] = file["embeddings"].shape
+            self.dtype: np.dtype[Any] = file["embeddings"].dtype
+        self.level = cast(Level, attributes["level"])
+        self.fingerprint = str(attributes["fingerprint"])
+        self.created_utc = str(attributes["created_utc"])
+        self.provenance = Provenance.from_json(attributes["provenance"])
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __repr__(self) -> str:
+        what = f"{len(self)} {self.level} rows of {self.dim}, {self.provenance.backbone}"
+        return f"EmbeddingFile({str(self.path)!r}: {what})"
+
+    @property
+    def dim(self) -> int:
+        """Length of one embedding."""
+        return self._shape[1]
+
+    @property
+    def embeddings(self) -> FloatArray:
+        """All embeddings, (N, D) float32 or float16, read anew at each use."""
+        return self.read(0, len(self))
+
+    def read(self, start: int, stop: int) -> FloatArray:
+        """Embeddings of the rows start ... stop-1, (stop-start, D)."""
+        with self._open() as file:
+            values: FloatArray = file["embeddings"][start:stop]
+        return values
+
+    @cached_property
+    def row_columns(self) -> dict[str, npt.NDArray[Any]]:
+        """video, first_frame, frame_step, frames_per_clip: (N,) each; video is a position in `video_columns`."""
+        with self._open() as file:
+            return {name: file[f"rows/{name}"][...] for name in ROW_TYPES}
+
+    @cached_property
+    def video_columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Ids and facts of the videos, (M,) each; text as str objects."""
+        with self._open() as file:
+            return {name: read_column(file[f"videos/{name}"]) for name in (*ID_COLUMNS, *FACT_COLUMNS)}
+
+    @cached_property
+    def labels(self) -> dict[str, npt.NDArray[Any]]:
+        """Label columns, (M,) each, one value a video: float (NaN missing) or str objects ("" missing)."""
+        with self._open() as file:
+            return {label_name(key): read_column(dataset) for key, dataset in file["labels"].items()}
+
+    @cached_property
+    def videos(self) -> pd.DataFrame:
+        """One row a video of the manifest, with its status and labels."""
+        import pandas as pd
+
+        return pd.DataFrame({**self.video_columns, **self.labels})
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row an embedding: whose it is, which frames, and the labels of its video."""
+        import pandas as pd
+
+        columns = dict(self.row_columns)
+        video = columns.pop("video")
+        ids = {name: self.video_columns[name][video] for name in (*ID_COLUMNS, "fps")}
+        return pd.DataFrame({**ids, **columns, **{name: column[video] for name, column in self.labels.items()}})
+
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        """Inputs that gave no rows: video_id, path, stage ("skipped" or where it failed), message."""
+        import pandas as pd
+
+        with self._open() as file:
+            return pd.DataFrame({name: read_column(file[f"failures/{name}"]) for name in FAILURE_COLUMNS})
+
+    def table(self) -> EmbeddingTable:
+        """Everything that a later stage needs, in memory."""
+        columns = dict(self.row_columns)
+        video = columns.pop("video")
+        return EmbeddingTable(
+            values=self.embeddings,
+            **{name: self.video_columns[name][video] for name in ID_COLUMNS if name != "path"},
+            **columns,
+            labels={name: column[video] for name, column in self.labels.items()},
+            level=self.level,
+            provenance=self.provenance,
+        )
+
+    def manifest(self) -> Manifest:
+        """The videos and labels that the file was made from."""
+        columns = [self.video_columns[name] for name in ID_COLUMNS]
+        videos = tuple(VideoRef(**dict(zip(ID_COLUMNS, values, strict=True))) for values in zip(*columns, strict=True))
+        return Manifest(videos, self.labels)
+
+    def facts(self) -> list[VideoFacts]:
+        """What reading each video told, in the order of `manifest`."""
+        columns = [self.video_columns[name].tolist() for name in FACT_COLUMNS]
+        return [VideoFacts(**dict(zip(FACT_COLUMNS, values, strict=True))) for values in zip(*columns, strict=True)]
+
+    def failure_records(self) -> list[Failure]:
+        """`failures` as records."""
+        return [Failure(*(str(v) for v in row)) for row in self.failures.itertuples(index=False)]
+
+    def _open(self) -> h5py.File:
+        try:
+            # Locks fail on many network file systems, and a finished file never changes.
+            return h5py.File(self.path, "r", locking=False)
+        except OSError as error:
+            raise StoreError(f"{self.path}: can't be opened as HDF5, truncated or another format ({error})") from error

@@ -1,0 +1,104 @@
+"""Is an embedding file whole and consistent?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from panecho_embed.errors import StoreError
+from panecho_embed.store.read import EmbeddingFile
+
+_BLOCK_ROWS = 65_536
+
+
+def verify(path: str | Path) -> list[str]:
+    """Every problem of an embedding file, one sentence each; an empty list when it is whole.
+
+    Looks at the settings' fingerprint, the length of every column, the ids, the order and count of each video's rows
+    and the failures, and reads every embedding (a damaged chunk fails its checksum; NaN and infinity are named by row).
+    """
+    try:
+        file = EmbeddingFile(path)
+        problems = [*_settings(file), *_columns(file)]
+        return problems or [*_ids(file), *_rows(file), *_failures(file), *_values(file)]
+    except (StoreError, KeyError) as error:
+        return [str(error)]
+
+
+def _settings(file: EmbeddingFile) -> list[str]:
+    problems = []
+    if file.provenance.fingerprint != file.fingerprint:
+        problems.append("the fingerprint is not that of the provenance: one of them was changed")
+    if file.provenance.level != file.level:
+        problems.append(f"level is {file.level}, the provenance says {file.provenance.level}")
+    if file.provenance.dim != file.dim:
+        problems.append(f"embeddings have length {file.dim}, the provenance says {file.provenance.dim}")
+    return problems
+
+
+def _columns(file: EmbeddingFile) -> list[str]:
+    rows, videos = len(file), len(file.video_columns["video_id"])
+    lengths = {f"/rows/{name}": (len(column), rows) for name, column in file.row_columns.items()}
+    lengths |= {f"/videos/{name}": (len(column), videos) for name, column in file.video_columns.items()}
+    lengths |= {f"/labels/{name}": (len(column), videos) for name, column in file.labels.items()}
+    return [f"{name} has {has} entries, not {wants}" for name, (has, wants) in lengths.items() if has != wants]
+
+
+def _ids(file: EmbeddingFile) -> list[str]:
+    problems = []
+    ids, counts = np.unique(file.video_columns["video_id"].astype(str), return_counts=True)
+    if (counts > 1).any():
+        problems.append(f"video_ids stand more than once: {', '.join(ids[counts > 1][:5])}")
+    for name in ("video_id", "study_id", "patient_id"):
+        if empty := int((file.video_columns[name] == "").sum()):
+            problems.append(f"{empty} videos have no {name}")
+    return problems
+
+
+def _rows(file: EmbeddingFile) -> list[str]:
+    video = file.row_columns["video"]
+    status = file.video_columns["status"]
+    if len(video) and not (video.min() >= 0 and video.max() < len(status)):
+        return [f"/rows/video points outside /videos (0 ... {len(status) - 1})"]
+    problems = []
+    if (np.diff(video) < 0).any():
+        problems.append("rows do not stand in the order of /videos")
+    counts = np.bincount(video, minlength=len(status))
+    for position in np.flatnonzero((counts > 0) != (status == "done"))[:5]:
+        name = file.video_columns["video_id"][position]
+        problems.append(f"video {name} has status {status[position]!r} and {counts[position]} rows")
+    first = file.row_columns["first_frame"]
+    outside = (first < 0) | (first >= np.maximum(file.video_columns["num_frames"][video], 1))
+    if outside.any():
+        problems.append(
+            f"{int(outside.sum())} rows begin outside their video, the first is row {int(outside.argmax())}"
+        )
+    same = (np.diff(video) == 0) & (np.diff(first) <= 0)
+    if same.any():
+        problems.append(f"rows of one video repeat or run backwards, the first is row {int(same.argmax()) + 1}")
+    return problems
+
+
+def _failures(file: EmbeddingFile) -> list[str]:
+    undone = set(file.video_columns["video_id"][file.video_columns["status"] != "done"])
+    listed = [failure.video_id for failure in file.failure_records()]
+    problems = [
+        f"video {name} is not done, but /failures says nothing of it" for name in sorted(undone - set(listed))[:5]
+    ]
+    problems += [f"/failures lists {name}, which is not failed" for name in sorted(set(listed) - undone)[:5]]
+    if len(listed) != len(set(listed)):
+        problems.append("/failures lists a video twice")
+    return problems
+
+
+def _values(file: EmbeddingFile) -> list[str]:
+    bad: list[int] = []
+    for start in range(0, len(file), _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, len(file))
+        try:
+            block = file.read(start, stop)
+        except OSError as error:
+            return [f"rows {start} to {stop - 1} can't be read, the file is damaged ({error})"]
+        bad += (start + np.flatnonzero(~np.isfinite(block).all(axis=1))).tolist()
+    return [f"{len(bad)} rows are not finite, the first are {bad[:5]}"] if bad else []

@@ -1,0 +1,123 @@
+"""What all probes share: the scikit-learn contract, targets, and the rows that select the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import ClassifierTags, RegressorTags, Tags
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
+
+from panecho_embed.errors import ArgumentError
+from probes.folds import grouped_folds
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+TaskType = Literal["regression", "binary", "multiclass"]
+ClassWeight = str | Mapping[Any, float] | None
+
+
+def is_classifier(probe: BaseProbe) -> bool:
+    """Whether the probe predicts classes: decides if it has `predict_proba`."""
+    return probe.task != "regression"
+
+
+class BaseProbe(BaseEstimator):  # type: ignore[misc]
+    """A probe whose `task` says whether it is a regressor or a classifier.
+
+    A subclass sets `task`, `folds` and `random_state` in `__init__`, and `classes_` (classification) in `fit`.
+    """
+
+    task: TaskType
+    folds: int
+    random_state: int
+    classes_: npt.NDArray[Any]
+    holdout_prediction_: Floats
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        if self.task == "regression":
+            tags.estimator_type = "regressor"
+            tags.regressor_tags = RegressorTags()
+        else:
+            tags.estimator_type = "classifier"
+            tags.classifier_tags = ClassifierTags(multi_class=self.task == "multiclass")
+        return tags
+
+    def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Predicted value (regression) or class of each row."""
+        raise NotImplementedError
+
+    def grid_rows(self) -> list[dict[str, Any]]:
+        """Every setting tried, its held-out loss, and whether it was chosen: one dict each."""
+        raise NotImplementedError
+
+    def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+        """R2 (regression) or accuracy; for cross-validation by scikit-learn. `evaluate` gives the metrics to report."""
+        metric = r2_score if self.task == "regression" else accuracy_score
+        return float(metric(y, self.predict(X), sample_weight=sample_weight))
+
+    def _check_task(self) -> None:
+        if self.task not in get_args(TaskType):
+            raise ArgumentError(f"task is {self.task!r}; allowed are {', '.join(get_args(TaskType))} (--task)")
+
+    def _check_fit(self, X: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Floats, npt.NDArray[Any]]:
+        """X as (N, D) float64; y as (N,) or (N, T) float64, NaN where missing (regression), or class index (N,)."""
+        self._check_task()
+        if y is None:
+            raise ArgumentError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        x = validate_data(self, X, dtype=[np.float64, np.float32])
+        check_consistent_length(x, y)
+        x = x.astype(np.float64, copy=False)
+        if self.task == "regression":
+            targets = check_array(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
+            if np.isinf(targets).any():
+                raise ArgumentError("Input y contains infinity; a missing label is NaN")
+            return x, targets
+        return x, self._encode_classes(y)
+
+    def _encode_classes(self, y: npt.ArrayLike) -> Ints:
+        labels = column_or_1d(y, warn=True)
+        check_array(labels, ensure_2d=False, dtype=None, input_name="y")
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ArgumentError(f"y has only one class, {self.classes_[0]!r}; a classifier needs at least two classes")
+        if self.task == "binary" and len(self.classes_) > 2:
+            kind = type_of_target(labels, input_name="y")
+            raise ArgumentError(
+                f"Only binary classification is supported. The type of the target is {kind} with {len(self.classes_)} "
+                f"classes, {', '.join(map(repr, self.classes_[:5].tolist()))}: use --task multiclass"
+            )
+        return codes.astype(np.int64)
+
+    def _parts(
+        self, y: npt.NDArray[Any], groups: npt.ArrayLike | None, holdout: npt.ArrayLike | None, *, needed: bool
+    ) -> Ints:
+        """Which part each row is held out in to select the settings, (N,); -1 never."""
+        if holdout is not None:
+            part = np.asarray(holdout, dtype=np.int64)
+            if part.shape != (len(y),) or part.min() < -1 or part.max() < 0:
+                raise ArgumentError("holdout must be one whole number a row: -1 never held out, 0, 1, ... the part")
+            return part
+        if not needed:
+            return np.full(len(y), -1, dtype=np.int64)
+        owner = np.arange(len(y)) if groups is None else np.asarray(groups)
+        if owner.shape != (len(y),):
+            raise ArgumentError(f"groups has shape {owner.shape}; one group a row is needed, ({len(y)},)")
+        return grouped_folds(owner, y, self.folds, discrete=self.task != "regression", seed=self.random_state)
+
+
+def class_weights(labels: Ints, classes: npt.NDArray[Any], setting: ClassWeight) -> Floats:
+    """Weight of each row, (N,): 1, or "balanced": n / (K * rows of its class), or the dict's value for its class."""
+    if isinstance(setting, str) and setting != "balanced":
+        raise ArgumentError(f"class_weight is {setting!r}; allowed are None and 'balanced' (--class-weight)")
+    weight = compute_class_weight(setting, classes=classes, y=classes[labels])
+    return np.asarray(weight[labels], dtype=np.float64)

@@ -1,0 +1,252 @@
+"""Select, refit, test once: a probe on a problem, with intervals, beside the trivial baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import clone
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.metrics import (
+    DEFAULT_DRAWS,
+    Difference,
+    Metrics,
+    binary_metrics,
+    multiclass_metrics,
+    paired_differences,
+    regression_metrics,
+    scores,
+)
+from panecho_embed.records import Score
+from probes.base import BaseProbe, Floats, Ints
+from probes.folds import Fold, check_no_leakage, given_folds, kfold
+from probes.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPECIFICITY = 0.9
+DEFAULT_FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What came out. Arrays are per unit of `problem`; NaN or -1 where a unit was not in a test (or validation) set.
+
+    probes: fitted, one a fold. prediction, baseline: (U,) value or probability of the positive class, or (U, K)
+    probabilities; of the fold that tested the unit. validation: the same for units that selected settings. tested_in:
+    (U,) fold number. threshold: (U,) of a binary decision, chosen on held-out units. scores: with 95 % intervals;
+    versus_baseline: paired differences, probe minus baseline.
+    """
+
+    problem: Problem
+    probes: tuple[BaseProbe, ...]
+    folds: tuple[Fold, ...]
+    prediction: Floats
+    baseline: Floats
+    validation: Floats
+    tested_in: Ints
+    threshold: Floats
+    scores: dict[str, Score]
+    baseline_scores: dict[str, Score]
+    versus_baseline: dict[str, Difference]
+    cutoffs: tuple[float, ...]
+    draws: int
+    seed: int
+
+    @property
+    def tested(self) -> Ints:
+        """Units that were in a test set, ascending."""
+        return np.flatnonzero(self.tested_in >= 0)
+
+    def metrics(self, units: Ints | None = None) -> Metrics:
+        """The metrics on some of the tested units (all by default), to be bootstrapped again."""
+        units = self.tested if units is None else units
+        return make_metrics(self.problem, units, self.prediction, self.threshold, self.cutoffs)
+
+    def table(self) -> pd.DataFrame:
+        """Probe and baseline side by side, one row a metric."""
+        import pandas as pd
+
+        rows = [
+            {
+                "metric": name,
+                "value": score.value,
+                "low": score.low,
+                "high": score.high,
+                "baseline": self.baseline_scores[name].value,
+                "n": score.n,
+                "n_patients": score.n_patients,
+            }
+            for name, score in self.scores.items()
+        ]
+        return pd.DataFrame(rows).set_index("metric")
+
+
+def make_folds(problem: Problem, *, folds: int | None = None, seed: int = 0) -> list[Fold]:
+    """The split column if it is filled in and no number is given, else grouped folds over patients."""
+    if folds is None and (problem.split != "").any():
+        if (problem.split == "").any():
+            count = int((problem.split == "").sum())
+            raise ArgumentError(
+                f"{count} of {len(problem)} {problem.level} rows have no split; fill the split column in, or use "
+                "--folds K to make grouped folds instead"
+            )
+        return given_folds(problem.split)
+    discrete = problem.task != "regression"
+    return kfold(problem.patient, problem.truth, folds or DEFAULT_FOLDS, discrete=discrete, seed=seed)
+
+
+def evaluate(
+    problem: Problem,
+    probe: BaseProbe,
+    folds: Sequence[Fold] | None = None,
+    *,
+    cutoffs: Sequence[float] = (),
+    draws: int = DEFAULT_DRAWS,
+    seed: int = 0,
+    allow_leakage: bool = False,
+) -> Evaluation:
+    """Test a probe on every fold and score the union of the test sets.
+
+    In each fold the probe's settings are chosen on the validation units (or, where there are none, on inner grouped
+    folds of the training units), it is trained again on all units but the tested, and it predicts these once.
+    Predictions of several rows of a unit are averaged. folds: of `make_folds` by default. cutoffs: for AUROC of a
+    regression. Raises ArgumentError naming the patients that are on both sides of a fold, unless `allow_leakage`.
+    """
+    folds = list(folds) if folds is not None else make_folds(problem, seed=seed)
+    if not allow_leakage:
+        check_no_leakage(folds, problem.patient)
+    if cutoffs and problem.task != "regression":
+        raise ArgumentError(f"cut-offs are for a regression; {problem.target} is {problem.task} (--cutoffs)")
+    shape = (len(problem), len(problem.classes)) if problem.task == "multiclass" else (len(problem),)
+    prediction, baseline, validation = (np.full(shape, np.nan) for _ in range(3))
+    tested_in, threshold = np.full(len(problem), -1, dtype=np.int64), np.full(len(problem), 0.5)
+    probes = []
+    for number, fold in enumerate(folds):
+        fitted, held_out = fit_fold(problem, probe, fold)
+        probes.append(fitted)
+        prediction[fold.test] = predict_units(problem, fitted, fold.test)
+        baseline[fold.test] = _trivial(problem, np.concatenate([fold.train, fold.validation]))
+        validation[fold.validation] = held_out[fold.validation]
+        tested_in[fold.test] = number
+        if problem.task == "binary":
+            threshold[fold.test] = youden_threshold(problem.truth, held_out)
+    tested = np.flatnonzero(tested_in >= 0)
+    _check_test(problem, tested)
+    metrics = make_metrics(problem, tested, prediction, threshold, cutoffs)
+    trivial = make_metrics(problem, tested, baseline, np.full(len(problem), 0.5), cutoffs)
+    return Evaluation(
+        problem=problem,
+        probes=tuple(probes),
+        folds=tuple(folds),
+        prediction=prediction,
+        baseline=baseline,
+        validation=validation,
+        tested_in=tested_in,
+        threshold=threshold,
+        scores=scores(metrics, draws=draws, seed=seed),
+        baseline_scores=scores(trivial, draws=draws, seed=seed),
+        versus_baseline=paired_differences(metrics, trivial, draws=draws, seed=seed),
+        cutoffs=tuple(cutoffs),
+        draws=draws,
+        seed=seed,
+    )
+
+
+def fit_fold(problem: Problem, probe: BaseProbe, fold: Fold) -> tuple[BaseProbe, Floats]:
+    """A fresh copy of the probe, fitted on a fold, and its predictions of units (U,) or (U, K) while held out."""
+    units = np.concatenate([fold.train, fold.validation])
+    rows = problem.rows_of(units)
+    unit = problem.unit[rows]
+    truth = problem.truth[unit]
+    target = truth if problem.task == "regression" else truth.astype(np.int64)
+    holdout = np.where(np.isin(unit, fold.validation), 0, -1) if len(fold.validation) else None
+    fitted = clone(probe)
+    _check_classes(problem, units)
+    fitted.fit(problem.values[rows], target, groups=problem.patient[unit], holdout=holdout)
+    return fitted, average_rows(_of_positive(problem, fitted.holdout_prediction_), unit, len(problem))
+
+
+def predict_units(problem: Problem, fitted: BaseProbe, units: Ints) -> Floats:
+    """Predictions of units, the mean over their rows: (len(units),) or (len(units), K)."""
+    rows = problem.rows_of(units)
+    values = problem.values[rows]
+    predicted = fitted.predict(values) if problem.task == "regression" else fitted.predict_proba(values)
+    return average_rows(_of_positive(problem, predicted), problem.unit[rows], len(problem))[units]
+
+
+def average_rows(values: Floats, unit: Ints, n_units: int) -> Floats:
+    """Mean over the rows of each unit, (U, ...); NaN for units without rows."""
+    if len(np.unique(unit)) == len(unit):
+        spread = np.full((n_units, *values.shape[1:]), np.nan)
+        spread[unit] = values
+        return spread
+    flat = values.reshape(len(values), -1)
+    counts = np.bincount(unit, minlength=n_units).astype(np.float64)
+    counts[counts == 0] = np.nan
+    sums = np.column_stack([np.bincount(unit, weights=column, minlength=n_units) for column in flat.T])
+    return (sums / counts[:, None]).reshape(n_units, *values.shape[1:])
+
+
+def make_metrics(
+    problem: Problem, units: Ints, prediction: Floats, threshold: Floats, cutoffs: Sequence[float] = ()
+) -> Metrics:
+    """The metrics that belong to the problem's task, on some units."""
+    truth, given, patients = problem.truth[units], prediction[units], problem.patient[units].astype(str)
+    if problem.task == "regression":
+        return regression_metrics(truth, given, patients, cutoffs=cutoffs)
+    if problem.task == "binary":
+        return binary_metrics(truth, given, patients, threshold=threshold[units], specificity=SPECIFICITY)
+    return multiclass_metrics(truth, given, patients, problem.classes, specificity=SPECIFICITY)
+
+
+def youden_threshold(truth: Floats, probability: Floats) -> float:
+    """The threshold with the largest sensitivity plus specificity on the units that have a prediction.
+
+    Halfway between two neighbouring predictions; 0.5 when only one class, or no unit, has one.
+    """
+    there = np.isfinite(probability)
+    p, y = probability[there], truth[there] == 1
+    if not y.any() or y.all():
+        return 0.5
+    order = np.argsort(p, kind="stable")
+    p, y = p[order], y[order]
+    gain = np.cumsum(~y) / (~y).sum() - np.cumsum(y) / y.sum()
+    gain[:-1][np.diff(p) == 0] = -np.inf  # equal predictions can't be told apart
+    best = int(gain[:-1].argmax()) if len(p) > 1 else 0
+    return float((p[best] + p[best + 1]) / 2) if gain[best] > 0 else 0.5
+
+
+def _of_positive(problem: Problem, predicted: npt.NDArray[Any]) -> Floats:
+    return predicted[:, 1] if problem.task == "binary" else predicted
+
+
+def _trivial(problem: Problem, units: Ints) -> Floats:
+    """What knows the training labels only: their mean, or how common each class is."""
+    truth = problem.truth[units]
+    if problem.task == "multiclass":
+        return np.bincount(truth.astype(np.int64), minlength=len(problem.classes)) / len(truth)
+    return np.asarray(truth.mean())
+
+
+def _check_classes(problem: Problem, units: Ints) -> None:
+    if problem.task == "regression":
+        return
+    counts = np.bincount(problem.truth[units].astype(np.int64), minlength=len(problem.classes))
+    missing = [name for name, count in zip(problem.classes, counts, strict=True) if not count]
+    if missing:
+        raise ArgumentError(
+            f"{problem.target}: no unit of class {', '.join(missing)} is left to train on ({len(units)} units); "
+            "the class is too rare for this split"
+        )
+
+
+def _check_test(problem: Problem, tested: Ints) -> None:
+    if problem.task != "regression" and len(np.unique(problem.truth[tested])) < 2:
+        only = problem.classes[int(problem.truth[tested[0]])]
+        raise ArgumentError(f"{problem.target}: the test set has only one class, {only!r}; AUROC needs two")

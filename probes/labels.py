@@ -1,0 +1,205 @@
+"""Labels: from the embedding file or a CSV, joined by id, and what kind of task they make."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.records import EmbeddingTable
+from panecho_embed.tasks import Task, all_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from probes.base import TaskType
+
+JOIN_COLUMNS = ("video_id", "study_id", "patient_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A target as numbers. truth: (N,) value, or class index; NaN where missing. classes: () for regression."""
+
+    task: TaskType
+    truth: npt.NDArray[np.float64]
+    classes: tuple[str, ...] = ()
+
+
+def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
+    """The table with the columns of a CSV as labels, joined by video_id, study_id or patient_id, never by position.
+
+    The first of these columns that the CSV has is the key; every other column is a label, and takes the place of one
+    of the same name. Rows whose id the CSV lacks have no label. Raises ArgumentError when an id is there twice, or when
+    no id matches.
+    """
+    import pandas as pd
+
+    path = Path(csv)
+    try:
+        frame = pd.read_csv(path, dtype=dict.fromkeys(JOIN_COLUMNS, str), keep_default_na=True)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ArgumentError(f"{path}: can't be read as a CSV table ({error}) (--labels)") from error
+    key = next((name for name in JOIN_COLUMNS if name in frame.columns), None)
+    if key is None:
+        raise ArgumentError(
+            f"{path}: no column {', '.join(JOIN_COLUMNS)} to join by; it has {', '.join(map(str, frame.columns))}"
+        )
+    frame = frame.dropna(subset=[key]).set_index(key)
+    _check_ids(path, key, frame.index, getattr(table, key))
+    frame = frame.drop(columns=[name for name in JOIN_COLUMNS if name in frame.columns])
+    joined = frame.reindex(getattr(table, key))
+    columns = {str(name): _as_label(joined[name]) for name in joined.columns}
+    return replace(table, labels={**table.labels, **columns})
+
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+def target_names(labels: Columns, wanted: str, *, also: Columns | None = None) -> list[str]:
+    """The targets in "EF,ESV", or with "all" every label column that is a task.
+
+    also: columns that may be named, but are not part of "all". "all" leaves out columns without two different values
+    and text columns with more than 20. Raises ArgumentError with the nearest names for one that isn't there.
+    """
+    if wanted.strip() == "all":
+        names = [name for name, column in labels.items() if _is_a_task(column)]
+        if not names:
+            raise ArgumentError("no label column has two different values; add labels with --labels labels.csv")
+        return names
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    if not names:
+        raise ArgumentError("no target is named; --target EF, --target EF,ESV or --target all")
+    for name in names:
+        if name not in {**(also or {}), **labels}:
+            raise ArgumentError(_no_such_label(name, labels))
+    return names
+
+
+def read_labels(
+    column: npt.NDArray[Any], name: str, *, task: TaskType | None = None, positive: str | None = None
+) -> Labels:
+    """A label column as a task: what `task` says, else what is known of PanEcho's task `name`, else what it looks like.
+
+    Text is classes, as are numbers that are all 0 or 1; other numbers are a regression. positive: the positive class of
+    a binary task; else the one that PanEcho's table names, else the last in order.
+    """
+    known = next((known for known in all_tasks() if known.name == name), None)
+    is_text = column.dtype.kind not in "fiub"
+    if task == "regression" or (task is None and not is_text and not _looks_discrete(column, known)):
+        return Labels("regression", _as_numbers(column, name))
+    text = _as_text(column)
+    there = text != ""
+    classes = _class_order(sorted(set(text[there].tolist()), key=_number_first), known, positive, name)
+    if len(classes) < 2:
+        raise ArgumentError(f"{name} has only one class, {', '.join(map(repr, classes))}; there is nothing to learn")
+    if task == "binary" and len(classes) > 2:
+        raise ArgumentError(f"{name} has {len(classes)} classes, {', '.join(classes[:8])}; use --task multiclass")
+    if len(classes) > max(50, int(there.sum()) // 2):
+        raise ArgumentError(
+            f"{name} has {len(classes)} different values in {there.sum()} rows; that is no set of classes"
+        )
+    truth = np.full(len(text), np.nan)
+    index = {label: float(i) for i, label in enumerate(classes)}
+    truth[there] = [index[label] for label in text[there]]
+    return Labels(task or ("binary" if len(classes) == 2 else "multiclass"), truth, tuple(classes))
+
+
+def _check_ids(path: Path, key: str, given: pd.Index[Any], wanted: npt.NDArray[np.object_]) -> None:
+    twice = given[given.duplicated()].unique()
+    if len(twice):
+        raise ArgumentError(f"{path}: {len(twice)} values of {key} are there more than once: {_some(twice)}")
+    if not given.isin(wanted).any():
+        raise ArgumentError(
+            f"{path}: no {key} matches the embedding file; the table has {_some(given)}, "
+            f"the file has {_some(dict.fromkeys(wanted))}"
+        )
+
+
+def _some(values: Iterable[object], count: int = 3) -> str:
+    listed = [repr(str(value)) for value in values]
+    return ", ".join(listed[:count]) + (" ..." if len(listed) > count else "")
+
+
+def _no_such_label(name: str, labels: Iterable[str]) -> str:
+    names = list(labels)
+    by_lower = {known.lower(): known for known in names}
+    near = [by_lower[hit] for hit in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    there = f"label columns: {', '.join(names[:20])}" if names else "the embedding file has no label columns"
+    return f"no label column {name!r}: {hint}{there}; add labels with --labels labels.csv"
+
+
+def _is_a_task(column: npt.NDArray[Any]) -> bool:
+    text = _as_text(column)
+    different = len(set(text[text != ""].tolist()))
+    return different >= 2 and (column.dtype.kind in "fiub" or different <= 20)
+
+
+def _looks_discrete(column: npt.NDArray[Any], known: Task | None) -> bool:
+    there = column[~np.isnan(column.astype(np.float64))]
+    if known is not None:
+        return known.type != "regression"
+    return bool(np.isin(there, (0, 1)).all())
+
+
+def _as_label(column: pd.Series[Any]) -> npt.NDArray[Any]:
+    if column.dtype.kind in "fiub":
+        return column.to_numpy(dtype=np.float64)
+    text = np.empty(len(column), dtype=object)
+    text[:] = ["" if value is None or value != value else str(value) for value in column.tolist()]
+    return text
+
+
+def _as_numbers(column: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]:
+    if column.dtype.kind in "fiub":
+        numbers = column.astype(np.float64)
+        if np.isinf(numbers).any():
+            raise ArgumentError(f"{name} has infinite values; a missing label is empty")
+        return numbers
+    text = [value for value in column.tolist() if value]
+    bad = [value for value in dict.fromkeys(text) if not _is_number(value)]
+    if bad:
+        raise ArgumentError(
+            f"{name} has text where regression needs numbers: {_some(bad)} ({len(bad)} different); "
+            "--task binary or multiclass takes them as classes"
+        )
+    return np.array([float(value) if value else np.nan for value in column.tolist()])
+
+
+def _as_text(column: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
+    if column.dtype.kind not in "fiub":
+        return column.astype(object)
+    text = np.empty(len(column), dtype=object)
+    text[:] = ["" if np.isnan(value) else f"{value:g}" for value in column.astype(np.float64).tolist()]
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _number_first(text: str) -> tuple[float, str]:
+    return (float(text), text) if _is_number(text) else (float("inf"), text)
+
+
+def _class_order(classes: list[str], known: Task | None, positive: str | None, name: str) -> list[str]:
+    """Classes in the order of their index; of two, the positive one last."""
+    if known is not None and set(classes) <= set(known.classes):
+        classes = [label for label in known.classes if label in classes]
+        if positive is None and known.positive_class_index is not None:
+            positive = known.classes[known.positive_class_index]
+    if positive is None or (len(classes) != 2 and positive not in classes):
+        return classes
+    if positive not in classes:
+        raise ArgumentError(f"{name} has the classes {', '.join(classes)}; {positive!r} is none of them (--positive)")
+    return [label for label in classes if label != positive] + [positive] if len(classes) == 2 else classes

@@ -1,0 +1,199 @@
+"""A target on embeddings at one level, ready to be evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.pooling import PoolHow, pool_table
+from panecho_embed.records import EmbeddingTable, FloatArray, Level
+from panecho_embed.store import EmbeddingFile
+from probes.labels import join_labels, read_labels, target_names
+
+if TYPE_CHECKING:
+    from probes.base import TaskType
+
+Ints = npt.NDArray[np.int64]
+Fusion = Literal["early", "late"]
+
+LEVELS: tuple[Level, ...] = ("frame", "clip", "video", "study")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """One target, one level. A unit (a clip, a video, a study) has one label and one prediction, and one row or more.
+
+    values: (N, D) rows to learn from. unit: (N,) which unit each row belongs to. truth: (U,) value or class index,
+    float64. classes: () for regression. ids: the units' id columns (U,), by name. patient, split: (U,) str objects.
+    columns: (U,) view and all labels, for subgroups. n_missing: units left out because they have no label.
+    """
+
+    target: str
+    task: TaskType
+    classes: tuple[str, ...]
+    level: Level
+    values: FloatArray
+    unit: Ints
+    truth: npt.NDArray[np.float64]
+    ids: Mapping[str, npt.NDArray[Any]]
+    patient: npt.NDArray[np.object_]
+    split: npt.NDArray[np.object_]
+    columns: Mapping[str, npt.NDArray[Any]]
+    n_missing: int
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def rows_of(self, units: Ints) -> Ints:
+        """Rows (in ascending order) that belong to any of `units`."""
+        return np.flatnonzero(np.isin(self.unit, units))
+
+    def take(self, units: Ints) -> Problem:
+        """The same problem on some of the units, in the given order."""
+        new = np.full(len(self), -1, dtype=np.int64)
+        new[units] = np.arange(len(units))
+        rows = self.rows_of(units)
+        return replace(
+            self,
+            values=self.values[rows],
+            unit=new[self.unit[rows]],
+            truth=self.truth[units],
+            ids={name: column[units] for name, column in self.ids.items()},
+            patient=self.patient[units],
+            split=self.split[units],
+            columns={name: column[units] for name, column in self.columns.items()},
+        )
+
+
+def load_table(
+    file: str | Path | EmbeddingTable,
+    *,
+    labels: str | Path | None = None,
+    level: Level | None = None,
+    pooling: PoolHow = "mean",
+    fusion: Fusion = "early",
+) -> tuple[EmbeddingTable, EmbeddingTable]:
+    """The rows to learn from and the units to predict, as two tables (the same one, unless the fusion is late).
+
+    level: "video" unless the file stands at study level. Raises ArgumentError for a level below the file's, for rows
+    without the ids that the level needs, and for embeddings that are not finite.
+    """
+    if fusion not in get_args(Fusion):
+        raise ArgumentError(f"fusion is {fusion!r}; allowed are {', '.join(get_args(Fusion))} (--fusion)")
+    rows = file if isinstance(file, EmbeddingTable) else EmbeddingFile(file).table()
+    name = "the table" if isinstance(file, EmbeddingTable) else str(file)
+    _check_finite(rows, name)
+    if labels is not None:
+        rows = join_labels(rows, labels)
+    level = level or ("study" if rows.level == "study" else "video")
+    if level not in LEVELS or LEVELS.index(level) < LEVELS.index(rows.level):
+        raise ArgumentError(f"{name} stands at {rows.level} level; level {level!r} can't be had from it (--level)")
+    if level == "study":
+        _check_study_ids(rows, name)
+    units = rows if level == rows.level else _pooled(rows, level, pooling, name)
+    return (rows if fusion == "late" else units), units
+
+
+def load_problems(
+    file: str | Path | EmbeddingTable,
+    target: str,
+    *,
+    labels: str | Path | None = None,
+    level: Level | None = None,
+    pooling: PoolHow = "mean",
+    fusion: Fusion = "early",
+    task: TaskType | None = None,
+    positive: str | None = None,
+) -> list[Problem]:
+    """Problems for "EF", "EF,ESV" or "all", from an embedding file and, if need be, a CSV of labels."""
+    rows, units = load_table(file, labels=labels, level=level, pooling=pooling, fusion=fusion)
+    unit = np.arange(len(units)) if rows is units else _unit_of(rows, units)
+    names = target_names(units.labels, target, also={"view": units.view})
+    return [make_problem(rows.values, unit, units, name, task=task, positive=positive) for name in names]
+
+
+def load_problem(file: str | Path | EmbeddingTable, target: str, **options: Any) -> Problem:
+    """One problem; options as in `load_problems`."""
+    problems = load_problems(file, target, **options)
+    if len(problems) != 1:
+        raise ArgumentError(f"target {target!r} names {len(problems)} targets; load_problems gives them all")
+    return problems[0]
+
+
+def make_problem(
+    values: FloatArray,
+    unit: Ints,
+    units: EmbeddingTable,
+    target: str,
+    *,
+    task: TaskType | None = None,
+    positive: str | None = None,
+) -> Problem:
+    """The units that have a label, and their rows: values (N, D), unit (N,) positions in `units`."""
+    columns = {"view": units.view, **units.labels}
+    read = read_labels(columns[target], target, task=task, positive=positive)
+    problem = Problem(
+        target=target,
+        task=read.task,
+        classes=read.classes,
+        level=units.level,
+        values=values,
+        unit=unit,
+        truth=read.truth,
+        ids=_id_columns(units),
+        patient=units.patient_id,
+        split=units.split,
+        columns=columns,
+        n_missing=0,
+    )
+    labelled = np.flatnonzero(np.isfinite(read.truth))
+    if not len(labelled):
+        raise ArgumentError(f"{target} has no value on any of the {len(units)} {units.level} rows")
+    return replace(problem.take(labelled), n_missing=len(units) - len(labelled))
+
+
+def _pooled(rows: EmbeddingTable, level: Level, pooling: PoolHow, name: str) -> EmbeddingTable:
+    if level == "video" or level == "study":
+        return pool_table(rows, level, pooling)
+    raise ArgumentError(
+        f"{name} stands at {rows.level} level; clips are made from it by `panecho-embed reclip`, not by --level {level}"
+    )
+
+
+def _check_finite(table: EmbeddingTable, name: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(table.values).all(axis=1))
+    if len(bad):
+        videos = list(dict.fromkeys(map(str, table.video_id[bad])))
+        raise ArgumentError(
+            f"{name}: {len(bad)} of {len(table)} embeddings have NaN or infinite values, first of the videos "
+            f"{', '.join(videos[:3])}; extract them again (`panecho-embed verify` lists what is wrong)"
+        )
+
+
+def _check_study_ids(table: EmbeddingTable, name: str) -> None:
+    if (table.study_id == "").any() or (table.level != "study" and (table.study_id == table.video_id).all()):
+        raise ArgumentError(
+            f"{name} has no study ids: every study is one video, or unnamed; use --level video, or extract with a "
+            "manifest that has a study_id column"
+        )
+
+
+def _unit_of(rows: EmbeddingTable, units: EmbeddingTable) -> Ints:
+    ids = (units.study_id, rows.study_id) if units.level == "study" else (units.video_id, rows.video_id)
+    position = {name: i for i, name in enumerate(ids[0])}
+    return np.array([position[name] for name in ids[1]], dtype=np.int64)
+
+
+def _id_columns(units: EmbeddingTable) -> dict[str, npt.NDArray[Any]]:
+    columns: dict[str, npt.NDArray[Any]] = {"study_id": units.study_id, "patient_id": units.patient_id}
+    if units.level != "study":
+        columns = {"video_id": units.video_id, **columns}
+    if units.level in ("frame", "clip"):
+        columns["first_frame"] = units.first_frame
+    return columns

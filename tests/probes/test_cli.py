@@ -1,0 +1,141 @@
+"""`panecho-embed probe`: the commands, run for real on embedding files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from panecho_embed.cli.main import main
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["probe", *map(str, arguments)])
+
+
+def ok(*arguments: object) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_linear_writes_metrics_predictions_grid_and_plot(embeddings: Path, tmp_path: Path) -> None:
+    result = ok("linear", embeddings, "--target", "EF", "--draws", 200, "--cutoffs", "40,50", "-o", tmp_path / "run")
+    document = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    score = document["targets"]["EF"]["metrics"]["mae"]
+    assert score["low"] < score["value"] < score["high"]
+    assert {"auroc_below_40", "auroc_below_50"} <= document["targets"]["EF"]["metrics"].keys()
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    test = predictions[predictions.split == "test"]
+    assert (test.truth - test.prediction).abs().mean() == pytest.approx(score["value"])
+    assert len(pd.read_csv(tmp_path / "run" / "grid.csv").query("chosen")) == 1
+    assert (tmp_path / "run" / "plots" / "EF-scatter.png").stat().st_size > 1000
+    assert "baseline" in result.output
+
+
+def test_keys_of_metrics_json_are_stable(embeddings: Path, tmp_path: Path) -> None:
+    ok("linear", embeddings, "--target", "Grade", "--draws", 50, "-o", tmp_path)
+    document = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(document) == {
+        "schema_version",
+        "created_utc",
+        "version",
+        "source",
+        "fingerprint",
+        "backbone",
+        "weights",
+        "command",
+        "options",
+        "targets",
+    }
+    assert set(document["targets"]["Grade"]) == {
+        "task",
+        "classes",
+        "level",
+        "n",
+        "n_patients",
+        "n_missing",
+        "probe",
+        "folds",
+        "chosen",
+        "thresholds",
+        "cutoffs",
+        "draws",
+        "seed",
+        "metrics",
+        "baseline",
+        "versus_baseline",
+    }
+
+
+def test_labels_can_come_from_a_csv(embeddings: Path, tmp_path: Path) -> None:
+    labels = pd.DataFrame({"patient_id": [f"p{i:03d}" for i in range(60)], "Age": range(60)})
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    ok(
+        "linear",
+        embeddings,
+        "--target",
+        "Age",
+        "--labels",
+        tmp_path / "labels.csv",
+        "--draws",
+        50,
+        "-o",
+        tmp_path / "run",
+    )
+
+
+def test_several_targets_make_one_run(embeddings: Path, tmp_path: Path) -> None:
+    ok("linear", embeddings, "--target", "all", "--draws", 50, "-o", tmp_path)
+    document = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(document["targets"]) == {"EF", "LowEF", "Grade", "Noise", "Sex"}
+
+
+def test_recorded_command_repeats_the_run(embeddings: Path, tmp_path: Path) -> None:
+    ok("linear", embeddings, "--target", "EF", "--draws", 50, "--strengths", "1,10", "-o", tmp_path)
+    command = json.loads((tmp_path / "metrics.json").read_text())["command"]
+    assert command == (
+        f"panecho-embed probe linear {embeddings} --target EF --strengths 1,10 --draws 50 --out {tmp_path}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "Ef2"], "no label column 'Ef2': did you mean EF"),
+        (["--target", "EF", "--level", "frame"], "stands at clip level"),
+        (["--target", "EF", "--folds", "61"], "61 folds need at least 61 patients"),
+        (["--target", "EF", "--cutoffs", "low"], "'low' is not a list of numbers"),
+        (["--target", "Sex", "--task", "regression"], "text where regression needs numbers"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_why(
+    embeddings: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = run("linear", embeddings, *arguments, "--draws", 50, "-o", tmp_path / "run")
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_line(embeddings: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("linear", embeddings, "--target", "EF", "--draws", 50, "-o", tmp_path / "file" / "run")
+    assert result.exit_code == 1
+    assert "can't be written" in result.output
+
+
+def test_help_imports_nothing_heavy(file_of: Callable[..., Path]) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from probes.cli import probe;"
+        "[CliRunner().invoke(probe, [name, '--help']) for name in ('', *probe.commands)];"
+        "print([name for name in ('torch', 'sklearn', 'faiss', 'pandas', 'scipy') if name in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"

@@ -1,0 +1,86 @@
+"""From an embedding file to units with labels, at each level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.records import EmbeddingTable
+from probes.problem import load_problem, load_problems
+
+
+@pytest.mark.parametrize(("level", "units"), [("clip", 360), ("video", 120), ("study", 60)])
+def test_one_unit_a_row_of_the_level(table: EmbeddingTable, level: str, units: int) -> None:
+    problem = load_problem(table, "EF", level=level)
+    assert (len(problem), len(problem.values), problem.level) == (units, units, level)
+
+
+def test_default_level_is_the_video(embeddings: Path) -> None:
+    assert load_problem(embeddings, "EF").level == "video"
+
+
+def test_late_fusion_keeps_the_rows_of_each_unit(table: EmbeddingTable) -> None:
+    problem = load_problem(table, "EF", level="study", fusion="late")
+    assert (len(problem), len(problem.values)) == (60, 360)
+    assert (problem.patient[problem.unit] == table.patient_id).all()
+
+
+def test_mean_and_std_pooling_doubles_the_features(table: EmbeddingTable) -> None:
+    assert load_problem(table, "EF", pooling="mean+std").values.shape == (120, 2 * table.values.shape[1])
+
+
+def test_units_without_a_label_are_left_out_and_counted(table: EmbeddingTable) -> None:
+    ef = table.labels["EF"].copy()
+    ef[table.patient_id == "p003"] = np.nan
+    problem = load_problem(replace(table, labels={"EF": ef}), "EF", fusion="late")
+    assert (len(problem), problem.n_missing) == (118, 2)
+    assert "p003" not in problem.patient
+    assert (problem.truth[problem.unit] == ef[np.isfinite(ef)]).all()
+
+
+def test_view_is_a_target_too(table: EmbeddingTable) -> None:
+    assert load_problem(table, "view").classes == ("A4C", "PLAX")
+
+
+def test_several_targets_make_several_problems(table: EmbeddingTable) -> None:
+    assert [p.target for p in load_problems(table, "EF, Sex")] == ["EF", "Sex"]
+
+
+def test_taken_units_keep_their_rows(table: EmbeddingTable) -> None:
+    problem = load_problem(table, "EF", level="study", fusion="late")
+    some = problem.take(np.array([5, 2]))
+    assert some.ids["study_id"].tolist() == ["s005", "s002"] or some.ids["study_id"].tolist() == [
+        problem.ids["study_id"][5],
+        problem.ids["study_id"][2],
+    ]
+    np.testing.assert_array_equal(some.values[some.unit == 0], problem.values[problem.unit == 5])
+
+
+def test_embeddings_that_are_not_finite_are_named(table: EmbeddingTable) -> None:
+    values = table.values.copy()
+    values[7, 3], values[20, 0] = np.nan, np.inf
+    with pytest.raises(ArgumentError, match=r"2 of 360 embeddings have NaN or infinite values, .* v002, v006"):
+        load_problem(replace(table, values=values), "EF")
+
+
+def test_study_level_needs_study_ids(table_of: Callable[..., EmbeddingTable]) -> None:
+    frames = table_of(level="frame")
+    nameless = replace(frames, study_id=frames.video_id)
+    with pytest.raises(ArgumentError, match=r"has no study ids.*--level video"):
+        load_problem(nameless, "EF", level="study")
+
+
+def test_a_level_below_the_files_is_refused(table: EmbeddingTable) -> None:
+    with pytest.raises(ArgumentError, match=r"stands at clip level; level 'frame' can't be had"):
+        load_problem(table, "EF", level="frame")
+
+
+def test_a_target_without_any_value_is_refused(table: EmbeddingTable) -> None:
+    empty = replace(table, labels={"EF": np.full(len(table), np.nan)})
+    with pytest.raises(ArgumentError, match=r"EF has no value on any of the 120 video rows|EF has only one class"):
+        load_problem(empty, "EF")

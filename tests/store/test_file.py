@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter, verify
+from tests.conftest import refs
+
+
+def test_what_was_written_is_read(make_file, provenance):
+    labels = {"EF": np.array([55.0, np.nan, 30.0]), "view/angle": np.array(["a", "", "ü"], dtype=object)}
+    path = make_file("x.h5", refs("p/s/a", "p/s/b", "q/t/c"), [2, 0, 3], labels)
+    file = EmbeddingFile(path)
+    assert verify(path) == []
+    assert len(file) == 5
+    assert file.provenance == provenance
+    assert file.embeddings[:, 0].tolist() == [0, 1, 20, 21, 22]
+    assert file.rows["video_id"].tolist() == ["a", "a", "c", "c", "c"]
+    assert file.rows["patient_id"].tolist() == ["p", "p", "q", "q", "q"]
+    assert file.rows["view/angle"].tolist() == ["a", "a", "ü", "ü", "ü"]
+    assert file.videos["status"].tolist() == ["done", "failed", "done"]
+    np.testing.assert_array_equal(file.labels["EF"], labels["EF"])
+    assert file.failures.to_dict("records") == [
+        {"video_id": "b", "path": "/data/b.avi", "stage": "decode", "message": "broken"}
+    ]
+    table = file.table()
+    assert table.labels["EF"].tolist() == [55.0, 55.0, 30.0, 30.0, 30.0]
+    assert table.first_frame.tolist() == [0, 1, 0, 1, 2]
+
+
+def test_h5py_alone_is_enough(make_file):
+    path = make_file("x.h5", refs("a", "b"), [1, 2], {"EF": np.array([50.0, 60.0])})
+    with h5py.File(path) as file:
+        rows = file["rows/video"][:]
+        ids = file["videos/video_id"].asstr()[:][rows]
+        assert ids.tolist() == ["a", "b", "b"]
+        assert file["embeddings"].shape == (3, 5)
+        assert file["labels/EF"][:][rows].tolist() == [50.0, 60.0, 60.0]
+        assert file.attrs["format"] == "panecho-embed"
+        assert file.attrs["schema_version"] == 1
+
+
+def test_chunks_are_about_a_quarter_of_a_megabyte(tmp_path, provenance):
+    wide = dataclasses.replace(provenance, dim=768)
+    with EmbeddingWriter(tmp_path / "x.h5", wide) as writer:
+        writer.add(0, np.zeros((4000, 768)), np.arange(4000), 1, 16)
+        writer.finish(Manifest(refs("a")), [VideoFacts("done", num_frames=4000)], [])
+    with h5py.File(tmp_path / "x.h5") as file:
+        rows, dim = file["embeddings"].chunks
+        assert dim == 768
+        assert 128 * 1024 <= rows * dim * 4 <= 256 * 1024
+
+
+def test_half_precision_is_stored_when_asked(make_file, provenance):
+    path = make_file("x.h5", refs("a"), [3], provenance=dataclasses.replace(provenance, dtype="float16"))
+    assert EmbeddingFile(path).embeddings.dtype == np.float16
+
+
+def test_a_path_that_is_no_utf8_keeps_its_bytes(make_file):
+    path = os.fsdecode(b"/data/M\xfcller.avi")
+    file = EmbeddingFile(make_file("x.h5", [VideoRef("v", "s", "p", path)], [1]))
+    assert os.fsencode(file.video_columns["path"][0]) == b"/data/M\xfcller.avi"
+
+
+def test_leaving_without_finish_leaves_nothing(tmp_path, provenance):
+    with pytest.raises(ZeroDivisionError), EmbeddingWriter(tmp_path / "x.h5", provenance) as writer:
+        writer.add(0, np.zeros((2, 5)), np.arange(2), 1, 16)
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_not_there_before_it_is_whole(tmp_path, provenance):
+    with EmbeddingWriter(tmp_path / "x.h5", provenance) as writer:
+        writer.add(0, np.zeros((2, 5)), np.arange(2), 1, 16)
+        assert not (tmp_path / "x.h5").exists()
+        writer.finish(Manifest(refs("a")), [VideoFacts("done", num_frames=9)], [])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.h5"]
+
+
+def test_rows_of_another_width_are_refused(tmp_path, provenance):
+    with pytest.raises(ArgumentError, match=r"\(N, 5\)"), EmbeddingWriter(tmp_path / "x.h5", provenance) as writer:
+        writer.add(0, np.zeros((2, 4)), np.arange(2), 1, 16)
+
+
+def test_a_full_disk_is_said_in_plain_words(tmp_path, provenance, monkeypatch):
+    def full(*_, **__):
+        raise OSError("unable to write (file write failed: errno = 28, error message = 'No space left on device')")
+
+    with (
+        pytest.raises(StoreError, match=r"x\.h5: no space left on the device.*-o"),
+        EmbeddingWriter(tmp_path / "x.h5", provenance) as writer,
+    ):
+        writer.add(0, np.zeros((2, 5)), np.arange(2), 1, 16)
+        monkeypatch.setattr(h5py.Dataset, "resize", full)
+        writer.finish(Manifest(refs("a")), [VideoFacts("done")], [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path, provenance):
+    with pytest.raises(StoreError, match="folder does not exist"):
+        EmbeddingWriter(tmp_path / "no" / "x.h5", provenance).__enter__()
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000, -1])
+def test_a_truncated_file_is_no_file(make_file, keep):
+    path = make_file("x.h5", refs("a", "b"), [4, 3])
+    content = path.read_bytes()
+    path.write_bytes(content[:keep])
+    with pytest.raises(StoreError, match=r"x\.h5"):
+        EmbeddingFile(path).table()
+    assert verify(path)
+
+
+def test_another_hdf5_file_is_refused(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["data"] = [1]
+    with pytest.raises(StoreError, match="no panecho-embed file"):
+        EmbeddingFile(tmp_path / "x.h5")
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(StoreError, match="no such file"):
+        EmbeddingFile(tmp_path / "x.h5")
+
+
+def _edit(path, key, change):
+    with h5py.File(path, "r+") as file:
+        values = file[key][...]
+        change(values)
+        file[key][...] = values
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "problem"),
+    [
+        ("embeddings", lambda v: v.__setitem__((3, 1), np.nan), r"1 rows are not finite, the first are \[3\]"),
+        ("rows/video", lambda v: v.__setitem__(0, 9), "points outside"),
+        ("rows/video", lambda v: v.__setitem__(0, 2), "order of /videos"),
+        ("rows/first_frame", lambda v: v.__setitem__(1, 40), "begin outside their video"),
+        ("rows/first_frame", lambda v: v.__setitem__(1, 0), "repeat or run backwards"),
+        ("videos/status", lambda v: v.__setitem__(0, b"failed"), "has status 'failed' and 2 rows"),
+        ("videos/video_id", lambda v: v.__setitem__(0, b"c"), "more than once: c"),
+        ("videos/patient_id", lambda v: v.__setitem__(0, b""), "1 videos have no patient_id"),
+        ("failures/video_id", lambda v: v.__setitem__(0, b"a"), "b is not done, but /failures says nothing"),
+    ],
+)
+def test_verify_names_the_problem(make_file, key, change, problem):
+    path = make_file("x.h5", refs("a", "b", "c"), [2, 0, 3])
+    _edit(path, key, change)
+    assert any(__import__("re").search(problem, found) for found in verify(path)), verify(path)
+
+
+def test_verify_sees_a_changed_setting(make_file):
+    path = make_file("x.h5", refs("a"), [2])
+    with h5py.File(path, "r+") as file:
+        file.attrs["provenance"] = file.attrs["provenance"].replace('"crop": 224', '"crop": 112')
+    assert any("fingerprint" in problem for problem in verify(path))
+
+
+def test_verify_sees_a_flipped_bit(make_file):
+    path = make_file("x.h5", refs("a"), [50])
+    with h5py.File(path) as file:
+        where = file["embeddings"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[where + 8] ^= 1
+    path.write_bytes(content)
+    assert any("damaged" in problem for problem in verify(path))

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from panecho_embed.errors import SettingsMismatchError, StoreError
+from panecho_embed.records import Manifest, Preprocess
+from panecho_embed.store import EmbeddingFile, Parts, merge, verify
+from tests.conftest import refs
+
+
+def test_rows_stand_in_the_manifests_order(make_file, provenance, tmp_path):
+    a, b, c, d = refs("a", "b", "c", "d")
+    parts = [make_file("1.h5", [d, b], [2, 1]), make_file("2.h5", [c, a], [3, 1])]
+    merge(parts, Manifest((a, b, c, d)), provenance, tmp_path / "out.h5")
+    out = EmbeddingFile(tmp_path / "out.h5")
+    assert verify(out.path) == []
+    assert out.rows["video_id"].tolist() == ["a", "b", "c", "c", "c", "d", "d"]
+    assert out.embeddings[:, 0].tolist() == [10, 10, 0, 1, 2, 0, 1]
+
+
+def test_labels_and_ids_are_the_manifests(make_file, provenance, tmp_path):
+    part = make_file("1.h5", refs("a"), [2])
+    (moved,) = (dataclasses.replace(video, patient_id="p9", split="test") for video in refs("a"))
+    merge([part], Manifest((moved,), {"EF": np.array([61.0])}), provenance, tmp_path / "out.h5")
+    rows = EmbeddingFile(tmp_path / "out.h5").rows
+    assert rows[["patient_id", "split", "EF"]].values.tolist() == [["p9", "test", 61.0]] * 2
+
+
+def test_a_video_in_two_parts_is_taken_once(make_file, provenance, tmp_path):
+    parts = [make_file("1.h5", refs("a", "b"), [2, 2]), make_file("2.h5", refs("b", "c"), [2, 2])]
+    merge(parts, Manifest(refs("a", "b", "c")), provenance, tmp_path / "out.h5")
+    assert EmbeddingFile(tmp_path / "out.h5").rows["video_id"].tolist() == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_a_failure_that_later_worked_is_no_failure(make_file, provenance, tmp_path):
+    parts = [make_file("1.h5", refs("a", "b"), [2, 0]), make_file("2.h5", refs("b"), [1])]
+    merge(parts, Manifest(refs("a", "b")), provenance, tmp_path / "out.h5")
+    assert EmbeddingFile(tmp_path / "out.h5").failure_records() == []
+
+
+def test_a_video_that_no_part_knows_stops_the_merge(make_file, provenance, tmp_path):
+    with pytest.raises(StoreError, match="1 videos are in no part.*b"):
+        merge([make_file("1.h5", refs("a"), [1])], Manifest(refs("a", "b")), provenance, tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_part_of_other_settings_stops_the_merge(make_file, provenance, tmp_path):
+    other = dataclasses.replace(provenance, preprocess=Preprocess(crop=112))
+    with pytest.raises(SettingsMismatchError, match=r"preprocess\.crop: 112, not 224"):
+        merge([make_file("1.h5", refs("a"), [1])], Manifest(refs("a")), other, tmp_path / "out.h5")
+
+
+def _with_parts(tmp_path, make_file, **parts):
+    folder = tmp_path / "out.h5.parts"
+    folder.mkdir(exist_ok=True)
+    for name, (videos, rows) in parts.items():
+        make_file(name, videos, rows).rename(folder / f"part-{name}.h5")
+    return tmp_path / "out.h5"
+
+
+def test_what_is_done_is_what_valid_parts_hold(tmp_path, make_file):
+    out = _with_parts(tmp_path, make_file, one=(refs("a", "b"), [2, 0]), two=(refs("c"), [1]))
+    broken = tmp_path / "out.h5.parts" / "part-two.h5"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    with Parts(out) as parts:
+        assert parts.todo(Manifest(refs("a", "b", "c", "d"))) == [1, 2, 3]
+        assert "part-two.h5 is left out" in parts.damaged[0]
+
+
+def test_parts_of_other_settings_are_refused_by_field(tmp_path, make_file, provenance):
+    out = _with_parts(tmp_path, make_file, one=(refs("a"), [2]))
+    other = dataclasses.replace(provenance, precision="bf16")
+    with Parts(out) as parts, pytest.raises(SettingsMismatchError, match=r"precision: bf16, not fp32.*--overwrite"):
+        parts.check(other)
+
+
+def test_a_finished_file_would_not_lose_videos(tmp_path, make_file):
+    make_file("out.h5", refs("a", "b"), [1, 1])
+    with Parts(tmp_path / "out.h5") as parts, pytest.raises(StoreError, match="holds 1 videos that the input does not"):
+        parts.check_complete(Manifest(refs("a", "c")))
+
+
+def test_a_finished_file_grows(tmp_path, make_file, provenance):
+    out = make_file("out.h5", refs("a", "b"), [1, 0])
+    with Parts(out) as parts:
+        manifest = Manifest(refs("c", "a", "b"))
+        assert parts.todo(manifest) == [0, 2]
+        new = parts.new_path()
+        make_file("new.h5", refs("c", "b"), [2, 1]).rename(new)
+        parts.written(new)
+        file = parts.finish(manifest, provenance)
+    assert file.rows["video_id"].tolist() == ["c", "c", "a", "b"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_a_finished_file_that_says_the_same_is_left_alone(tmp_path, make_file, provenance):
+    out = make_file("out.h5", refs("a"), [1], {"EF": np.array([np.nan])})
+    before = out.stat().st_mtime_ns
+    with Parts(out) as parts:
+        parts.finish(Manifest(refs("a"), {"EF": np.array([np.nan])}), provenance)
+    assert out.stat().st_mtime_ns == before
+    with Parts(out) as parts:
+        parts.finish(Manifest(refs("a"), {"EF": np.array([61.0])}), provenance)
+    assert EmbeddingFile(out).labels["EF"].tolist() == [61.0]
+
+
+def test_the_random_salt_lives_until_the_merge(tmp_path, make_file, provenance):
+    out = _with_parts(tmp_path, make_file, one=(refs("a"), [2]))
+    with Parts(out) as parts:
+        first = parts.salt
+    with Parts(out) as parts:
+        assert parts.salt == first
+        parts.finish(Manifest(refs("a")), provenance)
+    with Parts(out) as parts:
+        assert parts.salt != first
+
+
+def test_a_run_without_a_part_leaves_no_trace(tmp_path):
+    with pytest.raises(KeyError), Parts(tmp_path / "out.h5"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_at_the_output_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="is a folder"):
+        Parts(tmp_path).__enter__()

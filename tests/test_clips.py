@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.errors import ArgumentError, MediaError, NotACineError
+
+plans = st.builds(
+    ClipPlan,
+    frames_per_clip=st.integers(1, 40),
+    frame_step=st.integers(1, 5),
+    num_clips=st.integers(1, 9),
+    short=st.sampled_from(["repeat", "wrap"]),
+)
+strides = st.builds(
+    ClipPlan, frames_per_clip=st.integers(1, 40), num_clips=st.none(), stride=st.integers(1, 20), short=st.just("repeat")
+)
+rates = st.builds(
+    ClipPlan,
+    frames_per_clip=st.integers(1, 40),
+    frame_step=st.none(),
+    target_fps=st.floats(5, 120),
+    short=st.sampled_from(["repeat", "wrap"]),
+)
+
+
+@given(st.one_of(plans, strides, rates), st.integers(1, 400), st.floats(1, 200))
+def test_every_index_is_a_frame_of_the_video_and_no_clip_comes_twice(plan, num_frames, fps):
+    indices = plan.indices(num_frames, fps)
+    assert indices.shape[1] == plan.frames_per_clip
+    assert len(indices) >= 1
+    assert indices.min() >= 0
+    assert indices.max() < num_frames
+    assert len(np.unique(indices[:, 0])) == len(indices)
+
+
+@given(plans, st.integers(1, 400))
+def test_clips_of_a_long_video_are_evenly_spaced_and_reach_both_ends(plan, extra):
+    span = (plan.frames_per_clip - 1) * plan.frame_step + 1
+    starts = plan.starts(span + extra)
+    if plan.num_clips == 1:
+        assert starts.tolist() == [extra // 2]
+    else:
+        assert starts[0] == 0
+        assert starts[-1] == extra
+        exact = np.linspace(0, extra, plan.num_clips)
+        assert set(starts) == {int(np.floor(value + 0.5 + 1e-9)) for value in exact}
+
+
+@given(plans, st.integers(1, 200))
+def test_frames_of_a_clip_are_a_step_apart_while_the_video_lasts(plan, extra):
+    span = (plan.frames_per_clip - 1) * plan.frame_step + 1
+    indices = plan.indices(span + extra)
+    assert (np.diff(indices, axis=1) == plan.frame_step).all()
+
+
+@given(strides, st.integers(1, 300))
+def test_a_stride_gives_every_window_that_fits(plan, num_frames):
+    last = max(num_frames - plan.frames_per_clip, 0)
+    assert plan.starts(num_frames).tolist() == list(range(0, last + 1, plan.stride))
+
+
+def test_four_clips_of_thirty_frames():
+    assert ClipPlan().starts(30).tolist() == [0, 5, 9, 14]
+
+
+def test_a_short_video_repeats_its_last_frame():
+    plan = ClipPlan(frames_per_clip=6)
+    assert plan.indices(4).tolist() == [[0, 1, 2, 3, 3, 3]]
+
+
+def test_a_short_video_wraps_around():
+    plan = ClipPlan(frames_per_clip=6, short="wrap")
+    assert plan.indices(4).tolist() == [[0, 1, 2, 3, 0, 1]]
+
+
+def test_a_short_video_is_skipped_with_a_reason():
+    plan = ClipPlan(frames_per_clip=6, short="skip")
+    assert plan.indices(5).shape == (0, 6)
+    with pytest.raises(NotACineError, match="5 frames; a clip needs 6"):
+        plan.require(5)
+    assert len(plan.require(6)) == 1
+
+
+def test_a_target_rate_takes_the_nearest_frame():
+    plan = ClipPlan(frames_per_clip=5, frame_step=None, target_fps=30)
+    assert plan.indices(100, fps=50)[0].tolist() == [0, 2, 3, 5, 7]
+    assert plan.indices(100, fps=60)[0].tolist() == [0, 2, 4, 6, 8]
+    assert plan.indices(100, fps=15)[0].tolist() == [0, 1, 1, 2, 2]
+
+
+def test_a_target_rate_without_the_videos_own_is_an_error_that_says_so():
+    with pytest.raises(MediaError, match=r"own rate is not known.*--frame-step"):
+        ClipPlan(frame_step=None, target_fps=30).indices(100)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        ({"frames_per_clip": 0}, "--frames-per-clip"),
+        ({"frame_step": 0}, "--frame-step"),
+        ({"frame_step": 1, "target_fps": 30.0}, "--fps"),
+        ({"frame_step": None, "target_fps": -1.0}, "--fps"),
+        ({"num_clips": 0}, "--clips"),
+        ({"num_clips": 2, "stride": 3}, "--stride"),
+        ({"num_clips": None, "stride": 0}, "--stride"),
+        ({"short": "pad"}, "--short"),
+    ],
+)
+def test_a_bad_plan_names_the_flag(arguments, flag):
+    with pytest.raises(ArgumentError, match=flag):
+        ClipPlan(**arguments)
