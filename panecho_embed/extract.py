@@ -17,10 +17,10 @@ from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, Encoder
 from panecho_embed.engines.pool import decoded
 from panecho_embed.errors import ArgumentError
-from panecho_embed.manifest import Layout, read_manifest
+from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
-from panecho_embed.records import Failure, Level, Manifest, Precision, Provenance, StoredType, VideoFacts
+from panecho_embed.records import Failure, Layout, Level, Manifest, Precision, Provenance, StoredType, VideoFacts
 from panecho_embed.store import EmbeddingWriter, Parts
 
 # A part is what a kill can cost: a minute's work, or less where videos are quick.

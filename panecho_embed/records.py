@@ -21,6 +21,7 @@ UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.floating[Any]]
 
+Layout = Literal["auto", "folder", "images", "csv", "echonet-dynamic", "echonet-pediatric", "echonet-lvh"]
 Level = Literal["frame", "clip", "video", "study"]
 Status = Literal["done", "skipped", "failed"]
 PoolBy = Literal["video", "study"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
     A subclass sets `task`, `folds` and `random_state` in `__init__`, and `classes_` (classification) in `fit`.
     """
 
+    saved: ClassVar[tuple[str, ...]] = ()  # what `fit` sets and `predict` needs, as arrays
+    pools: ClassVar[bool] = False  # whether `fit` and `predict` take `bags`, and pool the rows of a bag themselves
+
     task: TaskType
     folds: int
     random_state: int
@@ -55,9 +58,25 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
         """Predicted value (regression) or class of each row."""
         raise NotImplementedError
 
+    predict_proba: Callable[..., Floats]  # (N, K), of classifiers only
+
     def grid_rows(self) -> list[dict[str, Any]]:
         """Every setting tried, its held-out loss, and whether it was chosen: one dict each."""
         raise NotImplementedError
+
+    def fitted_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What `predict` needs, to be restored by `restore`."""
+        return {name: np.asarray(getattr(self, name)) for name in self._saved_names()}
+
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Make this probe, which has the same settings, predict as the one that the arrays came from."""
+        for name in self._saved_names():
+            value = arrays[name]
+            setattr(self, name, value if value.ndim else value.item())
+        return self
+
+    def _saved_names(self) -> tuple[str, ...]:
+        return ("n_features_in_", *self.saved, *(("classes_",) if is_classifier(self) else ()))
 
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
         """R2 (regression) or accuracy; for cross-validation by scikit-learn. `evaluate` gives the metrics to report."""
@@ -68,15 +87,16 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
         if self.task not in get_args(TaskType):
             raise ArgumentError(f"task is {self.task!r}; allowed are {', '.join(get_args(TaskType))} (--task)")
 
-    def _check_fit(self, X: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Floats, npt.NDArray[Any]]:
-        """X as (N, D) float64; y as (N,) or (N, T) float64, NaN where missing (regression), or class index (N,)."""
+    def _check_fit(self, X: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """X as (N, D), its precision kept; y as float64 with NaN where missing (regression), or class index (N,)."""
         self._check_task()
         if y is None:
             raise ArgumentError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         x = validate_data(self, X, dtype=[np.float64, np.float32])
         check_consistent_length(x, y)
-        x = x.astype(np.float64, copy=False)
         if self.task == "regression":
+            if not self.__sklearn_tags__().target_tags.multi_output:
+                y = column_or_1d(y, warn=True)
             targets = check_array(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
             if np.isinf(targets).any():
                 raise ArgumentError("Input y contains infinity; a missing label is NaN")
@@ -121,3 +141,8 @@ def class_weights(labels: Ints, classes: npt.NDArray[Any], setting: ClassWeight)
         raise ArgumentError(f"class_weight is {setting!r}; allowed are None and 'balanced' (--class-weight)")
     weight = compute_class_weight(setting, classes=classes, y=classes[labels])
     return np.asarray(weight[labels], dtype=np.float64)
+
+
+def at_rows(values: npt.ArrayLike | None, rows: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """Some rows of an optional column."""
+    return None if values is None else np.asarray(values)[rows]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from panecho_embed.metrics import (
     scores,
 )
 from panecho_embed.records import Score
-from probes.base import BaseProbe, Floats, Ints
+from probes.base import BaseProbe, Floats, Ints, is_classifier
 from probes.folds import Fold, check_no_leakage, given_folds, kfold
 from probes.problem import Problem
 
@@ -40,7 +40,7 @@ class Evaluation:
     probes: fitted, one a fold. prediction, baseline: (U,) value or probability of the positive class, or (U, K)
     probabilities; of the fold that tested the unit. validation: the same for units that selected settings. tested_in:
     (U,) fold number. threshold: (U,) of a binary decision, chosen on held-out units. scores: with 95 % intervals;
-    versus_baseline: paired differences, probe minus baseline.
+    versus_baseline: paired differences, probe minus baseline. control: trained on shuffled labels.
     """
 
     problem: Problem
@@ -54,6 +54,7 @@ class Evaluation:
     scores: dict[str, Score]
     baseline_scores: dict[str, Score]
     versus_baseline: dict[str, Difference]
+    control: bool
     cutoffs: tuple[float, ...]
     draws: int
     seed: int
@@ -110,13 +111,15 @@ def evaluate(
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
     allow_leakage: bool = False,
+    control: bool = False,
 ) -> Evaluation:
     """Test a probe on every fold and score the union of the test sets.
 
     In each fold the probe's settings are chosen on the validation units (or, where there are none, on inner grouped
     folds of the training units), it is trained again on all units but the tested, and it predicts these once.
-    Predictions of several rows of a unit are averaged. folds: of `make_folds` by default. cutoffs: for AUROC of a
-    regression. Raises ArgumentError naming the patients that are on both sides of a fold, unless `allow_leakage`.
+    Predictions of several rows of a unit are averaged. folds: of `make_folds` by default. control: shuffle the
+    training labels between patients; what is then still read is an artefact. cutoffs: for AUROC of a regression.
+    Raises ArgumentError naming the patients that are on both sides of a fold, unless `allow_leakage`.
     """
     folds = list(folds) if folds is not None else make_folds(problem, seed=seed)
     if not allow_leakage:
@@ -128,14 +131,15 @@ def evaluate(
     tested_in, threshold = np.full(len(problem), -1, dtype=np.int64), np.full(len(problem), 0.5)
     probes = []
     for number, fold in enumerate(folds):
-        fitted, held_out = fit_fold(problem, probe, fold)
+        learned = _shuffled(problem, fold, seed + number) if control else problem
+        fitted, held_out = fit_fold(learned, probe, fold)
         probes.append(fitted)
         prediction[fold.test] = predict_units(problem, fitted, fold.test)
         baseline[fold.test] = _trivial(problem, np.concatenate([fold.train, fold.validation]))
         validation[fold.validation] = held_out[fold.validation]
         tested_in[fold.test] = number
         if problem.task == "binary":
-            threshold[fold.test] = youden_threshold(problem.truth, held_out)
+            threshold[fold.test] = youden_threshold(learned.truth, held_out)
     tested = np.flatnonzero(tested_in >= 0)
     _check_test(problem, tested)
     metrics = make_metrics(problem, tested, prediction, threshold, cutoffs)
@@ -152,6 +156,7 @@ def evaluate(
         scores=scores(metrics, draws=draws, seed=seed),
         baseline_scores=scores(trivial, draws=draws, seed=seed),
         versus_baseline=paired_differences(metrics, trivial, draws=draws, seed=seed),
+        control=control,
         cutoffs=tuple(cutoffs),
         draws=draws,
         seed=seed,
@@ -168,16 +173,22 @@ def fit_fold(problem: Problem, probe: BaseProbe, fold: Fold) -> tuple[BaseProbe,
     holdout = np.where(np.isin(unit, fold.validation), 0, -1) if len(fold.validation) else None
     fitted = clone(probe)
     _check_classes(problem, units)
-    fitted.fit(problem.values[rows], target, groups=problem.patient[unit], holdout=holdout)
+    bags = {"bags": unit} if probe.pools else {}
+    fitted.fit(problem.values[rows], target, groups=problem.patient[unit], holdout=holdout, **bags)
     return fitted, average_rows(_of_positive(problem, fitted.holdout_prediction_), unit, len(problem))
 
 
 def predict_units(problem: Problem, fitted: BaseProbe, units: Ints) -> Floats:
     """Predictions of units, the mean over their rows: (len(units),) or (len(units), K)."""
     rows = problem.rows_of(units)
-    values = problem.values[rows]
-    predicted = fitted.predict(values) if problem.task == "regression" else fitted.predict_proba(values)
+    predicted = predict_rows(fitted, problem.values[rows], problem.unit[rows])
     return average_rows(_of_positive(problem, predicted), problem.unit[rows], len(problem))[units]
+
+
+def predict_rows(fitted: BaseProbe, values: npt.NDArray[Any], unit: Ints) -> Floats:
+    """Values (N,), or probabilities (N, K), of rows; unit: (N,) which of them belong together."""
+    predict: Callable[..., npt.NDArray[Any]] = fitted.predict_proba if is_classifier(fitted) else fitted.predict
+    return np.asarray(predict(values, bags=unit) if fitted.pools else predict(values))
 
 
 def average_rows(values: Floats, unit: Ints, n_units: int) -> Floats:
@@ -220,6 +231,18 @@ def youden_threshold(truth: Floats, probability: Floats) -> float:
     gain[:-1][np.diff(p) == 0] = -np.inf  # equal predictions can't be told apart
     best = int(gain[:-1].argmax()) if len(p) > 1 else 0
     return float((p[best] + p[best + 1]) / 2) if gain[best] > 0 else 0.5
+
+
+def _shuffled(problem: Problem, fold: Fold, seed: int) -> Problem:
+    """The problem with each training patient's labels taken from another one, so that they still come in clusters."""
+    units = np.concatenate([fold.train, fold.validation])
+    ids, patient = np.unique(problem.patient[units].astype(str), return_inverse=True)
+    own = [units[patient == i] for i in range(len(ids))]
+    donors = np.random.default_rng(seed).permutation(len(ids))
+    truth = problem.truth.copy()
+    for mine, donor in zip(own, donors, strict=True):
+        truth[mine] = np.resize(problem.truth[own[donor]], len(mine))
+    return replace(problem, truth=truth)
 
 
 def _of_positive(problem: Problem, predicted: npt.NDArray[Any]) -> Floats:

@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from panecho_embed.errors import ArgumentError
-from probes.base import BaseProbe, ClassWeight, Floats, Ints, TaskType, class_weights, is_classifier
+from probes.base import BaseProbe, ClassWeight, Floats, Ints, TaskType, at_rows, class_weights, is_classifier
 from probes.logistic import LogisticPath, probabilities
 from probes.ridge import ridge_paths
 
@@ -32,6 +32,8 @@ class LinearProbe(BaseProbe):
     After `fit`: `coef_`, `intercept_` on the raw features; `strength_`; `strengths_` and `grid_`, its held-out loss at
     each strength; `holdout_prediction_`, predictions of rows while held out, NaN for those that never were.
     """
+
+    saved = ("coef_", "intercept_")
 
     coef_: Floats
     intercept_: Floats
@@ -74,6 +76,7 @@ class LinearProbe(BaseProbe):
         trained on, 0, 1, ... the part that a row is held out in.
         """
         x, targets = self._check_fit(X, y)
+        x = x.astype(np.float64, copy=False)
         self.strengths_ = self._grid()
         if self.task == "regression":
             self._fit_ridge(x, targets.reshape(len(x), -1), groups, holdout)
@@ -141,8 +144,8 @@ class LinearProbe(BaseProbe):
                 y[np.ix_(rows, targets)],
                 rows,
                 targets,
-                None if groups is None else np.asarray(groups)[rows],
-                None if holdout is None else np.asarray(holdout)[rows],
+                at_rows(groups, rows),
+                at_rows(holdout, rows),
             )
 
     def _fit_ridge_targets(

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
-from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp, softmax
 
-from panecho_embed.errors import PanEchoEmbedError
+from probes.lbfgs import minimise
 from probes.ridge import feature_scale
 
 Floats = npt.NDArray[np.float64]
@@ -89,11 +88,8 @@ class LogisticPath:
             return value, np.concatenate([gradient.ravel(), residual.sum(axis=0) * bias_step])
 
         start = np.concatenate([(weights / step).ravel(), bias / bias_step])
-        options = {"maxiter": 2000, "maxfun": 4000, "gtol": tolerance, "ftol": 1e-15, "maxcor": 20}
-        result = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-        if result.status == 1:
-            raise PanEchoEmbedError(f"logistic regression at C={strength:g} did not converge: {result.message}")
-        return result.x[:cut].reshape(shape) * step, result.x[cut:] * bias_step
+        found = minimise(objective, start, tolerance)
+        return found[:cut].reshape(shape) * step, found[cut:] * bias_step
 
     def _loss(self, logits: Floats) -> tuple[float, Floats]:
         """Weighted log loss and its derivative by the logits (N, K)."""

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.pooling import PoolHow, pool_table
-from panecho_embed.records import EmbeddingTable, FloatArray, Level
+from panecho_embed.pooling import pool_table
+from panecho_embed.records import EmbeddingTable, FloatArray, Level, PoolHow, Provenance
 from panecho_embed.store import EmbeddingFile
 from probes.labels import join_labels, read_labels, target_names
 
@@ -32,6 +32,7 @@ class Problem:
     values: (N, D) rows to learn from. unit: (N,) which unit each row belongs to. truth: (U,) value or class index,
     float64. classes: () for regression. ids: the units' id columns (U,), by name. patient, split: (U,) str objects.
     columns: (U,) view and all labels, for subgroups. n_missing: units left out because they have no label.
+    pooling, fusion: how rows become units. provenance: of the rows.
     """
 
     target: str
@@ -46,6 +47,9 @@ class Problem:
     split: npt.NDArray[np.object_]
     columns: Mapping[str, npt.NDArray[Any]]
     n_missing: int
+    pooling: PoolHow
+    fusion: Fusion
+    provenance: Provenance
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -113,9 +117,9 @@ def load_problems(
 ) -> list[Problem]:
     """Problems for "EF", "EF,ESV" or "all", from an embedding file and, if need be, a CSV of labels."""
     rows, units = load_table(file, labels=labels, level=level, pooling=pooling, fusion=fusion)
-    unit = np.arange(len(units)) if rows is units else _unit_of(rows, units)
     names = target_names(units.labels, target, also={"view": units.view})
-    return [make_problem(rows.values, unit, units, name, task=task, positive=positive) for name in names]
+    options: dict[str, Any] = {"pooling": pooling, "fusion": fusion, "task": task, "positive": positive}
+    return [make_problem(rows, units, name, **options) for name in names]
 
 
 def load_problem(file: str | Path | EmbeddingTable, target: str, **options: Any) -> Problem:
@@ -127,15 +131,16 @@ def load_problem(file: str | Path | EmbeddingTable, target: str, **options: Any)
 
 
 def make_problem(
-    values: FloatArray,
-    unit: Ints,
+    rows: EmbeddingTable,
     units: EmbeddingTable,
     target: str,
     *,
+    pooling: PoolHow = "mean",
+    fusion: Fusion = "early",
     task: TaskType | None = None,
     positive: str | None = None,
 ) -> Problem:
-    """The units that have a label, and their rows: values (N, D), unit (N,) positions in `units`."""
+    """The units of the two tables of `load_table` that have a label, and their rows."""
     columns = {"view": units.view, **units.labels}
     read = read_labels(columns[target], target, task=task, positive=positive)
     problem = Problem(
@@ -143,14 +148,17 @@ def make_problem(
         task=read.task,
         classes=read.classes,
         level=units.level,
-        values=values,
-        unit=unit,
+        values=rows.values,
+        unit=unit_of_rows(rows, units),
         truth=read.truth,
-        ids=_id_columns(units),
+        ids=id_columns(units),
         patient=units.patient_id,
         split=units.split,
         columns=columns,
         n_missing=0,
+        pooling=pooling,
+        fusion=fusion,
+        provenance=rows.provenance,
     )
     labelled = np.flatnonzero(np.isfinite(read.truth))
     if not len(labelled):
@@ -184,13 +192,17 @@ def _check_study_ids(table: EmbeddingTable, name: str) -> None:
         )
 
 
-def _unit_of(rows: EmbeddingTable, units: EmbeddingTable) -> Ints:
+def unit_of_rows(rows: EmbeddingTable, units: EmbeddingTable) -> Ints:
+    """Position in `units` of the unit that each row belongs to, (N,)."""
+    if rows is units:
+        return np.arange(len(units))
     ids = (units.study_id, rows.study_id) if units.level == "study" else (units.video_id, rows.video_id)
     position = {name: i for i, name in enumerate(ids[0])}
     return np.array([position[name] for name in ids[1]], dtype=np.int64)
 
 
-def _id_columns(units: EmbeddingTable) -> dict[str, npt.NDArray[Any]]:
+def id_columns(units: EmbeddingTable) -> dict[str, npt.NDArray[Any]]:
+    """The columns that name a unit: video, study and patient as far as the level has them; a clip's first frame."""
     columns: dict[str, npt.NDArray[Any]] = {"study_id": units.study_id, "patient_id": units.patient_id}
     if units.level != "study":
         columns = {"video_id": units.video_id, **columns}

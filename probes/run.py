@@ -1,163 +1,107 @@
-"""What a run leaves on disk: metrics.json, predictions.csv, grid.csv, plots."""
+"""A whole run: every target evaluated, with the control, subgroups and label efficiency that were asked for."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn.base import clone
 
-from panecho_embed._version import __version__
-from panecho_embed.errors import StoreError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from probes.evaluate import Evaluation
-
-SCHEMA_VERSION = 1
+from panecho_embed.metrics import DEFAULT_DRAWS
+from panecho_embed.records import Score
+from probes.base import BaseProbe
+from probes.efficiency import LabelEfficiency, label_efficiency
+from probes.evaluate import Evaluation, evaluate, fit_fold, make_folds, youden_threshold
+from probes.folds import Fold
+from probes.problem import Problem
+from probes.subgroups import subgroup_scores
 
 
 @dataclass(frozen=True, slots=True)
-class RunInfo:
-    """What was asked.
+class RunSettings:
+    """What to compute. folds: None for the split column. The rest as in `evaluate` and `label_efficiency`."""
 
-    source: the embedding file; fingerprint, backbone, weights: its provenance. command: to repeat the run.
+    folds: int | None = None
+    cutoffs: tuple[float, ...] = ()
+    subgroups: tuple[str, ...] = ()
+    control: bool = False
+    fractions: tuple[float, ...] = ()
+    shots: tuple[int, ...] = ()
+    repeats: int = 10
+    draws: int = DEFAULT_DRAWS
+    seed: int = 0
+    allow_leakage: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetResult:
+    """One target's results. probe: to be applied to new data; threshold: its binary decision.
+
+    With given splits it is the probe that was tested; after cross-validation, one trained on all units.
+    subgroups: column -> group -> metric -> score.
     """
 
-    source: str
-    fingerprint: str
-    backbone: str
-    weights: Mapping[str, Any]
-    command: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Evaluation
+    probe: BaseProbe
+    threshold: float
+    control: Evaluation | None = None
+    subgroups: dict[str, dict[str, dict[str, Score]]] = field(default_factory=dict)
+    efficiency: LabelEfficiency | None = None
 
 
-def write_run(evaluations: Sequence[Evaluation], info: RunInfo, out: str | Path) -> Path:
-    """Write all files of a run into the folder `out`, replacing those of an earlier one. Returns the folder."""
-    import pandas as pd
-
-    folder = Path(out)
-    try:
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        text = json.dumps(metrics_document(evaluations, info), indent=2, allow_nan=False)
-        (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-        pd.concat([prediction_table(e) for e in evaluations]).to_csv(folder / "predictions.csv", index=False)
-        pd.concat([grid_table(e) for e in evaluations]).to_csv(folder / "grid.csv", index=False)
-        _write_plots(evaluations, folder / "plots")
-    except OSError as error:
-        raise StoreError(f"{folder}: the run can't be written ({error}) (-o)") from error
-    return folder
+def run_targets(
+    problems: Sequence[Problem], make_probe: Callable[[Problem], BaseProbe], settings: RunSettings
+) -> Iterator[TargetResult]:
+    """Evaluate one problem after the other."""
+    for problem in problems:
+        yield run_target(problem, make_probe(problem), settings)
 
 
-def metrics_document(evaluations: Sequence[Evaluation], info: RunInfo) -> dict[str, Any]:
-    """The content of metrics.json; numbers that are not finite are null."""
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        **asdict(info),
-        "targets": {e.problem.target: _target_document(e) for e in evaluations},
-    }
-    cleaned = _without_nan(document)
-    assert isinstance(cleaned, dict)
-    return cleaned
+def run_target(problem: Problem, probe: BaseProbe, settings: RunSettings) -> TargetResult:
+    """Evaluate one problem, and whatever else the settings ask for."""
+    folds = make_folds(problem, folds=settings.folds, seed=settings.seed)
+
+    def tested(control: bool) -> Evaluation:
+        return evaluate(
+            problem,
+            probe,
+            folds,
+            cutoffs=settings.cutoffs if problem.task == "regression" else (),
+            draws=settings.draws,
+            seed=settings.seed,
+            allow_leakage=settings.allow_leakage,
+            control=control,
+        )
+
+    evaluation = tested(control=False)
+    final, threshold = _final_probe(evaluation, probe)
+    efficiency = None
+    if settings.fractions or settings.shots:
+        efficiency = label_efficiency(
+            problem,
+            probe,
+            folds,
+            fractions=settings.fractions,
+            shots=settings.shots,
+            repeats=settings.repeats,
+            seed=settings.seed,
+        )
+    return TargetResult(
+        evaluation,
+        final,
+        threshold,
+        control=tested(control=True) if settings.control else None,
+        subgroups={column: subgroup_scores(evaluation, column) for column in settings.subgroups},
+        efficiency=efficiency,
+    )
 
 
-def prediction_table(evaluation: Evaluation) -> pd.DataFrame:
-    """One row a unit that was tested, or that chose settings: ids, split, fold, truth, prediction."""
-    import pandas as pd
-
+def _final_probe(evaluation: Evaluation, probe: BaseProbe) -> tuple[BaseProbe, float]:
     problem = evaluation.problem
-    frames = []
-    held_out = np.isfinite(evaluation.validation.reshape(len(problem), -1)).all(axis=1)
-    for split, units, values in (
-        ("validation", np.flatnonzero(held_out), evaluation.validation),
-        ("test", evaluation.tested, evaluation.prediction),
-    ):
-        columns: dict[str, Any] = {"target": problem.target}
-        columns |= {name: column[units] for name, column in problem.ids.items()}
-        columns["split"] = split
-        columns["fold"] = evaluation.tested_in[units] if split == "test" else -1
-        columns |= _predicted_columns(evaluation, units, values[units])
-        frames.append(pd.DataFrame(columns, index=range(len(units))))
-    return pd.concat(frames, ignore_index=True)
-
-
-def grid_table(evaluation: Evaluation) -> pd.DataFrame:
-    """Every setting tried in every fold, its held-out loss, and which was chosen."""
-    import pandas as pd
-
-    rows = [
-        {"target": evaluation.problem.target, "fold": fold.name, **row}
-        for fold, probe in zip(evaluation.folds, evaluation.probes, strict=True)
-        for row in probe.grid_rows()
-    ]
-    return pd.DataFrame(rows)
-
-
-def _predicted_columns(evaluation: Evaluation, units: np.ndarray, values: np.ndarray) -> dict[str, Any]:
-    problem = evaluation.problem
-    truth = problem.truth[units]
-    if problem.task == "regression":
-        return {"truth": truth, "prediction": values}
-    classes = np.array(problem.classes, dtype=object)
-    columns: dict[str, Any] = {"truth": classes[truth.astype(int)]}
-    if problem.task == "binary":
-        called = (values >= evaluation.threshold[units]).astype(int)
-        return columns | {"prediction": classes[called], f"probability:{classes[1]}": values}
-    columns["prediction"] = classes[values.argmax(axis=1)]
-    return columns | {f"probability:{name}": values[:, i] for i, name in enumerate(classes)}
-
-
-def _target_document(evaluation: Evaluation) -> dict[str, Any]:
-    problem = evaluation.problem
-    return {
-        "task": problem.task,
-        "classes": list(problem.classes),
-        "level": problem.level,
-        "n": len(problem),
-        "n_patients": len(set(problem.patient)),
-        "n_missing": problem.n_missing,
-        "probe": {"name": type(evaluation.probes[0]).__name__, **evaluation.probes[0].get_params()},
-        "folds": [
-            {"name": fold.name, "train": len(fold.train), "validation": len(fold.validation), "test": len(fold.test)}
-            for fold in evaluation.folds
-        ],
-        "chosen": [row for row in grid_table(evaluation).to_dict("records") if row["chosen"]],
-        "thresholds": sorted(set(evaluation.threshold[evaluation.tested])) if problem.task == "binary" else [],
-        "cutoffs": list(evaluation.cutoffs),
-        "draws": evaluation.draws,
-        "seed": evaluation.seed,
-        "metrics": {name: asdict(score) for name, score in evaluation.scores.items()},
-        "baseline": {name: asdict(score) for name, score in evaluation.baseline_scores.items()},
-        "versus_baseline": {name: asdict(d) for name, d in evaluation.versus_baseline.items()},
-    }
-
-
-def _write_plots(evaluations: Sequence[Evaluation], folder: Path) -> None:
-    from probes.plots import figures
-
-    for evaluation in evaluations:
-        for name, figure in figures(evaluation).items():
-            figure.savefig(folder / f"{file_stem(evaluation.problem.target)}-{name}.png", dpi=150)
-
-
-def file_stem(name: str) -> str:
-    """A target's name with nothing in it that a file name can't hold."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, np.generic):
-        return _without_nan(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if len(evaluation.folds) == 1:
+        return evaluation.probes[0], float(evaluation.threshold[evaluation.tested[0]])
+    none = np.empty(0, dtype=np.int64)
+    everything = Fold("all", np.arange(len(problem)), none, none)
+    fitted, held_out = fit_fold(problem, clone(probe), everything)
+    return fitted, youden_threshold(problem.truth, held_out) if problem.task == "binary" else 0.5

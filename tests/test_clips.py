@@ -16,7 +16,11 @@ plans = st.builds(
     short=st.sampled_from(["repeat", "wrap"]),
 )
 strides = st.builds(
-    ClipPlan, frames_per_clip=st.integers(1, 40), num_clips=st.none(), stride=st.integers(1, 20), short=st.just("repeat")
+    ClipPlan,
+    frames_per_clip=st.integers(1, 40),
+    num_clips=st.none(),
+    stride=st.integers(1, 20),
+    short=st.just("repeat"),
 )
 rates = st.builds(
     ClipPlan,

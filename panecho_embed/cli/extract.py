@@ -72,7 +72,8 @@ _LISTED = 10
 @click.option("--include-stills", is_flag=True, help="Take DICOM stills in too, as videos of one frame.")
 @input_options
 @overwrite_option
-def extract(source: Path, out: Path, **options: Any) -> None:
+@click.pass_context
+def extract(ctx: click.Context, /, source: Path, out: Path, **options: Any) -> None:
     """Turn echo videos into an embedding file.
 
     INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or EchoNet-Dynamic,
@@ -87,7 +88,7 @@ def extract(source: Path, out: Path, **options: Any) -> None:
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; what was done is kept, the same command goes on from there") from None
     print_summary(summary)
-    raise SystemExit(summary.exit_code)
+    ctx.exit(summary.exit_code)
 
 
 def _announce(message: str) -> None:

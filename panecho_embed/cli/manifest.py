@@ -8,7 +8,7 @@ from typing import cast
 import click
 
 from panecho_embed.cli.options import input_options, out_option
-from panecho_embed.manifest.layouts import Layout
+from panecho_embed.records import Layout
 
 
 @click.command()

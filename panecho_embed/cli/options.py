@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from panecho_embed.clips import ClipPlan, ShortVideoPolicy
-from panecho_embed.manifest.layouts import LAYOUTS
+from panecho_embed.records import Layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -45,7 +45,7 @@ model_options = stacked(
 input_options = stacked(
     click.option(
         "--layout",
-        type=click.Choice(LAYOUTS),
+        type=click.Choice(get_args(Layout)),
         default="auto",
         show_default=True,
         help="How the input is laid out; images: every image file is a still of its own.",

@@ -9,7 +9,8 @@ import click
 
 @click.command()
 @click.argument("paths", metavar="EMB.h5...", nargs=-1, required=True, type=click.Path(path_type=Path))
-def verify(paths: tuple[Path, ...]) -> None:
+@click.pass_context
+def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
     """Read embedding files from end to end and name every problem; exit code 1 if there is one."""
     from panecho_embed.store import EmbeddingFile
     from panecho_embed.store import verify as run
@@ -23,4 +24,4 @@ def verify(paths: tuple[Path, ...]) -> None:
         if not problems:
             file = EmbeddingFile(path)
             click.echo(f"{path}: whole, {len(file)} {file.level} rows, fingerprint {file.fingerprint[:12]}")
-    raise SystemExit(1 if bad else 0)
+    ctx.exit(1 if bad else 0)

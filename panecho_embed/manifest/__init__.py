@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.manifest import echonet, folder, table
 from panecho_embed.manifest.describe import describe_manifest
 from panecho_embed.manifest.ids import new_salt
-from panecho_embed.manifest.layouts import LAYOUTS, Layout
-from panecho_embed.records import Manifest
+from panecho_embed.records import Layout, Manifest
 
-__all__ = ["LAYOUTS", "Layout", "describe_manifest", "new_salt", "read_manifest"]
+__all__ = ["describe_manifest", "new_salt", "read_manifest"]
 
 
 def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | None = None) -> Manifest:
@@ -24,16 +24,16 @@ def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | No
     salt: with it, ids taken from DICOM headers are the same in every run; without, they differ from run to run.
     Raises ManifestError, listing every problem found, and ArgumentError for an unknown layout.
     """
-    if layout not in LAYOUTS:
-        raise ArgumentError(f"layout is {layout!r}; allowed are {', '.join(LAYOUTS)} (--layout)")
+    if layout not in get_args(Layout):
+        raise ArgumentError(f"layout is {layout!r}; allowed are {', '.join(get_args(Layout))} (--layout)")
     path = Path(source).absolute()
     if not path.exists():
         raise ManifestError(f"{path}: no such file or folder")
     found = _detect(path) if layout == "auto" else layout
     try:
         manifest = _read(path, found, new_salt() if salt is None else salt)
-    except PermissionError as error:
-        raise ManifestError(f"{path}: no permission to read {error.filename or 'it'}") from error
+    except OSError as error:
+        raise ManifestError(f"{error.filename or path} can't be read as {found}: {error.strerror or error}") from error
     if not manifest.videos:
         notes = "".join(f"\n  {note}" for note in manifest.notes)
         raise ManifestError(

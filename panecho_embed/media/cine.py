@@ -45,7 +45,12 @@ class Cine:
         A few frames are in memory at a time. Raises MediaError where the file turns out to be damaged: fewer frames
         than it holds are never given silently.
         """
-        return self.reader()
+        try:
+            yield from self.reader()
+        except OSError as error:
+            raise MediaError(
+                f"the file can't be read: {error.strerror or type(error).__name__}", stage="decode"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,8 @@ def check_size(height: int, width: int, *, what: str = "the image") -> None:
     """Raise MediaError(stage "open") unless a frame of this size, in pixels, can be an ultrasound image."""
     if min(height, width) < MIN_SIDE:
         raise MediaError(
-            f"{what} is {width} x {height} pixels; an ultrasound image has at least {MIN_SIDE} x {MIN_SIDE}", stage="open"
+            f"{what} is {width} x {height} pixels; an ultrasound image has at least {MIN_SIDE} x {MIN_SIDE}",
+            stage="open",
         )
     if height * width > MAX_PIXELS:
         raise MediaError(

@@ -3,6 +3,7 @@
 Decoders stop at damage without a word. So each container's structure is walked before decoding (headers only, no
 pictures): what it promises beyond the file's end is missing, and where it counts its frames, that many must come.
 What a container doesn't tell is left open rather than guessed: a file is called damaged on its own evidence only.
+So MPEG streams that are cut between two packets, which have no overall length, can't be told from whole ones.
 
 AVI: RIFF with OpenDML extensions. MP4, MOV: ISO/IEC 14496-12. MKV, WebM: RFC 8794 and RFC 9559. WMV: Microsoft's ASF
 specification, 01.20.03. MPG: ISO/IEC 11172-1 and 13818-1. GIF: GIF89a.
@@ -24,6 +25,7 @@ _UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 _MAX_UINT64 = 2**64 - 1
 
 _EBML_SEGMENT = 0x18538067
+_EBML_CLUSTER = 0x1F43B675
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
@@ -105,20 +107,32 @@ def _riff_lists(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
 
 def _count_video_chunks(counts: Counter[bytes], file: BinaryIO, position: int, end: int, size: int) -> str:
     """Add the chunks that hold a frame, by stream; an empty one repeats the frame before it and holds none."""
+    padding = 0
     while position + 8 <= min(end, size):
         file.seek(position)
         tag, length = struct.unpack("<4sI", file.read(8))
+        if padding and not _is_stream_chunk(tag):
+            # Some writers forget the byte that has to follow a chunk of odd length.
+            file.seek(position - 1)
+            if _is_stream_chunk(file.read(4)):
+                position, padding = position - 1, 0
+                continue
+        if not _is_fourcc(tag):
+            return f"it is damaged at byte {position}, inside its list of frames"
         if tag == b"LIST":
             position += 12
             continue
-        if not _is_fourcc(tag):
-            return f"it is damaged at byte {position}, inside its list of frames"
         if tag[2:] in (b"dc", b"db") and length:
             counts[tag[:2]] += 1
             if position + 8 + length > size:
                 return _cut(size, position + 8 + length, f"frame {counts[tag[:2]]}")
-        position += 8 + length + length % 2
+        padding = length % 2
+        position += 8 + length + padding
     return ""
+
+
+def _is_stream_chunk(tag: bytes) -> bool:
+    return tag[:2].isdigit() and tag[2:] in (b"dc", b"db", b"wb", b"pc", b"tx")
 
 
 def _is_fourcc(tag: bytes) -> bool:
@@ -126,20 +140,19 @@ def _is_fourcc(tag: bytes) -> bool:
 
 
 def _matroska_damage(file: BinaryIO, size: int) -> str:
-    """Step from element to element. One of unknown length (a live recording's) is entered, as its parts have lengths."""
+    """Step from element to element. Segments and clusters are entered; so is what has no length, in live recordings."""
     position, segment_end = 0, size
     while position < segment_end:
         element = _ebml_element(file, position)
         if element is None:
             return f"it is damaged at byte {position}"
         identifier, start, length = element
-        if identifier == _EBML_SEGMENT or length is None:
-            position = start
-            segment_end = segment_end if length is None else start + length
-        else:
-            position = start + length
-        if max(position, segment_end) > size:
-            return _cut(size, max(position, segment_end), "its segment" if segment_end > size else "a cluster")
+        end = start if length is None else start + length
+        if end > size:
+            return _cut(size, end, "its segment" if identifier == _EBML_SEGMENT else "a cluster or block")
+        if identifier == _EBML_SEGMENT and length is not None:
+            segment_end = end
+        position = start if identifier in (_EBML_SEGMENT, _EBML_CLUSTER) else end
     return ""
 
 
@@ -209,7 +222,7 @@ def _inspect_gif(data: bytes) -> Container:
             elif data[position] == 0x21:
                 position += 2
             else:
-                return Container("GIF", "", None)
+                return Container("GIF", f"it is damaged at byte {position}, where no block begins")
             while data[position]:
                 position += 1 + data[position]
             position += 1

@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,11 +21,21 @@ import pydicom
 from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, UID
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from panecho_embed.errors import MediaError
 
-_PIXEL_TAGS = {(0x7FE0, 0x0008): "FloatPixelData", (0x7FE0, 0x0009): "DoubleFloatPixelData", (0x7FE0, 0x0010): "PixelData"}
+_PIXEL_TAGS = {
+    (0x7FE0, 0x0008): "FloatPixelData",
+    (0x7FE0, 0x0009): "DoubleFloatPixelData",
+    (0x7FE0, 0x0010): "PixelData",
+}
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _MAX_INFLATED_BYTES = 2**31
 
@@ -55,7 +65,11 @@ _TAGS: list[Any] = [
     "BitsAllocated",
     "BitsStored",
     "PixelRepresentation",
-    *(f"{colour}PaletteColorLookupTable{part}" for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
+    *(
+        f"{colour}PaletteColorLookupTable{part}"
+        for colour in ("Red", "Green", "Blue")
+        for part in ("Descriptor", "Data")
+    ),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
@@ -87,7 +101,7 @@ class PixelElement:
 class DicomHeader:
     """The tags that frames need (no identifiers), the transfer syntax, and the place of the pixels (None = none)."""
 
-    dataset: Dataset
+    dataset: Dataset = field(repr=False)
     transfer_syntax: UID
     pixels: PixelElement | None
 
@@ -188,7 +202,9 @@ def read_header(path: str) -> DicomHeader:
         raise MediaError(f"the file can't be read: {error.strerror or type(error).__name__}", stage="open") from None
     except Exception as error:
         # pydicom raises whatever its parser trips over, and its words may quote the header: name the kind alone.
-        raise MediaError(f"the DICOM header can't be read ({type(error).__name__}); the file is damaged", stage="open") from None
+        raise MediaError(
+            f"the DICOM header can't be read ({type(error).__name__}); the file is damaged", stage="open"
+        ) from None
 
 
 def _parse(stream: BinaryIO) -> DicomHeader:

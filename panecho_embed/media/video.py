@@ -9,18 +9,18 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from cv2.utils import logging as cv2_logging
 
 from panecho_embed.errors import MediaError
 from panecho_embed.media import containers
 from panecho_embed.media.cine import Cine, MediaInfo, check_size, plausible_fps
 from panecho_embed.media.containers import Container
+from panecho_embed.media.opencv import quiet_opencv
 from panecho_embed.records import UInt8Array
 
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".gif"})
@@ -32,6 +32,9 @@ _INTRA_CODECS = frozenset({"mjpg", "jpeg", "mjpa", "mjpb", "dvsd", "ffv1", "hfyu
 _LEADING_PICTURES = 8
 """Frames that a decoder may rightly leave out of an inter-coded stream: where a stream was cut without re-encoding,
 the first pictures may refer to frames that are gone. Encoders keep such groups to 8 or fewer."""
+
+_GRABS_PAST_END = 50
+"""How many damaged packets in a row are stepped over to find out whether the video goes on behind them."""
 
 
 def open_video(path: str) -> Cine:
@@ -90,14 +93,15 @@ def _allowed() -> str:
 def _capture(path: str) -> Iterator[cv2.VideoCapture]:
     # Both log what is raised here anyway; FFmpeg's level is read once, and the user's own setting wins.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)
+    # An absolute path can't be taken for a protocol ("concat:..."). One thread: workers share the cores already.
+    absolute, options = os.path.abspath(path), [cv2.CAP_PROP_N_THREADS, 1]  # noqa: PTH100
     try:
-        # An absolute path can't be taken for a protocol ("concat:..."). One thread: workers share the cores already.
-        capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])  # noqa: PTH100
+        with quiet_opencv():
+            capture = cv2.VideoCapture(absolute, cv2.CAP_FFMPEG, options)
     except UnicodeEncodeError:
-        raise MediaError("the file's name is not valid UTF-8, which the video reader needs; rename it", stage="open") from None
-    finally:
-        cv2_logging.setLogLevel(level)
+        raise MediaError(
+            "the file's name is not valid UTF-8, which the video reader needs; rename it", stage="open"
+        ) from None
     try:
         if not capture.isOpened():
             raise MediaError(f"no video stream can be opened; it is damaged or no video ({_allowed()})", stage="open")
@@ -109,7 +113,8 @@ def _capture(path: str) -> Iterator[cv2.VideoCapture]:
 def _properties(capture: cv2.VideoCapture, container: Container) -> tuple[float | None, int | None, int, int]:
     """Frames per second, number of frames, height and width in pixels, as the header has them."""
     num_frames = container.stored_frames
-    if num_frames is None:
+    # A program stream has no count; OpenCV would guess one from the bit rate.
+    if num_frames is None and container.name != "MPEG":
         claimed = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         num_frames = int(claimed) if 0 < claimed < 2**31 else None
     # The delay of a GIF's only image is no frame rate.
@@ -121,12 +126,10 @@ def _properties(capture: cv2.VideoCapture, container: Container) -> tuple[float 
 
 def _read(path: str, container: Container) -> Iterator[UInt8Array]:
     """Decode from the first frame to the last; raise MediaError where fewer come than the container has stored."""
-    if not Path(path).is_file():
-        raise MediaError("the file is gone", stage="open")
     size: tuple[int, int] | None = None
     count = 0
     with _capture(path) as capture:
-        allowance = _allowance(capture, container)
+        codec = _codec(capture)
         while True:
             more, frame = capture.read()
             if not more:
@@ -143,21 +146,30 @@ def _read(path: str, container: Container) -> Iterator[UInt8Array]:
                 )
             count += 1
             yield _as_rgb(frame)
+        # OpenCV reports a frame that does not decode as it reports the end; past the end, nothing is left to grab.
+        if any(capture.grab() for _ in range(_GRABS_PAST_END)):
+            raise MediaError(f"frame {count + 1} can't be decoded; the video is damaged", stage="decode")
     stored = container.stored_frames
     if count == 0:
-        raise MediaError("no frame can be decoded; the video is damaged", stage="decode")
-    if stored is not None and stored - count > allowance:
+        raise MediaError(
+            f"no frame can be decoded; the video is damaged, or OpenCV lacks its codec ({codec.strip()})",
+            stage="decode",
+        )
+    if stored is not None and stored - count > _allowance(codec, container.name, stored):
         raise MediaError(f"only {count} of {stored} frames can be decoded; the video is damaged", stage="decode")
 
 
-def _allowance(capture: cv2.VideoCapture, container: Container) -> int:
+def _codec(capture: cv2.VideoCapture) -> str:
+    """The four letters of the codec in small letters, "?" for those that are none."""
     code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
-    codec = ""
-    with suppress(UnicodeDecodeError):
-        codec = code.to_bytes(4, "little").decode("ascii").lower()
-    if container.stored_frames is None or container.name == "GIF" or codec in _INTRA_CODECS:
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in code.to_bytes(4, "little")).lower()
+
+
+def _allowance(codec: str, container: str, stored: int) -> int:
+    """How many of the stored frames may be missing in an honest file."""
+    if container == "GIF" or codec in _INTRA_CODECS:
         return 0
-    return min(_LEADING_PICTURES, max(2, container.stored_frames // 10))
+    return min(_LEADING_PICTURES, max(2, stored // 10))
 
 
 def _as_rgb(frame: cv2.typing.MatLike) -> UInt8Array:

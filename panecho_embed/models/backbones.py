@@ -26,8 +26,11 @@ import torch
 from panecho_embed.errors import ArgumentError
 from panecho_embed.models import zoo
 from panecho_embed.models.backbone import Backbone, MeanOverFrames, Pooling
+from panecho_embed.models.devices import resolve_device
 from panecho_embed.models.nearest import nearest
 from panecho_embed.models.timm_models import timm_backbone
+
+__all__ = ["Backbone", "Factory", "MeanOverFrames", "Pooling", "backbone_names", "load_backbone", "register_backbone"]
 
 Factory = Callable[[str | Path | None, int], Backbone]
 """factory(weights, seed): weights is the user's file, or None; seed is for random initialisation."""
@@ -65,7 +68,7 @@ def load_backbone(
     pixels, None for the one it was trained with. Raises ArgumentError, WeightsError, WeightsNotFoundError; random
     weights come from the name "random" alone.
     """
-    where = _usable(device)
+    where = resolve_device(device)
     backbone = (
         timm_backbone(name.removeprefix(_TIMM), weights) if name.startswith(_TIMM) else _make(name, weights, seed)
     )
@@ -110,27 +113,3 @@ def _make(name: str, weights: str | Path | None, seed: int) -> Backbone:
             f"the factory of the backbone {name!r} returned a {type(backbone).__name__}, not a Backbone"
         )
     return backbone
-
-
-def _usable(device: str | torch.device) -> torch.device:
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    # torch raises AssertionError for an accelerator that it was built without.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ArgumentError(
-            f"device is {str(device)!r}, which this torch {torch.__version__} can't use: "
-            f"{str(error).splitlines()[0]}; cpu always works (--device)"
-        ) from error
-    return where
-
-
-__all__ = [
-    "Backbone",
-    "Factory",
-    "MeanOverFrames",
-    "Pooling",
-    "backbone_names",
-    "load_backbone",
-    "register_backbone",
-]

@@ -7,18 +7,20 @@ import os
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from panecho_embed.errors import WeightsError
 
-# What torch.load and safetensors raise on bytes that are no checkpoint; OSError and MemoryError speak for themselves.
+# What torch.load and safetensors raise on bytes that are no checkpoint; a wrong seek of torch's is an OSError too.
 _DAMAGED = (
+    OSError,
     RuntimeError,
     pickle.UnpicklingError,
     EOFError,
@@ -43,13 +45,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     when it is damaged, cut short, or no such file.
     """
     try:
-        content = _read(path)
+        stream = path.open("rb")
     except OSError as error:
         raise WeightsError(f"{path}: can't be read: {error.strerror or error} (--weights)") from error
+    try:
+        with stream, warnings.catch_warnings():
+            # torch remarks on odd pickles; whether they hold what they should is judged here.
+            warnings.simplefilter("ignore")
+            content = _read(stream)
     except _DAMAGED as error:
         raise WeightsError(
             f"{path}: no readable weights file, or only the beginning of one; it has {path.stat().st_size:,} bytes. "
-            f"Fetch or copy it again (--weights). torch says: {_first_line(error)}"
+            f"Fetch or copy it again (--weights). torch says: {_first_sentence(error)}"
         ) from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -66,16 +73,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
+def _read(stream: BinaryIO) -> Any:
+    if Path(stream.name).suffix == ".safetensors":
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         try:
-            return load_file(path)
+            return load(stream.read())
         except SafetensorError as error:
             raise ValueError(str(error)) from error
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def matching_tensors(
@@ -125,7 +132,7 @@ def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
         part.replace(path)
     # torch turns some failures to write (a missing folder, a full disk) into RuntimeErrors of its own.
     except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path}: can't be written: {_first_line(error)}") from error
+        raise WeightsError(f"{path}: can't be written: {_first_sentence(error)}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -154,5 +161,6 @@ def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _first_sentence(error: BaseException) -> str:
+    """Without the advice that follows, such as to load the file in a way that runs the code in it."""
+    return re.split(r"\. |\n", str(error) or type(error).__name__)[0]

@@ -102,8 +102,9 @@ def _receive(url: str, part: Path) -> None:
         else:
             have = 0
         _note(part).write_text(json.dumps({"validator": _validator(response), "total": total}), encoding="utf-8")
-        if total is not None and shutil.disk_usage(part.parent).free < total - have:
-            raise OSError(f"{total - have:,} bytes are missing and the disk has fewer left")
+        free = shutil.disk_usage(part.parent).free
+        if total is not None and free < total - have:
+            raise OSError(f"{total - have:,} bytes are missing and the disk has {free:,} left")
         bar = tqdm(
             total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, unit_divisor=1024, disable=None
         )

@@ -17,7 +17,8 @@ from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import explain_os_error
 
-_SALT = "salt"
+# Hidden, so that an output inside the input folder adds nothing to the input.
+_SALT = ".salt"
 
 
 class Parts:
@@ -132,7 +133,7 @@ class Parts:
         file = self.folder / _SALT
         if not file.exists():
             # Under its name only when it is whole: a kill in between must not leave an empty salt.
-            temporary = file.with_name(f".{_SALT}.{os.getpid()}")
+            temporary = file.with_name(f"{_SALT}.{os.getpid()}")
             temporary.touch(mode=0o600)
             temporary.write_text(uuid.uuid4().hex)
             temporary.replace(file)

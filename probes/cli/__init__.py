@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import click
 
+from probes.cli.apply import apply
+from probes.cli.attentive import attentive
+from probes.cli.faiss import faiss
+from probes.cli.knn import knn
 from probes.cli.linear import linear
 
 
@@ -12,4 +16,5 @@ def probe() -> None:
     """Learn whether a task can be read from embeddings."""
 
 
-probe.add_command(linear)
+for command in (linear, knn, faiss, attentive, apply):
+    probe.add_command(command)

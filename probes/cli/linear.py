@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probes.cli.options import data_options, numbers, output_options, run_probe
+from probes.cli.options import data_options, numbers, output_options, pooling_options, run_probe
 
 if TYPE_CHECKING:
     from probes.base import BaseProbe
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @data_options
+@pooling_options
 @click.option("--strengths", callback=numbers, metavar="1,10", help="Grid of alpha (regression) or C, to choose from.")
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Weigh classes by how rare they are.")
 @output_options

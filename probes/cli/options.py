@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+
+from panecho_embed.cli.options import stacked
 
 if TYPE_CHECKING:
     from probes.base import BaseProbe
     from probes.evaluate import Evaluation
     from probes.problem import Problem
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+    from probes.run import TargetResult
 
 
 def numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -27,48 +28,79 @@ def numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 35,40,50") from error
 
 
-def data_options(command: Command) -> Command:
-    """What is learnt from what: the file, the target, the level, the splits."""
-    for option in reversed(
-        [
-            click.argument("embeddings", type=click.Path(exists=True, dir_okay=False)),
-            click.option("--target", required=True, help='Label column; several as "EF,ESV", or "all".'),
-            click.option("--labels", type=click.Path(exists=True, dir_okay=False), help="CSV of labels, joined by id."),
-            click.option(
-                "--level",
-                type=click.Choice(["frame", "clip", "video", "study"]),
-                help="What one prediction is for.  [default: video, or the file's own if that is study]",
-            ),
-            click.option(
-                "--pooling",
-                type=click.Choice(["mean", "mean+std", "max"]),
-                default="mean",
-                show_default=True,
-                help="How rows become one a video or study.",
-            ),
-            click.option(
-                "--fusion",
-                type=click.Choice(["early", "late"]),
-                default="early",
-                show_default=True,
-                help="Pool embeddings (early), or average the predictions of rows (late).",
-            ),
-            click.option(
-                "--task",
-                type=click.Choice(["regression", "binary", "multiclass"]),
-                help="Kind of task.  [default: by the values]",
-            ),
-            click.option("--positive", metavar="CLASS", help="Positive class of a binary target."),
-            click.option(
-                "--folds",
-                type=click.IntRange(min=2),
-                help="Grouped K-fold over patients.  [default: the split column, or 5]",
-            ),
-            click.option("--allow-leakage", is_flag=True, help="Go on with patients on both sides of a split."),
-        ]
-    ):
-        command = option(command)
-    return command
+# What is learnt from what: the file, the target, the level, the splits.
+data_options = stacked(
+    click.argument("embeddings", type=click.Path(exists=True, dir_okay=False)),
+    click.option("--target", required=True, help='Label column; several as "EF,ESV", or "all".'),
+    click.option("--labels", type=click.Path(exists=True, dir_okay=False), help="CSV of labels, joined by id."),
+    click.option(
+        "--level",
+        type=click.Choice(["frame", "clip", "video", "study"]),
+        help="What one prediction is for.  [default: video, or the file's own if that is study]",
+    ),
+    click.option(
+        "--task",
+        type=click.Choice(["regression", "binary", "multiclass"]),
+        help="Kind of task.  [default: by the values]",
+    ),
+    click.option("--positive", metavar="CLASS", help="Positive class of a binary target."),
+    click.option(
+        "--folds",
+        type=click.IntRange(min=2),
+        help="Grouped K-fold over patients.  [default: the split column, or 5]",
+    ),
+    click.option("--allow-leakage", is_flag=True, help="Go on with patients on both sides of a split."),
+)
+
+# How the rows of a video or study become one prediction.
+pooling_options = stacked(
+    click.option(
+        "--pooling",
+        type=click.Choice(["mean", "mean+std", "max"]),
+        default="mean",
+        show_default=True,
+        help="How rows become one a video or study.",
+    ),
+    click.option(
+        "--fusion",
+        type=click.Choice(["early", "late"]),
+        default="early",
+        show_default=True,
+        help="Pool embeddings (early), or average the predictions of rows (late).",
+    ),
+)
+
+# How neighbours are found and weighed.
+neighbour_options = stacked(
+    click.option("--metric", type=click.Choice(["cosine", "euclidean"]), default="cosine", show_default=True),
+    click.option("--k", callback=numbers, metavar="1,5,10", help="Numbers of neighbours.  [default: 1 to 200]"),
+    click.option(
+        "--weights",
+        type=click.Choice(["softmax", "distance", "uniform"]),
+        default="softmax",
+        show_default=True,
+        help="Of neighbours; softmax is for cosine.",
+    ),
+    click.option("--temperature", type=float, default=0.07, show_default=True, help="Of the softmax."),
+)
+
+# What is computed of the predictions, and where it goes.
+output_options = stacked(
+    click.option("--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values."),
+    click.option("--subgroups", metavar="COLUMN,...", help="Score by view or label column too."),
+    click.option("--control", is_flag=True, help="Train on shuffled labels too: what must fail."),
+    click.option("--fractions", callback=numbers, metavar="0.1,1", help="Label efficiency: parts of the patients."),
+    click.option("--shots", callback=numbers, metavar="5,20", help="Label efficiency: patients a class."),
+    click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Draws a size."),
+    click.option("--draws", type=click.IntRange(min=1), default=10_000, show_default=True, help="Bootstraps."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of folds, draws and bootstraps."),
+    click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder of the run."),
+)
+
+
+def whole_numbers(values: tuple[float, ...] | None) -> tuple[int, ...] | None:
+    """The same as integers."""
+    return None if values is None else tuple(int(value) for value in values)
 
 
 def output_options(command: Command) -> Command:
@@ -78,6 +110,13 @@ def output_options(command: Command) -> Command:
             click.option(
                 "--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values."
             ),
+            click.option("--subgroups", metavar="COLUMN,...", help="Score by view or label column too."),
+            click.option("--control", is_flag=True, help="Train on shuffled labels too: what must fail."),
+            click.option(
+                "--fractions", callback=numbers, metavar="0.1,1", help="Label efficiency: parts of the patients."
+            ),
+            click.option("--shots", callback=numbers, metavar="5,20", help="Label efficiency: patients a class."),
+            click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Draws a size."),
             click.option("--draws", type=click.IntRange(min=1), default=10_000, show_default=True, help="Bootstraps."),
             click.option("--seed", type=int, default=0, show_default=True, help="Of folds and bootstraps."),
             click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder of the run."),
@@ -89,40 +128,31 @@ def output_options(command: Command) -> Command:
 
 def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any]) -> None:
     """Load, evaluate, write, print: the body of `probe linear` and its siblings. options: of both groups above."""
-    from panecho_embed.store import EmbeddingFile
-    from probes.evaluate import evaluate, make_folds
+    from probes.outputs import RunInfo, make_folder, write_run
     from probes.problem import load_problems
-    from probes.run import RunInfo, write_run
+    from probes.run import RunSettings, run_targets
 
-    names = ("labels", "level", "pooling", "fusion", "task", "positive")
-    problems = load_problems(
-        options["embeddings"], options["target"], **{name: options[name] for name in names if options[name] is not None}
+    data = ("labels", "level", "pooling", "fusion", "task", "positive")
+    problems = load_problems(options["embeddings"], options["target"], **{name: options[name] for name in data})
+    settings = RunSettings(
+        folds=options["folds"],
+        cutoffs=options["cutoffs"] or (),
+        subgroups=tuple(filter(None, (options["subgroups"] or "").split(","))),
+        control=options["control"],
+        fractions=options["fractions"] or (),
+        shots=tuple(int(shot) for shot in options["shots"] or ()),
+        repeats=options["repeats"],
+        draws=options["draws"],
+        seed=options["seed"],
+        allow_leakage=options["allow_leakage"],
     )
-    evaluations = []
-    for problem in problems:
-        evaluation = evaluate(
-            problem,
-            make_probe(problem),
-            make_folds(problem, folds=options["folds"], seed=options["seed"]),
-            cutoffs=(options["cutoffs"] or ()) if problem.task == "regression" else (),
-            draws=options["draws"],
-            seed=options["seed"],
-            allow_leakage=options["allow_leakage"],
-        )
-        print_scores(evaluation)
-        evaluations.append(evaluation)
-    provenance = EmbeddingFile(options["embeddings"]).provenance
-    weights = {"source": provenance.weights.source, "pretrained": provenance.weights.pretrained}
-    info = RunInfo(
-        source=str(options["embeddings"]),
-        fingerprint=provenance.fingerprint,
-        backbone=provenance.backbone,
-        weights={**weights, "sha256": provenance.weights.sha256, "licence": provenance.weights.licence},
-        command=command_line(click.get_current_context()),
-        options=options,
-    )
-    folder = write_run(evaluations, info, options["out"])
-    click.echo(f"written: {folder}")
+    results = []
+    for result in run_targets(problems, make_probe, settings):
+        print_scores(result)
+        results.append(result)
+    info = RunInfo(str(options["embeddings"]), command_line(click.get_current_context()), options)
+    folder = write_run(results, info, make_folder(options["out"]))
+    click.echo(f"\nwritten: {folder}, open {folder / 'report.html'}")
 
 
 def command_line(context: click.Context) -> str:
@@ -143,14 +173,19 @@ def command_line(context: click.Context) -> str:
     return shlex.join(words)
 
 
-def print_scores(evaluation: Evaluation) -> None:
+def print_scores(result: TargetResult) -> None:
     """A table of metrics, intervals and the baseline."""
-    problem = evaluation.problem
+    from probes.wording import display_name, interval, number
+
+    evaluation, problem = result.evaluation, result.evaluation.problem
     click.echo(f"\n{problem.target}: {problem.task}, {problem.level} level, {_counts(evaluation)}")
-    rows = [("", "value", "95 % interval", "baseline")]
+    rows = [["", "value", "95 % interval", "baseline"]]
     for name, score in evaluation.scores.items():
-        interval = f"{score.low:.3f} to {score.high:.3f}"
-        rows.append((name, f"{score.value:.3f}", interval, f"{evaluation.baseline_scores[name].value:.3f}"))
+        baseline = number(evaluation.baseline_scores[name].value)
+        rows.append([display_name(name), number(score.value), interval(score), baseline])
+    if result.control is not None:
+        shuffled = [number(score.value) for score in result.control.scores.values()]
+        rows = [[*row, last] for row, last in zip(rows, ["shuffled labels", *shuffled], strict=True)]
     print_table(rows)
 
 

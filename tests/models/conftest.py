@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,11 +43,11 @@ class _Backbone(nn.Module):
         layer = nn.TransformerEncoderLayer(768, 8, 768, dropout=0.0, activation="relu", batch_first=True)
         self.transformer = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        n, _, length, _, _ = x.shape
-        frames = torch.stack([self.encoder(x[:, :, t]) for t in range(length)], dim=1)
-        assert frames.shape == (n, length, 768)
-        return self.transformer(frames + _positions(length)).mean(1)
+    def frames(self, x: Tensor) -> Tensor:
+        return torch.stack([self.encoder(x[:, :, t]) for t in range(x.shape[2])], dim=1)
+
+    def clips(self, frames: Tensor) -> Tensor:
+        return self.transformer(frames + _positions(frames.shape[1])).mean(1)
 
 
 def _positions(length: int) -> Tensor:
@@ -58,7 +58,7 @@ def _positions(length: int) -> Tensor:
 
 
 class Reference(nn.Module):
-    """Dict of raw outputs, as PanEcho's; `encoder` gives the clip embedding, `encoder.encoder` the frame embedding."""
+    """Stages: (N, 3, T, H, W) -> `encoder.frames` -> `encoder.clips` -> `outputs`, raw."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,12 +66,14 @@ class Reference(nn.Module):
         for task in all_tasks():
             self.add_module(f"{task.name}_head", nn.Sequential(nn.Dropout(0.25), nn.Linear(768, task.num_outputs)))
 
+    def outputs(self, clips: Tensor) -> dict[str, Tensor]:
+        return {task.name: self.get_submodule(f"{task.name}_head")(clips) for task in all_tasks()}
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        clip = self.encoder(x)
-        return {task.name: self.get_submodule(f"{task.name}_head")(clip) for task in all_tasks()}
+        return self.outputs(self.encoder.clips(self.encoder.frames(x)))
 
 
-def randomise(module: nn.Module, seed: int = 1) -> None:
+def _randomise(module: nn.Module, seed: int = 1) -> None:
     """Every parameter large enough to be missed: as initialised, layer scales are 1e-6 and biases 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -86,9 +88,16 @@ def randomise(module: nn.Module, seed: int = 1) -> None:
 
 
 @pytest.fixture(scope="session")
+def randomise() -> Callable[[nn.Module], None]:
+    return _randomise
+
+
+@pytest.fixture(scope="session")
 def reference() -> Reference:
-    model = Reference().eval()
-    randomise(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Reference().eval()
+    _randomise(model)
     return model
 
 
@@ -105,12 +114,17 @@ def panecho(checkpoint: Path) -> PanEcho:
     return PanEcho(weights=checkpoint)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two busy threads on a shared machine wait for each other ten times longer than one works."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
-def nowhere_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nowhere_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No weights of the machine's own, no token, no settings of its user."""
     for name in (PLACE_VARIABLE, MIRROR_VARIABLE, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    yield

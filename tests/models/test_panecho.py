@@ -30,11 +30,15 @@ def clip(n: int, length: int, size: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, 3, length, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("n", "length", "size"), [(2, 16, 112), (2, 32, 112), (1, 16, 224), (1, 32, 224)])
-@torch.no_grad()
+@pytest.mark.parametrize(("n", "length", "size"), [(2, 16, 112), (1, 32, 112), (1, 16, 224), (1, 32, 224)])
+@torch.inference_mode()
 def test_agrees_with_an_independent_implementation(reference, panecho, n, length, size):
     x = clip(n, length, size)
-    ours, theirs = panecho(x), reference(x)
+    frames = reference.encoder.frames(x)
+    clips = reference.encoder.clips(frames)
+    assert_close(panecho.frame_encoder(x.transpose(1, 2).flatten(0, 1)), frames.flatten(0, 1), atol=1e-4, rtol=0)
+    assert_close(panecho.clip_encoder(frames), clips, atol=1e-4, rtol=0)
+    ours, theirs = panecho(x), reference.outputs(clips)
     assert list(ours) == [task.name for task in all_tasks()]
     assert len(ours) == 40
     for name, value in theirs.items():
@@ -44,16 +48,22 @@ def test_agrees_with_an_independent_implementation(reference, panecho, n, length
 def test_no_two_heads_or_clips_are_alike(reference):
     with torch.no_grad():
         outputs = torch.cat(list(reference(clip(2, 3, 64)).values()), dim=1)
-    assert (outputs[0] - outputs[1]).abs().min() > 1e-4
-    assert torch.pdist(outputs.T).min() > 1e-4
+    assert (outputs[0] - outputs[1]).abs().median() > 0.05
+    assert torch.pdist(outputs.T).min() > 1e-3
 
 
-@pytest.mark.parametrize("length", [1, 16, 20])
+@pytest.mark.parametrize("length", [1, 20])
 @torch.no_grad()
-def test_clip_and_frame_embeddings_agree(reference, checkpoint, length):
-    x = clip(2, length, 96)
+def test_the_backbone_alone_gives_clip_embeddings(reference, checkpoint, length):
+    x = clip(2, length, 64)
     backbone = PanEcho(weights=checkpoint, backbone_only=True)
-    assert_close(backbone(x), reference.encoder(x), atol=1e-4, rtol=0)
+    assert_close(backbone(x), reference.encoder.clips(reference.encoder.frames(x)), atol=1e-4, rtol=0)
+    assert backbone(x).shape == (2, 768)
+
+
+@torch.no_grad()
+def test_the_image_encoder_alone_gives_frame_embeddings(reference, checkpoint):
+    x = clip(2, 1, 64)
     images = PanEcho(weights=checkpoint, image_encoder_only=True)
     assert_close(images(x[:, :, 0]), reference.encoder.encoder(x[:, :, 0]), atol=1e-4, rtol=0)
     assert images(x[:, :, 0]).shape == (2, 768)
@@ -203,12 +213,7 @@ def test_wrong_input_says_what_is_allowed(panecho, x, message):
 LEAN_IMPORT = """
 import json, socket, sys
 
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked}:
-            raise ImportError(f"{{name}} is not needed for PanEcho")
-
-sys.meta_path.insert(0, Refuse())
+sys.modules |= dict.fromkeys({blocked})
 def refuse(*arguments, **keywords):
     raise OSError("no network is needed for random weights")
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse

@@ -90,7 +90,7 @@ def test_leaking_patients_are_named_unless_insisted(table: EmbeddingTable) -> No
     split = table.split.copy()
     split[table.video_id == "v000"] = "test"  # the patient's other video trains
     problem = load_problem(replace(table, split=split), "EF")
-    with pytest.raises(ArgumentError, match="1 patients are in both train and test.*p000"):
+    with pytest.raises(ArgumentError, match=r"1 patients are in both train and test.*p000"):
         evaluate(problem, LinearProbe(), draws=DRAWS)
     assert evaluate(problem, LinearProbe(), draws=DRAWS, allow_leakage=True).scores["mae"].n == 25
 

@@ -42,7 +42,7 @@ def test_a_failure_that_later_worked_is_no_failure(make_file, provenance, tmp_pa
 
 
 def test_a_video_that_no_part_knows_stops_the_merge(make_file, provenance, tmp_path):
-    with pytest.raises(StoreError, match="1 videos are in no part.*b"):
+    with pytest.raises(StoreError, match=r"1 videos are in no part.*b"):
         merge([make_file("1.h5", refs("a"), [1])], Manifest(refs("a", "b")), provenance, tmp_path / "out.h5")
     assert not (tmp_path / "out.h5").exists()
 

@@ -1,0 +1,50 @@
+"""`panecho-embed demo`: from nothing to an answer, by the commands that a user would type."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder.")
+@click.option("--patients", type=click.IntRange(min=8), default=60, show_default=True, help="Phantom patients.")
+@click.pass_context
+def demo(ctx: click.Context, out: Path, patients: int) -> None:
+    """Make phantom studies, embed them, probe their ejection fraction, and draw the result.
+
+    Uses PanEcho's weights if they are on this computer. It never downloads: without them it takes random weights, by
+    its own choice, and says so.
+    """
+    from panecho_embed.models.weights import locate
+
+    group = ctx.find_root().command
+    studies, embeddings, run = out / "studies", out / "embeddings.h5", out / "probe"
+    weights = locate("panecho")
+    backbone = "random" if weights is None else "panecho"
+    if weights is None:
+        click.secho(
+            "PanEcho's weights are not on this computer, and the demo works offline: it uses RANDOM WEIGHTS.\n"
+            "What follows shows the way, not the model. `panecho-embed weights fetch panecho` brings the real ones.",
+            fg="yellow",
+        )
+    steps = [
+        ["phantom", studies, "--layout", "echonet-dynamic", "--patients", patients, "--frames", 32],
+        ["extract", studies, "-o", embeddings, "--backbone", backbone, "--image-size", 112],
+        ["info", embeddings],
+        ["probe", "linear", embeddings, "--target", "EF", "-o", run],
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    for step in steps:
+        words = [str(word) for word in step]
+        click.secho(f"\n$ panecho-embed {shlex.join(words)}", bold=True)
+        if code := group.main(words, prog_name="panecho-embed", standalone_mode=False):
+            ctx.exit(code)
+    pictures = sorted((run / "plots").glob("*.png"))
+    click.secho("\nThe result as a picture:", bold=True)
+    for picture in pictures:
+        click.echo(f"  {picture}")
+    if weights is None:
+        click.secho("Remember: RANDOM WEIGHTS. These figures say nothing about PanEcho.", fg="yellow")

@@ -1,0 +1,57 @@
+"""`panecho-embed phantom`: synthetic studies to try everything out on."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+# Named here too, so that --help needs no image library.
+_LAYOUTS = ("echonet-dynamic", "echonet-pediatric", "echonet-lvh", "dicom", "folders")
+
+
+def _size(_context: click.Context, _option: click.Parameter, value: str | None) -> int | tuple[int, int] | None:
+    if value is None:
+        return None
+    sides = value.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise click.BadParameter(f"{value!r} is neither a side (112) nor height x width (600x800)")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+@click.command()
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--layout", type=click.Choice(_LAYOUTS), default="echonet-dynamic", show_default=True, help="On disk.")
+@click.option("--patients", type=int, default=60, show_default=True, help="Patients, one study each.")
+@click.option(
+    "--videos-per-study", type=int, help="For dicom and folders.  [default: one a view: A4C, A2C, PLAX, PSAX]"
+)
+@click.option("--frames", "num_frames", type=int, default=64, show_default=True, help="Frames in a video.")
+@click.option("--fps", type=float, help="Frames per second.  [default: 30, 40 or 50, by patient]")
+@click.option(
+    "--size", metavar="N|HxW", callback=_size, help="Picture in pixels.  [default: 600x800 for dicom, else 112]"
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other patients.")
+def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
+    """Write synthetic echo studies with a known ejection fraction into the folder OUT.
+
+    Speckled hearts that beat in a sector; no patient's data. The same options give the same files, byte for byte.
+    """
+    from tqdm import tqdm
+
+    from panecho_embed.phantom import extract_input, write_studies
+
+    with tqdm(unit="video", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        videos = write_studies(out, layout, patients, progress=show, **options)
+    click.echo(f"{len(videos)} videos of {patients} synthetic patients ({layout}) in {out}")
+    if layout == "dicom":
+        click.echo(f"labels: {out / 'labels.csv'}")
+    source, file = (shlex.quote(str(path)) for path in (extract_input(out, layout), out.with_name(f"{out.name}.h5")))
+    click.echo(f"next: panecho-embed extract {source} -o {file}")

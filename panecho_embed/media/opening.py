@@ -1,0 +1,77 @@
+"""One door for every kind of file: `open_cine`, `read_frames`, `describe`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from panecho_embed.errors import MediaError
+from panecho_embed.media.arrays import ARRAY_SUFFIXES, describe_array, open_array
+from panecho_embed.media.cine import Cine, Kind, MediaInfo
+from panecho_embed.media.dicom import describe_dicom, is_dicom, open_dicom
+from panecho_embed.media.folder import IMAGE_SUFFIXES, describe_folder, describe_image, open_folder, open_image
+from panecho_embed.media.video import describe_video, open_video
+from panecho_embed.records import Frames
+
+_OPENERS = {"video": open_video, "folder": open_folder, "image": open_image, "array": open_array}
+_DESCRIBERS = {
+    "video": describe_video,
+    "dicom": describe_dicom,
+    "folder": describe_folder,
+    "image": describe_image,
+    "array": describe_array,
+}
+
+
+def open_cine(path: str | os.PathLike[str], *, include_stills: bool = False) -> Cine:
+    """Open a video, a DICOM file, a folder of images, an image or an array; no more than headers is read.
+
+    include_stills: take DICOM files of one frame as loops of one frame. Images and one-frame videos that are named
+    here are always taken. Raises NotACineError for DICOM stills, spectral Doppler and M-mode; MediaError, without
+    the path, for what can't be read.
+    """
+    name = os.fspath(path)
+    kind = _kind(name)
+    if kind == "dicom":
+        return open_dicom(name, include_stills=include_stills)
+    return _OPENERS[kind](name)
+
+
+def read_frames(path: str | os.PathLike[str], *, include_stills: bool = False) -> Frames:
+    """Read all frames of what `open_cine` opens into memory: (T, H, W, 3) uint8 RGB. Raises as it does."""
+    cine = open_cine(path, include_stills=include_stills)
+    return Frames(np.stack(list(cine.frames())), cine.fps, cine.fps_source, cine.region)
+
+
+def describe(path: str | os.PathLike[str]) -> MediaInfo:
+    """Say what a file is by its header. Never raises MediaError: what is wrong stands in `cine`, "unreadable: ..."."""
+    name = os.fspath(path)
+    kind: Kind | None = None
+    try:
+        kind = _kind(name)
+        return _DESCRIBERS[kind](name)
+    except MediaError as error:
+        return MediaInfo(kind or "", f"unreadable: {error}")
+
+
+def _kind(name: str) -> Kind:
+    try:
+        status = Path(name).stat()
+        if stat.S_ISDIR(status.st_mode):
+            return "folder"
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError("it is neither a file nor a folder", stage="open")
+        if status.st_size == 0:
+            raise MediaError("the file has 0 bytes", stage="open")
+        if is_dicom(name):
+            return "dicom"
+    except MediaError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", error)
+        raise MediaError(f"it can't be read: {reason}", stage="open") from error
+    suffix = Path(name).suffix.lower()
+    return "array" if suffix in ARRAY_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else "video"

@@ -1,0 +1,137 @@
+"""The ultrasound sector of a loop: the pixels that move, and what they enclose.
+
+Text, ECG trace, depth scale and patient data stand outside the sector and are burned into the pixels; a model that
+sees them learns the wrong thing. Speckle in the sector changes with nearly every frame, text and scales don't, and a
+trace changes a pixel only now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.records import UInt8Array
+
+BoolArray = npt.NDArray[np.bool_]
+_FloatImage = npt.NDArray[np.float64]
+
+_CHANGE_CAP = np.uint8(12)
+"""Grey levels. A change counts up to here, so that a bright trace that passes once weighs no more than speckle."""
+
+_MIN_ACTIVITY = 0.4
+"""Grey levels a frame, mean over a neighbourhood: below it nothing moves."""
+
+_MIN_BRIGHTNESS = 8.0
+"""Grey levels above the background, where nothing moves and brightness has to tell."""
+
+_RINGING = 0.1
+"""Share of the sector's own level that JPEG carries to the blocks beside it."""
+
+_MIN_SHARE = 0.02
+"""Share of the image below which a moving patch is no sector."""
+
+
+def sector_mask(frames: Iterable[UInt8Array]) -> BoolArray:
+    """Find the ultrasound sector of a loop, (H, W) bool, True inside.
+
+    frames: (H, W, 3) uint8 of one size, at least one; read once, in constant memory. The mask is the convex hull of the
+    largest connected patch of moving pixels (and of others at least half as large, as in biplane views), without what
+    is as thin as text or a trace. Where nothing moves (one frame, a frozen loop) brightness takes the place of motion.
+    Where neither tells, all of the image is True: a mask never blacks out a video.
+    """
+    activity, brightness = _statistics(frames)
+    if activity is not None:
+        mask = _largest_patches(activity, _threshold(activity, _MIN_ACTIVITY), corners=True)
+        if mask is not None:
+            return mask
+    mask = _largest_patches(brightness, _threshold(brightness, _MIN_BRIGHTNESS), corners=False)
+    return np.ones(brightness.shape, dtype=np.bool_) if mask is None else mask
+
+
+def apply_mask(frame: UInt8Array, mask: BoolArray) -> UInt8Array:
+    """Black out everything outside `mask`, (H, W), in a copy of `frame`, (H, W, 3) or (T, H, W, 3)."""
+    if frame.shape[-3:-1] != mask.shape:
+        raise ArgumentError(f"the mask is {mask.shape}, the frame {frame.shape[-3:-1]}; they must be of one size")
+    return np.where(mask[..., None], frame, np.uint8(0))
+
+
+def _statistics(frames: Iterable[UInt8Array]) -> tuple[_FloatImage | None, _FloatImage]:
+    """Mean capped change from frame to frame (None for one frame), and mean brightness, (H, W) each.
+
+    Summed in float64: sums of uint8 overflow after the second frame, and counts in it after 255.
+    """
+    count = 0
+    previous: UInt8Array | None = None
+    change = brightness = np.zeros((0, 0))
+    for frame in frames:
+        grey = np.asarray(cv2.max(cv2.max(frame[..., 0], frame[..., 1]), frame[..., 2]), dtype=np.uint8)
+        if previous is None:
+            change, brightness = np.zeros(grey.shape), np.zeros(grey.shape)
+        else:
+            cv2.accumulate(np.minimum(cv2.absdiff(grey, previous), _CHANGE_CAP), change)
+        cv2.accumulate(grey, brightness)
+        previous = grey
+        count += 1
+    if not count:
+        raise ArgumentError("a sector mask was asked for a video without frames")
+    return change / (count - 1) if count > 1 else None, brightness / count
+
+
+def _threshold(values: _FloatImage, least: float) -> float:
+    """What is above belongs to the sector.
+
+    Where part of the image is still, or black: a tenth of the sector's level, as the blocks of a JPEG that the sector's
+    edge runs through flicker a little. Where all of the image is noisy: what parts two levels best (Otsu). Where all
+    of it is sector: 0.6 of its level, so that it is not parted from itself.
+    """
+    smooth = _smooth(values)
+    top = float(np.percentile(smooth, 95))
+    side = min(values.shape) // 16
+    if np.percentile(cv2.blur(values, (side, side)), 20) < least / 2:
+        return max(least, _RINGING * top)
+    levels = np.rint(np.clip(smooth / top, 0, 1) * 255).astype(np.uint8)
+    otsu, _ = cv2.threshold(levels, 0, 1, cv2.THRESH_OTSU)
+    return max(least, min(otsu / 255, 0.6) * top)
+
+
+def _smooth(values: _FloatImage) -> _FloatImage:
+    reach = _reach(values)
+    return np.asarray(cv2.blur(values, (2 * reach + 1, 2 * reach + 1)), dtype=np.float64)
+
+
+def _reach(values: _FloatImage) -> int:
+    """How far smoothing carries, in pixels."""
+    return max((int(min(values.shape)) + 64) // 128, 1)
+
+
+def _disc(radius: int) -> cv2.typing.MatLike:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+
+
+def _largest_patches(values: _FloatImage, threshold: float, *, corners: bool) -> BoolArray | None:
+    """Convex hulls of the largest patches above `threshold` that are no thin lines; None where there are none.
+
+    corners: take back what the removal of thin lines took from the patches' corners, such as the sector's apex. Not
+    where the values are brightness: right beside the sector, text is as bright as a corner.
+    """
+    above = (_smooth(values) > threshold).astype(np.uint8)
+    # A line of text, once smoothed, is less than a sixteenth of the image high.
+    opening = _disc(max(round(min(values.shape) / 32), 1))
+    core = cv2.morphologyEx(cv2.morphologyEx(above, cv2.MORPH_CLOSE, _disc(2)), cv2.MORPH_OPEN, opening)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(core, connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    if count < 2 or areas.max() < _MIN_SHARE * core.size:
+        return None
+    mask = np.zeros(core.shape, dtype=np.uint8)
+    for label in np.flatnonzero(areas >= areas.max() / 2) + 1:
+        patch = (labels == label).astype(np.uint8)
+        if corners:
+            patch = np.maximum(patch, np.minimum(cv2.dilate(patch, opening), above))
+        cv2.fillConvexPoly(mask, cv2.convexHull(cv2.findNonZero(patch)), 1)
+    # Smoothing carried the edge outwards, to where a depth scale may stand; the image's own border is no edge.
+    eroded = cv2.erode(mask, _disc(_reach(values)), borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(eroded, dtype=np.bool_)

@@ -1,0 +1,136 @@
+"""One self-contained HTML file: text, tables and figures that open offline, in light and dark, and print well."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from panecho_embed._version import __version__
+from panecho_embed.errors import StoreError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+# Colours to draw figures with: in the page each becomes the CSS variable beside it, so dark mode reaches the figures.
+INK = "#1d2733"
+MUTED = "#8593a1"
+FIRST = "#2166ac"
+SECOND = "#c8553d"
+THIRD = "#4d9a6a"
+FOURTH = "#8a63a6"
+_VARIABLES = {INK: "ink", MUTED: "muted", FIRST: "first", SECOND: "second", THIRD: "third", FOURTH: "fourth"}
+SERIES = (FIRST, SECOND, THIRD, FOURTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph. kind: "" or "warning" or "note"."""
+
+    text: str
+    kind: str = ""
+
+    template = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Something to copy, as it stands."""
+
+    text: str
+
+    template = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and values, one a line."""
+
+    facts: Mapping[str, str]
+
+    template = "facts"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table; its first column is text, the others are numbers, aligned to the right. folded: closed until clicked."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    folded: bool = False
+
+    template = "table"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing, and what is to be seen in it."""
+
+    svg: str
+    caption: str
+
+    template = "figure"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Figures side by side, as many as the page has room for."""
+
+    figures: Sequence[Figure]
+
+    template = "figures"
+
+
+Block = Text | Code | Facts | Table | Figure | Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+def figure(drawing: MatplotlibFigure, caption: str) -> Figure:
+    """A matplotlib figure as a block; its text stays text, and its colours follow the page where they are ours."""
+    import matplotlib as mpl
+
+    buffer = BytesIO()
+    # The salt makes the ids inside an SVG its own: a page holds several, and ids are page-wide.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": caption}):
+        drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue().decode("utf-8")
+    svg = svg[svg.index("<svg") :]
+    for colour, name in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return Figure(svg, caption)
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The page as HTML text; whatever is in titles, texts and tables is escaped."""
+    import jinja2
+
+    source = resources.files("panecho_embed").joinpath("templates/report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(source).render(
+        title=title, subtitle=subtitle, sections=sections, version=__version__
+    )
+
+
+def write_report(path: str | Path, title: str, subtitle: str, sections: Sequence[Section]) -> Path:
+    """Write the page; it appears at `path` only when it is whole. Raises StoreError where that isn't possible."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(render(title, subtitle, sections), encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{target}: the report can't be written ({error})") from error
+    return target

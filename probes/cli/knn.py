@@ -1,0 +1,40 @@
+"""`panecho-embed probe knn`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from probes.cli.options import (
+    data_options,
+    neighbour_options,
+    output_options,
+    pooling_options,
+    run_probe,
+    whole_numbers,
+)
+
+if TYPE_CHECKING:
+    from probes.base import BaseProbe
+    from probes.problem import Problem
+
+
+@click.command()
+@data_options
+@pooling_options
+@neighbour_options
+@output_options
+def knn(metric: str, k: tuple[float, ...] | None, weights: str, temperature: float, **options: Any) -> None:
+    """Nearest neighbours of EMBEDDINGS, exact.
+
+    The number of neighbours is chosen on validation patients, or on inner folds; the test patients are used once.
+    """
+    settings = {"metric": metric, "k": whole_numbers(k), "weights": weights, "temperature": temperature}
+
+    def make(problem: Problem) -> BaseProbe:
+        from probes.knn import KNNProbe
+
+        return KNNProbe(problem.task, random_state=options["seed"], **settings)  # type: ignore[arg-type]
+
+    run_probe(make, {**options, **settings})

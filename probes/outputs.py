@@ -1,0 +1,216 @@
+"""What a run leaves on disk: metrics.json, predictions.csv, grid.csv, the probe, plots, report.html."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed._version import __version__
+from panecho_embed.errors import StoreError
+from panecho_embed.records import Provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from probes.efficiency import LabelEfficiency
+    from probes.evaluate import Evaluation
+    from probes.run import TargetResult
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What was asked. source: the embedding file. command: to repeat the run. options: as given, and the defaults."""
+
+    source: str
+    command: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path) -> Path:
+    """Write all files of a run into the folder `out`, replacing those of an earlier one. Returns the folder."""
+    import pandas as pd
+
+    from probes.report import write_probe_report
+    from probes.saved import save_probes
+
+    folder = make_folder(out)
+    evaluations = [result.evaluation for result in results]
+    try:
+        write_json(folder / "metrics.json", metrics_document(results, info))
+        pd.concat([prediction_table(e) for e in evaluations]).to_csv(folder / "predictions.csv", index=False)
+        pd.concat([grid_table(e) for e in evaluations]).to_csv(folder / "grid.csv", index=False)
+        save_probes(results, folder)
+        _write_efficiency([result.efficiency for result in results if result.efficiency is not None], folder)
+        _write_plots(results, folder / "plots")
+        write_probe_report(results, info, folder / "report.html")
+    except OSError as error:
+        raise StoreError(f"{folder}: the run can't be written ({error}) (-o)") from error
+    return folder
+
+
+def make_folder(out: str | Path) -> Path:
+    """The folder of a run, made with its folder for plots. Raises StoreError when that is not possible."""
+    folder = Path(out)
+    try:
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder}: the folder can't be made ({error}) (-o)") from error
+    return folder
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write JSON in which numbers that are not finite are null."""
+    path.write_text(json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def metrics_document(results: Sequence[TargetResult], info: RunInfo) -> dict[str, Any]:
+    """The content of metrics.json."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        **asdict(info),
+        "embeddings": provenance_document(results[0].evaluation.problem.provenance),
+        "targets": {result.evaluation.problem.target: _target_document(result) for result in results},
+    }
+
+
+def provenance_document(provenance: Provenance) -> dict[str, Any]:
+    """How the embeddings were made, with their fingerprint."""
+    document: dict[str, Any] = json.loads(provenance.to_json())
+    return {"fingerprint": provenance.fingerprint, **document}
+
+
+def prediction_table(evaluation: Evaluation) -> pd.DataFrame:
+    """One row a unit that was tested, or that chose settings: ids, split, fold, truth, prediction."""
+    import pandas as pd
+
+    problem = evaluation.problem
+    frames = []
+    held_out = np.isfinite(evaluation.validation.reshape(len(problem), -1)).all(axis=1)
+    for split, units, values in (
+        ("validation", np.flatnonzero(held_out), evaluation.validation),
+        ("test", evaluation.tested, evaluation.prediction),
+    ):
+        columns: dict[str, Any] = {"target": problem.target}
+        columns |= {name: column[units] for name, column in problem.ids.items()}
+        columns["split"] = split
+        columns["fold"] = evaluation.tested_in[units] if split == "test" else -1
+        columns |= _predicted_columns(evaluation, units, values[units])
+        frames.append(pd.DataFrame(columns, index=range(len(units))))
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def grid_table(evaluation: Evaluation) -> pd.DataFrame:
+    """Every setting tried in every fold, its held-out loss, and which was chosen."""
+    import pandas as pd
+
+    rows = [
+        {"target": evaluation.problem.target, "fold": fold.name, **row}
+        for fold, probe in zip(evaluation.folds, evaluation.probes, strict=True)
+        for row in probe.grid_rows()
+    ]
+    return pd.DataFrame(rows)
+
+
+def file_stem(name: str) -> str:
+    """A target's name with nothing in it that a file name can't hold."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def _predicted_columns(evaluation: Evaluation, units: npt.NDArray[Any], values: npt.NDArray[Any]) -> dict[str, Any]:
+    problem = evaluation.problem
+    truth = problem.truth[units]
+    if problem.task == "regression":
+        return {"truth": truth, "prediction": values}
+    classes = np.array(problem.classes, dtype=object)
+    columns: dict[str, Any] = {"truth": classes[truth.astype(int)]}
+    if problem.task == "binary":
+        called = (values >= evaluation.threshold[units]).astype(int)
+        return columns | {"prediction": classes[called], f"probability:{classes[1]}": values}
+    columns["prediction"] = classes[values.argmax(axis=1)]
+    return columns | {f"probability:{name}": values[:, i] for i, name in enumerate(classes)}
+
+
+def _target_document(result: TargetResult) -> dict[str, Any]:
+    evaluation, problem = result.evaluation, result.evaluation.problem
+    return {
+        "task": problem.task,
+        "classes": list(problem.classes),
+        "level": problem.level,
+        "pooling": problem.pooling,
+        "fusion": problem.fusion,
+        "n": len(problem),
+        "n_patients": len(set(problem.patient)),
+        "n_missing": problem.n_missing,
+        "probe": {"name": type(evaluation.probes[0]).__name__, **evaluation.probes[0].get_params()},
+        "folds": [
+            {"name": fold.name, "train": len(fold.train), "validation": len(fold.validation), "test": len(fold.test)}
+            for fold in evaluation.folds
+        ],
+        "chosen": [row for row in grid_table(evaluation).to_dict("records") if row["chosen"]],
+        "thresholds": sorted(set(evaluation.threshold[evaluation.tested])) if problem.task == "binary" else [],
+        "cutoffs": list(evaluation.cutoffs),
+        "draws": evaluation.draws,
+        "seed": evaluation.seed,
+        "metrics": _scores(evaluation.scores),
+        "baseline": _scores(evaluation.baseline_scores),
+        "versus_baseline": _scores(evaluation.versus_baseline),
+        "control": None if result.control is None else _scores(result.control.scores),
+        "subgroups": {
+            column: {group: _scores(scores) for group, scores in groups.items()}
+            for column, groups in result.subgroups.items()
+        },
+        "label_efficiency": None if result.efficiency is None else result.efficiency.band().to_dict("records"),
+    }
+
+
+def _scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: asdict(score) for name, score in scores.items()}
+
+
+def _write_efficiency(curves: Sequence[LabelEfficiency], folder: Path) -> None:
+    """label_efficiency.csv, one row a draw; draws.json, the patients of each, so that a run can be repeated."""
+    import pandas as pd
+
+    if not curves:
+        return
+    rows = [
+        {"target": curve.target, curve.unit: size, "repeat": repeat, curve.metric: value}
+        for curve in curves
+        for size, values in zip(curve.sizes, curve.values, strict=True)
+        for repeat, value in enumerate(values)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "label_efficiency.csv", index=False)
+    write_json(folder / "draws.json", {curve.target: [asdict(draw) for draw in curve.draws] for curve in curves})
+
+
+def _write_plots(results: Sequence[TargetResult], folder: Path) -> None:
+    from probes.plots import figures, label_efficiency_curve
+
+    for result in results:
+        stem = file_stem(result.evaluation.problem.target)
+        for name, (figure, _) in figures(result.evaluation).items():
+            figure.savefig(folder / f"{stem}-{name}.png", dpi=150)
+        if result.efficiency is not None:
+            label_efficiency_curve(result.efficiency).savefig(folder / f"{stem}-label-efficiency.png", dpi=150)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, np.generic):
+        return _without_nan(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

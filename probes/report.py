@@ -1,0 +1,177 @@
+"""The HTML report of a run: what was asked, the data, the results, and how to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from panecho_embed.metrics import PRIMARY
+from panecho_embed.records import Provenance
+from panecho_embed.report import Block, Code, Facts, Figure, Figures, Section, Table, Text, figure, write_report
+from probes.outputs import RunInfo, grid_table
+from probes.plots import figures, intervals, label_efficiency_curve
+from probes.run import TargetResult
+from probes.wording import PROBE_NAMES, display_name, interval, methods_paragraph, number, p_value, plural
+
+SUBGROUP_METRICS = {
+    "regression": ("mae", "r2", "bias"),
+    "binary": ("auroc", "average_precision", "balanced_accuracy"),
+    "multiclass": ("auroc", "balanced_accuracy", "f1"),
+}
+
+
+def write_probe_report(results: Sequence[TargetResult], info: RunInfo, path: Path) -> Path:
+    """Write the report of a run."""
+    problem = results[0].evaluation.problem
+    targets = ", ".join(result.evaluation.problem.target for result in results[:4])
+    more = f" and {len(results) - 4} more" if len(results) > 4 else ""
+    title = f"{PROBE_NAMES[type(results[0].probe).__name__]}: {targets}{more}"
+    subtitle = f"{problem.provenance.backbone} embeddings, {problem.level} level, from {Path(info.source).name}"
+    sections = [_summary(results)]
+    for result in results:
+        sections.append(_results(result, several=len(results) > 1))
+    sections += [
+        Section("Data and splits", _data(results)),
+        Section("Methods", [Text(methods_paragraph(results[0]))]),
+        Section("Embeddings", [Facts(provenance_facts(problem.provenance, info.source))]),
+        Section("Repeat this run", [Code(info.command)] if info.command else [Text("Run from Python.", "note")]),
+    ]
+    return write_report(path, title, subtitle, sections)
+
+
+def provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
+    """How the embeddings were made, for people."""
+    weights, clips, pre = provenance.weights, provenance.clips, provenance.preprocess
+    facts = {
+        "File": source,
+        "Backbone": provenance.backbone,
+        "Weights": weights.source if weights.pretrained else f"{weights.source}: untrained",
+        "Weights SHA-256": weights.sha256,
+        "Licence of the weights": weights.licence,
+        "Pixels": f"resized to {pre.resize}, centre crop {pre.crop}, {pre.interpolation}, {pre.channel_order.upper()}",
+    }
+    if clips is not None:
+        step = f"{clips.target_fps:g} frames/s" if clips.target_fps is not None else f"step {clips.frame_step}"
+        count = f"{clips.num_clips} a video" if clips.num_clips is not None else f"one every {clips.stride} frames"
+        facts["Clips"] = f"{clips.frames_per_clip} frames, {step}, {count}"
+    return facts | {
+        "Level, pooling": f"{provenance.level}, {provenance.pooling or 'none'}",
+        "Precision": provenance.precision,
+        "Fingerprint": provenance.fingerprint,
+        "Versions": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())) or "-",
+    }
+
+
+def untrained_warning(provenance: Provenance) -> list[Block]:
+    """A warning when the weights were random."""
+    if provenance.weights.pretrained:
+        return []
+    text = (
+        f"These embeddings come from random, untrained weights ({provenance.weights.source}). They test the pipeline."
+    )
+    return [Text(text, "warning")]
+
+
+def _summary(results: Sequence[TargetResult]) -> Section:
+    blocks: list[Block] = untrained_warning(results[0].evaluation.problem.provenance)
+    order = {"regression": 0, "binary": 1, "multiclass": 2}
+    rows = []
+    for result in sorted(results, key=lambda r: (order[r.evaluation.problem.task], r.evaluation.problem.target)):
+        evaluation = result.evaluation
+        metric = PRIMARY[evaluation.problem.task]
+        score, gain = evaluation.scores[metric], evaluation.versus_baseline[metric]
+        rows.append(
+            [
+                evaluation.problem.target,
+                evaluation.problem.task,
+                str(score.n),
+                str(score.n_patients),
+                display_name(metric),
+                number(score.value),
+                interval(score),
+                number(evaluation.baseline_scores[metric].value),
+                f"{number(gain.value)} ({interval(gain)})",
+            ]
+        )
+    columns = ["Target", "Task", "n", "Patients", "Metric", "Value", "95 % interval", "Baseline", "Difference"]
+    return Section("Result", [*blocks, Table(columns, rows)])
+
+
+def _results(result: TargetResult, *, several: bool) -> Section:
+    evaluation = result.evaluation
+    blocks: list[Block] = [_metric_table(result)]
+    drawn = [figure(made, caption) for made, caption in figures(evaluation).values()]
+    if result.efficiency is not None:
+        curve, band = result.efficiency, result.efficiency.band()
+        caption = f"Label efficiency: mean of {curve.values.shape[1]} draws, and the range of 95 % of them."
+        drawn.append(figure(label_efficiency_curve(curve), f"{evaluation.problem.target}. {caption}"))
+        rows = [
+            [f"{row[curve.unit]:g}", f"{row['n_patients']:.0f}", *(number(row[c]) for c in ("mean", "low", "high"))]
+            for row in band.to_dict("records")
+        ]
+        blocks.append(Table([curve.unit, "Patients", display_name(curve.metric), "low", "high"], rows, caption))
+    blocks.append(Figures([Figure(one.svg, one.caption) for one in drawn]))
+    for column, groups in result.subgroups.items():
+        blocks += _subgroup_blocks(result, column, groups)
+    blocks.append(_grid(result))
+    return Section(evaluation.problem.target if several else f"{evaluation.problem.target} in detail", blocks)
+
+
+def _metric_table(result: TargetResult) -> Table:
+    evaluation, control = result.evaluation, result.control
+    columns = ["Metric", "Value", "95 % interval", "Baseline", "Difference", "p"]
+    rows = []
+    for name, score in evaluation.scores.items():
+        gain = evaluation.versus_baseline[name]
+        row = [display_name(name), number(score.value), interval(score), number(evaluation.baseline_scores[name].value)]
+        row += [f"{number(gain.value)} ({interval(gain)})" if np.isfinite(gain.value) else "-", p_value(gain.p_value)]
+        rows.append(row + ([] if control is None else [number(control.scores[name].value)]))
+    if control is not None:
+        columns.append("Shuffled labels")
+    score = next(iter(evaluation.scores.values()))
+    tested = f"{score.n} {plural(evaluation.problem.level, score.n)} of {score.n_patients} patients tested."
+    return Table(columns, rows, f"{tested} Difference: probe minus baseline, paired; p two-sided, from the bootstrap.")
+
+
+def _subgroup_blocks(result: TargetResult, column: str, groups: dict[str, Any]) -> list[Block]:
+    task, target = result.evaluation.problem.task, result.evaluation.problem.target
+    metrics = SUBGROUP_METRICS[task]
+    rows = []
+    for name, scores in groups.items():
+        first = scores[metrics[0]]
+        values = [f"{number(scores[m].value)} ({interval(scores[m])})" for m in metrics]
+        rows.append([name, str(first.n), str(first.n_patients), *values])
+    primary = metrics[0]
+    lines = [(name, s[primary].value, s[primary].low, s[primary].high) for name, s in groups.items()]
+    whole = result.evaluation.scores[primary].value
+    drawing = intervals(lines, display_name(primary), reference=whole)
+    table = Table([column, "n", "Patients", *map(display_name, metrics)], rows, f"Subgroups by {column}")
+    return [table, figure(drawing, f"{target}: {display_name(primary)} by {column}; dashed: all.")]
+
+
+def _grid(result: TargetResult) -> Table:
+    frame = grid_table(result.evaluation)
+    setting = next(name for name in frame.columns if name not in ("target", "fold", "loss", "chosen"))
+    rows = [
+        [row["fold"], f"{row[setting]:g}", f"{row['loss']:.5g}", "chosen" if row["chosen"] else ""]
+        for row in frame.to_dict("records")
+    ]
+    return Table(["Fold", setting, "Held-out loss", ""], rows, "The whole grid of settings", folded=True)
+
+
+def _data(results: Sequence[TargetResult]) -> list[Block]:
+    rows = []
+    for result in results:
+        problem = result.evaluation.problem
+        for fold in result.evaluation.folds:
+            sizes = [
+                f"{len(units)} ({len(set(problem.patient[units]))})"
+                for units in (fold.train, fold.validation, fold.test)
+            ]
+            rows.append([problem.target, fold.name, *sizes, str(problem.n_missing)])
+    level = plural(results[0].evaluation.problem.level, 2)
+    columns = ["Target", "Fold", "Train", "Validation", "Test", "Without label"]
+    return [Table(columns, rows, f"Number of {level} (and patients). No patient is on two sides of a fold.")]

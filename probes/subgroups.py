@@ -1,0 +1,62 @@
+"""The same predictions, scored in parts: by view, sex, scanner, or thirds of a number."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.metrics import scores
+from panecho_embed.records import Score
+from probes.evaluate import Evaluation
+
+Ints = npt.NDArray[np.int64]
+
+MAX_GROUPS = 12
+
+
+def subgroup_scores(evaluation: Evaluation, column: str) -> dict[str, dict[str, Score]]:
+    """Scores by subgroup of the tested units, each with its own n and interval.
+
+    column: "view" or any label. Text and numbers of at most 12 different values are their own groups; other numbers are
+    cut into thirds of the tested units; units without a value are the group "missing". A metric that a group does not
+    allow (AUROC of one class) is NaN. Raises ArgumentError for a column that isn't there or has too many texts.
+    """
+    columns = evaluation.problem.columns
+    if column not in columns:
+        raise ArgumentError(f"no column {column!r} for subgroups; there are {', '.join(columns)} (--subgroups)")
+    tested = evaluation.tested
+    groups = _groups(columns[column][tested], column)
+    return {
+        name: scores(evaluation.metrics(tested[rows]), draws=evaluation.draws, seed=evaluation.seed)
+        for name, rows in groups.items()
+    }
+
+
+def _groups(values: npt.NDArray[np.generic], column: str) -> dict[str, Ints]:
+    if values.dtype.kind in "fiu":
+        return _number_groups(values.astype(np.float64))
+    names = sorted({str(value) for value in values})
+    if len(names) > MAX_GROUPS:
+        raise ArgumentError(
+            f"{column} has {len(names)} different texts; a subgroup column has at most {MAX_GROUPS} (--subgroups)"
+        )
+    return {name or "missing": np.flatnonzero(values == name) for name in names}
+
+
+def _number_groups(values: npt.NDArray[np.float64]) -> dict[str, Ints]:
+    there = np.isfinite(values)
+    different = np.unique(values[there])
+    groups: dict[str, Ints]
+    if len(different) <= MAX_GROUPS:
+        groups = {f"{value:g}": np.flatnonzero(values == value) for value in different}
+    else:
+        low, high = np.quantile(values[there], [1 / 3, 2 / 3])
+        groups = {
+            f"below {low:.4g}": np.flatnonzero(values < low),
+            f"{low:.4g} to {high:.4g}": np.flatnonzero((values >= low) & (values < high)),
+            f"{high:.4g} and above": np.flatnonzero(values >= high),
+        }
+    if not there.all():
+        groups["missing"] = np.flatnonzero(~there)
+    return {name: rows for name, rows in groups.items() if len(rows)}

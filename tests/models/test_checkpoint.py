@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from panecho_embed.errors import ArgumentError, WeightsError
+from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, tensors_sha256, write_state_dict
+from panecho_embed.models.names import from_checkpoint_names, to_checkpoint_names
+
+ARRAYS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2)}
+MANY = {f"a{i}.weight": torch.randn(30, 30) for i in range(40)}
+
+
+@pytest.mark.parametrize("content", [ARRAYS, {"weights": ARRAYS, "epoch": 1}, {"state_dict": ARRAYS, "name": "x"}])
+def test_reads_a_state_dict_bare_or_wrapped(content, tmp_path):
+    torch.save(content, tmp_path / "w.pt")
+    read = read_state_dict(tmp_path / "w.pt")
+    assert read.keys() == ARRAYS.keys()
+    assert torch.equal(read["a.weight"], ARRAYS["a.weight"])
+
+
+def test_reads_safetensors(tmp_path):
+    save_file(ARRAYS, tmp_path / "w.safetensors")
+    assert read_state_dict(tmp_path / "w.safetensors").keys() == ARRAYS.keys()
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@given(bytes_=st.binary(max_size=200))
+def test_any_bytes_that_are_no_checkpoint_are_a_weights_error(tmp_path_factory, name, bytes_):
+    path = tmp_path_factory.mktemp("noise") / name
+    path.write_bytes(bytes_)
+    with pytest.raises(WeightsError, match=rf"{re.escape(name)}: .*{len(bytes_)} bytes|holds a|no tensors"):
+        read_state_dict(path)
+
+
+@given(keep=st.floats(0, 0.999))
+def test_a_file_cut_anywhere_is_a_weights_error(tmp_path_factory, keep):
+    folder = tmp_path_factory.mktemp("cut")
+    torch.save({"weights": MANY}, folder / "whole.pt")
+    whole = (folder / "whole.pt").read_bytes()
+    (folder / "cut.pt").write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(WeightsError, match=r"cut\.pt: no readable weights file.*bytes"):
+        read_state_dict(folder / "cut.pt")
+
+
+class Harmful:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (self.path,)
+
+
+def test_code_in_a_file_never_runs(tmp_path):
+    torch.save({"weights": Harmful(str(tmp_path / "ran"))}, tmp_path / "zip.pt")
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Harmful(str(tmp_path / "ran")), protocol=2))
+    for name in ("zip.pt", "pickle.pt"):
+        with pytest.raises(WeightsError, match=name):
+            read_state_dict(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(2), "holds a Tensor, not a dict of tensors"),
+        ({}, "not a dict of tensors"),
+        ({"epoch": 3, "model": ARRAYS}, r"these entries are no tensors: epoch, model"),
+    ],
+)
+def test_other_torch_files_are_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=message):
+        read_state_dict(tmp_path / "w.pt")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"w\.pt: can't be read: No such file"):
+        read_state_dict(tmp_path / "w.pt")
+
+
+def match(found, **more):
+    return matching_tensors(ARRAYS, found, model="a test", path=Path("w.pt"), **more)
+
+
+def test_differences_are_listed_line_by_line():
+    found = {"a.weight": torch.zeros(3, 2), "c": torch.zeros(1)}
+    with pytest.raises(WeightsError) as caught:
+        match(found)
+    assert str(caught.value).splitlines() == [
+        "w.pt: these are not the weights of a test: of 2 arrays 1 are missing (-), 1 have another shape (-+); "
+        "1 are left over (+)",
+        "  - b.bias (2,)",
+        "  + c (1,)",
+        "  -+ a.weight (2, 3), not (3, 2)",
+    ]
+
+
+def test_long_lists_are_cut():
+    with pytest.raises(WeightsError, match=r"\+ \.\.\. and 88 more") as caught:
+        match(ARRAYS | {f"x{i}": torch.zeros(1) for i in range(100)})
+    assert len(str(caught.value).splitlines()) == 14
+
+
+def test_only_what_is_named_as_spare_or_optional_may_differ():
+    assert match(ARRAYS | {"c.x": torch.zeros(1)}, spare=r"c\..+").keys() == ARRAYS.keys()
+    assert match({"a.weight": ARRAYS["a.weight"]}, optional=r"b\.bias").keys() == {"a.weight"}
+    with pytest.raises(WeightsError, match=r"\+ cc\.x"):
+        match(ARRAYS | {"cc.x": torch.zeros(1)}, spare=r"c\..+")
+
+
+def test_values_that_are_not_finite_are_refused():
+    with pytest.raises(WeightsError, match=r"not finite \(NaN or infinite\) in b.bias"):
+        match(ARRAYS | {"b.bias": torch.tensor([0.0, float("nan")])})
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.pt"
+    write_state_dict(ARRAYS, path)
+    before = path.read_bytes()
+    monkeypatch.setattr("torch.save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(WeightsError, match=r"w\.pt: can't be written: .*No space left on device"):
+        write_state_dict(ARRAYS, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_hash_of_tensors_sees_names_shapes_types_and_values():
+    variants = [
+        {"a": torch.zeros(2, 3)},
+        {"b": torch.zeros(2, 3)},
+        {"a": torch.zeros(3, 2)},
+        {"a": torch.zeros(2, 3, dtype=torch.bfloat16)},
+        {"a": torch.ones(2, 3)},
+    ]
+    assert len({tensors_sha256(state) for state in variants}) == 5
+    image = torch.rand(1, 3, 4, 4)
+    assert tensors_sha256({"a": image}) == tensors_sha256({"a": image.to(memory_format=torch.channels_last)})
+
+
+def test_every_name_of_the_released_layout_goes_there_and_back(reference, panecho):
+    ours = panecho.state_dict()
+    theirs = to_checkpoint_names(ours)
+    assert theirs.keys() == reference.state_dict().keys() - {"encoder.time_encoder.pe"}
+    back = from_checkpoint_names(theirs)
+    assert list(back) == list(ours)
+    assert all(back[name].shape == value.shape for name, value in ours.items())
+    assert from_checkpoint_names({"encoder.time_encoder.pe": torch.zeros(1, 16, 768)}) == {}
+
+
+def test_a_name_without_a_rule_is_an_error():
+    with pytest.raises(ArgumentError, match=r"no rule renames 'decoder\.weight'"):
+        to_checkpoint_names({"decoder.weight": torch.zeros(1)})

@@ -1,0 +1,102 @@
+"""Killed at any moment and run again, an extraction ends with the rows of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from panecho_embed.extract import extract
+from panecho_embed.store import EmbeddingFile, verify
+from tests.test_extract import moving
+from tests.tiny import tiny
+
+# Imports once, then forks a run and kills it, again and again: a kill costs milliseconds, not an interpreter's start.
+# Parts of two videos, so that every stage (encode, part, merge, clean-up) takes its share of the time.
+KILLER = textwrap.dedent(
+    """
+    import os, random, signal, sys, time
+    import cv2, torch
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    from panecho_embed import extract as module
+    from tests.tiny import tiny
+    import panecho_embed.extract
+    work = sys.modules["panecho_embed.extract"]
+    work._PART_VIDEOS = 2
+
+    source, out, kills, longest = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    chance = random.Random(0)
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                work.extract(source, out, backbone=tiny(), workers=0)
+                code = 0
+            finally:
+                os._exit(code)
+        time.sleep(chance.uniform(0, longest))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        print("killed" if os.WIFSIGNALED(status) else "ended %d" % os.WEXITSTATUS(status))
+    """
+)
+
+
+def test_killed_at_many_moments_and_run_again(tmp_path):
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for i in range(12):
+        np.save(studies / f"v{i}.npy", moving(18 + i, seed=i))
+    out = tmp_path / "out.h5"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killer = subprocess.run(
+        [sys.executable, "-c", KILLER, str(studies), str(out), "30", "0.12"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    fates = killer.stdout.split("\n")[:-1]
+    assert set(fates) <= {"killed", "ended 0"}, killer.stderr
+    assert fates.count("killed") >= 5
+    summary = extract(studies, out, backbone=tiny(), workers=0)
+    assert summary.exit_code == 0
+    extract(studies, tmp_path / "fresh.h5", backbone=tiny(), workers=0)
+    assert verify(out) == []
+    killed, fresh = EmbeddingFile(out), EmbeddingFile(tmp_path / "fresh.h5")
+    assert killed.rows.equals(fresh.rows)
+    np.testing.assert_array_equal(killed.embeddings, fresh.embeddings)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["fresh.h5", "out.h5", "studies"]
+
+
+@pytest.mark.slow
+def test_the_command_killed_with_its_workers(tmp_path):
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for i in range(30):
+        np.save(studies / f"v{i}.npy", moving(40, seed=i))
+
+    def command(out):
+        options = ["--backbone", "random", "--image-size", "64", "--workers", "2"]
+        return [sys.executable, "-m", "panecho_embed", "extract", str(studies), "-o", str(out), *options]
+
+    out = tmp_path / "out.h5"
+    for seconds in (2.5, 4.0, 5.0, 6.0, 7.0, 8.0):
+        process = subprocess.Popen(command(out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(out), check=True, capture_output=True)
+    subprocess.run(command(tmp_path / "fresh.h5"), check=True, capture_output=True)
+    killed, fresh = EmbeddingFile(out), EmbeddingFile(tmp_path / "fresh.h5")
+    assert killed.rows.equals(fresh.rows)
+    np.testing.assert_allclose(killed.embeddings, fresh.embeddings, atol=1e-5)

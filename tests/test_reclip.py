@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.extract import extract
+from panecho_embed.models.backbones import load_backbone
+from panecho_embed.reclip import reclip
+from panecho_embed.store import EmbeddingFile, verify
+from tests.test_extract import moving
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studies")
+    for i, count in enumerate([24, 5, 17]):
+        np.savez(folder / f"v{i}.npz", frames=moving(count, seed=i), fps=np.array(30.0))
+    (folder / "broken.avi").write_text("x")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_backbone("random", seed=3, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def frames(studies, model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("frames") / "frames.h5"
+    extract(studies, out, backbone=model, level="frame", workers=0)
+    return out
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        ClipPlan(),
+        ClipPlan(num_clips=None, stride=3, frames_per_clip=8),
+        ClipPlan(frame_step=None, target_fps=15.0, short="wrap"),
+    ],
+)
+def test_the_same_as_extracting_with_that_plan(frames, studies, model, tmp_path, plan):
+    again = EmbeddingFile(reclip(frames, tmp_path / "clips.h5", clips=plan, seed=3))
+    extract(studies, tmp_path / "direct.h5", backbone=model, clips=plan, workers=0)
+    direct = EmbeddingFile(tmp_path / "direct.h5")
+    assert verify(again.path) == []
+    np.testing.assert_allclose(again.embeddings, direct.embeddings, atol=1e-5)
+    assert again.rows.equals(direct.rows)
+    assert again.failures.equals(direct.failures)
+    assert again.fingerprint == direct.fingerprint
+
+
+def test_short_videos_may_be_skipped(frames, tmp_path):
+    file = EmbeddingFile(reclip(frames, tmp_path / "clips.h5", clips=ClipPlan(short="skip"), seed=3))
+    assert verify(file.path) == []
+    assert dict(zip(file.failures["video_id"], file.failures["stage"], strict=True)) == {
+        "broken.avi": "open",
+        "v1.npz": "skipped",
+    }
+
+
+def test_other_weights_are_refused(frames, tmp_path):
+    with pytest.raises(SettingsMismatchError, match=r"random \(seed 3\).*--seed"):
+        reclip(frames, tmp_path / "clips.h5", seed=4)
+    assert not (tmp_path / "clips.h5").exists()
+
+
+def test_clips_have_no_frames(frames, tmp_path):
+    clips = reclip(frames, tmp_path / "clips.h5", seed=3)
+    with pytest.raises(ArgumentError, match="holds clip rows"):
+        reclip(clips, tmp_path / "again.h5", seed=3)
+
+
+def test_an_output_is_not_replaced_unasked(frames, tmp_path):
+    (tmp_path / "clips.h5").write_text("precious")
+    with pytest.raises(StoreError, match="--overwrite"):
+        reclip(frames, tmp_path / "clips.h5", seed=3)
