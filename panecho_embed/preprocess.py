@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from panecho_embed.media.sector import apply_mask
 from panecho_embed.records import BoolArray, Interpolation, Preprocess, Region, UInt8Array
 
-_INTERPOLATION: dict[Interpolation, int] = {
-    "area": cv2.INTER_AREA,
-    "bilinear": cv2.INTER_LINEAR,
-    "bicubic": cv2.INTER_CUBIC,
+# As torchvision and timm resize: with a filter that widens when an image shrinks, which OpenCV's own do not.
+_PILLOW: dict[Interpolation, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
 }
 
 FramePreparer = Callable[[UInt8Array], UInt8Array]
@@ -28,7 +29,6 @@ def frame_preparer(
     preprocess asks for it and there is one), the whole resized to a square without regard to its aspect ratio, and the
     centre cut out, as PanEcho's weights were trained.
     """
-    side = (preprocess.resize, preprocess.resize)
     low = (preprocess.resize - preprocess.crop) // 2
     high = low + preprocess.crop
     channels = slice(None, None, -1 if preprocess.channel_order == "bgr" else 1)
@@ -39,7 +39,13 @@ def frame_preparer(
             frame = apply_mask(frame, mask)
         if cut is not None:
             frame = np.ascontiguousarray(frame[cut.y0 : cut.y1, cut.x0 : cut.x1])
-        resized = cv2.resize(frame, side, interpolation=_INTERPOLATION[preprocess.interpolation])
+        resized = _resize(frame, preprocess.resize, preprocess.interpolation)
         return np.ascontiguousarray(resized[low:high, low:high, channels].transpose(2, 0, 1), dtype=np.uint8)
 
     return prepare
+
+
+def _resize(frame: UInt8Array, side: int, interpolation: Interpolation) -> UInt8Array:
+    if interpolation == "area":
+        return np.asarray(cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return np.asarray(Image.fromarray(frame).resize((side, side), _PILLOW[interpolation]), dtype=np.uint8)

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from panecho_embed.errors import ArgumentError
 from panecho_embed.metrics import PRIMARY, point_values
 from probes.base import BaseProbe
-from probes.evaluate import fit_fold, make_metrics, predict_units, youden_threshold
+from probes.evaluate import make_metrics, predict_folds
 from probes.folds import Fold
 from probes.problem import Problem
 
@@ -136,26 +136,27 @@ def _take(problem: Problem, order: list[str], size: float, unit: str) -> list[st
 
 
 def _one_value(problem: Problem, probe: BaseProbe, folds: Sequence[Fold], chosen: Sequence[list[str]]) -> float:
-    shape = (len(problem), len(problem.classes)) if problem.task == "multiclass" else (len(problem),)
-    prediction, threshold = np.full(shape, np.nan), np.full(len(problem), 0.5)
-    patient = problem.patient.astype(str)
+    patient, none = problem.patient.astype(str), np.empty(0, dtype=np.int64)
+    small = []
     for fold, who in zip(folds, chosen, strict=True):
         allowed = np.concatenate([fold.train, fold.validation])
-        train = allowed[np.isin(patient[allowed], who)]
-        small = Fold(fold.name, train, np.empty(0, dtype=np.int64), fold.test)
-        fitted, held_out = fit_fold(problem, _with_fewer_folds(probe, problem, train), small)
-        prediction[fold.test] = predict_units(problem, fitted, fold.test)
-        if problem.task == "binary":
-            threshold[fold.test] = youden_threshold(problem.truth, held_out)
+        small.append(Fold(fold.name, allowed[np.isin(patient[allowed], who)], none, fold.test))
+    fewer = _with_fewer_folds(probe, problem, [fold.train for fold in small])
+    predicted = predict_folds(problem, fewer, small)
     tested = np.concatenate([fold.test for fold in folds])
-    return point_values(make_metrics(problem, tested, prediction, threshold))[PRIMARY[problem.task]]
+    metrics = make_metrics(problem, tested, predicted.prediction, predicted.threshold)
+    return point_values(metrics)[PRIMARY[problem.task]]
 
 
-def _with_fewer_folds(probe: BaseProbe, problem: Problem, train: Ints) -> BaseProbe:
+def _with_fewer_folds(probe: BaseProbe, problem: Problem, trains: Sequence[Ints]) -> BaseProbe:
     """Inner folds that the rarest class still has a patient for in each."""
-    patient, truth = problem.patient[train].astype(str), problem.truth[train]
-    strata = [patient] if problem.task == "regression" else [patient[truth == c] for c in np.unique(truth)]
-    smallest = min(len(np.unique(stratum)) for stratum in strata)
+    smallest = min(_smallest_stratum(problem, train) for train in trains)
     copy: BaseProbe = clone(probe)
     copy.set_params(folds=max(2, min(probe.folds, smallest)))
     return copy
+
+
+def _smallest_stratum(problem: Problem, train: Ints) -> int:
+    patient, truth = problem.patient[train].astype(str), problem.truth[train]
+    strata = [patient] if problem.task == "regression" else [patient[truth == c] for c in np.unique(truth)]
+    return min(len(np.unique(stratum)) for stratum in strata)

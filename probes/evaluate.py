@@ -40,7 +40,7 @@ class Evaluation:
     probes: fitted, one a fold. prediction, baseline: (U,) value or probability of the positive class, or (U, K)
     probabilities; of the fold that tested the unit. validation: the same for units that selected settings. tested_in:
     (U,) fold number. threshold: (U,) of a binary decision, chosen on held-out units. scores: with 95 % intervals;
-    versus_baseline: paired differences, probe minus baseline. control: trained on shuffled labels.
+    versus_baseline: paired differences, probe minus baseline.
     """
 
     problem: Problem
@@ -54,7 +54,6 @@ class Evaluation:
     scores: dict[str, Score]
     baseline_scores: dict[str, Score]
     versus_baseline: dict[str, Difference]
-    control: bool
     cutoffs: tuple[float, ...]
     draws: int
     seed: int
@@ -111,56 +110,76 @@ def evaluate(
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
     allow_leakage: bool = False,
-    control: bool = False,
 ) -> Evaluation:
     """Test a probe on every fold and score the union of the test sets.
 
-    In each fold the probe's settings are chosen on the validation units (or, where there are none, on inner grouped
-    folds of the training units), it is trained again on all units but the tested, and it predicts these once.
-    Predictions of several rows of a unit are averaged. folds: of `make_folds` by default. control: shuffle the
-    training labels between patients; what is then still read is an artefact. cutoffs: for AUROC of a regression.
-    Raises ArgumentError naming the patients that are on both sides of a fold, unless `allow_leakage`.
+    folds: of `make_folds` by default. cutoffs: for AUROC of a regression. Raises ArgumentError naming the patients that
+    are on both sides of a fold, unless `allow_leakage`.
     """
     folds = list(folds) if folds is not None else make_folds(problem, seed=seed)
     if not allow_leakage:
         check_no_leakage(folds, problem.patient)
     if cutoffs and problem.task != "regression":
         raise ArgumentError(f"cut-offs are for a regression; {problem.target} is {problem.task} (--cutoffs)")
-    shape = (len(problem), len(problem.classes)) if problem.task == "multiclass" else (len(problem),)
-    prediction, baseline, validation = (np.full(shape, np.nan) for _ in range(3))
-    tested_in, threshold = np.full(len(problem), -1, dtype=np.int64), np.full(len(problem), 0.5)
-    probes = []
+    tested_in = np.full(len(problem), -1, dtype=np.int64)
+    baseline = np.full(_shape(problem), np.nan)
     for number, fold in enumerate(folds):
-        learned = _shuffled(problem, fold, seed + number) if control else problem
-        fitted, held_out = fit_fold(learned, probe, fold)
-        probes.append(fitted)
-        prediction[fold.test] = predict_units(problem, fitted, fold.test)
-        baseline[fold.test] = _trivial(problem, np.concatenate([fold.train, fold.validation]))
-        validation[fold.validation] = held_out[fold.validation]
         tested_in[fold.test] = number
-        if problem.task == "binary":
-            threshold[fold.test] = youden_threshold(learned.truth, held_out)
+        baseline[fold.test] = _trivial(problem, np.concatenate([fold.train, fold.validation]))
     tested = np.flatnonzero(tested_in >= 0)
     _check_test(problem, tested)
-    metrics = make_metrics(problem, tested, prediction, threshold, cutoffs)
+    predicted = predict_folds(problem, probe, folds)
+    metrics = make_metrics(problem, tested, predicted.prediction, predicted.threshold, cutoffs)
     trivial = make_metrics(problem, tested, baseline, np.full(len(problem), 0.5), cutoffs)
     return Evaluation(
         problem=problem,
-        probes=tuple(probes),
+        probes=predicted.probes,
         folds=tuple(folds),
-        prediction=prediction,
+        prediction=predicted.prediction,
         baseline=baseline,
-        validation=validation,
+        validation=predicted.validation,
         tested_in=tested_in,
-        threshold=threshold,
+        threshold=predicted.threshold,
         scores=scores(metrics, draws=draws, seed=seed),
         baseline_scores=scores(trivial, draws=draws, seed=seed),
         versus_baseline=paired_differences(metrics, trivial, draws=draws, seed=seed),
-        control=control,
         cutoffs=tuple(cutoffs),
         draws=draws,
         seed=seed,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predicted:
+    """prediction, validation, threshold: as in `Evaluation`."""
+
+    probes: tuple[BaseProbe, ...]
+    prediction: Floats
+    validation: Floats
+    threshold: Floats
+
+
+def predict_folds(
+    problem: Problem, probe: BaseProbe, folds: Sequence[Fold], truths: Sequence[Floats] | None = None
+) -> Predicted:
+    """Train on every fold, and predict its test units once.
+
+    In each fold the probe's settings are chosen on the validation units (or, where there are none, on inner grouped
+    folds of the training units), it is trained again on all units but the tested, and it predicts these. Predictions of
+    several rows of a unit are averaged. truths: other labels (U,) to learn from, one array a fold.
+    """
+    prediction, validation = np.full(_shape(problem), np.nan), np.full(_shape(problem), np.nan)
+    threshold = np.full(len(problem), 0.5)
+    probes = []
+    for number, fold in enumerate(folds):
+        learned = problem if truths is None else replace(problem, truth=truths[number])
+        fitted, held_out = fit_fold(learned, probe, fold)
+        probes.append(fitted)
+        prediction[fold.test] = predict_units(problem, fitted, fold.test)
+        validation[fold.validation] = held_out[fold.validation]
+        if problem.task == "binary":
+            threshold[fold.test] = youden_threshold(learned.truth, held_out)
+    return Predicted(tuple(probes), prediction, validation, threshold)
 
 
 def fit_fold(problem: Problem, probe: BaseProbe, fold: Fold) -> tuple[BaseProbe, Floats]:
@@ -233,16 +252,8 @@ def youden_threshold(truth: Floats, probability: Floats) -> float:
     return float((p[best] + p[best + 1]) / 2) if gain[best] > 0 else 0.5
 
 
-def _shuffled(problem: Problem, fold: Fold, seed: int) -> Problem:
-    """The problem with each training patient's labels taken from another one, so that they still come in clusters."""
-    units = np.concatenate([fold.train, fold.validation])
-    ids, patient = np.unique(problem.patient[units].astype(str), return_inverse=True)
-    own = [units[patient == i] for i in range(len(ids))]
-    donors = np.random.default_rng(seed).permutation(len(ids))
-    truth = problem.truth.copy()
-    for mine, donor in zip(own, donors, strict=True):
-        truth[mine] = np.resize(problem.truth[own[donor]], len(mine))
-    return replace(problem, truth=truth)
+def _shape(problem: Problem) -> tuple[int, ...]:
+    return (len(problem), len(problem.classes)) if problem.task == "multiclass" else (len(problem),)
 
 
 def _of_positive(problem: Problem, predicted: npt.NDArray[Any]) -> Floats:

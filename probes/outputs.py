@@ -166,7 +166,7 @@ def _target_document(result: TargetResult) -> dict[str, Any]:
         "metrics": _scores(evaluation.scores),
         "baseline": _scores(evaluation.baseline_scores),
         "versus_baseline": _scores(evaluation.versus_baseline),
-        "control": None if result.control is None else _scores(result.control.scores),
+        "control": result.control,
         "subgroups": {
             column: {group: _scores(scores) for group, scores in groups.items()}
             for column, groups in result.subgroups.items()

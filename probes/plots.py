@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from panecho_embed.metrics import patient_weights
 from panecho_embed.report import FIRST, INK, MUTED, SECOND, SERIES
@@ -171,6 +170,8 @@ def label_efficiency_curve(curve: LabelEfficiency) -> Figure:
     axes.fill_between(band["n_patients"], band["low"], band["high"], color=FIRST, alpha=0.18, linewidth=0)
     axes.plot(band["n_patients"], band["mean"], color=FIRST, marker="o", markersize=4)
     axes.set_xscale("log")
+    axes.set_xticks(band["n_patients"], [f"{n:.0f}" for n in band["n_patients"]])
+    axes.minorticks_off()
     axes.set_xlabel("patients trained on")
     axes.set_ylabel(display_name(curve.metric))
     return figure
@@ -245,27 +246,39 @@ def _binary_views(evaluation: Evaluation) -> Iterator[tuple[str, str, Bools, Flo
             yield name, f"auroc:{name}", truth == index, predicted[:, index]
 
 
-def _draw_curves(axes: Axes, evaluation: Evaluation, curve: Callable[[Bools, Floats, Floats], Floats]) -> None:
+def _draw_curves(axes: Axes, evaluation: Evaluation, curve: Callable[[Floats, Floats], Floats]) -> None:
+    """curve: turns cumulated weights (B, G) of positives and negatives, from the highest score down, into (B, 101)."""
     views = [view for view in _binary_views(evaluation) if view[2].any() and not view[2].all()]
     ids, patient = np.unique(evaluation.problem.patient[evaluation.tested].astype(str), return_inverse=True)
-    weights = np.concatenate(list(patient_weights(len(ids), BAND_DRAWS, evaluation.seed)))
     for colour, (name, metric, positive, score) in zip(_colours(), views, strict=False):
-        label = name
-        if curve is _roc_at:
-            label = f"{name}: {evaluation.scores[metric].value:.3f}"
-        axes.plot(CURVE_POINTS, curve(positive, score, np.ones(len(score))), color=colour, linewidth=1.6, label=label)
+        label = f"{name}: {evaluation.scores[metric].value:.3f}" if curve is _roc_at else name
+        order = np.argsort(-score, kind="stable")
+        ends = np.flatnonzero(np.r_[np.diff(score[order]) < 0, True])
+
+        def sampled(weights: Floats, order: Any = order, ends: Any = ends, positive: Bools = positive) -> Floats:
+            drawn = weights[:, patient[order]]
+            found = np.cumsum(drawn * positive[order], axis=1)[:, ends]
+            false = np.cumsum(drawn * ~positive[order], axis=1)[:, ends]
+            both = (found[:, -1] > 0) & (false[:, -1] > 0)
+            return curve(found[both], false[both])
+
+        axes.plot(CURVE_POINTS, sampled(np.ones((1, len(ids))))[0], color=colour, linewidth=1.6, label=label)
         if len(views) <= MAX_CLASSES_WITH_BAND:
-            drawn = [weight[patient] for weight in weights]
-            sampled = [curve(positive, score, w) for w in drawn if w[positive].any() and w[~positive].any()]
-            low, high = np.percentile(sampled, [2.5, 97.5], axis=0)
+            blocks = patient_weights(len(ids), BAND_DRAWS, evaluation.seed, len(score))
+            low, high = np.percentile(np.concatenate([sampled(block) for block in blocks]), [2.5, 97.5], axis=0)
             axes.fill_between(CURVE_POINTS, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def _roc_at(positive: Bools, score: Floats, weight: Floats) -> Floats:
-    false_positive, sensitivity, _ = roc_curve(positive, score, sample_weight=weight)
-    return np.asarray(np.interp(CURVE_POINTS, false_positive, sensitivity))
+def _roc_at(found: Floats, false: Floats) -> Floats:
+    zero = np.zeros((len(found), 1))
+    sensitivity, false_positive = (np.hstack([zero, part / part[:, -1:]]) for part in (found, false))
+    return _interpolated(false_positive, sensitivity)
 
 
-def _precision_at(positive: Bools, score: Floats, weight: Floats) -> Floats:
-    precision, recall, _ = precision_recall_curve(positive, score, sample_weight=weight)
-    return np.asarray(np.interp(CURVE_POINTS, recall[::-1], precision[::-1]))
+def _precision_at(found: Floats, false: Floats) -> Floats:
+    precision = found / np.maximum(found + false, 1e-12)
+    return _interpolated(found / found[:, -1:], precision)
+
+
+def _interpolated(x: Floats, y: Floats) -> Floats:
+    return np.array([np.interp(CURVE_POINTS, *pair) for pair in zip(x, y, strict=True)])

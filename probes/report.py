@@ -128,7 +128,10 @@ def _metric_table(result: TargetResult) -> Table:
         gain = evaluation.versus_baseline[name]
         row = [display_name(name), number(score.value), interval(score), number(evaluation.baseline_scores[name].value)]
         row += [f"{number(gain.value)} ({interval(gain)})" if np.isfinite(gain.value) else "-", p_value(gain.p_value)]
-        rows.append(row + ([] if control is None else [number(control.scores[name].value)]))
+        if control is not None:
+            values = control[name]
+            row.append(f"{number(values.mean())} ({number(values.min())} to {number(values.max())})")
+        rows.append(row)
     if control is not None:
         columns.append("Shuffled labels")
     score = next(iter(evaluation.scores.values()))

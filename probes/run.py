@@ -10,7 +10,8 @@ from sklearn.base import clone
 
 from panecho_embed.metrics import DEFAULT_DRAWS
 from panecho_embed.records import Score
-from probes.base import BaseProbe
+from probes.base import BaseProbe, Floats
+from probes.control import shuffled_label_control
 from probes.efficiency import LabelEfficiency, label_efficiency
 from probes.evaluate import Evaluation, evaluate, fit_fold, make_folds, youden_threshold
 from probes.folds import Fold
@@ -39,13 +40,13 @@ class TargetResult:
     """One target's results. probe: to be applied to new data; threshold: its binary decision.
 
     With given splits it is the probe that was tested; after cross-validation, one trained on all units.
-    subgroups: column -> group -> metric -> score.
+    control: metric -> values (repeats,) with shuffled labels. subgroups: column -> group -> metric -> score.
     """
 
     evaluation: Evaluation
     probe: BaseProbe
     threshold: float
-    control: Evaluation | None = None
+    control: dict[str, Floats] | None = None
     subgroups: dict[str, dict[str, dict[str, Score]]] = field(default_factory=dict)
     efficiency: LabelEfficiency | None = None
 
@@ -62,19 +63,19 @@ def run_target(problem: Problem, probe: BaseProbe, settings: RunSettings) -> Tar
     """Evaluate one problem, and whatever else the settings ask for."""
     folds = make_folds(problem, folds=settings.folds, seed=settings.seed)
 
-    def tested(control: bool) -> Evaluation:
-        return evaluate(
-            problem,
-            probe,
-            folds,
-            cutoffs=settings.cutoffs if problem.task == "regression" else (),
-            draws=settings.draws,
-            seed=settings.seed,
-            allow_leakage=settings.allow_leakage,
-            control=control,
-        )
-
-    evaluation = tested(control=False)
+    cutoffs = settings.cutoffs if problem.task == "regression" else ()
+    evaluation = evaluate(
+        problem,
+        probe,
+        folds,
+        cutoffs=cutoffs,
+        draws=settings.draws,
+        seed=settings.seed,
+        allow_leakage=settings.allow_leakage,
+    )
+    control = None
+    if settings.control:
+        control = shuffled_label_control(problem, probe, folds, cutoffs=cutoffs, seed=settings.seed)
     final, threshold = _final_probe(evaluation, probe)
     efficiency = None
     if settings.fractions or settings.shots:
@@ -91,7 +92,7 @@ def run_target(problem: Problem, probe: BaseProbe, settings: RunSettings) -> Tar
         evaluation,
         final,
         threshold,
-        control=tested(control=True) if settings.control else None,
+        control=control,
         subgroups={column: subgroup_scores(evaluation, column) for column in settings.subgroups},
         efficiency=efficiency,
     )

@@ -12,15 +12,17 @@ from probes.evaluate import Evaluation
 
 Ints = npt.NDArray[np.int64]
 
-MAX_GROUPS = 12
+MAX_TEXTS = 12
+MAX_NUMBERS = 6
 
 
 def subgroup_scores(evaluation: Evaluation, column: str) -> dict[str, dict[str, Score]]:
     """Scores by subgroup of the tested units, each with its own n and interval.
 
-    column: "view" or any label. Text and numbers of at most 12 different values are their own groups; other numbers are
-    cut into thirds of the tested units; units without a value are the group "missing". A metric that a group does not
-    allow (AUROC of one class) is NaN. Raises ArgumentError for a column that isn't there or has too many texts.
+    column: "view" or any label. Texts (at most 12) and numbers of at most 6 different values are groups; other
+    numbers are cut into thirds of the tested units; units without a value are the group "missing". A metric that a
+    group does not allow (AUROC of one class) is NaN. Raises ArgumentError for a column that isn't there or has too
+    many texts.
     """
     columns = evaluation.problem.columns
     if column not in columns:
@@ -37,9 +39,9 @@ def _groups(values: npt.NDArray[np.generic], column: str) -> dict[str, Ints]:
     if values.dtype.kind in "fiu":
         return _number_groups(values.astype(np.float64))
     names = sorted({str(value) for value in values})
-    if len(names) > MAX_GROUPS:
+    if len(names) > MAX_TEXTS:
         raise ArgumentError(
-            f"{column} has {len(names)} different texts; a subgroup column has at most {MAX_GROUPS} (--subgroups)"
+            f"{column} has {len(names)} different texts; a subgroup column has at most {MAX_TEXTS} (--subgroups)"
         )
     return {name or "missing": np.flatnonzero(values == name) for name in names}
 
@@ -48,7 +50,7 @@ def _number_groups(values: npt.NDArray[np.float64]) -> dict[str, Ints]:
     there = np.isfinite(values)
     different = np.unique(values[there])
     groups: dict[str, Ints]
-    if len(different) <= MAX_GROUPS:
+    if len(different) <= MAX_NUMBERS:
         groups = {f"{value:g}": np.flatnonzero(values == value) for value in different}
     else:
         low, high = np.quantile(values[there], [1 / 3, 2 / 3])

@@ -91,7 +91,8 @@ def methods_paragraph(result: TargetResult) -> str:
     if problem.task != "regression":
         pieces.append(f"The expected calibration error used {CALIBRATION_BINS} bins of equal width.")
     if result.control is not None:
-        pieces.append("As a control, the training labels were shuffled between patients.")
+        shuffles = len(next(iter(result.control.values())))
+        pieces.append(f"As a control, the training labels were shuffled between patients {shuffles} times.")
     pieces.append(f"The random seed was {evaluation.seed}.")
     return " ".join(pieces)
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.records import Failure, Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
 from panecho_embed.store import EmbeddingWriter
+
+# On a busy machine, torch's threads wait for each other longer than they work.
+torch.set_num_threads(1)
 
 # The machines that run this are slow and shared; how long an example takes says nothing.
 settings.register_profile("default", deadline=None)

@@ -10,7 +10,7 @@ import click
 
 @click.command()
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder.")
-@click.option("--patients", type=click.IntRange(min=8), default=60, show_default=True, help="Phantom patients.")
+@click.option("--patients", type=click.IntRange(min=8), default=80, show_default=True, help="Phantom patients.")
 @click.pass_context
 def demo(ctx: click.Context, out: Path, patients: int) -> None:
     """Make phantom studies, embed them, probe their ejection fraction, and draw the result.
@@ -30,11 +30,12 @@ def demo(ctx: click.Context, out: Path, patients: int) -> None:
             "What follows shows the way, not the model. `panecho-embed weights fetch panecho` brings the real ones.",
             fg="yellow",
         )
+    # A second or more at 30 frames per second holds a whole heartbeat; mean and spread over its frames hold the motion.
     steps = [
-        ["phantom", studies, "--layout", "echonet-dynamic", "--patients", patients, "--frames", 32],
-        ["extract", studies, "-o", embeddings, "--backbone", backbone, "--image-size", 112],
+        ["phantom", studies, "--layout", "echonet-dynamic", "--patients", patients, "--frames", 36, "--fps", 30],
+        ["extract", studies, "-o", embeddings, "--backbone", backbone, "--level", "frame", "--image-size", 112],
         ["info", embeddings],
-        ["probe", "linear", embeddings, "--target", "EF", "-o", run],
+        ["probe", "linear", embeddings, "--target", "EF", "--pooling", "mean+std", "--folds", 5, "-o", run],
     ]
     out.mkdir(parents=True, exist_ok=True)
     for step in steps:

@@ -20,7 +20,7 @@ def weights() -> None:
 
 @weights.command("list")
 def list_() -> None:
-    """Show every published weights file: its model, whether it is here, how large, its licence."""
+    """Show which weights are here, how large, and their licences."""
     from panecho_embed.models.weights import KNOWN, locate
 
     for file in KNOWN:
@@ -39,7 +39,10 @@ def list_() -> None:
     help="Folder to put the files into.  [default: the torch hub cache]",
 )
 def fetch(names: tuple[str, ...], folder: Path | None) -> None:
-    """Download weights by name, going on where an earlier try broke off; names as `list` shows them."""
+    """Download weights by name; a broken download goes on.
+
+    Names are those that `list` shows. Each file's SHA-256 is written beside it, as FILE.sha256.
+    """
     from panecho_embed.models import weights as library
 
     # A mistyped name stops the command before anything is downloaded.
@@ -52,9 +55,10 @@ def fetch(names: tuple[str, ...], folder: Path | None) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
 @click.pass_context
 def verify(context: click.Context, names: tuple[str, ...]) -> None:
-    """Load weights as strictly as the models do and show their SHA-256; exit code 1 if any of them is not whole.
+    """Load weights as strictly as the models do.
 
-    Takes names as `list` shows them, and files of any of those models; without any, all that are here.
+    Shows their SHA-256; exit code 1 if any of them is not whole. Takes names as `list` shows them, and files of any of
+    those models; without any, all that are here.
     """
     from panecho_embed.errors import WeightsError, WeightsNotFoundError
     from panecho_embed.models.verify import verify_weights

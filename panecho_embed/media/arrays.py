@@ -9,7 +9,9 @@ may hold `fps`, frames per second.
 from __future__ import annotations
 
 import io
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,19 @@ from panecho_embed.records import UInt8Array
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 """Suffixes of array files, in small letters."""
+
+_DAMAGE = (
+    ValueError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    # An unknown compression method, an encrypted member.
+    NotImplementedError,
+    RuntimeError,
+)
+"""What numpy and zipfile raise for damaged files."""
 
 _SHAPES = "(T, H, W), (T, H, W, 1), (T, H, W, 3) and (3, T, H, W)"
 
@@ -74,8 +89,9 @@ def _read_headers(path: str) -> tuple[_ArrayHeader, float | None]:
         headers = [_read_header(path, member) for member in members if member != "fps"]
     except MediaError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise MediaError(f"the array file can't be read: {error}", stage="open") from error
+    except (OSError, *_DAMAGE) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise MediaError(f"the array file can't be read: {reason}", stage="open") from error
     named = [header for header in headers if header.member == "frames"]
     candidates = named or [header for header in headers if len(header.shape) in (3, 4)] or headers
     if len(candidates) != 1:
@@ -185,7 +201,7 @@ def _stored_frames(path: str, header: _ArrayHeader) -> Iterator[npt.NDArray[Any]
             for _ in range(header.shape[0]):
                 data = file.read(frame_bytes)
                 yield np.frombuffer(data, dtype=header.dtype).reshape(header.shape[1:])
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise MediaError(f"the array file is damaged: {error}", stage="decode") from error
 
 

@@ -189,13 +189,16 @@ def _asf_damage(file: BinaryIO, size: int) -> str:
 
 
 def _mpeg_damage(file: BinaryIO, size: int) -> str:
-    """Walk the packets of a program stream; only one that is cut shows, as the stream has no overall length."""
+    """Walk the packets of a program stream, which has no overall length, and may be padded with zeros."""
     position = 0
     while position + 6 <= size:
         file.seek(position)
         head = file.read(14)
-        if head[:3] != b"\0\0\x01" or head[3] == 0xB9:
+        if head[:4] == b"\0\0\x01\xb9":
             return ""
+        if head[:3] != b"\0\0\x01":
+            file.seek(position)
+            return f"it is damaged at byte {position}, where no packet begins" if file.read().strip(b"\0") else ""
         if head[3] == 0xBA:
             if len(head) < 14:
                 return ""

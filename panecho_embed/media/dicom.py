@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from dataclasses import dataclass
 from functools import partial
@@ -88,7 +89,7 @@ def describe_dicom(path: str) -> MediaInfo:
     return MediaInfo("dicom", kind, form.num_frames, fps, source, form.rows, form.columns)
 
 
-def read_identity(path: str) -> DicomIdentity:
+def read_identity(path: str | os.PathLike[str]) -> DicomIdentity:
     """Read the identifiers of a DICOM file, for hashing alone. Raises MediaError(stage "open"), which quotes none."""
     keywords = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
     try:

@@ -120,11 +120,10 @@ class DicomHeader:
 
 def numbers(dataset: Dataset, keyword: str) -> list[float]:
     """All values of a numeric tag of `dataset`; empty where it is missing, empty or not made of numbers."""
+    value = dataset.get(keyword)
+    values = [] if value is None else [value] if isinstance(value, int | float | str | bytes) else list(value)
     try:
-        with quiet():
-            value = dataset.get(keyword)
-            values = [] if value is None else [value] if isinstance(value, int | float | str) else list(value)
-            return [float(item) for item in values]
+        return [float(item) for item in values]
     except (ValueError, TypeError, OverflowError):
         return []
 
@@ -215,7 +214,22 @@ def _parse(stream: BinaryIO) -> DicomHeader:
         dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=_TAGS)
         named = dataset.file_meta.get("TransferSyntaxUID")
         syntax = UID(named) if named else _guess_syntax(dataset)
-    return DicomHeader(dataset, syntax, _pixel_element(stream, syntax))
+    pixels = _pixel_element(stream, syntax)
+    _drop_unreadable(dataset)
+    return DicomHeader(dataset, syntax, pixels)
+
+
+def _drop_unreadable(dataset: Dataset) -> None:
+    """Take out the elements whose values can't be parsed, here and in sequences: they are as good as missing."""
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+        except Exception:
+            # pydicom parses values when they are asked for, and raises whatever it trips over.
+            del dataset[tag]
+            continue
+        for item in element.value or () if element.VR == "SQ" else ():
+            _drop_unreadable(item)
 
 
 def _guess_syntax(dataset: Dataset) -> UID:

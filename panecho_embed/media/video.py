@@ -96,12 +96,12 @@ def _capture(path: str) -> Iterator[cv2.VideoCapture]:
     # An absolute path can't be taken for a protocol ("concat:..."). One thread: workers share the cores already.
     absolute, options = os.path.abspath(path), [cv2.CAP_PROP_N_THREADS, 1]  # noqa: PTH100
     try:
-        with quiet_opencv():
-            capture = cv2.VideoCapture(absolute, cv2.CAP_FFMPEG, options)
+        absolute.encode()
     except UnicodeEncodeError:
-        raise MediaError(
-            "the file's name is not valid UTF-8, which the video reader needs; rename it", stage="open"
-        ) from None
+        # OpenCV would crash on it.
+        raise MediaError("its name is not valid UTF-8, which the video reader needs; rename it", stage="open") from None
+    with quiet_opencv():
+        capture = cv2.VideoCapture(absolute, cv2.CAP_FFMPEG, options)
     try:
         if not capture.isOpened():
             raise MediaError(f"no video stream can be opened; it is damaged or no video ({_allowed()})", stage="open")

@@ -81,8 +81,15 @@ class Backbone:
         """Encode inside with this precision of arithmetic; embeddings are float32 all the same."""
         if precision not in _DTYPES:
             raise ArgumentError(f"precision is {precision!r}; allowed are {', '.join(_DTYPES)} (--precision)")
-        with torch.autocast(self.device.type, dtype=_DTYPES[precision], enabled=precision != "fp32"):
-            yield
+        cudnn = torch.backends.cudnn
+        tf32 = cudnn.allow_tf32
+        # cuDNN would otherwise convolve fp32 with ten bits of mantissa, and batch sizes would show in the values.
+        cudnn.allow_tf32 = tf32 and precision != "fp32"
+        try:
+            with torch.autocast(self.device.type, dtype=_DTYPES[precision], enabled=precision != "fp32"):
+                yield
+        finally:
+            cudnn.allow_tf32 = tf32
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(T, 3, S, S) uint8 on any device, channels in the model's order, to what `encode_frames` takes, float32."""
@@ -106,7 +113,7 @@ class Backbone:
         self._check_range(frames)
         if self.frame_dim is None:
             return frames
-        frames = frames.to(self.device, memory_format=torch.channels_last)
+        frames = frames.to(self.device, torch.float32, memory_format=torch.channels_last)
         encoded: Tensor = self.frame_encoder(frames).to(torch.float32)
         return encoded
 
@@ -122,7 +129,7 @@ class Backbone:
             raise ArgumentError(
                 f"clips have {frames.shape[1]} frames; {self.name} takes {self.frames_per_clip} (--frames-per-clip)"
             )
-        encoded: Tensor = self.clip_encoder(frames.to(self.device)).to(torch.float32)
+        encoded: Tensor = self.clip_encoder(frames.to(self.device, torch.float32)).to(torch.float32)
         return encoded
 
     def _mean_std(self, device: torch.device) -> tuple[Tensor, Tensor]:

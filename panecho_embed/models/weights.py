@@ -68,7 +68,7 @@ KNOWN: tuple[WeightsFile, ...] = (
         "kinetics",
         "r3d_18-b3b3357e.pth",
         "https://download.pytorch.org/models/r3d_18-b3b3357e.pth",
-        f"{_TORCHVISION}; trained on Kinetics-400, whose terms are non-commercial",
+        f"{_TORCHVISION}; trained on Kinetics-400",
         sha256="b3b3357e",
     ),
     WeightsFile(

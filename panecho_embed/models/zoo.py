@@ -41,7 +41,12 @@ def panecho_image(weights: WeightsArgument) -> Backbone:
 
 
 def random(weights: WeightsArgument, seed: int) -> Backbone:
-    """PanEcho's architecture with random weights, the same ones for the same seed; 0-1 pixels without mean and std."""
+    """PanEcho's architecture and preprocessing with random weights, the same ones for the same seed.
+
+    The paper's fine-tuning from random weights fed 0-1 pixels without mean and std. That is a setting of such training:
+    here, where nothing is trained, a stem without bias and the LayerNorm after it would make frozen features blind to
+    brightness, and the weights would no longer be all that differs from PanEcho.
+    """
     if weights is not None:
         raise ArgumentError(f"weights is {str(weights)!r}; the random backbone takes none (--seed chooses them)")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -54,7 +59,7 @@ def random(weights: WeightsArgument, seed: int) -> Backbone:
         licence="none (random weights)",
         pretrained=False,
     )
-    return _from_panecho(model, "random", Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+    return _from_panecho(model, "random")
 
 
 def imagenet(weights: WeightsArgument) -> Backbone:

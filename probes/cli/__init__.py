@@ -6,6 +6,7 @@ import click
 
 from probes.cli.apply import apply
 from probes.cli.attentive import attentive
+from probes.cli.compare import compare
 from probes.cli.faiss import faiss
 from probes.cli.knn import knn
 from probes.cli.linear import linear
@@ -16,5 +17,5 @@ def probe() -> None:
     """Learn whether a task can be read from embeddings."""
 
 
-for command in (linear, knn, faiss, attentive, apply):
+for command in (linear, knn, faiss, attentive, compare, apply):
     probe.add_command(command)

@@ -28,9 +28,8 @@ def numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 35,40,50") from error
 
 
-# What is learnt from what: the file, the target, the level, the splits.
-data_options = stacked(
-    click.argument("embeddings", type=click.Path(exists=True, dir_okay=False)),
+# Which labels, and what one prediction is for.
+label_options = stacked(
     click.option("--target", required=True, help='Label column; several as "EF,ESV", or "all".'),
     click.option("--labels", type=click.Path(exists=True, dir_okay=False), help="CSV of labels, joined by id."),
     click.option(
@@ -44,12 +43,20 @@ data_options = stacked(
         help="Kind of task.  [default: by the values]",
     ),
     click.option("--positive", metavar="CLASS", help="Positive class of a binary target."),
+)
+
+# Who is trained on, and who tests.
+split_options = stacked(
     click.option(
         "--folds",
         type=click.IntRange(min=2),
         help="Grouped K-fold over patients.  [default: the split column, or 5]",
     ),
     click.option("--allow-leakage", is_flag=True, help="Go on with patients on both sides of a split."),
+)
+
+data_options = stacked(
+    click.argument("embeddings", type=click.Path(exists=True, dir_okay=False)), label_options, split_options
 )
 
 # How the rows of a video or study become one prediction.
@@ -84,46 +91,28 @@ neighbour_options = stacked(
     click.option("--temperature", type=float, default=0.07, show_default=True, help="Of the softmax."),
 )
 
-# What is computed of the predictions, and where it goes.
-output_options = stacked(
-    click.option("--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values."),
-    click.option("--subgroups", metavar="COLUMN,...", help="Score by view or label column too."),
-    click.option("--control", is_flag=True, help="Train on shuffled labels too: what must fail."),
-    click.option("--fractions", callback=numbers, metavar="0.1,1", help="Label efficiency: parts of the patients."),
-    click.option("--shots", callback=numbers, metavar="5,20", help="Label efficiency: patients a class."),
-    click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Draws a size."),
+# Of the intervals, and where everything goes.
+statistics_options = stacked(
     click.option("--draws", type=click.IntRange(min=1), default=10_000, show_default=True, help="Bootstraps."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of folds, draws and bootstraps."),
     click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder of the run."),
+)
+
+# What is computed of the predictions.
+output_options = stacked(
+    click.option("--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values."),
+    click.option("--subgroups", metavar="COLUMN,...", help="Score by view or label column too."),
+    click.option("--control", is_flag=True, help="Train on shuffled labels too, 20 times: what must fail."),
+    click.option("--fractions", callback=numbers, metavar="0.1,1", help="Label efficiency: parts of the patients."),
+    click.option("--shots", callback=numbers, metavar="5,20", help="Label efficiency: patients a class."),
+    click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Draws a size."),
+    statistics_options,
 )
 
 
 def whole_numbers(values: tuple[float, ...] | None) -> tuple[int, ...] | None:
     """The same as integers."""
     return None if values is None else tuple(int(value) for value in values)
-
-
-def output_options(command: Command) -> Command:
-    """What is computed of the predictions, and where it goes."""
-    for option in reversed(
-        [
-            click.option(
-                "--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values."
-            ),
-            click.option("--subgroups", metavar="COLUMN,...", help="Score by view or label column too."),
-            click.option("--control", is_flag=True, help="Train on shuffled labels too: what must fail."),
-            click.option(
-                "--fractions", callback=numbers, metavar="0.1,1", help="Label efficiency: parts of the patients."
-            ),
-            click.option("--shots", callback=numbers, metavar="5,20", help="Label efficiency: patients a class."),
-            click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Draws a size."),
-            click.option("--draws", type=click.IntRange(min=1), default=10_000, show_default=True, help="Bootstraps."),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of folds and bootstraps."),
-            click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder of the run."),
-        ]
-    ):
-        command = option(command)
-    return command
 
 
 def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any]) -> None:
@@ -146,12 +135,13 @@ def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any
         seed=options["seed"],
         allow_leakage=options["allow_leakage"],
     )
+    folder = make_folder(options["out"])
     results = []
     for result in run_targets(problems, make_probe, settings):
         print_scores(result)
         results.append(result)
     info = RunInfo(str(options["embeddings"]), command_line(click.get_current_context()), options)
-    folder = write_run(results, info, make_folder(options["out"]))
+    write_run(results, info, folder)
     click.echo(f"\nwritten: {folder}, open {folder / 'report.html'}")
 
 
@@ -184,7 +174,7 @@ def print_scores(result: TargetResult) -> None:
         baseline = number(evaluation.baseline_scores[name].value)
         rows.append([display_name(name), number(score.value), interval(score), baseline])
     if result.control is not None:
-        shuffled = [number(score.value) for score in result.control.scores.values()]
+        shuffled = [number(values.mean()) for values in result.control.values()]
         rows = [[*row, last] for row, last in zip(rows, ["shuffled labels", *shuffled], strict=True)]
     print_table(rows)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 import pydicom.data
 from PIL import Image
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 
@@ -114,12 +114,13 @@ def write_dicom(
     return path
 
 
-def _image_dataset(syntax: str) -> FileDataset:
+def _image_dataset(syntax: str) -> Dataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
     meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
     meta.TransferSyntaxUID = syntax
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset = Dataset()
+    dataset.file_meta, dataset.preamble = meta, b"\0" * 128
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.3.4"
     dataset.PatientName, dataset.PatientID, dataset.IssuerOfPatientID = SECRET, SECRET_ID, "Clinic"

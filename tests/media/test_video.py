@@ -204,7 +204,7 @@ def test_cut_avi_says_what_is_missing(videos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mjpeg.avi", "mjpeg.mov"])
 def test_damage_in_the_middle_is_an_error(videos: Path, tmp_path: Path, name: str) -> None:
     data = bytearray((videos / name).read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(MediaError) as caught:

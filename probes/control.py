@@ -1,0 +1,49 @@
+"""The control: what is still read from labels that were shuffled is an artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from panecho_embed.metrics import point_values
+from probes.base import BaseProbe, Floats
+from probes.evaluate import make_metrics, predict_folds
+from probes.folds import Fold
+from probes.problem import Problem
+
+REPEATS = 20
+
+
+def shuffled_label_control(
+    problem: Problem,
+    probe: BaseProbe,
+    folds: Sequence[Fold],
+    *,
+    cutoffs: Sequence[float] = (),
+    repeats: int = REPEATS,
+    seed: int = 0,
+) -> dict[str, Floats]:
+    """Every metric, (repeats,), of probes that learned from shuffled labels and were tested on the true ones.
+
+    One shuffle says little: a direction chosen at random among few that vary much often goes with the target. Their
+    mean should be that of the baseline.
+    """
+    tested = np.concatenate([fold.test for fold in folds])
+    values = []
+    for repeat in range(repeats):
+        truths = [shuffled(problem, fold, np.random.default_rng([seed, repeat, i])) for i, fold in enumerate(folds)]
+        predicted = predict_folds(problem, probe, folds, truths)
+        values.append(point_values(make_metrics(problem, tested, predicted.prediction, predicted.threshold, cutoffs)))
+    return {name: np.array([value[name] for value in values]) for name in values[0]}
+
+
+def shuffled(problem: Problem, fold: Fold, rng: np.random.Generator) -> Floats:
+    """Labels (U,) in which each training patient has those of another one, so that they still come in clusters."""
+    units = np.concatenate([fold.train, fold.validation])
+    ids, patient = np.unique(problem.patient[units].astype(str), return_inverse=True)
+    own = [units[patient == i] for i in range(len(ids))]
+    truth = problem.truth.copy()
+    for mine, donor in zip(own, rng.permutation(len(ids)), strict=True):
+        truth[mine] = np.resize(problem.truth[own[donor]], len(mine))
+    return truth

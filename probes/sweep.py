@@ -1,0 +1,119 @@
+"""Which frames should a clip take? Samplings derived from a frame-level file, compared without the videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.errors import ArgumentError, SettingsMismatchError
+from panecho_embed.records import EmbeddingTable
+from panecho_embed.store import EmbeddingFile
+
+if TYPE_CHECKING:
+    from panecho_embed.models.backbone import Backbone
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """clips: so many a video. step: between frames of a clip; None spreads the frames of a clip over the whole video."""
+
+    frames: int
+    clips: int
+    step: int | None
+
+    @property
+    def name(self) -> str:
+        """As it is called in tables: "step 2, 4 clips", "uniform, 1 clip"."""
+        kind = "uniform" if self.step is None else "consecutive" if self.step == 1 else f"step {self.step}"
+        return f"{kind}, {self.clips} clip{'s' if self.clips > 1 else ''}"
+
+    def indices(self, num_frames: int) -> Ints:
+        """Frame numbers of every clip, (N, frames)."""
+        if self.step is not None:
+            return ClipPlan(self.frames, frame_step=self.step, num_clips=self.clips).indices(num_frames)
+        # Clip c takes frame c + 0.5 of every of `clips` equal parts of each of `frames` equal parts of the video.
+        place = (np.arange(self.frames)[None] + (np.arange(self.clips)[:, None] + 0.5) / self.clips) / self.frames
+        return np.minimum((place * num_frames).astype(np.int64), num_frames - 1)
+
+
+def default_samplings(frames: int) -> list[Sampling]:
+    """Consecutive, step 2 and uniform; 1, 2, 4 and 8 clips a video."""
+    return [Sampling(frames, clips, step) for step in (1, 2, None) for clips in (1, 2, 4, 8)]
+
+
+def sweep_tables(
+    source: str | Path,
+    samplings: Sequence[Sampling] | None = None,
+    *,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Iterator[tuple[str, EmbeddingTable]]:
+    """Clip-level embeddings for each sampling, by its name. weights, seed: of the clip encoder, those of the file.
+
+    Raises ArgumentError for a file without frames, SettingsMismatchError for other weights.
+    """
+    from panecho_embed.models.backbones import load_backbone
+    from panecho_embed.models.devices import resolve_device
+
+    file = EmbeddingFile(source)
+    if file.level != "frame":
+        raise ArgumentError(f"{source} holds {file.level} rows; a sweep needs frames (extract --level frame)")
+    made_with = file.provenance
+    backbone = load_backbone(made_with.backbone, weights, seed, image_size=made_with.preprocess.crop)
+    if backbone.weights.sha256 != made_with.weights.sha256:
+        raise SettingsMismatchError(
+            f"{source} was made with the weights {made_with.weights.source} ({made_with.weights.sha256[:12]}), not "
+            f"{backbone.weights.source} ({backbone.weights.sha256[:12]}); name those (--backbone-weights)"
+        )
+    backbone = backbone.to(resolve_device(device))
+    table = file.table()
+    for sampling in samplings or default_samplings(backbone.frames_per_clip):
+        yield sampling.name, sampled_table(table, backbone, sampling)
+
+
+def sampled_table(frames: EmbeddingTable, backbone: Backbone, sampling: Sampling) -> EmbeddingTable:
+    """Clips of one sampling from a table of frames; the clip encoder runs, the frame encoder does not."""
+    import torch
+
+    from panecho_embed.engines.encode import encode_clips
+
+    values, rows, firsts = [], [], []
+    for start, stop in _videos(frames):
+        order = start + np.argsort(frames.first_frame[start:stop], kind="stable")
+        features = torch.from_numpy(frames.values[order].astype(np.float32)).to(backbone.device)
+        indices = sampling.indices(stop - start)
+        values.append(encode_clips(backbone, features, indices, frames.provenance.precision).cpu().numpy())
+        rows.append(np.full(len(indices), start))
+        firsts.append(indices[:, 0])
+    row, joined = np.concatenate(rows), np.concatenate(values)
+    plan = None if sampling.step is None else ClipPlan(sampling.frames, sampling.step, num_clips=sampling.clips)
+    provenance = replace(frames.provenance, level="clip", clips=plan, dim=joined.shape[1], pooling=sampling.name)
+    return EmbeddingTable(
+        values=joined,
+        video_id=frames.video_id[row],
+        study_id=frames.study_id[row],
+        patient_id=frames.patient_id[row],
+        view=frames.view[row],
+        split=frames.split[row],
+        first_frame=np.concatenate(firsts),
+        frame_step=np.full(len(row), float(sampling.step or 0)),
+        frames_per_clip=np.full(len(row), sampling.frames),
+        labels={name: column[row] for name, column in frames.labels.items()},
+        level="clip",
+        provenance=provenance,
+    )
+
+
+def _videos(frames: EmbeddingTable) -> Iterator[tuple[int, int]]:
+    """First and last-plus-one row of every video; a file keeps the rows of a video together."""
+    starts = np.flatnonzero(np.r_[True, frames.video_id[1:] != frames.video_id[:-1]])
+    yield from zip(starts.tolist(), [*starts[1:].tolist(), len(frames)], strict=True)

@@ -1,0 +1,166 @@
+"""The nearest-neighbour probes against scikit-learn, against each other, and by contract."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from panecho_embed.errors import ArgumentError
+from probes.faiss_knn import FaissKNNProbe, FaissNeighbours
+from probes.knn import KNNProbe
+from probes.neighbours import ExactNeighbours
+
+TASKS = ("regression", "binary", "multiclass")
+
+
+def sample(n: int = 160, d: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d)).astype(np.float32) + 0.3
+    return x, 50 + 5 * x[:, 0] + rng.normal(size=n)
+
+
+@parametrize_with_checks([KNNProbe(task) for task in TASKS] + [FaissKNNProbe(task) for task in TASKS])
+def test_keeps_the_scikit_learn_contract(estimator: KNNProbe, check: Callable[[KNNProbe], None]) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("weights", ["distance", "uniform", "softmax"])
+def test_regression_equals_sklearn(metric: str, weights: str) -> None:
+    if (metric, weights) == ("euclidean", "softmax"):
+        pytest.skip("softmax is of a similarity")
+    x, y = sample()
+    theirs_weights = (lambda d: np.exp((1 - d) / 0.07)) if weights == "softmax" else weights
+    theirs = KNeighborsRegressor(7, metric=metric, weights=theirs_weights, algorithm="brute").fit(x[:120], y[:120])
+    ours = KNNProbe(metric=metric, weights=weights, k=[7]).fit(x[:120], y[:120])  # type: ignore[arg-type]
+    np.testing.assert_allclose(ours.predict(x[120:]), theirs.predict(x[120:]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_class_probabilities_equal_sklearn(metric: str) -> None:
+    x, y = sample()
+    classes = np.digitize(y, [48, 52])
+    theirs = KNeighborsClassifier(9, metric=metric, weights="distance", algorithm="brute").fit(x[:120], classes[:120])
+    ours = KNNProbe("multiclass", metric=metric, weights="distance", k=[9])  # type: ignore[arg-type]
+    ours.fit(x[:120], classes[:120])
+    np.testing.assert_allclose(ours.predict_proba(x[120:]), theirs.predict_proba(x[120:]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("metric", "weights"), [("cosine", "softmax"), ("euclidean", "distance")])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_flat_faiss_index_gives_the_same_answers(metric: str, weights: str, task: str) -> None:
+    x, y = sample()
+    y = y if task == "regression" else np.digitize(y, [50.0] if task == "binary" else [48.0, 52.0])
+    settings = {"metric": metric, "weights": weights}
+    exact = KNNProbe(task, **settings).fit(x[:120], y[:120])  # type: ignore[arg-type]
+    flat = FaissKNNProbe(task, **settings).fit(x[:120], y[:120])  # type: ignore[arg-type]
+    assert flat.k_ == exact.k_
+    np.testing.assert_allclose(flat.grid_, exact.grid_, rtol=1e-3)
+    np.testing.assert_allclose(
+        *(p.predict(x) if task == "regression" else p.predict_proba(x) for p in (flat, exact)), rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("index", "least"), [("flat", 1.0), ("ivf", 0.9), ("hnsw", 0.97), ("sq8", 0.9), ("pq", 0.2)])
+def test_approximate_indexes_find_most_of_the_nearest(index: str, least: float) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(20, 32))
+    x = (centres[rng.integers(0, 20, 3000)] + rng.normal(size=(3000, 32)) * 0.4).astype(np.float32)
+    _, exact = ExactNeighbours(x, "cosine").search(x[:100], 10)
+    _, found = FaissNeighbours(x, "cosine", index).search(x[:100], 10)  # type: ignore[arg-type]
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
+    assert recall >= least
+
+
+def test_exact_search_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = sample()
+    whole = ExactNeighbours(x, "euclidean").search(x, 5)
+    monkeypatch.setattr("probes.neighbours.BLOCK_ELEMENTS", 500)
+    in_blocks = ExactNeighbours(x, "euclidean").search(x, 5)
+    np.testing.assert_array_equal(whole[1], in_blocks[1])
+    assert (whole[1][:, 0] == np.arange(len(x))).all()
+    assert (whole[0][:, 0] == 0).all()
+
+
+def test_k_is_chosen_by_held_out_loss_and_large_ks_are_left_out() -> None:
+    x, y = sample()
+    probe = KNNProbe().fit(x[:60], y[:60])
+    assert probe.ks_.max() <= 48
+    rows = probe.grid_rows()
+    assert min(rows, key=lambda row: row["loss"])["chosen"]
+
+
+def test_groups_stay_together_in_the_inner_folds() -> None:
+    """Copies of a row under one group: were they split, the nearest neighbour alone would look best."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 4)
+    x = rng.normal(size=(40, 8))[groups] + rng.normal(size=(160, 8)) * 1e-3
+    y = rng.normal(size=40)[groups]
+    assert KNNProbe().fit(x, y).k_ <= 3
+    assert KNNProbe().fit(x, y, groups=groups).k_ > 10
+
+
+def test_rows_without_a_label_count_for_nothing() -> None:
+    x, y = sample()
+    some = np.where(np.arange(160) < 100, y, np.nan)
+    part = np.arange(160) % 4
+    with_gaps = KNNProbe().fit(x, some, holdout=part)
+    without = KNNProbe().fit(x[:100], y[:100], holdout=part[:100])
+    np.testing.assert_allclose(with_gaps.predict(x), without.predict(x))
+    assert np.isnan(with_gaps.holdout_prediction_[100:]).all()
+
+
+def test_faiss_probe_survives_pickle() -> None:
+    x, y = sample()
+    probe = FaissKNNProbe(index="hnsw", k=[3]).fit(x, y)
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(probe)).predict(x), probe.predict(x))
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        (KNNProbe(metric="manhattan"), r"metric is 'manhattan'; allowed are cosine, euclidean"),  # type: ignore[arg-type]
+        (KNNProbe(weights="rank"), r"weights is 'rank'; allowed are softmax, distance, uniform"),  # type: ignore[arg-type]
+        (KNNProbe(metric="euclidean"), r"weights='softmax' needs metric='cosine'"),
+        (KNNProbe(temperature=0), r"temperature is 0; it must be above 0"),
+        (KNNProbe(k=[0, 3]), r"k is \[0, 3\]; one or more whole numbers from 1"),
+        (KNNProbe(k=[500]), r"k is \[500\], but there are 160 rows"),
+        (FaissKNNProbe(index="annoy"), r"index is 'annoy'; allowed are flat, ivf, hnsw, sq8, pq"),  # type: ignore[arg-type]
+        (FaissKNNProbe(index="pq"), r"a product-quantised index needs 256 rows, there are 128"),
+        (FaissKNNProbe(index="hnsw", device="gpu"), r"faiss has no HNSW on the GPU"),
+        (FaissKNNProbe(device="tpu"), r"device is 'tpu'; allowed are cpu, gpu"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_settings_say_what_is_allowed(probe: KNNProbe, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        probe.fit(*sample())
+
+
+def test_a_gpu_that_faiss_does_not_see_is_an_error_not_a_fallback() -> None:
+    import faiss
+
+    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
+        pytest.skip("faiss sees a GPU here")
+    with pytest.raises(ArgumentError, match=r"this faiss sees no GPU \(--device gpu\): install faiss-gpu"):
+        FaissKNNProbe(device="gpu").fit(*sample())
+
+
+@pytest.mark.parametrize("order", ["import torch, faiss", "import faiss, torch"])
+def test_faiss_and_torch_work_in_one_process_in_either_order(order: str) -> None:
+    code = (
+        f"{order}\nimport numpy as np\n"
+        "x = np.random.default_rng(0).normal(size=(4000, 32)).astype('float32')\n"
+        "t = torch.from_numpy(x); t = (t @ t[:64].T); torch.nn.Linear(64, 1)(t).sum().backward()\n"
+        "for recipe in ('Flat', 'IVF32,Flat', 'HNSW16'):\n"
+        "    index = faiss.index_factory(32, recipe); index.train(x); index.add(x); index.search(x[:64], 3)\n"
+        "print(float((t.argmax(0).numpy() >= 0).mean()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "1.0", done.stderr

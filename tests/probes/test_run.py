@@ -1,0 +1,196 @@
+"""Subgroups, the control, label efficiency, and probes that are saved and applied again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.records import EmbeddingTable
+from probes.attentive import AttentiveProbe
+from probes.base import BaseProbe
+from probes.control import shuffled, shuffled_label_control
+from probes.efficiency import label_efficiency
+from probes.evaluate import Evaluation, evaluate, make_folds, predict_units
+from probes.faiss_knn import FaissKNNProbe
+from probes.knn import KNNProbe
+from probes.linear import LinearProbe
+from probes.outputs import RunInfo, write_run
+from probes.problem import load_problem, load_problems
+from probes.run import RunSettings, run_target, run_targets
+from probes.saved import apply_probes, load_probes
+from probes.subgroups import subgroup_scores
+
+SETTINGS = RunSettings(draws=100)
+
+
+@pytest.fixture(scope="module")
+def evaluation(table: EmbeddingTable) -> Evaluation:
+    return evaluate(load_problem(table, "EF"), LinearProbe(), draws=100)
+
+
+@pytest.mark.parametrize(("column", "groups"), [("view", {"A4C", "PLAX"}), ("Sex", {"F", "M"}), ("LowEF", {"0", "1"})])
+def test_subgroups_split_the_tested_units(evaluation: Evaluation, column: str, groups: set[str]) -> None:
+    found = subgroup_scores(evaluation, column)
+    assert set(found) == groups
+    assert sum(scores["mae"].n for scores in found.values()) == len(evaluation.tested)
+
+
+def test_subgroups_of_a_number_are_its_thirds(evaluation: Evaluation) -> None:
+    found = subgroup_scores(evaluation, "Noise")
+    assert [scores["mae"].n for scores in found.values()] == [8, 8, 8]
+
+
+def test_units_without_a_value_are_a_subgroup_of_their_own(evaluation: Evaluation) -> None:
+    sex = evaluation.problem.columns["Sex"].copy()
+    sex[evaluation.tested[:2]] = ""
+    problem = replace(evaluation.problem, columns={"Sex": sex})
+    assert subgroup_scores(replace(evaluation, problem=problem), "Sex")["missing"]["mae"].n == 2
+
+
+def test_a_subgroup_of_one_class_has_no_auroc(table: EmbeddingTable) -> None:
+    result = evaluate(load_problem(table, "LowEF"), LinearProbe("binary"), draws=100)
+    scores = subgroup_scores(result, "LowEF")["1"]
+    assert np.isnan(scores["auroc"].value)
+    assert np.isfinite(scores["brier"].value)
+
+
+@pytest.mark.parametrize("column", ["Age", "Report"])
+def test_unusable_subgroup_columns_are_refused(evaluation: Evaluation, column: str) -> None:
+    texts = np.array([f"text {i}" for i in range(len(evaluation.problem))], dtype=object)
+    problem = replace(evaluation.problem, columns={"Report": texts})
+    with pytest.raises(ArgumentError, match=f"no column '{column}'|{column} has 24 different texts"):
+        subgroup_scores(replace(evaluation, problem=problem), column)
+
+
+def test_shuffled_labels_read_like_the_baseline(table_of: Callable[..., EmbeddingTable]) -> None:
+    problem = load_problem(table_of(patients=120), "EF")
+    folds = make_folds(problem)
+    result = evaluate(problem, LinearProbe(), folds, draws=100)
+    control = shuffled_label_control(problem, LinearProbe(), folds, repeats=10)
+    assert control["mae"].mean() > 0.95 * result.baseline_scores["mae"].value
+    assert control["mae"].min() > result.scores["mae"].high
+
+
+def test_shuffling_moves_whole_patients_and_leaves_the_test_alone(table: EmbeddingTable) -> None:
+    problem = load_problem(table, "EF")
+    (fold,) = make_folds(problem)
+    truth = shuffled(problem, fold, np.random.default_rng(0))
+    np.testing.assert_array_equal(truth[fold.test], problem.truth[fold.test])
+    train = np.concatenate([fold.train, fold.validation])
+    assert sorted(truth[train]) == pytest.approx(sorted(problem.truth[train]))
+    assert all(np.ptp(truth[problem.patient == who]) < 1e-9 for who in set(problem.patient))
+
+
+def test_more_labels_read_better(table_of: Callable[..., EmbeddingTable]) -> None:
+    problem = load_problem(table_of(patients=200, noise=2), "EF")
+    curve = label_efficiency(problem, LinearProbe(), make_folds(problem), fractions=(0.05, 1), repeats=5)
+    few, all_of_them = curve.values.mean(axis=1)
+    assert all_of_them < few
+    assert curve.n_patients.tolist() == [8, 160]
+
+
+def test_draws_are_nested_saved_and_repeatable(table: EmbeddingTable) -> None:
+    problem = load_problem(table, "LowEF")
+    curves = [
+        label_efficiency(problem, LinearProbe("binary"), make_folds(problem), shots=(3, 6), repeats=2, seed=5)
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(curves[0].values, curves[1].values)
+    assert curves[0].draws == curves[1].draws
+    small, large = (next(d for d in curves[0].draws if d.size == size and d.repeat == 1) for size in (3, 6))
+    assert set(small.patients) < set(large.patients)
+    low = {str(who) for who in problem.patient[problem.truth == 1]}
+    assert len(low & set(small.patients)) == 3
+
+
+def test_the_band_has_one_row_a_size(table: EmbeddingTable) -> None:
+    problem = load_problem(table, "EF")
+    band = label_efficiency(problem, LinearProbe(), make_folds(problem), shots=(5, 20), repeats=3).band()
+    assert (band["low"] <= band["mean"]).all()
+    assert band["shots"].tolist() == [5, 20]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({}, "give either fractions"),
+        ({"fractions": (0.5,), "shots": (5,)}, "give either fractions"),
+        ({"fractions": (1.5,)}, "each must be above 0 and at most 1"),
+        ({"shots": (1,)}, "at least 2 are needed"),
+        ({"shots": (999,)}, "999 patients of class 1 were asked for; there are"),
+    ],
+)
+def test_unusable_sizes_are_refused(table: EmbeddingTable, sizes: dict[str, tuple[float, ...]], message: str) -> None:
+    problem = load_problem(table, "LowEF")
+    with pytest.raises(ArgumentError, match=message):
+        label_efficiency(problem, LinearProbe("binary"), make_folds(problem), **sizes)  # type: ignore[arg-type]
+
+
+def test_after_cross_validation_the_saved_probe_is_trained_on_everybody(table: EmbeddingTable) -> None:
+    problem = load_problem(table, "EF")
+    result = run_target(problem, LinearProbe(), replace(SETTINGS, folds=4))
+    alone = LinearProbe(strengths=[result.probe.strength_]).fit(problem.values, problem.truth)
+    np.testing.assert_allclose(result.probe.predict(problem.values), alone.predict(problem.values))
+
+
+PROBES = [
+    (LinearProbe, "EF", "early"),
+    (LinearProbe, "LowEF", "late"),
+    (KNNProbe, "Grade", "early"),
+    (FaissKNNProbe, "EF", "early"),
+    (AttentiveProbe, "LowEF", "late"),
+    (AttentiveProbe, "Grade", "late"),
+]
+
+
+@pytest.mark.parametrize(("kind", "target", "fusion"), PROBES)
+def test_a_saved_probe_predicts_the_same_again(
+    embeddings: Path, tmp_path: Path, kind: type[BaseProbe], target: str, fusion: str
+) -> None:
+    problem = load_problem(embeddings, target, level="study", fusion=fusion)
+    extra = {"epochs": 3} if kind is AttentiveProbe else {}
+    result = run_target(problem, kind(problem.task, **extra), SETTINGS)
+    write_run([result], RunInfo(str(embeddings)), tmp_path)
+    frame = apply_probes(tmp_path, embeddings).set_index("study_id").loc[problem.ids["study_id"]]
+    expected = predict_units(problem, result.probe, np.arange(len(problem)))
+    if problem.task == "regression":
+        np.testing.assert_allclose(frame["prediction"], expected, rtol=1e-5)
+    elif problem.task == "binary":
+        np.testing.assert_allclose(frame["probability:1"], expected, rtol=1e-5)
+        assert frame["prediction"].tolist() == ["1" if p >= result.threshold else "0" for p in expected]
+    else:
+        columns = [f"probability:{name}" for name in problem.classes]
+        np.testing.assert_allclose(frame[columns], expected, rtol=1e-5)
+
+
+def test_saved_probes_hold_no_pickle(embeddings: Path, tmp_path: Path) -> None:
+    results = run_targets(load_problems(embeddings, "EF,Sex"), lambda p: LinearProbe(p.task), SETTINGS)
+    write_run(list(results), RunInfo(str(embeddings)), tmp_path)
+    with np.load(tmp_path / "probe.npz", allow_pickle=False) as file:
+        assert all(file[name].dtype.kind in "fiu" for name in file.files)
+    assert set(load_probes(tmp_path)) == {"EF", "Sex"}
+
+
+def test_embeddings_made_otherwise_are_refused_naming_the_setting(
+    embeddings: Path, tmp_path: Path, table: EmbeddingTable, write: Callable[[Path, EmbeddingTable], Path]
+) -> None:
+    write_run([run_target(load_problem(embeddings, "EF"), LinearProbe(), SETTINGS)], RunInfo("x"), tmp_path)
+    other = replace(table, provenance=replace(table.provenance, backbone="imagenet"))
+    path = write(tmp_path / "other.h5", other)
+    with pytest.raises(SettingsMismatchError, match=r"other.h5: .* backbone: imagenet, not random"):
+        apply_probes(tmp_path, path)
+
+
+@pytest.mark.parametrize("content", [None, "{", json.dumps({"format": "else"})])
+def test_a_folder_without_a_probe_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "probe.json").write_text(content)
+        np.savez(tmp_path / "probe.npz", x=np.zeros(1))
+    with pytest.raises(StoreError, match=r"no readable probe.json|not a probe of schema version 1"):
+        load_probes(tmp_path)
