@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.extract import extract
+from panecho_embed.extraction import extract
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.phantom import write_studies
 from panecho_embed.store import EmbeddingFile

@@ -12,21 +12,21 @@ from panecho_embed._version import __version__
 
 if TYPE_CHECKING:
     from panecho_embed.clips import ClipPlan
-    from panecho_embed.extract import extract
+    from panecho_embed.extraction import extract
     from panecho_embed.models.backbones import load_backbone, register_backbone
     from panecho_embed.models.panecho import PanEcho
     from panecho_embed.pooling import pool
-    from panecho_embed.reclip import reclip
+    from panecho_embed.reclipping import reclip
     from panecho_embed.store import EmbeddingFile
 
 _HOME = {
     "ClipPlan": "clips",
     "EmbeddingFile": "store",
     "PanEcho": "models.panecho",
-    "extract": "extract",
+    "extract": "extraction",
     "load_backbone": "models.backbones",
     "pool": "pooling",
-    "reclip": "reclip",
+    "reclip": "reclipping",
     "register_backbone": "models.backbones",
 }
 

@@ -193,8 +193,8 @@ def _check_agreement(one: str, a: Problem, other: str, b: Problem) -> None:
             i = int(np.flatnonzero(unequal)[0])
             where = ", ".join(f"{name} {column[i]}" for name, column in a.ids.items())
             raise ArgumentError(
-                f"{one} and {other} disagree on the {what} of {np.count_nonzero(unequal)} {a.level} rows, first {where}: "
-                f"{mine[i]} and {theirs[i]}; give one table of labels to all (--labels)"
+                f"{one} and {other} disagree on the {what} of {np.count_nonzero(unequal)} {a.level} rows, "
+                f"first {where}: {mine[i]} and {theirs[i]}; give one table of labels to all (--labels)"
             )
 
 

@@ -74,6 +74,6 @@ def _methods(comparison: Comparison) -> str:
     return (
         "The same probe was trained and tested on the same patients and splits for every candidate; its settings were "
         "chosen for each candidate on held-out training patients. Intervals are percentile intervals from "
-        f"{evaluation.draws:,} bootstrap samples of patients; for differences each sample drew the same patients for both "
-        f"candidates. P-values are two-sided and corrected by Holm's method. The random seed was {evaluation.seed}."
+        f"{evaluation.draws:,} bootstrap samples of patients; for differences each sample drew the same patients for "
+        f"both candidates. P-values are two-sided and corrected by Holm's method. The random seed was {evaluation.seed}."
     )

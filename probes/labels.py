@@ -94,7 +94,7 @@ def read_labels(
     is_text = column.dtype.kind not in "fiub"
     if task == "regression" or (task is None and not is_text and not _looks_discrete(column, known)):
         return Labels("regression", _as_numbers(column, name))
-    text = _as_text(column)
+    text = as_text(column)
     there = text != ""
     classes = _class_order(sorted(set(text[there].tolist()), key=_number_first), known, positive, name)
     if len(classes) < 2:
@@ -137,7 +137,7 @@ def _no_such_label(name: str, labels: Iterable[str]) -> str:
 
 
 def _is_a_task(column: npt.NDArray[Any]) -> bool:
-    text = _as_text(column)
+    text = as_text(column)
     different = len(set(text[text != ""].tolist()))
     return different >= 2 and (column.dtype.kind in "fiub" or different <= 20)
 
@@ -173,7 +173,8 @@ def _as_numbers(column: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]:
     return np.array([float(value) if value else np.nan for value in column.tolist()])
 
 
-def _as_text(column: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
+def as_text(column: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
+    """Values as text, "" where missing; numbers without needless decimals."""
     if column.dtype.kind not in "fiub":
         return column.astype(object)
     text = np.empty(len(column), dtype=object)

@@ -23,7 +23,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """clips: so many a video. step: between frames of a clip; None spreads the frames of a clip over the whole video."""
+    """clips: so many a video. step: between frames of a clip; None spreads its frames over the whole video."""
 
     frames: int
     clips: int

@@ -11,9 +11,9 @@ import textwrap
 import numpy as np
 import pytest
 
-from panecho_embed.extract import extract
+from panecho_embed.extraction import extract
 from panecho_embed.store import EmbeddingFile, verify
-from tests.test_extract import moving
+from tests.test_extraction import moving
 from tests.tiny import tiny
 
 # Imports once, then forks a run and kills it, again and again: a kill costs milliseconds, not an interpreter's start.
@@ -24,10 +24,8 @@ KILLER = textwrap.dedent(
     import cv2, torch
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    from panecho_embed import extract as module
+    import panecho_embed.extraction as work
     from tests.tiny import tiny
-    import panecho_embed.extract
-    work = sys.modules["panecho_embed.extract"]
     work._PART_VIDEOS = 2
 
     source, out, kills, longest = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])

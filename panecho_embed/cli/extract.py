@@ -18,7 +18,7 @@ from panecho_embed.cli.options import (
 from panecho_embed.records import Precision, StoredType
 
 if TYPE_CHECKING:
-    from panecho_embed.extract import ExtractSummary
+    from panecho_embed.extraction import ExtractSummary
 
 _LISTED = 10
 
@@ -79,7 +79,7 @@ def extract(ctx: click.Context, /, source: Path, out: Path, **options: Any) -> N
     INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or EchoNet-Dynamic,
     -Pediatric or -LVH as downloaded. Stopped at any moment and run again, it goes on where it was.
     """
-    from panecho_embed.extract import extract as run
+    from panecho_embed.extraction import extract as run
 
     plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
     plan = clip_plan(*(options.pop(name) for name in plan_options))

@@ -27,7 +27,7 @@ def reclip(
     source: Path, out: Path, weights: Path | None, seed: int, device: str, overwrite: bool, **clip_arguments: Any
 ) -> None:
     """Make clip embeddings from a frame-level file, without the videos."""
-    from panecho_embed.reclip import reclip as run
+    from panecho_embed.reclipping import reclip as run
     from panecho_embed.store import EmbeddingFile
 
     run(source, out, clips=clip_plan(**clip_arguments), weights=weights, seed=seed, device=device, overwrite=overwrite)

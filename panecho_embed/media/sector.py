@@ -90,7 +90,7 @@ def _threshold(values: _FloatImage, least: float) -> float:
     """
     smooth = _smooth(values)
     top = float(np.percentile(smooth, 95))
-    side = min(values.shape) // 16
+    side = max(min(values.shape) // 16, 1)
     if np.percentile(cv2.blur(values, (side, side)), 20) < least / 2:
         return max(least, _RINGING * top)
     levels = np.rint(np.clip(smooth / top, 0, 1) * 255).astype(np.uint8)

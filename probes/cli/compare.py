@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 @click.option("--backbone-weights", type=click.Path(exists=True, dir_okay=False), help="Of the clip encoder (--sweep).")
 @click.option("--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values.")
 @statistics_options
-@click.pass_context
-def compare(context: click.Context, embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
+def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     """Compare EMBEDDINGS on the same patients and splits.
 
     Models, samplings or poolings: paired bootstrap differences, corrected for their number. A candidate is called by
@@ -68,7 +67,7 @@ def compare(context: click.Context, embeddings: tuple[str, ...], sweep: bool, **
         comparison = compare_problems(problems_of, make, settings, reference=options["reference"])
         _print(comparison)
         comparisons.append(comparison)
-    write_comparison(comparisons, folder, command=command_line(context))
+    write_comparison(comparisons, folder, command=command_line(click.get_current_context()))
     click.echo(f"\nwritten: {folder}, open {folder / 'report.html'}")
 
 

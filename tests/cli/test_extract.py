@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
 from panecho_embed.store import EmbeddingFile
-from tests.test_extract import moving
+from tests.test_extraction import moving
 
 QUICK = ["--backbone", "random", "--image-size", "32", "--workers", "0"]
 
@@ -99,7 +99,8 @@ def test_errors_are_messages_not_tracebacks(tmp_path):
 def test_bad_values_are_wrong_usage(studies, tmp_path):
     result = run("extract", studies, "-o", tmp_path / "x.h5", *QUICK, "--clips", 0, expect=2)
     assert "num_clips is 0" in result.stderr
-    assert "image size is 8" in run("extract", studies, "-o", tmp_path / "x.h5", "--image-size", 8, expect=2).stderr
+    small = ["--backbone", "random", "--image-size", 8]
+    assert "image size is 8" in run("extract", studies, "-o", tmp_path / "x.h5", *small, expect=2).stderr
     assert "nearest: panecho" in run("extract", studies, "-o", tmp_path / "x.h5", "--backbone", "panech", expect=2).stderr
 
 

@@ -5,11 +5,11 @@ import pytest
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
-from panecho_embed.extract import extract
+from panecho_embed.extraction import extract
 from panecho_embed.models.backbones import load_backbone
-from panecho_embed.reclip import reclip
+from panecho_embed.reclipping import reclip
 from panecho_embed.store import EmbeddingFile, verify
-from tests.test_extract import moving
+from tests.test_extraction import moving
 
 
 @pytest.fixture(scope="module")

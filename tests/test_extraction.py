@@ -9,7 +9,7 @@ import pytest
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError, ManifestError, SettingsMismatchError, StoreError
-from panecho_embed.extract import extract
+from panecho_embed.extraction import extract
 from panecho_embed.store import EmbeddingFile, verify
 from tests.tiny import overflowing, tiny, tiny_3d
 

@@ -1,0 +1,40 @@
+"""`panecho-embed audit`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("embeddings", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--near", type=float, default=0.995, show_default=True, help="Cosine from which videos are near-identical."
+)
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as JSON too.")
+def audit(embeddings: Path, near: float, out: Path | None) -> None:
+    """Look for leakage in EMBEDDINGS before training on them.
+
+    Patients and studies in two splits, the same or nearly the same video in two splits or under two ids, labels that
+    another column gives away. Exit code 1 when anything leaks from training to test.
+    """
+    from panecho_embed.errors import StoreError
+    from probes.audit import audit as run
+    from probes.outputs import write_json
+
+    findings = run(embeddings, near=near)
+    for finding in findings:
+        click.echo(f"{finding.severity}: {finding.message}")
+        for example in finding.examples if finding.kind != "label_given_away" else ():
+            click.echo(f"    {example}")
+    leaks = sum(finding.severity == "leak" for finding in findings)
+    click.echo(f"{embeddings}: {leaks} kinds of leak, {len(findings) - leaks} warnings")
+    if out is not None:
+        try:
+            write_json(out, {"source": str(embeddings), "findings": [asdict(finding) for finding in findings]})
+        except OSError as error:
+            raise StoreError(f"{out}: the findings can't be written ({error}) (-o)") from error
+    if leaks:
+        raise click.exceptions.Exit(1)
