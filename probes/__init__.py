@@ -9,21 +9,56 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes.evaluate import Evaluation, evaluate, make_folds
+    from probes.attentive import AttentiveProbe
+    from probes.compare import Comparison, compare_problems
+    from probes.efficiency import LabelEfficiency, label_efficiency
+    from probes.evaluation import Evaluation, evaluate, make_folds
+    from probes.faiss_knn import FaissKNNProbe
+    from probes.knn import KNNProbe
     from probes.linear import LinearProbe
     from probes.problem import Problem, load_problem, load_problems
+    from probes.saved import apply_probes, load_probes
+    from probes.subgroups import subgroup_scores
 
 _HOME = {
-    "Evaluation": "evaluate",
+    "AttentiveProbe": "attentive",
+    "Comparison": "compare",
+    "Evaluation": "evaluation",
+    "FaissKNNProbe": "faiss_knn",
+    "KNNProbe": "knn",
+    "LabelEfficiency": "efficiency",
     "LinearProbe": "linear",
     "Problem": "problem",
-    "evaluate": "evaluate",
+    "apply_probes": "saved",
+    "compare_problems": "compare",
+    "evaluate": "evaluation",
+    "label_efficiency": "efficiency",
+    "load_probes": "saved",
     "load_problem": "problem",
     "load_problems": "problem",
-    "make_folds": "evaluate",
+    "make_folds": "evaluation",
+    "subgroup_scores": "subgroups",
 }
 
-__all__ = ["Evaluation", "LinearProbe", "Problem", "evaluate", "load_problem", "load_problems", "make_folds"]
+__all__ = [
+    "AttentiveProbe",
+    "Comparison",
+    "Evaluation",
+    "FaissKNNProbe",
+    "KNNProbe",
+    "LabelEfficiency",
+    "LinearProbe",
+    "Problem",
+    "apply_probes",
+    "compare_problems",
+    "evaluate",
+    "label_efficiency",
+    "load_probes",
+    "load_problem",
+    "load_problems",
+    "make_folds",
+    "subgroup_scores",
+]
 
 
 def __getattr__(name: str) -> Any:

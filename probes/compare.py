@@ -17,7 +17,7 @@ from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.metrics import PRIMARY, Difference, higher_is_better, holm, paired_differences
 from panecho_embed.records import Score
 from probes.base import BaseProbe
-from probes.evaluate import Evaluation, evaluate, make_folds
+from probes.evaluation import Evaluation, evaluate, make_folds
 from probes.outputs import file_stem, make_folder, provenance_document, write_json
 from probes.problem import Problem
 from probes.run import RunSettings

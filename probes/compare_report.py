@@ -75,5 +75,6 @@ def _methods(comparison: Comparison) -> str:
         "The same probe was trained and tested on the same patients and splits for every candidate; its settings were "
         "chosen for each candidate on held-out training patients. Intervals are percentile intervals from "
         f"{evaluation.draws:,} bootstrap samples of patients; for differences each sample drew the same patients for "
-        f"both candidates. P-values are two-sided and corrected by Holm's method. The random seed was {evaluation.seed}."
+        "both candidates. P-values are two-sided and corrected by Holm's method. "
+        f"The random seed was {evaluation.seed}."
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from panecho_embed.metrics import point_values
 from probes.base import BaseProbe, Floats
-from probes.evaluate import make_metrics, predict_folds
+from probes.evaluation import make_metrics, predict_folds
 from probes.folds import Fold
 from probes.problem import Problem
 

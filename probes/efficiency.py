@@ -13,7 +13,7 @@ from sklearn.base import clone
 from panecho_embed.errors import ArgumentError
 from panecho_embed.metrics import PRIMARY, point_values
 from probes.base import BaseProbe
-from probes.evaluate import make_metrics, predict_folds
+from probes.evaluation import make_metrics, predict_folds
 from probes.folds import Fold
 from probes.problem import Problem
 

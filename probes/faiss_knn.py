@@ -41,19 +41,19 @@ class FaissNeighbours:
     ) -> None:
         self._metric = check_metric(metric)
         prepared = self._prepare(rows)
-        self._index = _new_index(index, rows.shape, self._metric)
+        self.index = _new_index(index, rows.shape, self._metric)
         if index == "ivf":
-            self._index.nprobe = min(nprobe, self._index.nlist)
+            self.index.nprobe = min(nprobe, self.index.nlist)
         if index == "hnsw":
-            self._index.hnsw.efSearch = ef_search
+            self.index.hnsw.efSearch = ef_search
         if device == "gpu":
-            self._index = _on_gpu(self._index, index)
-        self._index.train(prepared)
-        self._index.add(prepared)
+            self.index = _on_gpu(self.index, index)
+        self.index.train(prepared)
+        self.index.add(prepared)
 
     def search(self, queries: FloatArray, k: int) -> tuple[FloatArray, Ints]:
         """Distances (Q, k) float32, ascending, and row numbers (Q, k), -1 where fewer were found."""
-        distance, found = self._index.search(self._prepare(queries), k)
+        distance, found = self.index.search(self._prepare(queries), k)
         distance = 1 - distance if self._metric == "cosine" else np.sqrt(np.maximum(distance, 0))
         return np.where(found >= 0, np.maximum(distance, 0), np.inf).astype(np.float32), found
 

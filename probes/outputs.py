@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from probes.efficiency import LabelEfficiency
-    from probes.evaluate import Evaluation
+    from probes.evaluation import Evaluation
     from probes.run import TargetResult
 
 SCHEMA_VERSION = 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from probes.efficiency import LabelEfficiency
-    from probes.evaluate import Evaluation
+    from probes.evaluation import Evaluation
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

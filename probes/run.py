@@ -13,7 +13,7 @@ from panecho_embed.records import Score
 from probes.base import BaseProbe, Floats
 from probes.control import shuffled_label_control
 from probes.efficiency import LabelEfficiency, label_efficiency
-from probes.evaluate import Evaluation, evaluate, fit_fold, make_folds, youden_threshold
+from probes.evaluation import Evaluation, evaluate, fit_fold, make_folds, youden_threshold
 from probes.folds import Fold
 from probes.problem import Problem
 from probes.subgroups import subgroup_scores

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from panecho_embed.errors import SettingsMismatchError, StoreError
 from panecho_embed.records import EmbeddingTable, Level, PoolHow, Provenance
 from probes.base import BaseProbe
-from probes.evaluate import average_rows, predict_rows
+from probes.evaluation import average_rows, predict_rows
 from probes.problem import Fusion, id_columns, load_table, unit_of_rows
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from panecho_embed.errors import ArgumentError
 from panecho_embed.metrics import scores
 from panecho_embed.records import Score
-from probes.evaluate import Evaluation
+from probes.evaluation import Evaluation
 
 Ints = npt.NDArray[np.int64]
 

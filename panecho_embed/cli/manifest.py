@@ -34,7 +34,8 @@ def manifest(source: Path, out: Path, layout: str, id_salt: str | None) -> None:
         raise StoreError(f"can't write {out}: {error.strerror or error} (-o)") from error
     for note in found.notes:
         click.echo(f"note: {note}")
-    counts = ", ".join(f"{count} {content}" for content, count in table["content"].value_counts().items())
+    kinds = table["content"].str.partition(":")[0]
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.value_counts().items())
     click.echo(
         f"{len(table)} files ({counts}) of {table['study_id'].nunique()} studies "
         f"and {table['patient_id'].nunique()} patients in {out}"

@@ -25,7 +25,8 @@ def describe_manifest(manifest: Manifest, progress: Callable[[], object] = lambd
     for video in manifest.videos:
         rows.append(_row(video))
         progress()
-    return pd.DataFrame(rows).assign(**dict(manifest.labels))
+    table = pd.DataFrame(rows).astype(dict.fromkeys(("num_frames", "height", "width"), "Int64"))
+    return table.assign(**dict(manifest.labels))
 
 
 def _row(video: VideoRef) -> dict[str, object]:

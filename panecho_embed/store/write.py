@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import errno
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,8 @@ from panecho_embed.store.layout import (
 from panecho_embed.store.read import EmbeddingFile
 
 _BUFFER_BYTES = 4 * 1024 * 1024
+# What HDF5 may need beside the values themselves: headers, chunk indices, heaps, and its own write at closing.
+_OVERHEAD_BYTES = 256 * 1024
 
 
 class EmbeddingWriter:
@@ -51,6 +54,7 @@ class EmbeddingWriter:
 
     def __enter__(self) -> Self:
         try:
+            self._make_sure_of_room(0)
             self._file = h5py.File(self._temporary, "w", locking=False)
             self._create_datasets()
         except OSError as error:
@@ -107,6 +111,7 @@ class EmbeddingWriter:
             raise ArgumentError(f"{len(facts)} facts for {len(manifest)} videos")
         try:
             self._flush()
+            self._make_sure_of_room(_table_bytes(manifest, facts, failures))
             self._write_tables(manifest, facts, failures)
             self._file.close()
             _fsync(self._temporary)
@@ -139,6 +144,7 @@ class EmbeddingWriter:
             return
         stop = self.rows + self._buffered
         try:
+            self._make_sure_of_room(sum(block.nbytes for blocks in self._buffer.values() for block in blocks))
             for name, blocks in self._buffer.items():
                 dataset = self._file[name if name == "embeddings" else f"rows/{name}"]
                 dataset.resize(stop, axis=0)
@@ -171,6 +177,23 @@ class EmbeddingWriter:
             created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
 
+    def _make_sure_of_room(self, count: int) -> None:
+        """Raise OSError if the disk, the quota or a limit of this process leaves no room for so many more bytes.
+
+        HDF5 can't be asked to try: a write that fails on it takes the whole process down when the file is closed.
+        """
+        if not hasattr(os, "posix_fallocate"):
+            if shutil.disk_usage(self.path.parent).free < count + _OVERHEAD_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return
+        size = self._temporary.stat().st_size if self._temporary.exists() else 0
+        ballast = self._temporary.with_suffix(".room")
+        try:
+            with ballast.open("wb") as stream:
+                os.posix_fallocate(stream.fileno(), size, count + _OVERHEAD_BYTES)
+        finally:
+            ballast.unlink(missing_ok=True)
+
     def _storage_error(self, error: OSError) -> StoreError:
         if isinstance(error, StoreError):
             return error
@@ -191,12 +214,24 @@ def explain_os_error(error: OSError) -> str:
         (errno.EDQUOT, "the disk quota is used up; free some or choose another place with -o"),
         (errno.EACCES, "no permission to write there; choose another place with -o"),
         (errno.EROFS, "the file system is read-only; choose another place with -o"),
+        (errno.EFBIG, "the file system, or a limit of this process (ulimit -f), allows no file that large"),
         (errno.ENOENT, "the folder does not exist"),
     ):
         # HDF5 puts the number into its text ("errno = 28"); Python sets the attribute.
         if error.errno == number or f"errno = {number}," in text:
             return meaning
     return text
+
+
+def _table_bytes(manifest: Manifest, facts: Sequence[VideoFacts], failures: Sequence[Failure]) -> int:
+    """Upper bound of what the tables take: a text its bytes and its place in a heap, a number eight bytes."""
+    texts = [getattr(video, name) for video in manifest.videos for name in ID_COLUMNS]
+    texts += [text for fact in facts for text in (fact.sha256, fact.fps_source, fact.status)]
+    texts += [getattr(failure, name) for failure in failures for name in FAILURE_COLUMNS]
+    texts += [str(value) for column in manifest.labels.values() if column.dtype.kind == "O" for value in column]
+    numbers = (2 + len(manifest.labels)) * len(manifest)
+    headers = 8192 * (len(manifest.labels) + len(ID_COLUMNS) + len(FAILURE_COLUMNS) + 5)
+    return sum(4 * len(text) + 64 for text in texts) + 8 * numbers + headers
 
 
 def _fsync(path: Path) -> None:

@@ -13,7 +13,7 @@ from panecho_embed.cli.options import stacked
 
 if TYPE_CHECKING:
     from probes.base import BaseProbe
-    from probes.evaluate import Evaluation
+    from probes.evaluation import Evaluation
     from probes.problem import Problem
     from probes.run import TargetResult
 

@@ -114,12 +114,6 @@ def panecho(checkpoint: Path) -> PanEcho:
     return PanEcho(weights=checkpoint)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Two busy threads on a shared machine wait for each other ten times longer than one works."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(autouse=True)
 def nowhere_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No weights of the machine's own, no token, no settings of its user."""

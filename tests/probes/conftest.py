@@ -96,7 +96,8 @@ def write_table(path: Path, table: EmbeddingTable) -> Path:
     with EmbeddingWriter(path, table.provenance) as writer:
         writer.add(video, table.values, table.first_frame, table.frame_step, table.frames_per_clip)
         labels = {name: column[first] for name, column in table.labels.items()}
-        return writer.finish(Manifest(refs, labels), [VideoFacts("done")] * len(refs), [])
+        facts = [VideoFacts("done", "", int(n), 30.0, "test") for n in np.bincount(video)]
+        return writer.finish(Manifest(refs, labels), facts, [])
 
 
 @pytest.fixture(scope="session")

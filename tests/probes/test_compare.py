@@ -155,7 +155,7 @@ def test_a_sweep_makes_the_clips_that_reclip_makes(
     frames: EmbeddingTable, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
 ) -> None:
     from panecho_embed.clips import ClipPlan
-    from panecho_embed.reclip import reclip
+    from panecho_embed.reclipping import reclip
     from panecho_embed.store import EmbeddingFile
 
     path = write(tmp_path / "frames.h5", frames)

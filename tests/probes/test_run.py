@@ -16,7 +16,7 @@ from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe
 from probes.control import shuffled, shuffled_label_control
 from probes.efficiency import label_efficiency
-from probes.evaluate import Evaluation, evaluate, make_folds, predict_units
+from probes.evaluation import Evaluation, evaluate, make_folds, predict_units
 from probes.faiss_knn import FaissKNNProbe
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe

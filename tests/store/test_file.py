@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import resource
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -89,16 +93,40 @@ def test_rows_of_another_width_are_refused(tmp_path, provenance):
 
 
 def test_a_full_disk_is_said_in_plain_words(tmp_path, provenance, monkeypatch):
-    def full(*_, **__):
-        raise OSError("unable to write (file write failed: errno = 28, error message = 'No space left on device')")
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with (
         pytest.raises(StoreError, match=r"x\.h5: no space left on the device.*-o"),
         EmbeddingWriter(tmp_path / "x.h5", provenance) as writer,
     ):
         writer.add(0, np.zeros((2, 5)), np.arange(2), 1, 16)
-        monkeypatch.setattr(h5py.Dataset, "resize", full)
+        monkeypatch.setattr(os, "posix_fallocate", full)
         writer.finish(Manifest(refs("a")), [VideoFacts("done")], [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [100_000, 600_000, 3_000_000])
+def test_a_limit_that_is_really_hit_stops_cleanly(tmp_path, limit):
+    """A failed write inside HDF5 would end in a segmentation fault; this process must end with the error alone."""
+    code = (
+        "import numpy as np, sys; from panecho_embed.store import EmbeddingWriter\n"
+        "from panecho_embed.records import *; from panecho_embed.clips import ClipPlan\n"
+        "info = WeightsInfo('x', '0', 'x', False)\n"
+        "made = Provenance('x', info, Preprocess(), ClipPlan(), 'clip', dim=768)\n"
+        "with EmbeddingWriter(sys.argv[1], made) as writer:\n"
+        "    for i in range(20): writer.add(i, np.zeros((400, 768)), np.arange(400), 1, 16)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.h5")],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert result.returncode == 1
+    assert "StoreError" in result.stderr.splitlines()[-1]
+    assert "no file that large" in result.stderr
+    assert "h5py/" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import mean_absolute_error
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import EmbeddingTable
-from probes.evaluate import average_rows, evaluate, make_folds, youden_threshold
+from probes.evaluation import average_rows, evaluate, make_folds, youden_threshold
 from probes.linear import LinearProbe
 from probes.problem import load_problem
 

@@ -1,0 +1,20 @@
+"""Similar studies: search over the embeddings of a file, its quality, its duplicates and outliers, and a page."""
+
+from panecho_embed.search.collection import Collection, Items, SearchLevel
+from panecho_embed.search.filters import matches
+from panecho_embed.search.find import Found, Query, search, study_query, vector_query, video_query
+from panecho_embed.search.similarity import Measure
+
+__all__ = [
+    "Collection",
+    "Found",
+    "Items",
+    "Measure",
+    "Query",
+    "SearchLevel",
+    "matches",
+    "search",
+    "study_query",
+    "vector_query",
+    "video_query",
+]

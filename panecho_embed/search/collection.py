@@ -1,0 +1,215 @@
+"""What can be searched: the clips, videos and studies of an embedding file, with unit vectors and their columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.models.nearest import nearest
+from panecho_embed.pooling import pool_table
+from panecho_embed.records import EmbeddingTable, Provenance
+from panecho_embed.search.filters import Columns
+from panecho_embed.search.similarity import Floats32, Groups, ViewMeans, unit, view_means
+from panecho_embed.store import EmbeddingFile
+
+SearchLevel = Literal["clip", "video", "study"]
+
+_ID_COLUMNS = ("video_id", "study_id", "patient_id", "view", "split")
+
+
+class UnknownIdError(ArgumentError):
+    """An id that is not in the file; the message offers the nearest."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Items:
+    """Things of one level that can be found.
+
+    ids: (N,), unique. units: (N, D) float32, rows of length 1 (0 where the embedding is all zeros). columns: what
+    filters and tables can name, (N,) float64 (NaN where missing) or str objects ("" where missing).
+    """
+
+    level: SearchLevel
+    ids: npt.NDArray[np.object_]
+    units: Floats32
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def patients(self) -> npt.NDArray[np.object_]:
+        """(N,) patient ids."""
+        return self.columns["patient_id"]
+
+    @property
+    def studies(self) -> npt.NDArray[np.object_]:
+        """(N,) study ids."""
+        return self.columns["study_id"]
+
+
+class Collection:
+    """The clips, videos and studies of an embedding file, ready to be searched.
+
+    A video is the mean of its rows, a study a bag of videos. Everything is made when it is first asked for.
+    video_units: the videos' unit vectors, (V, D), where an index keeps them; the embeddings are not read then.
+    Raises StoreError for a file that can't be read, has no rows, or has rows that are not finite.
+    """
+
+    def __init__(self, path: str | Path, *, video_units: Floats32 | None = None) -> None:
+        self.file = EmbeddingFile(path)
+        self._video_units = video_units
+        if not len(self.file):
+            raise StoreError(f"{self.file.path}: there is no embedding in it to search")
+
+    @property
+    def path(self) -> Path:
+        """The embedding file."""
+        return self.file.path
+
+    @property
+    def provenance(self) -> Provenance:
+        """How the embeddings were made."""
+        return self.file.provenance
+
+    @property
+    def dim(self) -> int:
+        """Length of one embedding."""
+        return self.file.dim
+
+    @cached_property
+    def _rows(self) -> EmbeddingTable:
+        table = self.file.table()
+        bad = np.flatnonzero(~np.isfinite(table.values).all(axis=1))
+        if len(bad):
+            raise StoreError(
+                f"{self.path}: {len(bad)} rows are not finite, the first is row {bad[0]} "
+                f"({table.video_id[bad[0]]}); panecho-embed verify tells more"
+            )
+        return table
+
+    @cached_property
+    def _video_table(self) -> EmbeddingTable:
+        """The videos' columns, and their vectors unless `video_units` has them."""
+        if self.file.level == "study":
+            raise ArgumentError(f"{self.path} stands at study level; its videos are not in it (--level study)")
+        rows = self._rows if self._video_units is None else self._without_values()
+        return rows if self.file.level == "video" else pool_table(rows, "video")
+
+    def _without_values(self) -> EmbeddingTable:
+        columns = dict(self.file.row_columns)
+        video = columns.pop("video")
+        return EmbeddingTable(
+            values=np.zeros((len(video), 1), dtype=np.float32),
+            **{name: self.file.video_columns[name][video] for name in _ID_COLUMNS},
+            **columns,
+            labels={name: column[video] for name, column in self.file.labels.items()},
+            level=self.file.level,
+            provenance=self.provenance,
+        )
+
+    @cached_property
+    def clips(self) -> Items:
+        """One item a row of a clip- or frame-level file; its id is VIDEO#first_frame."""
+        if self.file.level not in ("clip", "frame"):
+            raise ArgumentError(f"{self.path} stands at {self.file.level} level; there are no clips in it (--level)")
+        table = self._rows
+        ids = np.array([f"{v}#{f}" for v, f in zip(table.video_id, table.first_frame, strict=True)], dtype=object)
+        return Items("clip", ids, unit(table.values), _columns(table) | {"first_frame": _number(table.first_frame)})
+
+    @cached_property
+    def videos(self) -> Items:
+        """One item a video."""
+        table = self._video_table
+        facts = {name: self.file.video_columns[name] for name in ("num_frames", "fps")}
+        position = {name: i for i, name in enumerate(self.file.video_columns["video_id"])}
+        where = np.array([position[name] for name in table.video_id], dtype=np.int64)
+        extra = {name: _number(column[where]) for name, column in facts.items()}
+        units = unit(table.values) if self._video_units is None else self._video_units
+        return Items("video", table.video_id, units, _columns(table) | extra)
+
+    @cached_property
+    def studies(self) -> Items:
+        """One item a study: the mean of its videos' unit vectors; in order of first appearance."""
+        if not self.has_videos:
+            table = self._rows
+            return Items("study", table.study_id, unit(table.values), _columns(table, without=("video_id",)))
+        table = dataclasses.replace(self._video_table, values=np.zeros((len(self.videos), 1), dtype=np.float32))
+        pooled = pool_table(dataclasses.replace(table, level="video"), "study")
+        columns = _columns(pooled, without=("video_id",))
+        columns["videos"] = np.bincount(self.groups.codes).astype(np.float64)
+        views = self.videos.columns["view"]
+        columns["view"] = np.array(
+            [", ".join(sorted(set(views[self.groups.members(g)]) - {""})) for g in range(len(self.groups))],
+            dtype=object,
+        )
+        return Items("study", pooled.study_id, self.groups.mean(self.videos.units), columns)
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Which videos make which study; studies are numbered as in `studies`."""
+        _, first, inverse = np.unique(self.videos.studies.astype(str), return_index=True, return_inverse=True)
+        rank = np.empty(len(first), dtype=np.int64)
+        rank[np.argsort(first, kind="stable")] = np.arange(len(first))
+        return Groups.of(rank[inverse])
+
+    @cached_property
+    def view_means(self) -> ViewMeans:
+        """The mean of every study in every known view."""
+        return view_means(self.videos.units, self.groups, self.videos.columns["view"])
+
+    @property
+    def has_videos(self) -> bool:
+        """False for a study-level file."""
+        return self.file.level != "study"
+
+    def items(self, level: SearchLevel) -> Items:
+        """The items of a level. Raises ArgumentError for a level that the file can't give."""
+        if level not in get_args(SearchLevel):
+            raise ArgumentError(f"level is {level!r}; allowed are {', '.join(get_args(SearchLevel))} (--level)")
+        found: Items = {"clip": lambda: self.clips, "video": lambda: self.videos, "study": lambda: self.studies}[
+            level
+        ]()
+        return found
+
+    @cached_property
+    def _positions(self) -> dict[str, dict[str, int]]:
+        return {}
+
+    def position(self, level: SearchLevel, item_id: str) -> int:
+        """Where an item stands among its level's. Raises UnknownIdError, with the nearest ids, if there is none."""
+        if level not in self._positions:
+            self._positions[level] = {str(name): i for i, name in enumerate(self.items(level).ids)}
+        known = self._positions[level]
+        if item_id not in known:
+            raise UnknownIdError(self._unknown(level, item_id, known))
+        return known[item_id]
+
+    def _unknown(self, level: SearchLevel, item_id: str, known: dict[str, int]) -> str:
+        failed = self.file.video_columns["video_id"] if level == "video" else ()
+        if item_id in set(failed):
+            return f"video {item_id!r} has no embedding; panecho-embed info {self.path} --failures says why"
+        # Comparing with a million names takes too long to be of use.
+        near = nearest(item_id, list(known)[:100_000])
+        return f"no {level} is called {item_id!r} in {self.path}{near} (--{level}; {len(known)} {_plural(level)})"
+
+
+def _plural(level: SearchLevel) -> str:
+    return "studies" if level == "study" else f"{level}s"
+
+
+def _columns(table: EmbeddingTable, without: tuple[str, ...] = ()) -> dict[str, npt.NDArray[Any]]:
+    ids = {name: getattr(table, name) for name in _ID_COLUMNS if name not in without}
+    labels = {name: _number(column) if column.dtype.kind in "iufb" else column for name, column in table.labels.items()}
+    return ids | {name: column for name, column in labels.items() if name not in ids}
+
+
+def _number(column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    return column.astype(np.float64)

@@ -1,0 +1,142 @@
+"""A file that is not in the collection -> its embedding, by the same weights and preprocessing, or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.engines.decode import DecodeSettings
+from panecho_embed.engines.encode import EncodedVideo, Encoder
+from panecho_embed.engines.pool import decoded
+from panecho_embed.errors import ArgumentError, MediaError, WeightsError
+from panecho_embed.manifest import read_manifest
+from panecho_embed.models.backbones import Backbone, load_backbone
+from panecho_embed.models.devices import resolve_device
+from panecho_embed.pooling import pool_table
+from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Provenance, VideoRef
+
+_SEED = re.compile(r"seed (\d+)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewVideos:
+    """Embeddings of a file or a folder: vectors (V, D), one a video; views (V,), "" where not known.
+
+    notes: what could not be used, and why.
+    """
+
+    vectors: FloatArray
+    views: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Embedder:
+    """Embeds new videos exactly as those of an embedding file were.
+
+    provenance: of that file. weights: a file, None to look where `extract` looks. backbone: the model itself, where it
+    is loaded already. Raises WeightsNotFoundError if the weights can't be had, WeightsError if they are others than the
+    file's, and ArgumentError if the backbone prepares its frames in another way.
+    """
+
+    def __init__(
+        self,
+        provenance: Provenance,
+        weights: str | Path | None = None,
+        *,
+        backbone: Backbone | None = None,
+        device: str = "auto",
+    ) -> None:
+        self._provenance = provenance
+        if backbone is None:
+            seed = _SEED.search(provenance.weights.source)
+            size = provenance.preprocess.crop
+            backbone = load_backbone(provenance.backbone, weights, int(seed[1]) if seed else 0, image_size=size)
+        if backbone.weights.sha256 != provenance.weights.sha256:
+            raise WeightsError(
+                f"the embedding file was made by {provenance.backbone} with weights {provenance.weights.sha256[:16]} "
+                f"({provenance.weights.source}); those at hand are {backbone.weights.sha256[:16]} "
+                f"({backbone.weights.source}). Vectors of the two can't be compared (--weights)"
+            )
+        preprocess = dataclasses.replace(
+            backbone.preprocess,
+            mask_sector=provenance.preprocess.mask_sector,
+            crop_region=provenance.preprocess.crop_region,
+        )
+        if preprocess != provenance.preprocess:
+            raise ArgumentError(
+                f"{provenance.backbone} prepares its frames as {preprocess} in this release; the embedding file was "
+                f"made with {provenance.preprocess}, so that vectors can't be compared; extract anew"
+            )
+        self._backbone = backbone.to(resolve_device(device))
+
+    def embed(self, path: str | Path, *, workers: int = 1, timeout_seconds: float = 600.0) -> NewVideos:
+        """Embed a video file, or every video of a folder.
+
+        workers: decoding processes; 0 decodes in this one, without a time limit. Raises MediaError, with the reasons,
+        when no video of it can be used.
+        """
+        manifest = read_manifest(path)
+        settings = DecodeSettings(self._provenance.preprocess, self._provenance.clips)
+        batch = 32 if self._backbone.device.type == "cpu" else 256
+        encoder = Encoder(self._backbone, batch_frames=batch, precision=self._provenance.precision)
+        done: list[tuple[int, EncodedVideo]] = []
+        failures: list[Failure] = []
+
+        def sort(position: int, outcome: EncodedVideo | Failure) -> None:
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                done.append((position, outcome))
+
+        with decoded(enumerate(manifest.videos), settings, workers, timeout_seconds) as outcomes:
+            for position, outcome in outcomes:
+                if isinstance(outcome, Failure):
+                    failures.append(outcome)
+                    continue
+                for encoded in encoder.add(position, outcome):
+                    sort(*encoded)
+        for encoded in encoder.flush():
+            sort(*encoded)
+        notes = tuple(f"{Path(f.path).name}: {f.message} [{f.stage}]" for f in failures)
+        if not done:
+            raise MediaError("; ".join(notes), stage=failures[0].stage)
+        return self._pooled(sorted(done, key=lambda one: one[0]), manifest.videos, (*manifest.notes, *notes))
+
+    def _pooled(
+        self, done: Sequence[tuple[int, EncodedVideo]], videos: Sequence[VideoRef], notes: tuple[str, ...]
+    ) -> NewVideos:
+        """One vector a video, pooled as the file's own rows were."""
+        counts = [len(encoded.values) for _, encoded in done]
+        refs = [videos[position] for position, _ in done]
+
+        def column(values: Sequence[str]) -> npt.NDArray[np.object_]:
+            return np.repeat(np.array(values, dtype=object), counts)
+
+        rows = sum(counts)
+        table = EmbeddingTable(
+            values=np.concatenate([encoded.values for _, encoded in done]),
+            video_id=column([ref.video_id for ref in refs]),
+            # Whatever a folder is made of, it is asked for as one study.
+            study_id=column(["query"] * len(refs)),
+            patient_id=column(["query"] * len(refs)),
+            view=column([ref.view for ref in refs]),
+            split=column([""] * len(refs)),
+            first_frame=np.zeros(rows, dtype=np.int64),
+            frame_step=np.zeros(rows),
+            frames_per_clip=np.zeros(rows, dtype=np.int64),
+            labels={},
+            level="frame" if self._provenance.clips is None else "clip",
+            provenance=self._provenance,
+        )
+        for step in filter(None, self._provenance.pooling.split("; ")):
+            how, _, by = step.partition(" by ")
+            table = pool_table(table, by, how)  # type: ignore[arg-type]  # words that pool_table itself wrote
+        if table.level in ("frame", "clip"):
+            table = pool_table(table, "video")
+        return NewVideos(table.values, tuple(str(view) for view in table.view), notes)

@@ -1,0 +1,215 @@
+"""How well retrieval works for a label: leave-one-out, with intervals over patients, and the rate of chance."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.metrics import DEFAULT_DRAWS, Draws, Floats, Metrics, scores
+from panecho_embed.models.nearest import nearest
+from panecho_embed.records import Score
+from panecho_embed.search.collection import Collection, Items, SearchLevel
+from panecho_embed.search.find import study_query, study_scores
+from panecho_embed.search.similarity import Measure, cosines
+
+CLASS_METRICS = ("top1", "top5", "map", "ndcg")
+NUMBER_METRICS = ("difference1", "difference5")
+
+MAX_QUERIES = 5000
+"""Queries of an evaluation; of a larger collection a seeded sample asks, all of it answers."""
+
+_MAX_CLASSES = 10
+_BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Leave-one-out retrieval quality for a label column.
+
+    kind: "class": top1 and top5, the share of queries whose nearest item, or one of whose five nearest, has the same
+    label; map, mean average precision, and ndcg, over the whole ranking. "number": difference1 and difference5, the
+    mean absolute difference between a query and its nearest, or five nearest, in the column's unit.
+    scores: with 95 % intervals from bootstraps over the queries' patients. chance: what a random ranking would give.
+    queries: how many were asked; left_out: items with a label that no other candidate shares, or, for a sample of a
+    large collection, that were not drawn. same_patient: whether items of the query's own patient were candidates.
+    """
+
+    column: str
+    kind: Literal["class", "number"]
+    level: SearchLevel
+    similarity: Measure
+    scores: Mapping[str, Score]
+    chance: Mapping[str, float]
+    queries: int
+    left_out: int
+    same_patient: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values: {"top1": {"value": ..., "low": ..., "high": ..., "chance": ...}, ...} and the settings."""
+        metrics = {
+            name: {"value": s.value, "low": s.low, "high": s.high, "chance": self.chance[name]}
+            for name, s in self.scores.items()
+        }
+        settings = dataclasses.asdict(dataclasses.replace(self, scores={}, chance={}))
+        patients = next(iter(self.scores.values())).n_patients
+        return metrics | {k: v for k, v in settings.items() if k not in ("scores", "chance")} | {"patients": patients}
+
+
+def evaluate(
+    collection: Collection,
+    column: str,
+    *,
+    level: SearchLevel = "video",
+    similarity: Measure = "mean",
+    include_same_patient: bool = False,
+    draws: int = DEFAULT_DRAWS,
+    seed: int = 0,
+) -> Retrieval:
+    """Ask with every labelled item of a level in turn, and see how alike the labels of its neighbours are.
+
+    A query's own video (study) is never a candidate, nor are other items of its patient, unless `include_same_patient`,
+    which goes without saying for the columns patient_id and study_id. A numeric column of at most ten whole numbers
+    counts as classes. Raises ArgumentError for an unknown column, or one that no two candidates share.
+    """
+    items = collection.items(level)
+    labels = _labels(items, column)
+    same_patient = include_same_patient or column in ("patient_id", "study_id")
+    asked = np.flatnonzero(labels.there)
+    rng = np.random.default_rng(seed)
+    if len(asked) > MAX_QUERIES:
+        asked = np.sort(rng.choice(asked, MAX_QUERIES, replace=False))
+    ranked = _Ranker(collection, items, labels, similarity, same_patient)
+    rows, patients = [], []
+    for position in asked:
+        found = ranked.values(int(position))
+        if found is not None:
+            rows.append(found)
+            patients.append(items.patients[position])
+    if not rows:
+        raise ArgumentError(
+            f"no two {level} items that may be compared share a value of {column!r}: nothing to evaluate"
+            + ("" if same_patient else " (the same patient's are left out; --include-same-patient keeps them in)")
+        )
+    names = CLASS_METRICS if labels.kind == "class" else NUMBER_METRICS
+    values = np.array(rows)
+    estimates = _scored(values[:, 0], names, patients, draws, seed)
+    chance = dict(zip(names, values[:, 1].mean(axis=0).tolist(), strict=True))
+    left_out = int(labels.there.sum()) - len(rows)
+    return Retrieval(column, labels.kind, level, similarity, estimates, chance, len(rows), left_out, same_patient)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Labels:
+    kind: Literal["class", "number"]
+    values: npt.NDArray[Any]
+    there: npt.NDArray[np.bool_]
+
+
+def _labels(items: Items, column: str) -> _Labels:
+    if column not in items.columns:
+        raise ArgumentError(
+            f"there is no column {column!r}{nearest(column, items.columns)}; there are {', '.join(items.columns)} "
+            "(--evaluate)"
+        )
+    values = items.columns[column]
+    if values.dtype.kind != "f":
+        there = np.asarray(values != "", dtype=np.bool_)
+        return _Labels("class", np.unique(values.astype(str), return_inverse=True)[1], there)
+    there = ~np.isnan(values)
+    distinct = np.unique(values[there])
+    classes = len(distinct) <= _MAX_CLASSES and bool((distinct == np.round(distinct)).all())
+    return _Labels("class" if classes else "number", values, there)
+
+
+class _Ranker:
+    """Ranks every candidate for one query after another, similarities made in blocks."""
+
+    def __init__(
+        self, collection: Collection, items: Items, labels: _Labels, similarity: Measure, same_patient: bool
+    ) -> None:
+        self._collection = collection
+        self._items = items
+        self._labels = labels
+        self._similarity = similarity
+        own = "study_id" if items.level == "study" else "video_id"
+        self._own = np.unique(items.columns[own].astype(str), return_inverse=True)[1]
+        self._patients = np.unique(items.patients.astype(str), return_inverse=True)[1]
+        self._same_patient = same_patient
+        self._block = (-1, np.zeros((0, 0), dtype=np.float32))
+        self._metrics: Callable[..., tuple[list[float], list[float]] | None] = (
+            _class_values if labels.kind == "class" else _number_values
+        )
+
+    def values(self, position: int) -> tuple[list[float], list[float]] | None:
+        """The metrics of one query, and what chance gives; None if nothing could be found for it."""
+        candidate = self._labels.there & (self._own != self._own[position])
+        if not self._same_patient:
+            candidate &= self._patients != self._patients[position]
+        similarity = self._similarities(position)
+        candidate &= ~np.isnan(similarity)
+        among = np.flatnonzero(candidate)
+        order = among[np.argsort(-similarity[among], kind="stable")]
+        return self._metrics(self._labels.values[order], self._labels.values[position])
+
+    def _similarities(self, position: int) -> npt.NDArray[np.float32]:
+        if self._items.level == "study" and self._similarity != "mean":
+            query = study_query(self._collection, str(self._items.ids[position]))
+            return study_scores(self._collection, query, self._similarity)
+        number = position // _BLOCK
+        if self._block[0] != number:
+            some = self._items.units[number * _BLOCK : (number + 1) * _BLOCK]
+            self._block = (number, cosines(some, self._items.units))
+        row: npt.NDArray[np.float32] = self._block[1][position % _BLOCK]
+        return row
+
+
+def _class_values(labels: npt.NDArray[Any], own: Any) -> tuple[list[float], list[float]] | None:
+    """Top-1, top-5, average precision and nDCG of a ranking, and their expectation over random rankings."""
+    relevant = labels == own
+    total, number = len(relevant), int(relevant.sum())
+    if number == 0:
+        return None
+    ranks = np.flatnonzero(relevant) + 1
+    discounts = 1 / np.log2(np.arange(total) + 2)
+    ideal = discounts[:number].sum()
+    achieved = [
+        float(ranks[0] == 1),
+        float(ranks[0] <= 5),
+        float((np.arange(1, number + 1) / ranks).mean()),
+        float(discounts[ranks - 1].sum() / ideal),
+    ]
+    misses = np.arange(min(5, total))
+    none_of_five = np.prod(np.maximum(total - number - misses, 0) / (total - misses))
+    harmonic = (1 / np.arange(1, total + 1)).sum()
+    others = (number - 1) / (total - 1) if total > 1 else 0.0
+    precision = harmonic / total + others * (total - harmonic) / total
+    return achieved, [number / total, float(1 - none_of_five), float(precision),
+                      float(number / total * discounts.sum() / ideal)]  # fmt: skip
+
+
+def _number_values(labels: npt.NDArray[Any], own: Any) -> tuple[list[float], list[float]] | None:
+    """Mean absolute difference to the nearest and the five nearest, and to all candidates."""
+    if not len(labels):
+        return None
+    apart = np.abs(labels - own)
+    chance = float(apart.mean())
+    return [float(apart[0]), float(apart[:5].mean())], [chance, chance]
+
+
+def _scored(values: Floats, names: tuple[str, ...], patients: list[Any], draws: int, seed: int) -> dict[str, Score]:
+    """Means over queries, with intervals from bootstraps over patients."""
+    ids, codes = np.unique(np.array(patients, dtype=str), return_inverse=True)
+    sums = np.zeros((len(ids), len(names) + 1))
+    np.add.at(sums, codes, np.column_stack([values, np.ones(len(values))]))
+
+    def part(weights: Floats) -> Draws:
+        total = weights @ sums
+        return {name: total[:, i] / total[:, -1] for i, name in enumerate(names)}
+
+    return scores(Metrics((part,), ids, len(values)), draws=draws, seed=seed)

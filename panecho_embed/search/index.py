@@ -1,0 +1,291 @@
+"""Indexes over the videos of an embedding file: faster, smaller, and bound to exactly that file.
+
+EMB.h5.index/
+  index.json   kind, settings, and what it is bound to
+  units.npy    the videos' unit vectors, mapped into memory, not read
+  index.faiss  the faiss index (none for kind "exact")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.records import BoolArray
+from panecho_embed.search.collection import Collection
+from panecho_embed.search.similarity import Floats32, Ints, cosines, top
+from panecho_embed.store import EmbeddingFile
+
+IndexKind = Literal["exact", "ivf", "hnsw", "sq8", "pq"]
+
+SUFFIX = ".index"
+SCHEMA_VERSION = 1
+
+EXACT_BELOW = 100_000
+"""Videos up to which comparing with every one takes a few tens of milliseconds, so that no index is worth its error."""
+
+_PARTITION_ABOVE = 10_000
+_HNSW_LINKS = 32
+_SAMPLES = 64
+
+
+class VideoIndex(Protocol):
+    """Finds candidates among videos."""
+
+    def nearest(self, queries: Floats32, k: int, allowed: BoolArray) -> Ints:
+        """Positions of videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """What an index is. bound_to: identifies the embedding file's settings and content. seed: of its training."""
+
+    kind: IndexKind
+    videos: int
+    dim: int
+    bound_to: str
+    factory: str
+    probes: int
+    seed: int = 0
+    schema_version: int = SCHEMA_VERSION
+
+
+def index_path(emb: str | Path) -> Path:
+    """The folder beside an embedding file that holds its index."""
+    path = Path(emb)
+    return path.with_name(path.name + SUFFIX)
+
+
+def binding(file: EmbeddingFile) -> str:
+    """SHA-256 of what makes an embedding file this one: fingerprint, time, size, ids and a sample of its values."""
+    digest = hashlib.sha256()
+    for fact in (file.fingerprint, file.created_utc, len(file), file.dim, file.level):
+        digest.update(f"{fact}\0".encode())
+    for name in ("video_id", "study_id"):
+        digest.update("\0".join(file.video_columns[name]).encode("utf-8", "surrogateescape"))
+    digest.update(file.row_columns["video"].tobytes())
+    for row in np.unique(np.linspace(0, max(len(file) - 1, 0), _SAMPLES).astype(int)):
+        digest.update(file.read(int(row), int(row) + 1).tobytes())
+    return digest.hexdigest()
+
+
+def choose_kind(videos: int, dim: int, memory_bytes: float) -> IndexKind:
+    """The most exact kind of index that is fast at this size and fits the memory."""
+    if videos <= EXACT_BELOW and videos * dim * 4 <= memory_bytes:
+        return "exact"
+    sizes: dict[IndexKind, float] = {
+        "hnsw": videos * (dim * 4 + _HNSW_LINKS * 2 * 4),
+        "ivf": videos * (dim * 4 + 8),
+        "sq8": videos * (dim + 8),
+    }
+    return next((kind for kind, size in sizes.items() if size <= memory_bytes), "pq")
+
+
+def build_index(
+    collection: Collection,
+    kind: IndexKind | Literal["auto"] = "auto",
+    *,
+    memory_gb: float | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> IndexInfo:
+    """Build an index over the videos of a collection and save it beside the file, whole or not at all.
+
+    kind: "auto" chooses by size and memory_gb (None: half of what is free). Raises ArgumentError, and StoreError if
+    there is an index already (unless `overwrite`) or it can't be written.
+    """
+    if kind != "auto" and kind not in get_args(IndexKind):
+        raise ArgumentError(f"kind is {kind!r}; allowed are auto, {', '.join(get_args(IndexKind))} (--kind)")
+    target = index_path(collection.path)
+    if target.exists() and not overwrite and not _is_stale(target, collection):
+        raise StoreError(f"{target} is there already, and fits; replace it with --overwrite")
+    units = collection.videos.units
+    videos, dim = len(units), collection.dim
+    memory = (_free_bytes() / 2) if memory_gb is None else memory_gb * 2**30
+    chosen = choose_kind(videos, dim, memory) if kind == "auto" else kind
+    factory, probes = _recipe(chosen, videos, dim)
+    index = None if chosen == "exact" else _trained(factory, units, seed)
+    info = IndexInfo(chosen, videos, dim, binding(collection.file), factory, probes, seed)
+    _save(target, info, units, index)
+    return info
+
+
+class SavedIndex:
+    """An index read from beside its embedding file.
+
+    Raises StoreError where there is none, or one that does not belong to the file as it is now, with the command that
+    renews it.
+    """
+
+    def __init__(self, file: EmbeddingFile) -> None:
+        self.path = index_path(file.path)
+        self.info = _read_info(self.path)
+        if self.info.bound_to != binding(file):
+            raise StoreError(
+                f"{self.path} belongs to another state of {file.path}; renew it: {_command(file.path)} --overwrite "
+                "(or search with --exact)"
+            )
+        try:
+            self.units: Floats32 = np.load(self.path / "units.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path, error) from error
+        if self.units.shape != (self.info.videos, self.info.dim):
+            raise _damaged(self.path, f"units.npy has shape {self.units.shape}")
+
+    @cached_property
+    def _index(self) -> Any:
+        try:
+            index = _faiss().read_index(str(self.path / "index.faiss"))
+        except RuntimeError as error:
+            raise _damaged(self.path, error) from error
+        if index.ntotal != self.info.videos:
+            raise _damaged(self.path, f"index.faiss holds {index.ntotal} videos")
+        return index
+
+    def nearest(self, queries: Floats32, k: int, allowed: BoolArray) -> Ints:
+        """Positions of videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are.
+
+        More candidates than k are taken from a compressed index, and compared exactly. Where the filter leaves few, all
+        of them are compared.
+        """
+        few = int(allowed.sum())
+        wanted = min(few, 4 * k + 32)
+        if self.info.kind == "exact" or few <= max(wanted, self.info.videos // 50):
+            positions = np.flatnonzero(allowed).astype(np.int64)
+        else:
+            positions = self._candidates(queries, wanted, allowed)
+        scores = cosines(np.asarray(self.units[positions]), queries)
+        best = {int(i) for column in scores.T for i in top(column, k)}
+        return positions[sorted(best)]
+
+    def _candidates(self, queries: Floats32, count: int, allowed: BoolArray) -> Ints:
+        faiss = _faiss()
+        bits = np.packbits(allowed, bitorder="little")
+        selector = faiss.IDSelectorBitmap(bits) if not allowed.all() else None
+        if self.info.kind == "hnsw":
+            settings = faiss.SearchParametersHNSW(sel=selector, efSearch=max(2 * count, self.info.probes))
+        else:
+            settings = faiss.SearchParametersIVF(sel=selector, nprobe=self.info.probes)
+        index = faiss.downcast_index(self._index)
+        if not isinstance(index, faiss.IndexHNSW | faiss.IndexIVF):
+            settings = faiss.SearchParameters(sel=selector)
+        found = index.search(np.ascontiguousarray(queries), count, params=settings)[1]
+        return np.unique(found[found >= 0]).astype(np.int64)
+
+
+def open_collection(path: str | Path, use_index: bool | None = None) -> tuple[Collection, SavedIndex | None]:
+    """A file to search, and the index to do it with: None (compare with everything) where there is none beside it.
+
+    use_index: True refuses to go without, False never uses one, None uses one that is there. With an index the
+    embeddings themselves are not read. A stale index is an error in any case but False.
+    """
+    if use_index is False or (use_index is None and not index_path(path).exists()):
+        return Collection(path), None
+    index = SavedIndex(EmbeddingFile(path))
+    return Collection(path, video_units=index.units), index
+
+
+def _recipe(kind: IndexKind, videos: int, dim: int) -> tuple[str, int]:
+    """faiss's factory text, and how much of the index a query visits."""
+    if kind == "exact":
+        return "", 0
+    if kind == "hnsw":
+        return f"HNSW{_HNSW_LINKS}", 128
+    lists = int(2 ** round(np.log2(max(4 * np.sqrt(videos), 1)))) if videos > _PARTITION_ABOVE or kind == "ivf" else 0
+    # faiss wants 39 training points a list.
+    lists = min(lists, max(1, videos // 39))
+    subspaces = next(m for m in (dim // 8, dim // 4, dim // 2, dim) if m > 0 and dim % m == 0)
+    bits = min(8, int(np.log2(max(videos, 2))))
+    codes = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{subspaces}x{bits}" + ("" if lists else "np")}[kind]
+    return (f"IVF{lists},{codes}", max(8, lists // 16)) if lists else (codes, 0)
+
+
+def _trained(factory: str, units: Floats32, seed: int) -> Any:
+    faiss = _faiss()
+    index = faiss.index_factory(units.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    if isinstance(faiss.downcast_index(index), faiss.IndexHNSW):
+        faiss.downcast_index(index).hnsw.efConstruction = 80
+    lists = getattr(faiss.downcast_index(index), "nlist", 0)
+    # More points than this make training slower, not better.
+    enough = min(len(units), max(64 * lists, 20_000))
+    rows = np.sort(np.random.default_rng(seed).choice(len(units), enough, replace=False))
+    index.train(np.ascontiguousarray(units[rows]))
+    for start in range(0, len(units), 65_536):
+        index.add(np.ascontiguousarray(units[start : start + 65_536]))
+    return index
+
+
+def _save(target: Path, info: IndexInfo, units: Floats32, index: Any) -> None:
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise StoreError(f"can't write {target}: {error.strerror or error}") from error
+    try:
+        np.save(temporary / "units.npy", np.asarray(units, dtype=np.float32), allow_pickle=False)
+        if index is not None:
+            _faiss().write_index(index, str(temporary / "index.faiss"))
+        (temporary / "index.json").write_text(json.dumps(asdict(info), indent=2) + "\n")
+        temporary.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.replace(target)
+    except (OSError, RuntimeError) as error:
+        raise StoreError(f"can't write {target}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read_info(path: Path) -> IndexInfo:
+    emb = path.with_name(path.name.removesuffix(SUFFIX))
+    try:
+        raw: Mapping[str, Any] = json.loads((path / "index.json").read_text())
+        info = IndexInfo(**raw)
+    except FileNotFoundError as error:
+        raise StoreError(f"{emb} has no index; build one: {_command(emb)}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
+    if info.schema_version != SCHEMA_VERSION:
+        raise _damaged(path, f"schema version {info.schema_version}, this release reads {SCHEMA_VERSION}")
+    return info
+
+
+def _is_stale(path: Path, collection: Collection) -> bool:
+    try:
+        return _read_info(path).bound_to != binding(collection.file)
+    except StoreError:
+        return True
+
+
+def _damaged(path: Path, why: object) -> StoreError:
+    emb = path.with_name(path.name.removesuffix(SUFFIX))
+    return StoreError(f"{path} is damaged ({why}); renew it: {_command(emb)} --overwrite (or search with --exact)")
+
+
+def _command(emb: Path) -> str:
+    return f"panecho-embed index {emb}"
+
+
+def _faiss() -> Any:
+    """The module, imported when it is needed; its own annotations lack half of what it has."""
+    return importlib.import_module("faiss")
+
+
+def _free_bytes() -> float:
+    """Memory that is free now; where the system does not say, 8 GiB."""
+    sysconf: Callable[[str], int] | None = getattr(os, "sysconf", None)
+    if sysconf is None or "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return 8 * 2**30
+    return float(sysconf("SC_AVPHYS_PAGES") * sysconf("SC_PAGE_SIZE"))

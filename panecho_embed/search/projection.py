@@ -1,0 +1,139 @@
+"""A map: every video as a point in a plane, by PCA or UMAP, computed once and kept beside the file."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.search.collection import Collection, Items
+from panecho_embed.search.index import binding
+from panecho_embed.search.similarity import Floats32
+
+Method = Literal["pca", "umap"]
+State = Literal["ready", "computing", "failed"]
+Points = npt.NDArray[np.float32]
+
+SUFFIX = ".map.npz"
+_SAMPLE = 20_000
+_SEED = 0
+
+
+def map_items(collection: Collection) -> Items:
+    """What a map shows: the videos, or the studies of a file that has no videos."""
+    return collection.videos if collection.has_videos else collection.studies
+
+
+def pca(units: Floats32) -> Points:
+    """The two directions of largest variance, (N, 2), each with its largest loading positive."""
+    if len(units) < 2:
+        return np.zeros((len(units), 2), dtype=np.float32)
+    rows = np.random.default_rng(_SEED).permutation(len(units))[:_SAMPLE]
+    sample = np.asarray(units[np.sort(rows)])
+    middle = sample.mean(axis=0)
+    covariance = (sample - middle).T @ (sample - middle)
+    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :2]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    points = (units - middle) @ axes
+    return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))).astype(np.float32)
+
+
+def umap(units: Floats32) -> Points:
+    """UMAP of the cosines, (N, 2) (McInnes, Healy and Melville, arXiv:1802.03426, 2018); PCA of three points or fewer.
+
+    Raises ArgumentError where umap-learn is not installed.
+    """
+    if len(units) < 4:
+        return pca(units)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import umap as umap_learn
+    except ImportError as error:
+        raise ArgumentError("umap-learn is not installed: pip install 'panecho-embed[serve]'") from error
+    with warnings.catch_warnings():
+        # It warns that a seed means one thread, which is what a repeatable map costs.
+        warnings.simplefilter("ignore")
+        reducer: Any = umap_learn.UMAP(n_neighbors=min(15, len(units) - 1), metric="cosine", random_state=_SEED,
+                                       init="pca")  # fmt: skip
+        return np.asarray(reducer.fit_transform(np.asarray(units)), dtype=np.float32)
+
+
+class Maps:
+    """The maps of a collection. PCA is made at once; UMAP takes minutes for many videos, and is made beside.
+
+    Both are kept in EMB.h5.map.npz, bound to the state of the file; where that can't be written they are made anew.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self.path = collection.path.with_name(collection.path.name + SUFFIX)
+        self._points: dict[str, Points] = {}
+        self._failed: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._worker: threading.Thread | None = None
+        self._bound_to = binding(collection.file)
+        self._load()
+
+    def state(self, method: Method) -> tuple[State, Points | str]:
+        """The points (N, 2) of a map, or why there are none (yet); asking for UMAP begins it."""
+        if method not in get_args(Method):
+            raise ArgumentError(f"method is {method!r}; allowed are {', '.join(get_args(Method))}")
+        with self._lock:
+            if method in self._points:
+                return "ready", self._points[method]
+            if method in self._failed:
+                return "failed", self._failed[method]
+            if method == "umap":
+                if self._worker is None:
+                    self._worker = threading.Thread(target=self._compute, args=("umap",), daemon=True)
+                    self._worker.start()
+                return "computing", "UMAP is being computed; PCA is there already"
+        self._compute(method)
+        return self.state(method)
+
+    def points(self, method: Method) -> Points:
+        """The points (N, 2) of a map, computed here and now if need be."""
+        if method not in self._points:
+            self._compute(method)
+        if method in self._failed:
+            raise ArgumentError(self._failed[method])
+        return self._points[method]
+
+    def _compute(self, method: Method) -> None:
+        try:
+            points = {"pca": pca, "umap": umap}[method](map_items(self._collection).units)
+        except ArgumentError as error:
+            with self._lock:
+                self._failed[method] = str(error)
+            return
+        with self._lock:
+            self._points[method] = points
+            self._save()
+
+    def _load(self) -> None:
+        try:
+            with np.load(self.path, allow_pickle=False) as saved:
+                if str(saved["bound_to"]) == self._bound_to:
+                    self._points = {name: saved[name] for name in get_args(Method) if name in saved}
+        except (OSError, ValueError, KeyError, EOFError):
+            # It is only a cache: a damaged one is made anew.
+            self._points = {}
+
+    def _save(self) -> None:
+        stream = io.BytesIO()
+        np.savez(stream, bound_to=np.array(self._bound_to), **self._points)  # type: ignore[arg-type]  # (N, 2) arrays
+        temporary = Path(f"{self.path}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(stream.getvalue())
+            temporary.replace(self.path)
+        except OSError:
+            # A read-only folder: the map lives as long as the server.
+            return

@@ -1,0 +1,92 @@
+"""The hits of a search as a contact sheet: one self-contained HTML file with moving pictures."""
+
+from __future__ import annotations
+
+import base64
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from panecho_embed.errors import MediaError, StoreError
+from panecho_embed.search.collection import Collection, Items
+from panecho_embed.search.find import Found, record
+from panecho_embed.search.pictures import thumbnail
+
+_VIDEOS_A_STUDY = 6
+_HIDDEN = ("rank", "similarity", "video_id", "study_id", "patient_id", "num_frames", "fps", "first_frame", "videos")
+
+
+def write_sheet(collection: Collection, found: Found, out: str | Path) -> Path:
+    """Write the query and its hits, with their videos moving, as one HTML file that opens offline.
+
+    A video that has moved or can't be read says so in place of its picture. Raises StoreError if `out` can't be
+    written.
+    """
+    import jinja2
+
+    template = resources.files("panecho_embed.search").joinpath("templates/sheet.html").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    cards = [_card(collection, found.items, int(position), hit) for position, hit in _hits(found)]
+    page = environment.from_string(template).render(
+        title=f"Similar to {found.query.label}",
+        query=_query_card(collection, found),
+        cards=cards,
+        candidates=found.candidates,
+        level=found.items.level,
+        note=found.note,
+        provenance=collection.provenance,
+        file=collection.path.name,
+    )
+    path = Path(out)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"can't write {path}: {error.strerror or error} (--html)") from error
+    return path
+
+
+def _hits(found: Found) -> list[tuple[int, dict[str, Any]]]:
+    return list(zip(found.positions.tolist(), found.records(), strict=True))
+
+
+def _query_card(collection: Collection, found: Found) -> dict[str, Any] | None:
+    """The query's own card; None for vectors and new files, which have no videos in the collection."""
+    query = found.query
+    if not query.study_id:
+        return None
+    items: Items = collection.videos if query.video_id else collection.studies
+    position = collection.position(items.level, query.video_id or query.study_id)
+    return _card(collection, items, position, record(items, position))
+
+
+def _card(collection: Collection, items: Items, position: int, facts: dict[str, Any]) -> dict[str, Any]:
+    if not collection.has_videos:
+        videos: list[str] = []
+    elif items.level == "study":
+        videos = list(collection.videos.ids[collection.groups.members(position)])
+    else:
+        videos = [str(items.columns["video_id"][position])]
+    return {
+        "name": facts[f"{items.level}_id"] if items.level != "clip" else str(items.ids[position]),
+        "patient": facts["patient_id"],
+        "similarity": facts.get("similarity"),
+        "labels": {k: _short(v) for k, v in facts.items() if k not in _HIDDEN and v is not None},
+        "pictures": [_picture(collection, video) for video in videos[:_VIDEOS_A_STUDY]],
+        "more": max(0, len(videos) - _VIDEOS_A_STUDY),
+    }
+
+
+def _picture(collection: Collection, video_id: str) -> dict[str, str]:
+    view = str(collection.videos.columns["view"][collection.position("video", video_id)])
+    try:
+        shown = thumbnail(collection, video_id)
+    except MediaError as error:
+        return {"id": video_id, "view": view, "missing": str(error), "data": ""}
+    data = base64.b64encode(shown.content).decode("ascii")
+    return {"id": video_id, "view": view, "missing": "", "data": f"data:{shown.media_type};base64,{data}"}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) and np.isfinite(value) else str(value)

@@ -1,0 +1,148 @@
+"""How alike two videos, or two studies, are: cosines of embeddings, and three ways to compare bags of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.records import FloatArray
+
+Measure = Literal["mean", "best", "view"]
+"""How two studies are compared: the cosine of their mean embeddings; every video with its best match in the other
+study, averaged over both directions; the mean over the views that both have of the cosine of the views' means."""
+
+Floats32 = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+def unit(values: FloatArray) -> Floats32:
+    """Rows (N, D) divided by their length, float32; a row of zeros, which points nowhere, stays zero."""
+    given = np.asarray(values, dtype=np.float32)
+    # The squares of float32 can overflow; the largest component makes them safe.
+    scale = np.abs(given).max(axis=1, keepdims=True, initial=0)
+    rows = given / np.where(scale > 0, scale, np.float32(1))
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+def query_unit(values: FloatArray, dim: int, what: str) -> Floats32:
+    """Query vectors (D,) or (Q, D) as unit rows (Q, D). Raises ArgumentError for another size, NaN, or zeros alone."""
+    rows = np.atleast_2d(np.asarray(values))
+    if rows.ndim != 2 or rows.shape[1] != dim or not len(rows) or rows.dtype.kind not in "fiu":
+        raise ArgumentError(
+            f"{what} is {rows.dtype} of shape {np.shape(values)}; the file's embeddings have {dim} numbers"
+        )
+    with np.errstate(over="ignore"):
+        rows = rows.astype(np.float32)
+    if not np.isfinite(rows).all():
+        raise ArgumentError(f"{what} holds values that are not finite")
+    if not rows.any(axis=1).all():
+        raise ArgumentError(f"{what} is a vector of zeros, which is similar to nothing")
+    return unit(rows)
+
+
+def cosines(units: Floats32, queries: Floats32) -> Floats32:
+    """Unit rows (N, D) and (Q, D) to cosines (N, Q), -1 to 1."""
+    return np.asarray(np.clip(units @ queries.T, -1, 1), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Which rows belong together: `order` lists them group by group, group g from `starts[g]` on."""
+
+    codes: Ints
+    order: Ints
+    starts: Ints
+
+    @classmethod
+    def of(cls, codes: npt.NDArray[np.integer[Any]]) -> Groups:
+        """Groups numbered 0 ... G-1, none of them empty."""
+        order = np.argsort(codes, kind="stable")
+        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+        return cls(codes.astype(np.int64), order.astype(np.int64), starts.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def members(self, group: int) -> Ints:
+        """Rows of one group."""
+        stop = self.starts[group + 1] if group + 1 < len(self.starts) else len(self.order)
+        return self.order[self.starts[group] : stop]
+
+    def subset(self, rows: Ints) -> tuple[Ints, Groups]:
+        """The groups that `rows` belong to, and these rows' grouping among themselves."""
+        kept, codes = np.unique(self.codes[rows], return_inverse=True)
+        return kept, Groups.of(codes)
+
+    def mean(self, units: Floats32) -> Floats32:
+        """Unit vectors of each group's mean, (G, D)."""
+        in_order = units if (np.diff(self.order) == 1).all() else units[self.order]
+        return unit(np.add.reduceat(in_order, self.starts, axis=0)) if len(self) else units[:0]
+
+
+def mean_similarity(means: Floats32, query: Floats32) -> Floats32:
+    """Cosines (S,) of studies' means (S, D) with the mean of a query's videos (Q, D)."""
+    middle = unit(query.mean(axis=0, keepdims=True))
+    if not middle.any():
+        raise ArgumentError("the query's embeddings cancel out in their mean; take --similarity best")
+    return cosines(means, middle)[:, 0]
+
+
+def best_match(units: Floats32, groups: Groups, query: Floats32) -> Floats32:
+    """Every video with its best match in the other study, averaged over both directions; (S,), 1 for equal bags."""
+    between = cosines(units, query)[groups.order]
+    counts = np.diff(groups.starts, append=len(groups.order))
+    there = np.maximum.reduceat(between, groups.starts, axis=0).mean(axis=1)
+    back = np.add.reduceat(between.max(axis=1), groups.starts) / counts
+    return np.asarray((there + back) / 2, dtype=np.float32)
+
+
+ViewMeans = Mapping[str, tuple[Ints, Floats32]]
+"""View -> (studies that have it, (n,); unit vectors of their means in it, (n, D))."""
+
+
+def view_means(units: Floats32, groups: Groups, views: npt.NDArray[np.object_]) -> ViewMeans:
+    """The mean of every study in every known view ("" is not known)."""
+    means = {}
+    for view in sorted(set(views) - {""}):
+        rows = np.flatnonzero(views == view)
+        studies, inner = groups.subset(rows)
+        means[str(view)] = (studies, inner.mean(units[rows]))
+    return means
+
+
+def view_similarity(
+    means: ViewMeans, num_studies: int, query: Floats32, query_views: npt.NDArray[np.object_]
+) -> Floats32:
+    """Mean over the views that both have of the cosine of the views' means, (S,); NaN where none is common.
+
+    Raises ArgumentError when the query's views are not known.
+    """
+    known = sorted(set(query_views) - {""})
+    if not known:
+        raise ArgumentError("the query's views are not known, so studies can't be compared view by view; "
+                            "take --similarity mean or best")  # fmt: skip
+    total, shared = np.zeros(num_studies), np.zeros(num_studies)
+    for view in known:
+        studies, units = means.get(str(view), (np.zeros(0, dtype=np.int64), query[:0]))
+        total[studies] += mean_similarity(units, query[query_views == view])
+        shared[studies] += 1
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / shared, dtype=np.float32)
+
+
+def top(scores: FloatArray, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> Ints:
+    """Positions of the k highest scores among those allowed, best first; ties in order of position, NaN never."""
+    candidates = np.flatnonzero(~np.isnan(scores) if allowed is None else allowed & ~np.isnan(scores))
+    picked = scores[candidates]
+    if k < len(picked):
+        # Everything that ties with the k-th stays in, so that ties break by position.
+        threshold = np.partition(picked, len(picked) - k)[len(picked) - k]
+        keep = picked >= threshold
+        candidates, picked = candidates[keep], picked[keep]
+    return candidates[np.argsort(-picked, kind="stable")][:k].astype(np.int64)

@@ -1,0 +1,32 @@
+"""From phantom videos with a known EF to an interval: a signal is found, and with shuffled labels it is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from panecho_embed.extraction import extract
+from panecho_embed.phantom import write_studies
+from probes.control import shuffled_label_control
+from probes.evaluation import evaluate, make_folds
+from probes.linear import LinearProbe
+from probes.problem import Problem, load_problem
+from tests.tiny import tiny
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_studies(folder / "studies", "echonet-dynamic", 30, num_frames=24, size=48)
+    extract(folder / "studies", folder / "frames.h5", backbone=tiny(), level="frame", workers=0)
+    return load_problem(folder / "frames.h5", "EF", pooling="mean+std")
+
+
+def test_ef_from_frozen_features_beats_the_mean(problem: Problem) -> None:
+    result = evaluate(problem, LinearProbe(), make_folds(problem, folds=5), draws=1000)
+    assert result.versus_baseline["mae"].high < 0
+
+
+def test_shuffled_labels_do_not(problem: Problem) -> None:
+    folds = make_folds(problem, folds=5)
+    baseline = evaluate(problem, LinearProbe(), folds, draws=10).baseline_scores["mae"].value
+    assert shuffled_label_control(problem, LinearProbe(), folds, repeats=10)["mae"].mean() > 0.97 * baseline
