@@ -19,6 +19,7 @@ import torch
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.extraction import extract
+from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.phantom import write_studies
 from panecho_embed.store import EmbeddingFile
@@ -64,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         studies = Path(folder) / "studies"
         write_studies(studies, layout="echonet-dynamic", patients=arguments.videos, num_frames=arguments.frames)
-        paths = sorted((studies / "Videos").glob("*.avi"))
+        paths = [Path(video.path) for video in read_manifest(studies / "Videos").videos]
         print(
             f"{len(paths)} videos of {arguments.frames} frames, {arguments.image_size} px, fp32, "
             f"{torch.get_num_threads()} threads"

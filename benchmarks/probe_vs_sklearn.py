@@ -76,7 +76,9 @@ def single(x: np.ndarray, y: np.ndarray) -> None:
     grid = {"ridge__alpha": RIDGE_ALPHAS}
     pipeline = make_pipeline(StandardScaler(), Ridge())
     search = GridSearchCV(pipeline, grid, cv=split, scoring="neg_mean_squared_error")
-    theirs = timed("scikit-learn, GridSearchCV(StandardScaler, Ridge)", lambda: search.fit(x[:TRAIN], y[:TRAIN]))
+    theirs = timed(
+        "scikit-learn, GridSearchCV(StandardScaler, Ridge)", lambda: search.fit(x[:TRAIN].astype(np.float64), y[:TRAIN])
+    )
     report_difference(ours, theirs.best_estimator_, x[test], "predict")
     z = StandardScaler().fit_transform(x[:TRAIN].astype(np.float64))
     timed(

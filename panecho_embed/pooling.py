@@ -32,7 +32,7 @@ def pool_table(table: EmbeddingTable, by: PoolBy, how: PoolHow = "mean") -> Embe
 
     A study's row is pooled over its videos, each video over its own rows first, so that a long video does not outvote
     a short one. how: "mean"; "mean+std", (N, 2 D), over the rows of the level below; "max". A study's label is its
-    videos' common value; where numbers differ it is their mean, where texts differ it is "".
+    videos' common value; where numbers differ it is their mean, but missing for 0 and 1; where texts differ it is "".
     Raises ArgumentError when the table already stands at that level or above.
     """
     if by not in get_args(PoolBy) or how not in get_args(PoolHow):
@@ -156,12 +156,14 @@ _REDUCE: Mapping[PoolHow, Callable[[FloatArray, npt.NDArray[np.intp]], FloatArra
 
 
 def _agreed(column: npt.NDArray[Any], group: npt.NDArray[np.intp], count: int) -> npt.NDArray[Any]:
-    """One value a group: the mean of the numbers that are there, or the text that all share."""
+    """One value a group: the mean of the numbers that are there, or the yes, no or text that all share."""
     if column.dtype.kind == "f":
         there = ~np.isnan(column)
         total = np.bincount(group[there], weights=column[there], minlength=count)
         number = np.bincount(group[there], minlength=count)
-        return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+        mean = np.where(number > 0, total / np.maximum(number, 1), np.nan)
+        # Half a yes is no label.
+        return np.where(np.isin(mean, (0, 1)), mean, np.nan) if np.isin(column[there], (0, 1)).all() else mean
     agreed = np.empty(count, dtype=object)
     agreed[:] = None
     for where, text in zip(group, column, strict=True):

@@ -15,6 +15,7 @@ def clips(make_file):
     labels = {
         "EF": np.array([50.0, 60.0, np.nan, 40.0]),
         "sex": np.array(["f", "f", "", "m"], dtype=object),
+        "dilated": np.array([1.0, 0.0, 1.0, np.nan]),
         "site": np.array(["x", "y", "", ""], dtype=object),
     }
     return make_file("x.h5", videos, [3, 1, 2, 0], labels)
@@ -46,6 +47,7 @@ def test_max(clips):
 def test_labels_of_a_study_are_their_common_value(clips):
     pooled = pool_table(EmbeddingFile(clips).table(), "study")
     np.testing.assert_array_equal(pooled.labels["EF"], [55.0, np.nan])
+    np.testing.assert_array_equal(pooled.labels["dilated"], [np.nan, 1.0])
     assert pooled.labels["sex"].tolist() == ["f", ""]
     assert pooled.labels["site"].tolist() == ["", ""]
 

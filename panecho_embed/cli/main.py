@@ -23,6 +23,10 @@ _COMMANDS = {
     "pool": "panecho_embed.cli.pool:pool",
     "info": "panecho_embed.cli.info:info",
     "verify": "panecho_embed.cli.verify:verify",
+    "search": "panecho_embed.cli.search:search",
+    "index": "panecho_embed.cli.index:index",
+    "serve": "panecho_embed.cli.serve:serve",
+    "atlas": "panecho_embed.cli.atlas:atlas",
     "weights": "panecho_embed.cli.weights:weights",
 }
 

@@ -195,10 +195,10 @@ class Collection:
     def _unknown(self, level: SearchLevel, item_id: str, known: dict[str, int]) -> str:
         failed = self.file.video_columns["video_id"] if level == "video" else ()
         if item_id in set(failed):
-            return f"video {item_id!r} has no embedding; panecho-embed info {self.path} --failures says why"
+            return f"video {item_id!r} has no embedding; panecho-embed info {self.path.name} --failures says why"
         # Comparing with a million names takes too long to be of use.
         near = nearest(item_id, list(known)[:100_000])
-        return f"no {level} is called {item_id!r} in {self.path}{near} (--{level}; {len(known)} {_plural(level)})"
+        return f"no {level} is called {item_id!r} in {self.path.name}{near} (--{level}; {len(known)} {_plural(level)})"
 
 
 def _plural(level: SearchLevel) -> str:

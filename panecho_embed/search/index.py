@@ -36,7 +36,6 @@ SCHEMA_VERSION = 1
 EXACT_BELOW = 100_000
 """Videos up to which comparing with every one takes a few tens of milliseconds, so that no index is worth its error."""
 
-_PARTITION_ABOVE = 10_000
 _HNSW_LINKS = 32
 _SAMPLES = 64
 
@@ -179,10 +178,7 @@ class SavedIndex:
             settings = faiss.SearchParametersHNSW(sel=selector, efSearch=max(2 * count, self.info.probes))
         else:
             settings = faiss.SearchParametersIVF(sel=selector, nprobe=self.info.probes)
-        index = faiss.downcast_index(self._index)
-        if not isinstance(index, faiss.IndexHNSW | faiss.IndexIVF):
-            settings = faiss.SearchParameters(sel=selector)
-        found = index.search(np.ascontiguousarray(queries), count, params=settings)[1]
+        found = self._index.search(np.ascontiguousarray(queries), count, params=settings)[1]
         return np.unique(found[found >= 0]).astype(np.int64)
 
 
@@ -204,13 +200,12 @@ def _recipe(kind: IndexKind, videos: int, dim: int) -> tuple[str, int]:
         return "", 0
     if kind == "hnsw":
         return f"HNSW{_HNSW_LINKS}", 128
-    lists = int(2 ** round(np.log2(max(4 * np.sqrt(videos), 1)))) if videos > _PARTITION_ABOVE or kind == "ivf" else 0
     # faiss wants 39 training points a list.
-    lists = min(lists, max(1, videos // 39))
+    lists = max(1, min(int(2 ** round(np.log2(4 * np.sqrt(videos)))), videos // 39))
     subspaces = next(m for m in (dim // 8, dim // 4, dim // 2, dim) if m > 0 and dim % m == 0)
     bits = min(8, int(np.log2(max(videos, 2))))
-    codes = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{subspaces}x{bits}" + ("" if lists else "np")}[kind]
-    return (f"IVF{lists},{codes}", max(8, lists // 16)) if lists else (codes, 0)
+    codes = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{subspaces}x{bits}"}[kind]
+    return f"IVF{lists},{codes}", max(8, lists // 16)
 
 
 def _trained(factory: str, units: Floats32, seed: int) -> Any:

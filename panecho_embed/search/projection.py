@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import threading
@@ -55,7 +56,7 @@ def umap(units: Floats32) -> Points:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import umap as umap_learn
+            umap_learn = importlib.import_module("umap")
     except ImportError as error:
         raise ArgumentError("umap-learn is not installed: pip install 'panecho-embed[serve]'") from error
     with warnings.catch_warnings():

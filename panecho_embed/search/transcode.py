@@ -22,7 +22,7 @@ def mp4(cine: Cine, fps: float, side: int = 640) -> Picture:
     stream = io.BytesIO()
     rate = Fraction(fps).limit_denominator(1000)
     try:
-        with av.open(stream, "w", format="mp4", options={"movflags": "faststart"}) as container:
+        with av.open(stream, "w", format="mp4") as container:
             # A key frame every quarter of a second or so makes stepping and looping smooth.
             options = {"preset": "veryfast", "crf": "22", "g": "12"}
             video = container.add_stream("libx264", rate=rate, options=options)

@@ -101,7 +101,9 @@ def test_bad_values_are_wrong_usage(studies, tmp_path):
     assert "num_clips is 0" in result.stderr
     small = ["--backbone", "random", "--image-size", 8]
     assert "image size is 8" in run("extract", studies, "-o", tmp_path / "x.h5", *small, expect=2).stderr
-    assert "nearest: panecho" in run("extract", studies, "-o", tmp_path / "x.h5", "--backbone", "panech", expect=2).stderr
+    assert (
+        "nearest: panecho" in run("extract", studies, "-o", tmp_path / "x.h5", "--backbone", "panech", expect=2).stderr
+    )
 
 
 def test_the_manifest_comes_back(studies, tmp_path):

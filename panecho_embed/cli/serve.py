@@ -1,0 +1,57 @@
+"""`panecho-embed serve`: a page to look at similar studies."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import click
+
+from panecho_embed.cli.options import existing_file
+
+
+@click.command()
+@click.argument("emb", metavar="EMB.h5", type=existing_file)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; any other needs a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8600, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--token",
+    envvar="PANECHO_EMBED_TOKEN",
+    help="Asked for in every request.  [default: none on this computer, a new one on another host]",
+)
+@click.option("--weights", type=existing_file, help="For uploads: weights file. Default: where extract looks.")
+@click.option("--index/--exact", "use_index", default=None, help="Use, or not, the index beside the file.")
+@click.option(
+    "--max-upload-mb", type=click.FloatRange(min=0.001), default=256.0, show_default=True, help="Of a video to search."
+)
+def serve(
+    emb: Path,
+    host: str,
+    port: int,
+    token: str | None,
+    weights: Path | None,
+    use_index: bool | None,
+    max_upload_mb: float,
+) -> None:
+    """Serve a page on this computer: studies, their videos, their nearest studies, a map, a search by upload.
+
+    The JSON API behind it describes itself at /api/openapi.json. Needs the extra: pip install 'panecho-embed[serve]'.
+    """
+    try:
+        import uvicorn
+
+        from panecho_embed.search.server.app import ServeSettings, create_app
+        from panecho_embed.search.server.guard import is_loopback
+        from panecho_embed.search.server.listen import listening
+        from panecho_embed.search.server.upload import UploadLimits
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed: pip install 'panecho-embed[serve]'") from error
+    chosen = token or (None if is_loopback(host) else secrets.token_urlsafe(24))
+    settings = ServeSettings(chosen, weights, use_index, UploadLimits(megabytes=max_upload_mb))
+    app = create_app(emb, settings)
+    with listening(host, port) as (socket, address):
+        click.echo(f"{address}{'' if chosen is None else f'?token={chosen}'}")
+        click.echo("Ctrl-C ends it.", err=True)
+        # Requests are not logged: they name studies.
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=10)
+        uvicorn.Server(config).run(sockets=[socket])

@@ -1,0 +1,239 @@
+"""The ASGI application: the JSON API, pictures and clips, and the pages that use them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jinja2
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+
+from panecho_embed._version import __version__
+from panecho_embed.errors import MediaError, PanEchoEmbedError, WeightsError
+from panecho_embed.search.collection import UnknownIdError
+from panecho_embed.search.embed_new import Embedder
+from panecho_embed.search.find import vector_query
+from panecho_embed.search.index import open_collection
+from panecho_embed.search.pictures import Picture, open_video, shown_fps, still, thumbnail
+from panecho_embed.search.server.cache import PictureCache
+from panecho_embed.search.server.guard import Guard
+from panecho_embed.search.server.library import Library
+from panecho_embed.search.server.models import Hits, Info, Item, Listing, MapPoints, Problem, UploadHits
+from panecho_embed.search.server.ranges import partial
+from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
+from panecho_embed.search.similarity import Measure
+from panecho_embed.search.transcode import mp4
+
+_PACKAGE = "panecho_embed.search"
+_CACHE_BYTES = 256 * 1024 * 1024
+
+Text = Annotated[str | None, Query(max_length=1000)]
+Level = Annotated[Literal["study", "video"], Query()]
+Id = Annotated[str, Query(max_length=1000)]
+Many = Annotated[int, Query(ge=1, le=200)]
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "a filter, column or combination that can't be used"},
+    404: {"model": Problem, "description": "an id that is not in the file, or a video that has moved"},
+    422: {"model": Problem, "description": "a parameter of the wrong kind"},
+}
+_UPLOAD_PROBLEMS = _PROBLEMS | {
+    408: {"model": Problem, "description": "too slow"},
+    413: {"model": Problem, "description": "too large"},
+    415: {"model": Problem, "description": "not sent as application/octet-stream"},
+    503: {"model": Problem, "description": "the model's weights can't be had"},
+}
+_FLAGS = re.compile(r" \(-{1,2}[a-z][\w-]*(?:;[^()]*)?\)")
+_UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How a file is served.
+
+    token: asked for in every request; None: only this computer may ask. weights: for uploads, None to look where
+    `extract` looks. use_index: as in `open_collection`.
+    """
+
+    token: str | None = None
+    weights: Path | None = None
+    use_index: bool | None = None
+    limits: UploadLimits = field(default_factory=UploadLimits)
+
+
+def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder: Embedder | None = None) -> FastAPI:
+    """The page and API of an embedding file; everything that a first request needs is read before it comes.
+
+    embedder: for uploads, where one is loaded already. Raises StoreError for a file that can't be served.
+    """
+    chosen = settings or ServeSettings()
+    collection, index = open_collection(emb, chosen.use_index)
+    library = Library(collection, index)
+
+    def make_embedder() -> Embedder:
+        return embedder or Embedder(collection.provenance, chosen.weights)
+
+    app = FastAPI(
+        title="panecho-embed",
+        version=__version__,
+        description="Similar echocardiogram studies in one embedding file.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    _add_errors(app)
+    _add_api(app, library, Uploads(make_embedder, chosen.limits))
+    _add_media(app, library)
+    _add_pages(app)
+    app.add_middleware(Guard, token=chosen.token)
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    def answer(status: int, detail: str) -> JSONResponse:
+        # Escapes keep half a character pair, which UTF-8 can't hold, from breaking the answer.
+        return JSONResponse({"detail": detail.encode("utf-8", "backslashreplace").decode()}, status)
+
+    @app.exception_handler(PanEchoEmbedError)
+    def refused(_request: Request, error: PanEchoEmbedError) -> JSONResponse:
+        status = (
+            404 if isinstance(error, UnknownIdError | MediaError) else 503 if isinstance(error, WeightsError) else 400
+        )
+        # Messages name the command line's flags; a page has none.
+        return answer(status, _FLAGS.sub("", str(error)))
+
+    @app.exception_handler(UploadError)
+    def not_taken(_request: Request, error: UploadError) -> JSONResponse:
+        return answer(error.status, error.detail)
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
+        problems = (f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
+        return answer(422, "; ".join(problems))
+
+
+def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
+    @app.get("/api/info")
+    def info() -> Info:
+        """What is served, and the columns that filters can name."""
+        return library.info(uploads.limits.megabytes)
+
+    @app.get("/api/studies", responses=_PROBLEMS)
+    def studies(
+        q: Text = None,
+        where: Text = None,
+        sort: Text = None,
+        descending: bool = False,
+        offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+        limit: Many = 50,
+    ) -> Listing:
+        """A page of the table of studies."""
+        return library.listing(q or "", where, sort or "", descending, offset, limit)
+
+    @app.get("/api/study", responses=_PROBLEMS)
+    def study(id: Id) -> Item:
+        """A study with all of its videos."""
+        return library.item("study", library.collection.position("study", library.own_id("study", id)), every=True)
+
+    @app.get("/api/search", responses=_PROBLEMS)
+    def search(
+        study: Text = None,
+        video: Text = None,
+        level: Level = "study",
+        k: Many = 10,
+        similarity: Measure = "mean",
+        where: Text = None,
+        include_same_patient: bool = False,
+    ) -> Hits:
+        """The studies or videos nearest to a study or a video of the file."""
+        return library.hits(library.query(study, video), level, k, similarity, where, include_same_patient)
+
+    @app.post("/api/search", responses=_UPLOAD_PROBLEMS, openapi_extra=_UPLOAD_BODY)
+    async def search_upload(
+        request: Request,
+        name: Text = None,
+        level: Level = "study",
+        k: Many = 10,
+        similarity: Measure = "mean",
+        where: Text = None,
+    ) -> UploadHits:
+        """The studies or videos nearest to the video in the body; it is not kept."""
+        # A type that a foreign page can't send without asking first.
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/octet-stream":
+            raise UploadError(415, "send the file's bytes as application/octet-stream")
+        taken = await uploads.take(request, name or "")
+        query = vector_query(library.collection, taken.new.vectors, "upload", taken.new.views)
+        hits = library.hits(query, level, k, similarity, where, include_same_patient=True)
+        return UploadHits(**hits.model_dump(), preview=taken.preview, notes=list(taken.new.notes))
+
+    @app.get("/api/map", responses=_PROBLEMS)
+    def points(method: Literal["pca", "umap"] = "pca", color: Text = None) -> MapPoints:
+        """Every video as a point, and the values of a column; UMAP begins to be computed when it is first asked for."""
+        return library.points(method, color)
+
+
+def _add_media(app: FastAPI, library: Library) -> None:
+    cache = PictureCache(_CACHE_BYTES)
+    collection = library.collection
+
+    def shown(kind: str, video: str, make: Callable[[str], Picture]) -> Picture:
+        own = library.own_id("video", video)
+        return cache.get((kind, own), lambda: make(own))
+
+    def clip_of(own: str) -> Picture:
+        cine = open_video(collection, own)
+        return mp4(cine, shown_fps(collection, own, cine))
+
+    def picture_response(media_type: str) -> dict[str, Any]:
+        binary = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+        return {"response_class": Response, "responses": {**_PROBLEMS, 200: {"content": binary}}}
+
+    @app.get("/api/thumbnail", **picture_response("image/webp"))
+    def moving(video: Id) -> Response:
+        """The first second and a half of a video, small, as an animated WebP."""
+        return _served(shown("thumbnail", video, lambda own: thumbnail(collection, own)))
+
+    @app.get("/api/still", **picture_response("image/jpeg"))
+    def first_frame(video: Id) -> Response:
+        """The first frame of a video as JPEG."""
+        return _served(shown("still", video, lambda own: still(collection, own)))
+
+    @app.get("/api/clip", **picture_response("video/mp4"))
+    def clip(request: Request, video: Id) -> Response:
+        """A video as MP4; ranges of it can be asked for."""
+        return partial(_served(shown("clip", video, clip_of)), request.headers.get("range"))
+
+
+def _served(picture: Picture) -> Response:
+    return Response(picture.content, media_type=picture.media_type, headers={"Cache-Control": "private, max-age=600"})
+
+
+def _add_pages(app: FastAPI) -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(_PACKAGE, "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+
+    def page(path: str, name: str) -> None:
+        html = environment.get_template(f"{name}.html").render(page=name)
+
+        def answer() -> HTMLResponse:
+            return HTMLResponse(html, headers={"Cache-Control": "no-cache"})
+
+        app.add_api_route(path, answer, include_in_schema=False)
+
+    for path, name in (("/", "studies"), ("/study", "study"), ("/map", "map"), ("/upload", "upload")):
+        page(path, name)
+    static = resources.files(_PACKAGE).joinpath("static")
+    app.mount("/static", StaticFiles(directory=str(static)), name="static")

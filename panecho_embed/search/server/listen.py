@@ -1,0 +1,27 @@
+"""The socket of the page."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from panecho_embed.errors import ArgumentError
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
+    """A bound socket and the address to open in a browser. Raises ArgumentError if it can't be had."""
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ArgumentError(f"host is {host!r}, which can't be resolved: {error.strerror or error} (--host)") from error
+    with bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind(where)
+        except OSError as error:
+            raise ArgumentError(f"{host}:{port} can't be used: {error.strerror} (--port 0 takes a free one)") from error
+        name = f"[{host}]" if family == socket.AF_INET6 else host
+        yield bound, f"http://{name}:{bound.getsockname()[1]}/"

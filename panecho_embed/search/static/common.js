@@ -1,0 +1,197 @@
+// What every page shares: elements, the API, thumbnails, keys.
+
+export function el(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (name === "class") element.className = value;
+    else if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const byId = (id) => document.getElementById(id);
+
+export function address(path, parameters) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== "" && value !== null && value !== undefined && value !== false) query.set(name, value);
+  }
+  const text = query.toString();
+  return text ? `${path}?${text}` : path;
+}
+
+export async function api(path, parameters = {}, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(address(path, parameters), options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer. Is panecho-embed serve still running?");
+  }
+  const body = await answer.json().catch(() => ({ detail: `The server answered ${answer.status}.` }));
+  if (!answer.ok) throw new Error(body.detail);
+  return body;
+}
+
+export function number(value) {
+  if (typeof value !== "number") return String(value);
+  return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
+}
+
+export function labels(values) {
+  const list = el("dl", { class: "labels" });
+  for (const [name, value] of Object.entries(values)) {
+    if (value === null) continue;
+    list.append(el("div", {}, el("dt", {}, name), el("dd", {}, number(value))));
+  }
+  return list;
+}
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+export function thumb(video, match = null) {
+  const box = el("span", { class: "thumb" });
+  const picture = el("img", {
+    alt: `${video.view || "video"} ${video.video_id}`,
+    loading: "lazy",
+    decoding: "async",
+    src: address(still.matches ? "/api/still" : "/api/thumbnail", { video: video.video_id }),
+  });
+  picture.addEventListener("error", () => {
+    box.className = "thumb gone";
+    box.replaceChildren(video.view ? `${video.view}: ` : "", "video not found");
+    box.title = `The file of ${video.video_id} has moved or can't be read; search works without it.`;
+  });
+  box.append(picture);
+  if (video.view) box.append(el("span", { class: "view" }, video.view));
+  if (match !== null) box.append(el("span", { class: "match" }, match.toFixed(3)));
+  return box;
+}
+
+export const studyAddress = (item) =>
+  item.level === "video" ? address("/study", { id: item.study_id, video: item.id }) : address("/study", { id: item.id });
+
+export function hitCard(hit) {
+  const item = hit.item;
+  const more = item.num_videos - item.videos.length;
+  const strip = el("a", { class: "strip", href: studyAddress(item), tabIndex: -1, "aria-hidden": "true" });
+  strip.append(...item.videos.slice(0, 8).map((video) => thumb(video, item.level === "study" ? video.match : null)));
+  const meter = el("i");
+  meter.style.width = `${Math.max(0, hit.similarity) * 100}%`;
+  return el(
+    "li",
+    { class: "card" },
+    el(
+      "header",
+      {},
+      el("a", { class: "name", href: studyAddress(item), "data-item": "" }, item.id),
+      el("span", { class: "similarity", title: "similarity" }, hit.similarity.toFixed(4)),
+    ),
+    el("div", { class: "meter", "aria-hidden": "true" }, meter),
+    el("div", { class: "patient" }, `patient ${item.patient_id}`),
+    strip,
+    more > 0 ? el("p", { class: "count" }, `and ${more} videos more`) : null,
+    labels(item.labels),
+  );
+}
+
+export function empty(text) {
+  return el("li", { class: "empty" }, text);
+}
+
+export function showError(element, error, field) {
+  element.hidden = !error;
+  element.textContent = error ? error.message : "";
+  if (field) field.setAttribute("aria-invalid", error ? "true" : "false");
+}
+
+// Runs the newest of several requests; older answers are dropped.
+export function latest(run) {
+  let current = null;
+  return async (...given) => {
+    current?.abort();
+    const mine = new AbortController();
+    current = mine;
+    try {
+      await run(mine.signal, ...given);
+    } catch (error) {
+      if (error.name !== "AbortError") throw error;
+    }
+  };
+}
+
+export function later(run, milliseconds = 180) {
+  let timer;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(run, milliseconds);
+  };
+}
+
+export async function info() {
+  const facts = await api("/api/info");
+  byId("file").textContent = facts.file;
+  if (!facts.pretrained) {
+    const banner = byId("banner");
+    banner.textContent = `Random weights: similarities say nothing about a trained model.`;
+    banner.hidden = false;
+  }
+  return facts;
+}
+
+export function togglePlay() {
+  const videos = [...document.querySelectorAll("video")];
+  const anyPlays = videos.some((video) => !video.paused);
+  for (const video of videos) anyPlays ? video.pause() : video.play().catch(() => {});
+}
+
+export function step(direction) {
+  for (const video of document.querySelectorAll("video")) {
+    video.pause();
+    const fps = Number(video.dataset.fps) || 30;
+    const last = Math.max(0, (video.duration || 0) - 0.5 / fps);
+    video.currentTime = Math.min(last, Math.max(0, video.currentTime + direction / fps));
+  }
+}
+
+function move(direction) {
+  const items = [...document.querySelectorAll("[data-item]")];
+  if (!items.length) return;
+  const at = items.indexOf(document.activeElement);
+  const next = at < 0 ? 0 : Math.min(items.length - 1, Math.max(0, at + direction));
+  items[next].focus();
+  items[next].scrollIntoView({ block: "nearest" });
+}
+
+let went = false;
+document.addEventListener("keydown", (event) => {
+  const field = event.target.closest("input, select, textarea, [role=application]");
+  if (event.key === "Escape" && field) field.blur();
+  if (field || event.ctrlKey || event.metaKey || event.altKey) return;
+  const places = { s: "/", m: "/map", u: "/upload" };
+  if (went && places[event.key]) {
+    location.href = places[event.key];
+    return;
+  }
+  went = event.key === "g";
+  const onButton = event.target.closest("button, a, video, summary");
+  const actions = {
+    "/": () => (byId("q") || byId("where"))?.focus(),
+    "?": () => byId("keys").showModal(),
+    j: () => move(1),
+    ArrowDown: () => move(1),
+    k: () => move(-1),
+    ArrowUp: () => move(-1),
+    ",": () => step(-1),
+    ".": () => step(1),
+  };
+  if (event.key === " " && document.querySelector("video") && !onButton) actions[" "] = togglePlay;
+  if (!actions[event.key] || byId("keys").open) return;
+  if (event.key.startsWith("Arrow") && !document.querySelector("[data-item]")) return;
+  event.preventDefault();
+  actions[event.key]();
+});
+byId("help").addEventListener("click", () => byId("keys").showModal());

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.pooling import pool
+from panecho_embed.search import Collection, search, study_query, vector_query, video_query
+from panecho_embed.search.vectors import read_query
+from tests.search.conftest import vectors_file
+
+
+@pytest.fixture
+def collection(emb):
+    return Collection(emb)
+
+
+def test_the_nearest_study_by_hand(collection):
+    found = search(collection, study_query(collection, "P2-S0"), 3)
+    means = {}
+    table = collection.videos
+    for study in set(table.studies):
+        means[study] = table.units[table.studies == study].mean(axis=0)
+        means[study] /= np.linalg.norm(means[study])
+    expected = sorted((s for s in means if s != "P2-S0"), key=lambda s: -(means[s] @ means["P2-S0"]))[:3]
+    assert [record["study_id"] for record in found.records()] == expected
+    assert found.similarity[0] == pytest.approx(means[expected[0]] @ means["P2-S0"], abs=1e-6)
+
+
+@pytest.mark.parametrize("similarity", ["mean", "best", "view"])
+def test_the_query_and_its_patient_are_left_out(tmp_path, similarity):
+    collection = Collection(vectors_file(tmp_path / "two.h5", studies=2))
+    query = study_query(collection, "P1-S0")
+    without = search(collection, query, 99, similarity=similarity)
+    assert "P1" not in {record["patient_id"] for record in without.records()}
+    kept = search(collection, query, 99, similarity=similarity, include_same_patient=True)
+    assert kept.records()[0]["study_id"] == "P1-S1"
+    assert "P1-S0" not in {record["study_id"] for record in kept.records()}
+
+
+def test_a_video_finds_videos_and_studies(collection):
+    query = video_query(collection, "P1/S0/A4C")
+    videos = search(collection, query, 3, include_same_patient=True)
+    assert {record["patient_id"] for record in videos.records()[:2]} == {"P1"}
+    assert "P1/S0/A4C" not in {record["video_id"] for record in videos.records()}
+    studies = search(collection, query, 9, level="study", include_same_patient=True)
+    assert {record["study_id"] for record in studies.records()} == {f"P{i}-S0" for i in (0, 2, 3, 4, 5)}
+
+
+def test_an_items_own_vector_finds_it_with_similarity_one(collection):
+    for i, vector in enumerate(collection.videos.units * 7):
+        found = search(collection, vector_query(collection, vector, "q"), 1)
+        assert found.positions.tolist() == [i]
+        assert found.similarity[0] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_filter_picks_videos_and_so_studies(collection):
+    query = video_query(collection, "P1/S0/A4C")
+    found = search(collection, query, 99, where="view == 'PLAX' and EF > 20")
+    assert {(r["view"], r["patient_id"]) for r in found.records()} == {("PLAX", p) for p in ("P3", "P4", "P5")}
+    studies = search(collection, query, 99, level="study", where="view == 'PLAX' and EF > 20")
+    assert {r["study_id"] for r in studies.records()} == {"P3-S0", "P4-S0", "P5-S0"}
+
+
+def test_more_than_there_are_gives_what_there_is_and_says_so(collection):
+    found = search(collection, study_query(collection, "P0-S0"), 100)
+    assert len(found) == 5
+    assert "5 instead of 100" in found.note
+    nothing = search(collection, study_query(collection, "P0-S0"), 3, where="EF > 1000")
+    assert len(nothing) == 0
+    assert nothing.table().empty
+
+
+def test_missing_values_are_none_in_records(collection):
+    records = search(collection, study_query(collection, "P1-S0"), 9).records()
+    assert next(r for r in records if r["patient_id"] == "P0")["EF"] is None
+
+
+def test_unknown_ids_offer_the_nearest(collection):
+    with pytest.raises(ArgumentError, match=r"no study is called 'P2S0'.*nearest: P2-S0"):
+        study_query(collection, "P2S0")
+    with pytest.raises(ArgumentError, match=r"no video is called '/etc/passwd'"):
+        video_query(collection, "/etc/passwd")
+
+
+def test_a_failed_video_says_that_it_has_no_embedding(make_file):
+    from tests.conftest import refs
+
+    collection = Collection(make_file("some.h5", refs("a", "b"), rows=[1, 0]))
+    with pytest.raises(ArgumentError, match="'b' has no embedding"):
+        video_query(collection, "b")
+
+
+def test_a_video_of_zeros_can_not_be_asked_for_but_harms_no_one(tmp_path):
+    values = np.eye(3)
+    values[1] = 0
+    path = vectors_file(tmp_path / "zero.h5", patients=3, views=("A4C",), dim=3, rows=1, values=values)
+    collection = Collection(path)
+    with pytest.raises(ArgumentError, match="zeros"):
+        video_query(collection, "P1/S0/A4C")
+    assert search(collection, video_query(collection, "P0/S0/A4C"), 5).similarity.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("k", "similarity", "says"), [(0, "mean", "k is 0"), (3, "median", "'median'; allowed")])
+def test_bad_arguments_are_refused(collection, k, similarity, says):
+    with pytest.raises(ArgumentError, match=says):
+        search(collection, study_query(collection, "P0-S0"), k, similarity=similarity)
+
+
+def test_pooled_files_are_searched_the_same(emb, tmp_path):
+    pooled = Collection(pool(emb, "video", tmp_path / "videos.h5"))
+    whole = Collection(emb)
+    a = search(whole, study_query(whole, "P1-S0"), 4, similarity="best")
+    b = search(pooled, study_query(pooled, "P1-S0"), 4, similarity="best")
+    assert a.records() == b.records()
+
+
+def test_a_study_level_file_knows_studies_alone(emb, tmp_path):
+    studies = Collection(pool(emb, "study", tmp_path / "studies.h5"))
+    assert len(search(studies, study_query(studies, "P1-S0"), 4)) == 4
+    with pytest.raises(ArgumentError, match="stands at study level"):
+        video_query(studies, "P1/S0/A4C")
+    with pytest.raises(ArgumentError, match="--similarity mean alone"):
+        search(studies, study_query(studies, "P1-S0"), 4, similarity="best")
+
+
+def test_an_empty_file_can_not_be_searched(make_file):
+    from tests.conftest import refs
+
+    with pytest.raises(StoreError, match="no embedding in it"):
+        Collection(make_file("none.h5", refs("a"), rows=[0]))
+
+
+def test_vectors_come_from_numpy_and_embedding_files(emb, tmp_path, collection):
+    np.save(tmp_path / "q.npy", collection.videos.units[4])
+    assert search(collection, read_query(collection, tmp_path / "q.npy"), 1).positions.tolist() == [4]
+    bag = read_query(collection, emb)
+    assert bag.units.shape == (18, 8)
+    assert bag.level == "study"
+
+
+def test_an_embedding_file_of_another_model_is_refused(collection, tmp_path, make_file):
+    from tests.conftest import refs
+
+    with pytest.raises(SettingsMismatchError, match=r"can't be compared: clips\."):
+        read_query(collection, make_file("other.h5", refs("a"), rows=[1]))
+
+
+def test_a_file_that_is_no_array_is_refused(collection, tmp_path):
+    (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY nonsense")
+    with pytest.raises(ArgumentError, match="can't be read as an array"):
+        read_query(collection, tmp_path / "bad.npy")

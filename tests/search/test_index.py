@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from panecho_embed.errors import StoreError
+from panecho_embed.search import Collection, search, study_query, vector_query, video_query
+from panecho_embed.search.index import SavedIndex, build_index, choose_kind, index_path, open_collection
+from tests.search.conftest import vectors_file
+
+KINDS = ("exact", "ivf", "hnsw", "sq8", "pq")
+RECALL = {"exact": 1.0, "ivf": 0.95, "hnsw": 0.99, "sq8": 0.95, "pq": 0.9}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """6000 videos of 500 patients in 16 dimensions."""
+    path = tmp_path_factory.mktemp("many") / "emb.h5"
+    return vectors_file(path, patients=500, views=("A4C", "A2C", "PLAX", "PSAX"), studies=3, dim=16, rows=1)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def indexed(request, many):
+    build_index(Collection(many), request.param, overwrite=True)
+    return request.param, Collection(many), *open_collection(many, True)
+
+
+def test_an_index_agrees_with_exact_search(indexed):
+    kind, exact, collection, index = indexed
+    rng = np.random.default_rng(0)
+    found, wanted = 0, 0
+    for vector in exact.videos.units[rng.choice(6000, 60, replace=False)] + 0.05 * rng.normal(size=(60, 16)):
+        query = vector_query(collection, vector, "q")
+        truth, near = search(exact, query, 10), search(collection, query, 10, index=index)
+        score = dict(zip(truth.positions.tolist(), truth.similarity, strict=True))
+        shared = [i for i in near.positions.tolist() if i in score]
+        values = [near.similarity[near.positions.tolist().index(i)] for i in shared]
+        assert values == pytest.approx([score[i] for i in shared], abs=1e-6)
+        found, wanted = found + len(shared), wanted + len(truth)
+    assert found / wanted >= RECALL[kind]
+
+
+def test_an_items_similarity_to_itself_is_one(indexed):
+    _, exact, collection, index = indexed
+    for position in (0, 17, 5999):
+        found = search(collection, vector_query(collection, exact.videos.units[position], "q"), 1, index=index)
+        assert found.similarity[0] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("similarity", ["mean", "best", "view"])
+def test_studies_are_found_through_an_index_over_videos(indexed, similarity):
+    _, exact, collection, index = indexed
+    hits = 0
+    for study in range(0, 500, 50):
+        query = study_query(collection, f"P{study}-S1")
+        truth = search(exact, query, 2, similarity=similarity, include_same_patient=True)
+        near = search(collection, query, 2, similarity=similarity, include_same_patient=True, index=index)
+        hits += len(set(truth.positions) & set(near.positions))
+    assert hits >= 19
+
+
+def test_filters_hold_through_an_index(indexed):
+    _, _, collection, index = indexed
+    query = video_query(collection, "P3/S0/A4C")
+    for where in ("view == 'PLAX'", "view == 'PLAX' and EF == 40"):
+        found = search(collection, query, 5, where=where, index=index)
+        assert len(found) == (5 if "EF" not in where else 3)
+        assert {record["view"] for record in found.records()} == {"PLAX"}
+        assert "P3" not in {record["patient_id"] for record in found.records()}
+
+
+def test_the_embeddings_are_not_read_when_there_is_an_index(many, monkeypatch):
+    build_index(Collection(many), "exact", overwrite=True)
+    collection, index = open_collection(many)
+    monkeypatch.setattr(type(collection.file), "embeddings", property(lambda self: pytest.fail("read")))
+    assert len(search(collection, video_query(collection, "P3/S0/A4C"), 5, index=index)) == 5
+
+
+def test_an_index_of_another_state_of_the_file_is_refused_with_the_command(tmp_path):
+    path = vectors_file(tmp_path / "emb.h5")
+    build_index(Collection(path))
+    vectors_file(path, seed=1)
+    with pytest.raises(StoreError, match=r"another state of .*panecho-embed index .*emb.h5"):
+        open_collection(path)
+    collection, index = open_collection(path, False)
+    assert index is None
+    build_index(collection)
+    assert open_collection(path)[1] is not None
+
+
+def test_an_index_that_fits_is_not_replaced_unasked(emb):
+    build_index(Collection(emb))
+    with pytest.raises(StoreError, match="--overwrite"):
+        build_index(Collection(emb))
+
+
+def test_no_index_is_refused_only_if_one_is_asked_for(emb):
+    assert open_collection(emb)[1] is None
+    with pytest.raises(StoreError, match="has no index; build one: panecho-embed index"):
+        open_collection(emb, True)
+
+
+@pytest.mark.parametrize("name", ["index.json", "units.npy", "index.faiss"])
+def test_a_damaged_index_says_how_to_renew_it(tmp_path, name):
+    path = vectors_file(tmp_path / "emb.h5", patients=40)
+    build_index(Collection(path), "hnsw")
+    (index_path(path) / name).write_bytes(b"{broken")
+    collection = Collection(path)
+    with pytest.raises(StoreError, match=r"is damaged .*--overwrite"):
+        SavedIndex(collection.file).nearest(collection.videos.units[:1], 3, np.ones(120, dtype=bool))
+
+
+def test_what_an_index_is_stands_beside_it(emb):
+    info = build_index(Collection(emb), "pq", seed=3)
+    assert json.loads((index_path(emb) / "index.json").read_text()) == {
+        "kind": "pq", "videos": 18, "dim": 8, "bound_to": info.bound_to, "factory": info.factory, "probes": info.probes,
+        "seed": 3, "schema_version": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("videos", "memory_gb", "kind"),
+    [(50_000, 8, "exact"), (10**6, 8, "hnsw"), (10**6, 3.0, "ivf"), (10**6, 1, "sq8"), (10**6, 0.5, "pq")],
+)
+def test_the_kind_is_chosen_by_size_and_memory(videos, memory_gb, kind):
+    assert choose_kind(videos, 768, memory_gb * 2**30) == kind
