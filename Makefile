@@ -24,7 +24,7 @@ check: $(INSTALLED)  ## style, types, direction of imports
 notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
-benchmarks: $(INSTALLED)  ## the measurements of docs/performance.md
+benchmarks: $(INSTALLED)  ## the measurements that the README quotes
 	$(BIN)/python benchmarks/plain_loop.py
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt

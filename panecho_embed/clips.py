@@ -5,8 +5,9 @@ Nothing here depends on workers, batches or chance, so a plan gives the same cli
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,11 @@ from panecho_embed.errors import ArgumentError, MediaError, NotACineError
 ShortVideoPolicy = Literal["repeat", "wrap", "skip"]
 
 IntArray = npt.NDArray[np.int64]
+
+# Far beyond any use, and small enough that no arithmetic overflows.
+MAX_FRAMES_PER_CLIP = 4096
+MAX_FRAME_STEP = 1_000_000
+MIN_FPS, MAX_FPS = 0.01, 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +47,19 @@ class ClipPlan:
     short: ShortVideoPolicy = "repeat"
 
     def __post_init__(self) -> None:
-        if self.frames_per_clip < 1:
-            raise ArgumentError(f"frames_per_clip is {self.frames_per_clip}; it must be 1 or more (--frames-per-clip)")
+        if not 1 <= self.frames_per_clip <= MAX_FRAMES_PER_CLIP:
+            raise ArgumentError(
+                f"frames_per_clip is {self.frames_per_clip}; allowed are 1 to {MAX_FRAMES_PER_CLIP} (--frames-per-clip)"
+            )
         if (self.frame_step is None) == (self.target_fps is None):
             raise ArgumentError(
                 f"frame_step is {self.frame_step} and target_fps is {self.target_fps}; "
                 "give exactly one of them (--frame-step or --fps)"
             )
-        if self.frame_step is not None and self.frame_step < 1:
-            raise ArgumentError(f"frame_step is {self.frame_step}; it must be 1 or more (--frame-step)")
-        if self.target_fps is not None and not 0 < self.target_fps < float("inf"):
-            raise ArgumentError(f"target_fps is {self.target_fps}; it must be above 0 and finite (--fps)")
+        if self.frame_step is not None and not 1 <= self.frame_step <= MAX_FRAME_STEP:
+            raise ArgumentError(f"frame_step is {self.frame_step}; allowed are 1 to {MAX_FRAME_STEP} (--frame-step)")
+        if self.target_fps is not None and not MIN_FPS <= self.target_fps <= MAX_FPS:
+            raise ArgumentError(f"target_fps is {self.target_fps}; allowed are {MIN_FPS:g} to {MAX_FPS:g} (--fps)")
         if (self.num_clips is None) == (self.stride is None):
             raise ArgumentError(
                 f"num_clips is {self.num_clips} and stride is {self.stride}; "
@@ -94,9 +102,13 @@ class ClipPlan:
         assert self.num_clips is not None
         if self.num_clips == 1:
             return np.array([last_start // 2], dtype=np.int64)
+        # There are no more different starts than this.
+        count = min(self.num_clips, last_start + 1)
+        if count == 1:
+            return np.zeros(1, dtype=np.int64)
         # In whole numbers, so that no platform rounds otherwise.
-        numerators = np.arange(self.num_clips, dtype=np.int64) * last_start * 2 + (self.num_clips - 1)
-        return np.unique(numerators // (2 * (self.num_clips - 1)))
+        numerators = np.arange(count, dtype=np.int64) * last_start * 2 + (count - 1)
+        return np.unique(numerators // (2 * (count - 1)))
 
     def indices(self, num_frames: int, fps: float | None = None) -> IntArray:
         """Frame numbers of every clip, (N, frames_per_clip) int64, each in [0, num_frames).
@@ -120,3 +132,21 @@ class ClipPlan:
     def _offsets(self, fps: float | None) -> IntArray:
         exact = np.arange(self.frames_per_clip, dtype=np.float64) * self.step(fps)
         return np.floor(exact + 0.5).astype(np.int64)
+
+
+def resolve_plan(clips: ClipPlan | Mapping[str, Any] | None, frames_per_clip: int) -> ClipPlan:
+    """A plan as it is; or the default plan of a model that takes `frames_per_clip`, with some fields changed.
+
+    {"stride": 4} takes the place of num_clips, {"target_fps": 30} that of frame_step. None: the default plan.
+    Raises ArgumentError for a field that there is not.
+    """
+    if isinstance(clips, ClipPlan):
+        return clips
+    changes = dict(clips or {})
+    if unknown := changes.keys() - ClipPlan.__dataclass_fields__.keys():
+        raise ArgumentError(f"no field of a clip plan: {unknown}; allowed: {', '.join(ClipPlan.__dataclass_fields__)}")
+    if changes.get("target_fps") is not None:
+        changes.setdefault("frame_step", None)
+    if changes.get("stride") is not None:
+        changes.setdefault("num_clips", None)
+    return ClipPlan(**{"frames_per_clip": frames_per_clip, **changes})

@@ -5,22 +5,34 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from panecho_embed.clips import ClipPlan
+from panecho_embed.clips import ClipPlan, resolve_plan
+from panecho_embed.content import stamp
 from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, Encoder
 from panecho_embed.engines.pool import decoded
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
-from panecho_embed.records import Failure, Layout, Level, Manifest, Precision, Provenance, StoredType, VideoFacts
+from panecho_embed.records import (
+    Failure,
+    Layout,
+    Level,
+    Manifest,
+    Precision,
+    Provenance,
+    Status,
+    StoredType,
+    VideoFacts,
+)
 from panecho_embed.store import EmbeddingWriter, Parts
 
 # A part is what a kill can cost: a minute's work, or less where videos are quick.
@@ -63,7 +75,7 @@ def extract(
     weights: str | Path | None = None,
     seed: int = 0,
     level: Level = "clip",
-    clips: ClipPlan | None = None,
+    clips: ClipPlan | Mapping[str, Any] | None = None,
     image_size: int | None = None,
     precision: Precision = "fp32",
     dtype: StoredType = "float32",
@@ -84,11 +96,13 @@ def extract(
     """Embed every video of a data set into one HDF5 file.
 
     source: a folder, a table or a public data set, see `read_manifest`. out: the embedding file. backbone: a name or a
-    loaded backbone. level: "clip" or "frame". clips: which clips (default: 4 evenly spaced ones of 16 consecutive
-    frames). image_size: side of the model's input, in pixels. workers: decoding processes (default: one per core; 0:
-    none). batch_frames: frames per run of the encoder (default: 32 on a CPU, 256 elsewhere). mask_sector, crop_region:
-    see `Preprocess`. id_salt: makes hashed ids of DICOM headers repeatable. progress: True or False; None shows a bar
-    on a terminal alone. announce: told, before the work begins, which weights under which licence run where.
+    loaded backbone. level: "clip" or "frame". clips: which clips, as a plan or as changes to the default one (4 evenly
+    spaced clips of as many consecutive frames as the backbone takes): {"stride": 4}. image_size: side of the model's
+    input, in pixels. workers: decoding processes (default: one per core; 0: none). batch_frames: frames per run of the
+    encoder (default: 32 on a CPU, 256 elsewhere). mask_sector, crop_region: see `Preprocess`. include_stills: DICOM
+    stills too. id_salt: makes hashed ids of DICOM headers repeatable. timeout_seconds: that a worker may take for one
+    video. overwrite: begin anew. progress: True or False; None shows a bar on a terminal alone. announce: told, before
+    the work begins, which weights under which licence run where.
 
     Stopped at any moment and called again, it goes on where it was; called again on a finished file, it embeds only
     what is new or failed before. Raises SettingsMismatchError if `out` was begun with other settings (unless
@@ -96,15 +110,20 @@ def extract(
     """
     started = time.monotonic()
     _check_level(level, clips)
+    if Path(source).absolute() == Path(out).absolute():
+        raise ArgumentError(f"{out} is both the input and the output (-o)")
     with Parts(Path(out).absolute(), id_salt) as parts:
-        if overwrite:
-            parts.discard()
         manifest = read_manifest(source, layout, salt=parts.salt)
         if not isinstance(backbone, Backbone):
             backbone = load_backbone(backbone, weights, seed, image_size=image_size)
-        provenance = _provenance(backbone, level, clips, mask_sector, crop_region, precision, dtype)
-        parts.check(provenance)
-        parts.check_complete(manifest)
+        provenance = replace(
+            _provenance(backbone, level, clips),
+            precision=precision,
+            dtype=dtype,
+            include_stills=include_stills,
+            preprocess=replace(backbone.preprocess, mask_sector=mask_sector, crop_region=crop_region),
+        )
+        parts.begin(manifest, provenance, overwrite)
         todo = parts.todo(manifest)
         if todo:
             settings = DecodeSettings(provenance.preprocess, provenance.clips, include_stills)
@@ -114,6 +133,7 @@ def extract(
                 model,
                 batch_frames=batch_frames or (32 if model.device.type == "cpu" else 256),
                 precision=precision,
+                dtype=dtype,
                 compile=compile,
             )
             results = _results(manifest, todo, settings, encoder, _default_workers(workers), timeout_seconds)
@@ -129,7 +149,7 @@ def extract(
         skipped=tuple(f for f in failures if f.stage == "skipped"),
         failed=tuple(f for f in failures if f.stage != "skipped"),
         seconds=time.monotonic() - started,
-        notes=(*manifest.notes, *parts.damaged),
+        notes=(*manifest.notes, *parts.notes),
     )
 
 
@@ -141,33 +161,23 @@ def _introduction(model: Backbone, todo: int, precision: Precision) -> str:
     return f"{todo} videos, {model.name} on {model.device} in {precision}; {source}"
 
 
-def _check_level(level: Level, clips: ClipPlan | None) -> None:
+def _check_level(level: Level, clips: ClipPlan | Mapping[str, Any] | None) -> None:
     if level not in ("clip", "frame"):
         raise ArgumentError(f"level is {level!r}; extract writes clip or frame rows, `panecho-embed pool` the others")
     if level == "frame" and clips is not None:
         raise ArgumentError("a frame-level file holds every frame; clips are chosen later, by `panecho-embed reclip`")
 
 
-def _provenance(
-    model: Backbone,
-    level: Level,
-    clips: ClipPlan | None,
-    mask_sector: bool,
-    crop_region: bool,
-    precision: Precision,
-    dtype: StoredType,
-) -> Provenance:
+def _provenance(model: Backbone, level: Level, clips: ClipPlan | Mapping[str, Any] | None) -> Provenance:
     if level == "frame" and model.frame_dim is None:
         raise ArgumentError(f"{model.name} has no frame level: it sees a clip as a whole (--level clip)")
     return Provenance(
         backbone=model.name,
         weights=model.weights,
-        preprocess=replace(model.preprocess, mask_sector=mask_sector, crop_region=crop_region),
-        clips=None if level == "frame" else clips or ClipPlan(frames_per_clip=model.frames_per_clip),
+        preprocess=model.preprocess,
+        clips=None if level == "frame" else resolve_plan(clips, model.frames_per_clip),
         level=level,
         dim=model.frame_dim if level == "frame" and model.frame_dim else model.dim,
-        precision=precision,
-        dtype=dtype,
         versions=package_versions(),
     )
 
@@ -179,9 +189,10 @@ def _write(results: Iterator[_Result], writer: _PartWriter, total: int, todo: in
             for result in results:
                 writer.add(result)
                 bar.update()
-        except KeyboardInterrupt:
+        except BaseException as error:
             # What is encoded is worth keeping; the next run goes on from there.
-            writer.write()
+            if not isinstance(error, StoreError):
+                writer.write()
             raise
         writer.write()
 
@@ -256,7 +267,9 @@ class _PartWriter:
             facts, failures = [], []
             for i, (_, outcome) in enumerate(results):
                 if isinstance(outcome, Failure):
-                    facts.append(VideoFacts("skipped" if outcome.stage == "skipped" else "failed"))
+                    seen = stamp(outcome.path)
+                    status: Status = "skipped" if outcome.stage == "skipped" else "failed"
+                    facts.append(VideoFacts(status, size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns))
                     failures.append(outcome)
                 else:
                     facts.append(outcome.facts)

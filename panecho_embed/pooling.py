@@ -115,11 +115,10 @@ def _studies(file: EmbeddingFile, pooled: EmbeddingTable) -> tuple[Manifest, lis
 
 def _groups(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Group number of every row, in order of first appearance, and the first row of every group."""
-    _, first, inverse = np.unique(ids.astype(str), return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[inverse], first[order]
+    number: dict[str, int] = {}
+    group = np.fromiter((number.setdefault(name, len(number)) for name in ids), dtype=np.intp, count=len(ids))
+    _, first = np.unique(group, return_index=True)
+    return group, first
 
 
 def _reduce(ufunc: np.ufunc, values: FloatArray, group: npt.NDArray[np.intp], dtype: npt.DTypeLike) -> FloatArray:

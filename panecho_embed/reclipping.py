@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from panecho_embed.clips import ClipPlan
+from panecho_embed.clips import ClipPlan, resolve_plan
 from panecho_embed.engines.encode import encode_clips
 from panecho_embed.errors import ArgumentError, MediaError, SettingsMismatchError
 from panecho_embed.models.backbones import load_backbone
@@ -23,7 +24,7 @@ def reclip(
     source: str | Path,
     out: str | Path,
     *,
-    clips: ClipPlan | None = None,
+    clips: ClipPlan | Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -31,9 +32,9 @@ def reclip(
 ) -> Path:
     """Write clip embeddings made from the frame embeddings of `source`; the same that `extract` would have made.
 
-    clips: default 4 evenly spaced clips of 16 consecutive frames. weights, seed: of the clip encoder; they must be
-    those that the frames were encoded with. Raises ArgumentError if `source` has no frames, SettingsMismatchError for other
-    weights, StoreError if `out` is there already (unless `overwrite`) or can't be written.
+    clips: as for `extract`. weights, seed: of the clip encoder; they must be those that the frames were encoded with.
+    Raises ArgumentError if `source` has no frames, SettingsMismatchError for other weights, StoreError if `out` is
+    there already (unless `overwrite`) or can't be written.
     """
     refuse_to_replace(Path(out), overwrite)
     file = EmbeddingFile(source)
@@ -47,8 +48,10 @@ def reclip(
             f"not {backbone.weights.source} (sha256 {backbone.weights.sha256[:12]}); name those (--weights, --seed)"
         )
     backbone = backbone.to(resolve_device(device))
-    plan = clips or ClipPlan(frames_per_clip=backbone.frames_per_clip)
-    provenance = replace(made_with, level="clip", clips=plan, dim=backbone.dim)
+    plan = resolve_plan(clips, backbone.frames_per_clip)
+    # Frames that were rounded give clips that extract would not have given.
+    rounded = "from float16 frames" if made_with.dtype == "float16" else ""
+    provenance = replace(made_with, level="clip", clips=plan, dim=backbone.dim, pooling=rounded)
     manifest = file.manifest()
     facts: list[VideoFacts] = []
     failures = {failure.video_id: failure for failure in file.failure_records()}

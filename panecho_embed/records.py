@@ -73,8 +73,11 @@ class Manifest:
         if twice := [f"{video_id} ({count} times)" for video_id, count in counts.items() if count > 1]:
             raise ManifestError(f"{len(twice)} video_ids stand more than once: {', '.join(twice[:20])}")
         for name, column in self.labels.items():
-            if column.shape != (len(self.videos),):
-                raise ManifestError(f"label {name!r} has shape {column.shape}; there are {len(self.videos)} videos")
+            if column.shape != (len(self.videos),) or column.dtype.kind not in "fO":
+                raise ManifestError(
+                    f"label {name!r} is {column.dtype} of shape {column.shape}; it must be float64 or str objects, "
+                    f"one for each of {len(self.videos)} videos"
+                )
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -87,12 +90,17 @@ class Manifest:
         )
 
 
+FPS_OF_MANIFEST = "manifest"
+"""`VideoFacts.fps_source` of a frame rate that the manifest gave."""
+
+
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
     """What reading a video told.
 
     status: "done", "skipped" (no cine loop) or "failed". sha256: of the file's bytes ("" where it was not read).
     num_frames: decoded, 0 where none were. fps: frames per second, NaN where not known. fps_source: where it came from.
+    size_bytes, mtime_ns: of the file when it was read, to see whether it has changed since.
     """
 
     status: Status
@@ -100,6 +108,8 @@ class VideoFacts:
     num_frames: int = 0
     fps: float = math.nan
     fps_source: str = ""
+    size_bytes: int = -1
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +213,8 @@ class WeightsInfo:
 class Provenance:
     """How embeddings were made. Two files with the same `fingerprint` may be put together; others may not.
 
-    clips: None at frame level. precision: of the encoder's arithmetic. dtype: of the stored numbers. versions: of the
+    clips: None at frame level. precision: of the encoder's arithmetic. dtype: of the stored numbers.
+    include_stills: whether DICOM stills were taken in. versions: of the
     packages that could matter; recorded, but no part of the fingerprint, so that an upgrade of numpy does not stop a
     resume.
     """
@@ -216,6 +227,7 @@ class Provenance:
     dim: int
     precision: Precision = "fp32"
     dtype: StoredType = "float32"
+    include_stills: bool = False
     pooling: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panecho_embed.clips import ClipPlan
+from panecho_embed.clips import ClipPlan, resolve_plan
 from panecho_embed.errors import ArgumentError, MediaError, NotACineError
 
 plans = st.builds(
@@ -67,6 +67,30 @@ def test_a_stride_gives_every_window_that_fits(plan, num_frames):
     assert plan.starts(num_frames).tolist() == list(range(0, last + 1, plan.stride))
 
 
+def test_more_clips_than_starts_are_every_start():
+    assert ClipPlan(num_clips=10**15).starts(30).tolist() == list(range(15))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (None, ClipPlan(frames_per_clip=32)),
+        ({}, ClipPlan(frames_per_clip=32)),
+        ({"stride": 4}, ClipPlan(frames_per_clip=32, num_clips=None, stride=4)),
+        ({"target_fps": 30.0}, ClipPlan(frames_per_clip=32, frame_step=None, target_fps=30.0)),
+        ({"frames_per_clip": 8}, ClipPlan(frames_per_clip=8)),
+        (ClipPlan(frames_per_clip=5), ClipPlan(frames_per_clip=5)),
+    ],
+)
+def test_changes_are_to_the_plan_of_the_model(changes, expected):
+    assert resolve_plan(changes, 32) == expected
+
+
+def test_a_change_of_no_field_lists_them():
+    with pytest.raises(ArgumentError, match=r"strid.*allowed: frames_per_clip"):
+        resolve_plan({"strid": 4}, 16)
+
+
 def test_four_clips_of_thirty_frames():
     assert ClipPlan().starts(30).tolist() == [0, 5, 9, 14]
 
@@ -105,6 +129,9 @@ def test_a_target_rate_without_the_videos_own_is_an_error_that_says_so():
     ("arguments", "flag"),
     [
         ({"frames_per_clip": 0}, "--frames-per-clip"),
+        ({"frames_per_clip": 10**9}, "--frames-per-clip"),
+        ({"frame_step": 2**62}, "--frame-step"),
+        ({"frame_step": None, "target_fps": 1e-18}, "--fps"),
         ({"frame_step": 0}, "--frame-step"),
         ({"frame_step": 1, "target_fps": 30.0}, "--fps"),
         ({"frame_step": None, "target_fps": -1.0}, "--fps"),

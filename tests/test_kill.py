@@ -75,7 +75,7 @@ def test_killed_at_many_moments_and_run_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_killed_with_its_workers(tmp_path):
+def test_the_command_killed_while_its_workers_decode(tmp_path):
     studies = tmp_path / "studies"
     studies.mkdir()
     for i in range(30):

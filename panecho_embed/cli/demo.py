@@ -21,9 +21,10 @@ def demo(ctx: click.Context, out: Path, patients: int) -> None:
     from panecho_embed.models.weights import locate
 
     group = ctx.find_root().command
-    studies, embeddings, run = out / "studies", out / "embeddings.h5", out / "probe"
     weights = locate("panecho")
     backbone = "random" if weights is None else "panecho"
+    studies = out / f"{patients}-patients"
+    embeddings, run = out / f"{patients}-patients-{backbone}.h5", out / f"{patients}-patients-{backbone}-probe"
     if weights is None:
         click.secho(
             "PanEcho's weights are not on this computer, and the demo works offline: it uses RANDOM WEIGHTS.\n"

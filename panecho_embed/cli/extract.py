@@ -9,7 +9,7 @@ import click
 
 from panecho_embed.cli.options import (
     clip_options,
-    clip_plan,
+    given,
     input_options,
     model_options,
     out_option,
@@ -57,15 +57,17 @@ _LISTED = 10
     help="Frames per run of the encoder.  [default: 32 on a CPU, else 256]",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=0), help="Decoding processes; 0 decodes in this one.  [default: one per core]"
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Decoding processes; 0 decodes in this one, without a time limit.  [default: one per core]",
 )
 @click.option(
     "--timeout",
     "timeout_seconds",
-    type=float,
+    type=click.FloatRange(min=0, min_open=True),
     default=600.0,
     show_default=True,
-    help="Seconds that decoding one video may take.",
+    help="Seconds that a worker may take to decode one video.",
 )
 @click.option("--mask-sector", is_flag=True, help="Black out all but the moving ultrasound sector (text, ECG, scales).")
 @click.option("--crop-region", is_flag=True, help="Cut to the 2-D region that the DICOM header names.")
@@ -82,7 +84,7 @@ def extract(ctx: click.Context, /, source: Path, out: Path, **options: Any) -> N
     from panecho_embed.extraction import extract as run
 
     plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
-    plan = clip_plan(*(options.pop(name) for name in plan_options))
+    plan = given(**{name: options.pop(name) for name in plan_options}) or None
     try:
         summary = run(source, out, clips=plan, progress=None, announce=_announce, **options)
     except KeyboardInterrupt:

@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from panecho_embed.cli.options import input_options, out_option
+from panecho_embed.cli.options import input_options, out_option, overwrite_option
 from panecho_embed.records import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @out_option("Table to write (CSV)")
 @input_options
-def manifest(source: Path, out: Path, layout: str, id_salt: str | None) -> None:
+@overwrite_option
+def manifest(source: Path, out: Path, layout: str, id_salt: str | None, overwrite: bool) -> None:
     """Write the table of what `extract` would embed: paths, ids, views, frames, frame rates.
 
     Check it, delete rows, correct ids, add a column per label, and give it to `extract` in place of INPUT.
     """
     from tqdm import tqdm
 
-    from panecho_embed.errors import StoreError
     from panecho_embed.manifest import describe_manifest, read_manifest
+    from panecho_embed.store import refuse_to_replace
 
+    refuse_to_replace(out, overwrite)
     found = read_manifest(source, cast(Layout, layout), salt=id_salt)
     with tqdm(total=len(found), unit="file", disable=None) as bar:
         table = describe_manifest(found, progress=bar.update)
-    try:
-        table.to_csv(out, index=False)
-    except OSError as error:
-        raise StoreError(f"can't write {out}: {error.strerror or error} (-o)") from error
+    _write(table, out)
     for note in found.notes:
         click.echo(f"note: {note}")
     kinds = table["content"].str.partition(":")[0]
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.value_counts().items())
     click.echo(
         f"{len(table)} files ({counts}) of {table['study_id'].nunique()} studies "
-        f"and {table['patient_id'].nunique()} patients in {out}"
+        f"and {table['patient_id'].nunique()} patients in {click.format_filename(out)}"
     )
+
+
+def _write(table: pd.DataFrame, out: Path) -> None:
+    """Write the table whole or not at all, names of files byte for byte."""
+    from panecho_embed.errors import StoreError
+
+    # A link stays one.
+    target = out.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        if target.exists() and not target.is_file():
+            raise StoreError(f"can't write {out}: it is no regular file (-o)")
+        try:
+            table.to_csv(temporary, index=False, encoding="utf-8", errors="surrogateescape")
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"can't write {out}: {error.strerror or error} (-o)") from error

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from panecho_embed.clips import ClipPlan, ShortVideoPolicy
+from panecho_embed.clips import ShortVideoPolicy
 from panecho_embed.records import Layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -58,7 +58,7 @@ input_options = stacked(
 )
 
 clip_options = stacked(
-    click.option("--frames-per-clip", type=int, help="Frames in a clip.  [default: 16]"),
+    click.option("--frames-per-clip", type=int, help="Frames in a clip.  [default: the backbone's, PanEcho 16]"),
     click.option("--frame-step", type=int, help="Take every n-th frame.  [default: 1]"),
     click.option("--fps", "target_fps", type=float, help="Frames per second of a clip, instead of --frame-step."),
     click.option("--clips", "num_clips", type=int, help="Clips a video, evenly spaced.  [default: 4]"),
@@ -71,22 +71,6 @@ clip_options = stacked(
 )
 
 
-def clip_plan(
-    frames_per_clip: int | None,
-    frame_step: int | None,
-    target_fps: float | None,
-    num_clips: int | None,
-    stride: int | None,
-    short: ShortVideoPolicy | None,
-) -> ClipPlan | None:
-    """The plan that the clip options ask for; None if none was given."""
-    if {frames_per_clip, frame_step, target_fps, num_clips, stride, short} == {None}:
-        return None
-    return ClipPlan(
-        frames_per_clip=16 if frames_per_clip is None else frames_per_clip,
-        frame_step=1 if frame_step is None and target_fps is None else frame_step,
-        target_fps=target_fps,
-        num_clips=4 if num_clips is None and stride is None else num_clips,
-        stride=stride,
-        short=short or "repeat",
-    )
+def given(**options: Any) -> dict[str, Any]:
+    """Those of the clip options that were given; what was not is the backbone's to say."""
+    return {name: value for name, value in options.items() if value is not None}

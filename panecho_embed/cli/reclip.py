@@ -9,8 +9,8 @@ import click
 
 from panecho_embed.cli.options import (
     clip_options,
-    clip_plan,
     existing_file,
+    given,
     model_options,
     out_option,
     overwrite_option,
@@ -30,5 +30,5 @@ def reclip(
     from panecho_embed.reclipping import reclip as run
     from panecho_embed.store import EmbeddingFile
 
-    run(source, out, clips=clip_plan(**clip_arguments), weights=weights, seed=seed, device=device, overwrite=overwrite)
+    run(source, out, clips=given(**clip_arguments), weights=weights, seed=seed, device=device, overwrite=overwrite)
     click.echo(f"{len(EmbeddingFile(out))} clip rows in {out}")

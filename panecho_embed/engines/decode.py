@@ -5,10 +5,8 @@ Imports no torch: a worker starts in a fraction of a second and holds no model.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-from collections.abc import Iterable
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.clips import ClipPlan, IntArray
+from panecho_embed.content import content_sha256, stamp
 from panecho_embed.errors import MediaError
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import sector_mask
 from panecho_embed.preprocess import FramePreparer, frame_preparer
-from panecho_embed.records import Failure, Preprocess, UInt8Array, VideoFacts, VideoRef
+from panecho_embed.records import FPS_OF_MANIFEST, Failure, Preprocess, UInt8Array, VideoFacts, VideoRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,7 @@ class DecodedVideo:
 
 
 def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Failure:
-    """Decode one video; what is wrong with it comes back as a Failure, never as an exception.
-
-    Only what a file can cause is caught: MediaError, and errors of the operating system.
-    """
+    """Decode one video; what is wrong with it comes back as a Failure, never as an exception."""
     # One video is one worker's work; OpenCV's own threads would fight over the same cores.
     cv2.setNumThreads(1)
     try:
@@ -65,14 +61,28 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
         return Failure(video.video_id, video.path, error.stage, str(error))
     except OSError as error:
         return Failure(video.video_id, video.path, "open", error.strerror or str(error))
+    except Exception as error:
+        # No file may end the run; what it did is told in full.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} (unexpected, in {Path(where.filename).name}:{where.lineno})"
+        return Failure(video.video_id, video.path, "decode", message)
 
 
 def _decode(cine: Cine, video: VideoRef, settings: DecodeSettings) -> DecodedVideo:
-    fps, fps_source = (cine.fps, cine.fps_source) if video.fps is None else (video.fps, "manifest")
+    fps, fps_source = (cine.fps, cine.fps_source) if video.fps is None else (video.fps, FPS_OF_MANIFEST)
     mask = sector_mask(cine.frames()) if settings.preprocess.mask_sector else None
     prepare = frame_preparer(settings.preprocess, cine.region, mask)
     count, pixels = _needed_frames(cine, fps, settings, prepare)
-    facts = VideoFacts("done", _sha256(Path(video.path)), count, math.nan if fps is None else fps, fps_source)
+    seen = stamp(video.path)
+    facts = VideoFacts(
+        "done",
+        content_sha256(video.path),
+        count,
+        math.nan if fps is None else fps,
+        fps_source,
+        seen.size_bytes,
+        seen.mtime_ns,
+    )
     if settings.clips is None:
         every = np.arange(count, dtype=np.int64)
         return DecodedVideo(video.video_id, video.path, pixels, None, every, 1.0, facts)
@@ -99,11 +109,11 @@ def _needed_frames(
     expected = cine.num_frames
     for _ in range(2):
         wanted = _wanted(settings.clips, expected, fps)
-        kept: list[UInt8Array] = []
+        kept = _FrameStack(expected if wanted is None else int(wanted.sum()), settings.preprocess.crop)
         count = 0
         for frame in cine.frames():
             if wanted is None or (count < len(wanted) and wanted[count]):
-                kept.append(prepare(frame))
+                kept.add(prepare(frame))
             count += 1
         if count == 0:
             raise MediaError("no frame could be decoded", stage="decode")
@@ -113,9 +123,28 @@ def _needed_frames(
     if wanted is None and settings.clips is not None:
         wanted = _wanted(settings.clips, count, fps)
         assert wanted is not None
-        kept = [kept[i] for i in np.flatnonzero(wanted)]
-    side = settings.preprocess.crop
-    return count, np.stack(kept) if kept else np.zeros((0, 3, side, side), dtype=np.uint8)
+        return count, kept.pixels[wanted]
+    return count, kept.pixels
+
+
+class _FrameStack:
+    """Frames in one array that grows as they come, so that a long video is not held twice."""
+
+    def __init__(self, expected: int | None, side: int) -> None:
+        # A header can claim anything; beyond this, the array grows as the frames prove it right.
+        self._room = np.empty((min(expected or 64, 4096), 3, side, side), dtype=np.uint8)
+        self._count = 0
+
+    def add(self, frame: UInt8Array) -> None:
+        if self._count == len(self._room):
+            self._room.resize((2 * len(self._room) + 1, *self._room.shape[1:]), refcheck=False)
+        self._room[self._count] = frame
+        self._count += 1
+
+    @property
+    def pixels(self) -> UInt8Array:
+        """The frames so far, (T, 3, S, S)."""
+        return self._room[: self._count]
 
 
 def _wanted(clips: ClipPlan | None, count: int | None, fps: float | None) -> npt.NDArray[np.bool_] | None:
@@ -125,19 +154,3 @@ def _wanted(clips: ClipPlan | None, count: int | None, fps: float | None) -> npt
     wanted = np.zeros(count, dtype=np.bool_)
     wanted[clips.indices(count, fps)] = True
     return wanted
-
-
-def _sha256(path: Path) -> str:
-    """Of a file's bytes; of a folder, of its files' names and bytes in order."""
-    digest = hashlib.sha256()
-    for file in _files(path):
-        if path.is_dir():
-            digest.update(os.fsencode(file.name) + b"\0")
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _files(path: Path) -> Iterable[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]

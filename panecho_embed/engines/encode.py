@@ -12,12 +12,12 @@ import torch
 from panecho_embed.clips import IntArray
 from panecho_embed.engines.decode import DecodedVideo
 from panecho_embed.models.backbones import Backbone
-from panecho_embed.records import Failure, FloatArray, Precision, VideoFacts
+from panecho_embed.records import Failure, FloatArray, Precision, StoredType, VideoFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedVideo:
-    """The rows of one video: values (N, D) float32; first_frame (N,), frame_step and frames_per_clip in frames."""
+    """The rows of one video: values (N, D) as stored; first_frame (N,), frame_step and frames_per_clip in frames."""
 
     values: FloatArray
     first_frame: IntArray
@@ -51,12 +51,14 @@ class Encoder:
         *,
         batch_frames: int,
         precision: Precision = "fp32",
+        dtype: StoredType = "float32",
         compile: bool = False,
         clip_batch: int = 64,
     ) -> None:
         self._backbone = backbone
         self._batch_frames = batch_frames
         self._precision = precision
+        self._dtype = np.dtype(dtype)
         self._compile = compile
         self._clip_batch = clip_batch
         self._waiting: deque[_Waiting] = deque()
@@ -119,9 +121,14 @@ class Encoder:
     def _encoded(self, features: torch.Tensor, video: DecodedVideo) -> EncodedVideo | Failure:
         if video.clips is not None:
             features = encode_clips(self._backbone, features, video.clips, self._precision, self._clip_batch)
-        values = features.float().cpu().numpy()
+        with np.errstate(over="ignore"):
+            # What overflows is told below.
+            values = features.float().cpu().numpy().astype(self._dtype)
         if not np.isfinite(values).all():
-            message = f"the embedding is not finite in {self._precision} (--precision fp32 has the widest range)"
+            message = (
+                f"the embedding is not finite, computed in {self._precision} and stored as {self._dtype} "
+                "(--precision fp32 and --dtype float32 have the widest range)"
+            )
             return Failure(video.video_id, video.path, "encode", message)
         frames_per_clip = 1 if video.clips is None else video.clips.shape[1]
         return EncodedVideo(values, video.first_frame, video.frame_step, frames_per_clip, video.facts)

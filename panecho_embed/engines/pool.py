@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from pebble import ProcessExpired, ProcessPool
 
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
+from panecho_embed.errors import ArgumentError
 from panecho_embed.records import Failure, VideoRef
 
 Outcome = tuple[int, DecodedVideo | Failure]
 
 # Enough that a slow video does not leave the encoder waiting, few enough that memory stays flat.
 _AHEAD_PER_WORKER = 3
+_AHEAD_BYTES = 1 << 30
+# How often a video may stand first in line when the workers die under it.
+_TRIES = 3
 
 
 @contextmanager
@@ -27,51 +34,106 @@ def decoded(
     """Decode videos, (position, video) -> (position, result), in the order given.
 
     workers: processes; 0 decodes in this process, one video at a time and without a time limit. A decoder that crashes
-    its process or takes longer than `timeout_seconds` costs that one video (a Failure), not the run.
+    its process or takes longer than `timeout_seconds` costs that one video (a Failure), not the run; workers that are
+    killed while they wait cost nothing.
     """
+    if not 0 < timeout_seconds < math.inf:
+        raise ArgumentError(f"timeout is {timeout_seconds} seconds; it must be above 0 and finite (--timeout)")
     if workers == 0:
         yield ((position, decode_video(video, settings)) for position, video in videos)
         return
-    # "spawn": a forked child would inherit torch's threads in whatever state they are.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max_workers=workers, context=context)
+    line = _Line(settings, workers, timeout_seconds)
     try:
-        yield _in_order(pool, videos, settings, workers * _AHEAD_PER_WORKER, timeout_seconds)
-        pool.close()
+        yield line.outcomes(videos)
+        line.pool.close()
     except BaseException:
-        pool.stop()
+        line.pool.stop()
         raise
     finally:
-        pool.join()
+        line.pool.join()
 
 
-def _in_order(
-    pool: ProcessPool,
-    videos: Iterable[tuple[int, VideoRef]],
-    settings: DecodeSettings,
-    ahead: int,
-    timeout_seconds: float,
-) -> Iterator[Outcome]:
-    waiting: deque[tuple[int, VideoRef, Future[DecodedVideo | Failure]]] = deque()
-    remaining = iter(videos)
-
-    def submit(count: int) -> None:
-        for position, video in itertools.islice(remaining, count):
-            future = pool.schedule(decode_video, args=(video, settings), timeout=timeout_seconds)
-            waiting.append((position, video, future))
-
-    submit(ahead)
-    while waiting:
-        position, video, future = waiting.popleft()
-        yield position, _result(video, future, timeout_seconds)
-        submit(1)
+@dataclass(slots=True)
+class _Task:
+    position: int
+    video: VideoRef
+    future: Future[DecodedVideo | Failure]
+    tries: int = 1
 
 
-def _result(video: VideoRef, future: Future[DecodedVideo | Failure], timeout_seconds: float) -> DecodedVideo | Failure:
-    try:
-        return future.result()
-    except TimeoutError:
-        message = f"decoding took longer than {timeout_seconds:g} s (--timeout)"
-    except ProcessExpired as error:
-        message = f"the decoder's process died (exit code {error.exitcode})"
-    return Failure(video.video_id, video.path, "decode", message)
+class _Line:
+    """Videos in the hands of the workers, and those behind them, in order."""
+
+    def __init__(self, settings: DecodeSettings, workers: int, timeout_seconds: float) -> None:
+        self._settings = settings
+        self._workers = workers
+        self._timeout_seconds = timeout_seconds
+        self._waiting: deque[_Task] = deque()
+        self._largest_bytes = 1
+        self.pool = self._new_pool()
+
+    def outcomes(self, videos: Iterable[tuple[int, VideoRef]]) -> Iterator[Outcome]:
+        remaining = iter(videos)
+        self._fill(remaining)
+        while self._waiting:
+            task = self._waiting[0]
+            try:
+                outcome = self._result(task)
+            except (BrokenProcessPool, CancelledError, RuntimeError) as error:
+                # The pool itself is gone: a worker was killed (by the system, out of memory) between two videos.
+                if task.tries < _TRIES:
+                    self._start_again()
+                    continue
+                message = f"the decoding workers died {task.tries} times under it ({error}); too little memory?"
+                outcome = Failure(task.video.video_id, task.video.path, "decode", message)
+                self._waiting.popleft()
+                self._start_again()
+            else:
+                self._waiting.popleft()
+            if isinstance(outcome, DecodedVideo):
+                self._largest_bytes = max(self._largest_bytes, outcome.pixels.nbytes)
+            yield task.position, outcome
+            self._fill(remaining)
+
+    def _fill(self, remaining: Iterator[tuple[int, VideoRef]]) -> None:
+        """Hand out work: some videos ahead for each worker, fewer where videos are so long that memory counts."""
+        ahead = min(self._workers * _AHEAD_PER_WORKER, max(_AHEAD_BYTES // self._largest_bytes, self._workers))
+        for position, video in itertools.islice(remaining, max(ahead - len(self._waiting), 0)):
+            try:
+                future = self._schedule(video)
+            except RuntimeError:
+                # The pool died meanwhile.
+                self._start_again()
+                future = self._schedule(video)
+            self._waiting.append(_Task(position, video, future))
+
+    def _result(self, task: _Task) -> DecodedVideo | Failure:
+        try:
+            return task.future.result()
+        except TimeoutError:
+            message = f"decoding took longer than {self._timeout_seconds:g} s (--timeout)"
+        except ProcessExpired as error:
+            message = f"the decoder's process died (exit code {error.exitcode})"
+        return Failure(task.video.video_id, task.video.path, "decode", message)
+
+    def _start_again(self) -> None:
+        """A new pool for the videos that are waiting; what is finished stays so."""
+        self.pool.stop()
+        self.pool.join()
+        self.pool = self._new_pool()
+        for task in self._waiting:
+            if task.future.done() and not task.future.cancelled() and task.future.exception() is None:
+                continue
+            task.future = self._schedule(task.video)
+        if self._waiting:
+            self._waiting[0].tries += 1
+
+    def _schedule(self, video: VideoRef) -> Future[DecodedVideo | Failure]:
+        future: Future[DecodedVideo | Failure] = self.pool.schedule(
+            decode_video, args=(video, self._settings), timeout=self._timeout_seconds
+        )
+        return future
+
+    def _new_pool(self) -> ProcessPool:
+        # "spawn": a forked child would inherit torch's threads in whatever state they are.
+        return ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"))

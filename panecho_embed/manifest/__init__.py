@@ -9,6 +9,7 @@ from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.manifest import echonet, folder, table
 from panecho_embed.manifest.describe import describe_manifest
 from panecho_embed.manifest.ids import new_salt
+from panecho_embed.manifest.text import shown
 from panecho_embed.records import Layout, Manifest
 
 __all__ = ["describe_manifest", "new_salt", "read_manifest"]
@@ -22,22 +23,30 @@ def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | No
         other folder; "images" takes every image file of a folder as a still of its own instead of every folder as one
         video.
     salt: with it, ids taken from DICOM headers are the same in every run; without, they differ from run to run.
-    Raises ManifestError, listing every problem found, and ArgumentError for an unknown layout.
+    Raises ManifestError, listing every problem found, and ArgumentError for an unknown layout or an empty salt.
     """
     if layout not in get_args(Layout):
         raise ArgumentError(f"layout is {layout!r}; allowed are {', '.join(get_args(Layout))} (--layout)")
+    # Hashed without a secret, the few identifiers of a hospital are found by trying them all.
+    if salt is not None and not salt.strip():
+        raise ArgumentError(f"the salt of the ids is {salt!r}; it must not be empty (--id-salt)")
     path = Path(source).absolute()
-    if not path.exists():
-        raise ManifestError(f"{path}: no such file or folder")
-    found = _detect(path) if layout == "auto" else layout
+    found = layout
     try:
+        if not path.exists():
+            raise ManifestError(f"{shown(path)}: no such file or folder")
+        if not path.is_file() and not path.is_dir():
+            raise ManifestError(f"{shown(path)} is neither a file nor a folder")
+        if layout == "auto":
+            found = _detect(path)
         manifest = _read(path, found, new_salt() if salt is None else salt)
     except OSError as error:
-        raise ManifestError(f"{error.filename or path} can't be read as {found}: {error.strerror or error}") from error
+        where = shown(error.filename or path)
+        raise ManifestError(f"{where} can't be read as {found}: {error.strerror or error}") from error
     if not manifest.videos:
         notes = "".join(f"\n  {note}" for note in manifest.notes)
         raise ManifestError(
-            f"{path}: no video found (layout {found}); looked for DICOM (by content), "
+            f"{shown(path)}: no video found (layout {found}); looked for DICOM (by content), "
             f"AVI, MP4 and other video files, image folders, .npy and .npz{notes}"
         )
     return manifest

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from panecho_embed.errors import ManifestError
 from panecho_embed.media import describe
 from panecho_embed.records import Manifest, VideoRef
 
 if TYPE_CHECKING:
     import pandas as pd
 
+DESCRIPTION_COLUMNS = ("fps_source", "content", "num_frames", "frame_height", "frame_width")
+"""For a person to look at; a table that has all of them comes from here, and they are no labels when it comes back."""
+
 
 def describe_manifest(manifest: Manifest, progress: Callable[[], object] = lambda: None) -> pd.DataFrame:
     """One row a video: path, ids, view, split, fps, what it is (cine, still, ...), frames, size, labels.
 
-    `panecho-embed extract` takes this table, saved as CSV, as its input. progress: called after every video.
+    `panecho-embed extract` takes this table, saved as CSV, as its input. progress: called after every video. Raises
+    ManifestError for a label that is called like a column of the description.
     """
     import pandas as pd
 
@@ -25,8 +30,12 @@ def describe_manifest(manifest: Manifest, progress: Callable[[], object] = lambd
     for video in manifest.videos:
         rows.append(_row(video))
         progress()
-    table = pd.DataFrame(rows).astype(dict.fromkeys(("num_frames", "height", "width"), "Int64"))
-    return table.assign(**dict(manifest.labels))
+    # An object column takes what pandas's own text column does not: names of files that are not UTF-8.
+    table = pd.DataFrame(rows, dtype=object)
+    if taken := [name for name in manifest.labels if name in table.columns]:
+        raise ManifestError(f"labels {', '.join(taken)} have names of this table's own columns; rename them")
+    types = {"fps": "float64"} | dict.fromkeys(("num_frames", "frame_height", "frame_width"), "Int64")
+    return table.astype(types).assign(**dict(manifest.labels))
 
 
 def _row(video: VideoRef) -> dict[str, object]:
@@ -43,6 +52,6 @@ def _row(video: VideoRef) -> dict[str, object]:
         "fps_source": info.fps_source if video.fps is None else "manifest",
         "content": info.cine,
         "num_frames": info.num_frames,
-        "height": info.height,
-        "width": info.width,
+        "frame_height": info.height,
+        "frame_width": info.width,
     }

@@ -6,14 +6,16 @@ label, are counted in the notes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from panecho_embed.errors import ManifestError
-from panecho_embed.manifest.table import label_columns, parse_fps, read_table, require_columns
+from panecho_embed.errors import ArgumentError, ManifestError
+from panecho_embed.manifest.labels import label_columns, parse_number
+from panecho_embed.manifest.reading import collect, raise_problems, read_table, require_columns
+from panecho_embed.manifest.text import shown
 from panecho_embed.records import Manifest, VideoRef
 
 if TYPE_CHECKING:
@@ -28,19 +30,19 @@ def read_dynamic(root: Path) -> Manifest:
 
     Source: Ouyang et al., Nature 2020. video_id is FileName; labels EF (%), ESV, EDV (mL) and every further column.
     """
-    listing = root / "FileList.csv"
-    frame = read_table(listing)
-    require_columns(frame, ["FileName", "Split"], listing)
-    names = frame["FileName"].str.removesuffix(".avi")
-    paths = [root / "Videos" / f"{name}.avi" for name in names]
-    splits = frame["Split"].str.lower()
-    rates = frame["FPS"] if "FPS" in frame.columns else [""] * len(frame)
-    videos = tuple(
-        VideoRef(name, name, name, str(path), "A4C", split, parse_fps(rate))
-        for name, path, split, rate in zip(names, paths, splits, rates, strict=True)
-    )
-    notes = _unmatched(paths, (root / "Videos").glob("*.avi"), root)
-    return Manifest(videos, label_columns(frame, ("FileName", "Split", "FPS")), notes)
+    table = read_table(root / "FileList.csv")
+    require_columns(table, ["FileName", "Split"])
+
+    def reference(row: Mapping[str, str]) -> VideoRef:
+        name = _filled(row, "FileName").removesuffix(".avi")
+        path = str(root / "Videos" / f"{name}.avi")
+        fps = parse_number("FPS", row.get("FPS", ""))
+        return VideoRef(name, name, name, path, "A4C", row["Split"].lower(), fps)
+
+    videos, problems = collect(table, reference)
+    raise_problems(table.path, problems)
+    notes = _unmatched(videos, (root / "Videos").glob("*.avi"), root)
+    return Manifest(tuple(videos), label_columns(table.frame, ("FileName", "Split", "FPS")), notes)
 
 
 def read_pediatric(root: Path) -> Manifest:
@@ -51,25 +53,30 @@ def read_pediatric(root: Path) -> Manifest:
     """
     import pandas as pd
 
-    frames = []
+    frames, videos, problems = [], [], []
     for view in PEDIATRIC_VIEWS:
         listing = root / view / "FileList.csv"
         if listing.is_file():
-            frame = read_table(listing)
-            require_columns(frame, ["FileName", "Split"], listing)
-            frames.append(frame.assign(_view=view))
+            table = read_table(listing)
+            require_columns(table, ["FileName", "Split"])
+            found, wrong = collect(table, lambda row, view=view: _pediatric_reference(row, view, root))  # type: ignore[misc]
+            frames.append(table.frame)
+            videos += found
+            problems += [f"{view}/{listing.name}, {problem}" for problem in wrong]
     if not frames:
         raise ManifestError(f"{root}: not EchoNet-Pediatric, neither A4C/FileList.csv nor PSAX/FileList.csv is there")
+    raise_problems(root, problems)
     frame = pd.concat(frames, ignore_index=True).fillna("")
-    videos, paths = [], []
-    for name, view, split in zip(frame["FileName"], frame["_view"], frame["Split"], strict=True):
-        stem = Path(name).stem
-        parts = stem.split("-")
-        path = root / view / "Videos" / (name if Path(name).suffix else f"{name}.avi")
-        paths.append(path)
-        videos.append(VideoRef(f"{view}/{stem}", "-".join(parts[:2]), parts[0], str(path), view, split))
     there = (file for view in PEDIATRIC_VIEWS for file in (root / view / "Videos").glob("*.avi"))
-    return Manifest(tuple(videos), label_columns(frame, ("FileName", "Split", "_view")), _unmatched(paths, there, root))
+    return Manifest(tuple(videos), label_columns(frame, ("FileName", "Split")), _unmatched(videos, there, root))
+
+
+def _pediatric_reference(row: Mapping[str, str], view: str, root: Path) -> VideoRef:
+    name = _filled(row, "FileName")
+    stem = Path(name).stem
+    parts = stem.split("-")
+    path = root / view / "Videos" / (name if Path(name).suffix else f"{name}.avi")
+    return VideoRef(f"{view}/{stem}", "-".join(parts[:2]), parts[0], str(path), view, row["Split"])
 
 
 def read_lvh(root: Path) -> Manifest:
@@ -78,37 +85,44 @@ def read_lvh(root: Path) -> Manifest:
     Source: Duffy et al., JAMA Cardiology 2022. One video a patient; a label (IVSd, LVIDd, LVPWd, LVIDs, cm) is NaN
     where it was not measured, and the mean where it was measured more than once.
     """
-    listing = root / "MeasurementsList.csv"
-    frame = read_table(listing)
-    require_columns(frame, ["HashedFileName", "Calc", "CalcValue", "split"], listing)
-    measured = _pivot(frame, listing)
-    first = frame.drop_duplicates("HashedFileName").set_index("HashedFileName")
+    table = read_table(root / "MeasurementsList.csv")
+    require_columns(table, ["HashedFileName", "Calc", "CalcValue", "split"])
     where = {file.stem: file for file in sorted(root.glob("Batch*/*.avi"))}
-    names = [str(name) for name in first.index]
-    paths = [where.get(name, root / "Batch1" / f"{name}.avi") for name in names]
-    rates = first["FPS"] if "FPS" in first.columns else [""] * len(first)
-    videos = tuple(
-        VideoRef(name, name, name, str(path), "PLAX", split.lower(), parse_fps(rate))
-        for name, path, split, rate in zip(names, paths, first["split"], rates, strict=True)
-    )
-    labels = {str(name): measured[name].reindex(names).to_numpy(dtype=np.float64) for name in measured.columns}
-    return Manifest(videos, labels, _unmatched(paths, where.values(), root))
+
+    def reference(row: Mapping[str, str]) -> VideoRef:
+        name = _filled(row, "HashedFileName")
+        _filled(row, "Calc")
+        parse_number("CalcValue", row["CalcValue"])
+        path = where.get(name, root / "Batch1" / f"{name}.avi")
+        return VideoRef(
+            name, name, name, str(path), "PLAX", row["split"].lower(), parse_number("FPS", row.get("FPS", ""))
+        )
+
+    measured_videos, problems = collect(table, reference, unique=False)
+    raise_problems(table.path, problems)
+    first: dict[str, VideoRef] = {}
+    for video in measured_videos:
+        first.setdefault(video.video_id, video)
+    measured = _pivot(table.frame)
+    labels = {str(name): measured[name].reindex(list(first)).to_numpy(dtype=np.float64) for name in measured.columns}
+    return Manifest(tuple(first.values()), labels, _unmatched(first.values(), where.values(), root))
 
 
-def _pivot(frame: pd.DataFrame, listing: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    values = pd.to_numeric(frame["CalcValue"].replace("", None), errors="coerce")
-    unread = frame.loc[values.isna() & (frame["CalcValue"] != ""), "CalcValue"].unique()[:_LISTED]
-    if len(unread):
-        raise ManifestError(f"{listing}: CalcValue must be a number; found {', '.join(map(repr, unread))}")
-    numbers = frame.assign(CalcValue=values)
+def _pivot(frame: pd.DataFrame) -> pd.DataFrame:
+    values = [parse_number("CalcValue", text) for text in frame["CalcValue"]]
+    numbers = frame.assign(CalcValue=np.array(values, dtype=np.float64))
     return numbers.pivot_table(index="HashedFileName", columns="Calc", values="CalcValue", aggfunc="mean")
 
 
-def _unmatched(listed: Iterable[Path], there: Iterable[Path], root: Path) -> tuple[str, ...]:
+def _filled(row: Mapping[str, str], name: str) -> str:
+    if not row[name]:
+        raise ArgumentError(f"{name} is empty")
+    return row[name]
+
+
+def _unmatched(videos: Iterable[VideoRef], there: Iterable[Path], root: Path) -> tuple[str, ...]:
     """Notes on rows without a file and files without a row; ManifestError if no row has its file."""
-    rows, files = set(listed), set(there)
+    rows, files = {Path(video.path) for video in videos}, set(there)
     without_file, without_row = sorted(rows - files), sorted(files - rows)
     if rows and not rows & files:
         raise ManifestError(
@@ -117,7 +131,7 @@ def _unmatched(listed: Iterable[Path], there: Iterable[Path], root: Path) -> tup
         )
 
     def some(paths: list[Path]) -> str:
-        return ", ".join(path.name for path in paths[:_LISTED]) + (", ..." if len(paths) > _LISTED else "")
+        return ", ".join(shown(path.name) for path in paths[:_LISTED]) + (", ..." if len(paths) > _LISTED else "")
 
     notes = []
     if without_file:

@@ -201,11 +201,11 @@ def _recipe(kind: IndexKind, videos: int, dim: int) -> tuple[str, int]:
     if kind == "hnsw":
         return f"HNSW{_HNSW_LINKS}", 128
     # faiss wants 39 training points a list.
-    lists = max(1, min(int(2 ** round(np.log2(4 * np.sqrt(videos)))), videos // 39))
+    lists = max(1, min(int(2 ** round(np.log2(2 * np.sqrt(videos)))), videos // 39))
     subspaces = next(m for m in (dim // 8, dim // 4, dim // 2, dim) if m > 0 and dim % m == 0)
     bits = min(8, int(np.log2(max(videos, 2))))
     codes = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{subspaces}x{bits}"}[kind]
-    return f"IVF{lists},{codes}", max(8, lists // 16)
+    return f"IVF{lists},{codes}", max(8, lists // 10)
 
 
 def _trained(factory: str, units: Floats32, seed: int) -> Any:
@@ -214,8 +214,10 @@ def _trained(factory: str, units: Floats32, seed: int) -> Any:
     if isinstance(faiss.downcast_index(index), faiss.IndexHNSW):
         faiss.downcast_index(index).hnsw.efConstruction = 80
     lists = getattr(faiss.downcast_index(index), "nlist", 0)
-    # More points than this make training slower, not better.
-    enough = min(len(units), max(64 * lists, 20_000))
+    # More points than these make training slower, not better.
+    if isinstance(faiss.downcast_index(index), faiss.IndexIVFPQ):
+        faiss.downcast_index(index).pq.cp.max_points_per_centroid = 64
+    enough = min(len(units), max(40 * lists, 20_000))
     rows = np.sort(np.random.default_rng(seed).choice(len(units), enough, replace=False))
     index.train(np.ascontiguousarray(units[rows]))
     for start in range(0, len(units), 65_536):

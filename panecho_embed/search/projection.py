@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import multiprocessing
 import os
 import threading
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -67,6 +69,13 @@ def umap(units: Floats32) -> Points:
         return np.asarray(reducer.fit_transform(np.asarray(units)), dtype=np.float32)
 
 
+def _umap_process(answer: Connection, units: Floats32) -> None:
+    try:
+        answer.send(umap(units))
+    except ArgumentError as error:
+        answer.send(str(error))
+
+
 class Maps:
     """The maps of a collection. PCA is made at once; UMAP takes minutes for many videos, and is made beside.
 
@@ -94,7 +103,7 @@ class Maps:
                 return "failed", self._failed[method]
             if method == "umap":
                 if self._worker is None:
-                    self._worker = threading.Thread(target=self._compute, args=("umap",), daemon=True)
+                    self._worker = threading.Thread(target=self._wait_for_umap, daemon=True)
                     self._worker.start()
                 return "computing", "UMAP is being computed; PCA is there already"
         self._compute(method)
@@ -108,15 +117,30 @@ class Maps:
             raise ArgumentError(self._failed[method])
         return self._points[method]
 
+    def _wait_for_umap(self) -> None:
+        """UMAP in a process of its own, which ends with this one: it would hold up every request."""
+        context = multiprocessing.get_context("spawn")
+        mine, theirs = context.Pipe(duplex=False)
+        units = np.asarray(map_items(self._collection).units)
+        context.Process(target=_umap_process, args=(theirs, units), daemon=True).start()
+        theirs.close()
+        try:
+            self._keep("umap", mine.recv())
+        except EOFError:
+            self._keep("umap", "the computation of UMAP ended before its time (out of memory?)")
+
     def _compute(self, method: Method) -> None:
         try:
-            points = {"pca": pca, "umap": umap}[method](map_items(self._collection).units)
+            self._keep(method, {"pca": pca, "umap": umap}[method](map_items(self._collection).units))
         except ArgumentError as error:
-            with self._lock:
-                self._failed[method] = str(error)
-            return
+            self._keep(method, str(error))
+
+    def _keep(self, method: Method, made: Points | str) -> None:
         with self._lock:
-            self._points[method] = points
+            if isinstance(made, str):
+                self._failed[method] = made
+                return
+            self._points[method] = made
             self._save()
 
     def _load(self) -> None:

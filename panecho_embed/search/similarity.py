@@ -19,15 +19,21 @@ study, averaged over both directions; the mean over the views that both have of 
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+_BLOCK = 16_384
+
 
 def unit(values: FloatArray) -> Floats32:
     """Rows (N, D) divided by their length, float32; a row of zeros, which points nowhere, stays zero."""
-    given = np.asarray(values, dtype=np.float32)
-    # The squares of float32 can overflow; the largest component makes them safe.
-    scale = np.abs(given).max(axis=1, keepdims=True, initial=0)
-    rows = given / np.where(scale > 0, scale, np.float32(1))
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+    units = np.empty(values.shape, dtype=np.float32)
+    # In blocks: a million vectors are gigabytes, and every step would take as much again.
+    for start in range(0, len(values), _BLOCK):
+        rows = np.asarray(values[start : start + _BLOCK], dtype=np.float32)
+        # The squares of float32 can overflow; the largest component makes them safe.
+        scale = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+        rows = rows / np.where(scale > 0, scale, np.float32(1))
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        units[start : start + _BLOCK] = rows / np.where(lengths > 0, lengths, 1)
+    return units
 
 
 def query_unit(values: FloatArray, dim: int, what: str) -> Floats32:

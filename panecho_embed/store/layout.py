@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
@@ -15,7 +16,8 @@ SCHEMA_VERSION = 1
 CHUNK_BYTES = 256 * 1024
 
 ID_COLUMNS = ("video_id", "study_id", "patient_id", "view", "split", "path")
-FACT_COLUMNS = ("sha256", "num_frames", "fps", "fps_source", "status")
+FACT_COLUMNS = ("sha256", "num_frames", "fps", "fps_source", "status", "size_bytes", "mtime_ns")
+TABLES = ("rows", "videos", "labels", "failures")
 FAILURE_COLUMNS = ("video_id", "path", "stage", "message")
 ROW_TYPES: dict[str, np.dtype[Any]] = {
     "video": np.dtype(np.int32),
@@ -48,6 +50,21 @@ def read_column(dataset: h5py.Dataset) -> npt.NDArray[Any]:
     text = np.empty(dataset.shape, dtype=object)
     text[...] = [v.decode("utf-8", "surrogateescape") for v in dataset[...]]
     return text
+
+
+def tables_sha256(file: h5py.File) -> str:
+    """SHA-256 over the names, types and values of every column of every table."""
+    digest = hashlib.sha256()
+    for table in TABLES:
+        for name in sorted(file[table]):
+            dataset = file[table][name]
+            digest.update(f"{table}/{name} {dataset.dtype.kind} {dataset.shape}\n".encode())
+            values = dataset[...]
+            if h5py.check_string_dtype(dataset.dtype) is None:
+                digest.update(np.ascontiguousarray(values).tobytes())
+            else:
+                digest.update(b"".join(len(text).to_bytes(8, "little") + text for text in values))
+    return digest.hexdigest()
 
 
 def label_key(name: str) -> str:

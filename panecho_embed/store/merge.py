@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,18 @@ from panecho_embed.store.write import EmbeddingWriter
 _BLOCK_ROWS = 4096
 
 
-def merge(parts: Sequence[str | Path], manifest: Manifest, provenance: Provenance, out: str | Path) -> Path:
+def merge(
+    parts: Sequence[str | Path],
+    manifest: Manifest,
+    provenance: Provenance,
+    out: str | Path,
+    scratch: Path | None = None,
+) -> Path:
     """Put parts together into one file whose rows stand in the manifest's order; the parts stay as they are.
 
-    A video that is done in several parts (two runs that overlapped) is taken once. Labels, views and splits are the
-    manifest's. Raises SettingsMismatchError when a part was made with other settings, StoreError when a video of the
-    manifest is neither done nor accounted for in any part.
+    Of a video that stands in several parts the last word counts. Labels, views and splits are the manifest's. scratch:
+    see EmbeddingWriter. Raises SettingsMismatchError when a part was made with other settings, StoreError when a video
+    of the manifest is neither done nor accounted for in any part.
     """
     files = [EmbeddingFile(path) for path in parts]
     for file in files:
@@ -29,42 +35,42 @@ def merge(parts: Sequence[str | Path], manifest: Manifest, provenance: Provenanc
             raise SettingsMismatchError(
                 f"{file.path} was made with other settings: {'; '.join(provenance.differences(file.provenance))}"
             )
-    done, failed = _locate(files)
-    lost = [v.video_id for v in manifest.videos if v.video_id not in done and v.video_id not in failed]
-    if lost:
+    places = _locate(files)
+    if lost := [video.video_id for video in manifest.videos if video.video_id not in places]:
         raise StoreError(f"{len(lost)} videos are in no part, neither done nor failed: {', '.join(lost[:20])}")
 
     facts: list[VideoFacts] = []
     failures: list[Failure] = []
-    with EmbeddingWriter(out, provenance) as writer:
+    with EmbeddingWriter(out, provenance, scratch) as writer:
         copier = _RunCopier(files, writer)
         for position, video in enumerate(manifest.videos):
-            if video.video_id in done:
-                part, in_part, fact = done[video.video_id]
-                copier.copy(part, in_part, position)
-                facts.append(fact)
+            place = places[video.video_id]
+            facts.append(place.fact)
+            if place.failure is None:
+                copier.copy(place.part, place.position, position)
             else:
-                fact, failure = failed[video.video_id]
-                facts.append(fact)
-                failures.append(replace(failure, path=video.path))
+                failures.append(replace(place.failure, path=video.path))
         copier.flush()
         return writer.finish(manifest, facts, failures)
 
 
-def _locate(
-    files: Sequence[EmbeddingFile],
-) -> tuple[dict[str, tuple[int, int, VideoFacts]], dict[str, tuple[VideoFacts, Failure]]]:
-    """video_id -> (part, position in it, facts) of what is done, and video_id -> (facts, failure) of what is not."""
-    done: dict[str, tuple[int, int, VideoFacts]] = {}
-    failed: dict[str, tuple[VideoFacts, Failure]] = {}
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the last word on a video stands: which part, where in it, and what it says."""
+
+    part: int
+    position: int
+    fact: VideoFacts
+    failure: Failure | None
+
+
+def _locate(files: Sequence[EmbeddingFile]) -> dict[str, _Place]:
+    places: dict[str, _Place] = {}
     for part, file in enumerate(files):
         reasons = {failure.video_id: failure for failure in file.failure_records()}
         for position, (video_id, fact) in enumerate(zip(file.video_columns["video_id"], file.facts(), strict=True)):
-            if fact.status == "done":
-                done[video_id] = (part, position, fact)
-            else:
-                failed[video_id] = (fact, reasons[video_id])
-    return done, failed
+            places[video_id] = _Place(part, position, fact, None if fact.status == "done" else reasons[video_id])
+    return places
 
 
 class _RunCopier:

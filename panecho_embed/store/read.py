@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,7 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import StoreError
-from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Level, Manifest, Provenance, VideoFacts, VideoRef
+from panecho_embed.records import (
+    FPS_OF_MANIFEST,
+    EmbeddingTable,
+    Failure,
+    FloatArray,
+    Level,
+    Manifest,
+    Provenance,
+    VideoFacts,
+    VideoRef,
+)
 from panecho_embed.store.layout import (
     FACT_COLUMNS,
     FAILURE_COLUMNS,
@@ -21,6 +32,7 @@ from panecho_embed.store.layout import (
     SCHEMA_VERSION,
     label_name,
     read_column,
+    tables_sha256,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +119,7 @@ class EmbeddingFile:
         """One row a video of the manifest, with its status and labels."""
         import pandas as pd
 
-        return pd.DataFrame({**self.video_columns, **self.labels})
+        return pd.DataFrame({**self.video_columns, **self._label_columns(self.video_columns)})
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -116,8 +128,8 @@ class EmbeddingFile:
 
         columns = dict(self.row_columns)
         video = columns.pop("video")
-        ids = {name: self.video_columns[name][video] for name in (*ID_COLUMNS, "fps")}
-        return pd.DataFrame({**ids, **columns, **{name: column[video] for name, column in self.labels.items()}})
+        known = {name: self.video_columns[name][video] for name in (*ID_COLUMNS, "fps")} | columns
+        return pd.DataFrame(known | {name: column[video] for name, column in self._label_columns(known).items()})
 
     @cached_property
     def failures(self) -> pd.DataFrame:
@@ -143,7 +155,13 @@ class EmbeddingFile:
     def manifest(self) -> Manifest:
         """The videos and labels that the file was made from."""
         columns = [self.video_columns[name] for name in ID_COLUMNS]
-        videos = tuple(VideoRef(**dict(zip(ID_COLUMNS, values, strict=True))) for values in zip(*columns, strict=True))
+        # A rate that the manifest gave is the manifest's; one that the file gave is read from it again.
+        given = self.video_columns["fps_source"] == FPS_OF_MANIFEST
+        rates = [float(fps) if by_hand else None for fps, by_hand in zip(self.video_columns["fps"], given, strict=True)]
+        videos = tuple(
+            VideoRef(**dict(zip(ID_COLUMNS, values, strict=True)), fps=fps)
+            for *values, fps in zip(*columns, rates, strict=True)
+        )
         return Manifest(videos, self.labels)
 
     def facts(self) -> list[VideoFacts]:
@@ -154,6 +172,15 @@ class EmbeddingFile:
     def failure_records(self) -> list[Failure]:
         """`failures` as records."""
         return [Failure(*(str(v) for v in row)) for row in self.failures.itertuples(index=False)]
+
+    def tables_are_unchanged(self) -> bool:
+        """Are ids, labels and frame numbers, byte for byte, those that were written?"""
+        with self._open() as file:
+            return bool(file.attrs.get("tables_sha256") == tables_sha256(file))
+
+    def _label_columns(self, taken: Mapping[str, object]) -> dict[str, npt.NDArray[Any]]:
+        """Labels by name; one that is called as a column of our own is called "label:NAME"."""
+        return {f"label:{name}" if name in taken else name: column for name, column in self.labels.items()}
 
     def _open(self) -> h5py.File:
         try:

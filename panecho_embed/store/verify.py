@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def verify(path: str | Path) -> list[str]:
     try:
         file = EmbeddingFile(path)
         problems = [*_settings(file), *_columns(file)]
-        return problems or [*_ids(file), *_rows(file), *_failures(file), *_values(file)]
+        return problems or [*_ids(file), *_rows(file), *_failures(file), *_changes(file), *_values(file)]
     except (StoreError, KeyError) as error:
         return [str(error)]
 
@@ -47,9 +48,9 @@ def _columns(file: EmbeddingFile) -> list[str]:
 
 def _ids(file: EmbeddingFile) -> list[str]:
     problems = []
-    ids, counts = np.unique(file.video_columns["video_id"].astype(str), return_counts=True)
-    if (counts > 1).any():
-        problems.append(f"video_ids stand more than once: {', '.join(ids[counts > 1][:5])}")
+    counts = Counter(file.video_columns["video_id"])
+    if twice := [name for name, count in counts.items() if count > 1]:
+        problems.append(f"video_ids stand more than once: {', '.join(twice[:5])}")
     for name in ("video_id", "study_id", "patient_id"):
         if empty := int((file.video_columns[name] == "").sum()):
             problems.append(f"{empty} videos have no {name}")
@@ -90,6 +91,10 @@ def _failures(file: EmbeddingFile) -> list[str]:
     if len(listed) != len(set(listed)):
         problems.append("/failures lists a video twice")
     return problems
+
+
+def _changes(file: EmbeddingFile) -> list[str]:
+    return [] if file.tables_are_unchanged() else ["ids, labels, frame numbers or failures were changed after writing"]
 
 
 def _values(file: EmbeddingFile) -> list[str]:

@@ -25,6 +25,7 @@ from panecho_embed.store.layout import (
     ROW_TYPES,
     SCHEMA_VERSION,
     label_key,
+    tables_sha256,
     write_column,
 )
 from panecho_embed.store.read import EmbeddingFile
@@ -39,15 +40,16 @@ class EmbeddingWriter:
 
     Rows go to a temporary file beside `path`. `finish` adds the tables, flushes to the disk, opens the result again and
     moves it to `path` in one step. Leaving the block without `finish` leaves nothing behind.
+    scratch: folder for the temporary file, on the same file system; None for the one that `path` is in.
     Numbers are stored in the provenance's dtype. Raises StoreError when the disk is full or not writable.
     """
 
-    def __init__(self, path: str | Path, provenance: Provenance) -> None:
+    def __init__(self, path: str | Path, provenance: Provenance, scratch: Path | None = None) -> None:
         self.path = Path(path)
         self.provenance = provenance
         self.rows = 0
         self._dtype = np.dtype(provenance.dtype)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._temporary = (scratch or self.path.parent) / f".{self.path.name}.{os.getpid()}.tmp"
         self._buffer: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in ("embeddings", *ROW_TYPES)}
         self._buffered = 0
         self._finished = False
@@ -160,8 +162,8 @@ class EmbeddingWriter:
             write_column(videos, name, np.array([getattr(v, name) for v in manifest.videos], dtype=object))
         for name in ("sha256", "fps_source", "status"):
             write_column(videos, name, np.array([getattr(f, name) for f in facts], dtype=object))
-        write_column(videos, "num_frames", np.array([f.num_frames for f in facts], dtype=np.int32))
-        write_column(videos, "fps", np.array([f.fps for f in facts], dtype=np.float64))
+        for name, dtype in (("num_frames", np.int32), ("fps", float), ("size_bytes", np.int64), ("mtime_ns", np.int64)):
+            write_column(videos, name, np.array([getattr(f, name) for f in facts], dtype=dtype))
         labels = self._file.create_group("labels")
         for name, column in manifest.labels.items():
             write_column(labels, label_key(name), column)
@@ -174,6 +176,7 @@ class EmbeddingWriter:
             level=self.provenance.level,
             provenance=self.provenance.to_json(),
             fingerprint=self.provenance.fingerprint,
+            tables_sha256=tables_sha256(self._file),
             created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
 
@@ -235,7 +238,10 @@ def _table_bytes(manifest: Manifest, facts: Sequence[VideoFacts], failures: Sequ
 
 
 def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        # Windows opens no folders; its file system orders the rename by itself.
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

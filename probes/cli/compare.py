@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 @label_options
 @pooling_options
 @split_options
-@click.option("--probe", "kind", type=click.Choice(["linear", "knn"]), default="linear", show_default=True)
+@click.option(
+    "--probe",
+    "kind",
+    type=click.Choice(["linear", "knn"]),
+    default="linear",
+    show_default=True,
+    help="Which probe reads every candidate.",
+)
 @click.option("--reference", metavar="NAME", help="Differences to this candidate only.  [default: all pairs]")
 @click.option("--sweep", is_flag=True, help="One frame-level file: compare samplings derived from it.")
 @click.option("--backbone-weights", type=click.Path(exists=True, dir_okay=False), help="Of the clip encoder (--sweep).")

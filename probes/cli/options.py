@@ -79,7 +79,13 @@ pooling_options = stacked(
 
 # How neighbours are found and weighed.
 neighbour_options = stacked(
-    click.option("--metric", type=click.Choice(["cosine", "euclidean"]), default="cosine", show_default=True),
+    click.option(
+        "--metric",
+        type=click.Choice(["cosine", "euclidean"]),
+        default="cosine",
+        show_default=True,
+        help="What makes a neighbour near.",
+    ),
     click.option("--k", callback=numbers, metavar="1,5,10", help="Numbers of neighbours.  [default: 1 to 200]"),
     click.option(
         "--weights",

@@ -65,10 +65,8 @@ def emb(tmp_path: Path) -> Path:
     return vectors_file(tmp_path / "emb.h5")
 
 
-@pytest.fixture(scope="session")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_films(root: Path) -> Path:
     """A table of 5 phantom patients, 3 loops each: two of one view with the probe held still, one of another view."""
-    root = tmp_path_factory.mktemp("films")
     lines = []
     for patient in make_patients(5, 0):
         for view, loops in (("A4C", 2), ("PLAX", 1)):
@@ -86,9 +84,20 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "films.csv"
 
 
-@pytest.fixture(scope="session")
-def film_emb(films: Path) -> Path:
+def embed_films(films: Path) -> Path:
     """The films, embedded by random weights."""
     out = films.with_name("films.h5")
     extract(films, out, backbone=load_backbone("random", image_size=32), clips=PLAN, workers=0)
     return out
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `make_films`."""
+    return make_films(tmp_path_factory.mktemp("films"))
+
+
+@pytest.fixture(scope="session")
+def film_emb(films: Path) -> Path:
+    """See `embed_films`."""
+    return embed_films(films)

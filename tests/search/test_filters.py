@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,10 +73,8 @@ def test_what_can_not_be_read_says_why(where, says):
 
 @given(st.text(st.sampled_from("EF view'A4C<>=!()[]`andornotinis0123456789. ,-#\\\n\x00é"), max_size=40))
 def test_any_text_is_a_filter_or_an_argument_error(where):
-    try:
+    with contextlib.suppress(ArgumentError):
         assert matches(where, COLUMNS).shape == (4,)
-    except ArgumentError:
-        pass
 
 
 def test_a_number_beyond_all_floats_is_only_large():

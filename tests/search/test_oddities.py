@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.search import Collection
-from panecho_embed.search import oddities
+from panecho_embed.search import Collection, oddities
 from panecho_embed.search.oddities import duplicates, outliers
 from tests.search.conftest import vectors_file
 

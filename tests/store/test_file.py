@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -181,7 +182,34 @@ def _edit(path, key, change):
 def test_verify_names_the_problem(make_file, key, change, problem):
     path = make_file("x.h5", refs("a", "b", "c"), [2, 0, 3])
     _edit(path, key, change)
-    assert any(__import__("re").search(problem, found) for found in verify(path)), verify(path)
+    assert any(re.search(problem, found) for found in verify(path)), verify(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("rows/first_frame", lambda v: v.__iadd__(1)),
+        ("rows/frame_step", lambda v: v.__imul__(2)),
+        ("videos/patient_id", lambda v: v.__setitem__(0, b"someone else")),
+        ("labels/EF", lambda v: v.__setitem__(0, 99.0)),
+        ("failures/message", lambda v: v.__setitem__(0, b"fine")),
+    ],
+)
+def test_verify_sees_any_value_that_was_changed(make_file, key, change):
+    path = make_file("x.h5", refs("a", "b", "c"), [2, 0, 3], {"EF": np.array([1.0, 2.0, 3.0])})
+    assert verify(path) == []
+    _edit(path, key, change)
+    assert "were changed after writing" in verify(path)[-1]
+
+
+def test_labels_called_like_our_own_columns_stay_apart(make_file):
+    labels = {"status": np.array([3.0]), "frame_step": np.array([7.0]), ".": np.array([1.0])}
+    file = EmbeddingFile(make_file("x.h5", refs("a"), [2], labels))
+    assert file.videos["status"].tolist() == ["done"]
+    assert file.videos["label:status"].tolist() == [3.0]
+    assert file.rows["frame_step"].tolist() == [1.0, 1.0]
+    assert file.rows["label:frame_step"].tolist() == [7.0, 7.0]
+    assert set(file.labels) == {"status", "frame_step", "."}
 
 
 def test_verify_sees_a_changed_setting(make_file):

@@ -35,6 +35,14 @@ def test_a_video_in_two_parts_is_taken_once(make_file, provenance, tmp_path):
     assert EmbeddingFile(tmp_path / "out.h5").rows["video_id"].tolist() == ["a", "a", "b", "b", "c", "c"]
 
 
+def test_the_last_word_on_a_video_counts(make_file, provenance, tmp_path):
+    parts = [make_file("1.h5", refs("a", "b"), [2, 2]), make_file("2.h5", refs("b", "a"), [0, 1])]
+    merge(parts, Manifest(refs("a", "b")), provenance, tmp_path / "out.h5")
+    out = EmbeddingFile(tmp_path / "out.h5")
+    assert out.video_columns["status"].tolist() == ["done", "failed"]
+    assert out.embeddings[:, 0].tolist() == [10.0]
+
+
 def test_a_failure_that_later_worked_is_no_failure(make_file, provenance, tmp_path):
     parts = [make_file("1.h5", refs("a", "b"), [2, 0]), make_file("2.h5", refs("b"), [1])]
     merge(parts, Manifest(refs("a", "b")), provenance, tmp_path / "out.h5")
@@ -61,32 +69,39 @@ def _with_parts(tmp_path, make_file, **parts):
     return tmp_path / "out.h5"
 
 
-def test_what_is_done_is_what_valid_parts_hold(tmp_path, make_file):
+def test_what_is_done_is_what_valid_parts_hold(tmp_path, make_file, provenance):
     out = _with_parts(tmp_path, make_file, one=(refs("a", "b"), [2, 0]), two=(refs("c"), [1]))
     broken = tmp_path / "out.h5.parts" / "part-two.h5"
     broken.write_bytes(broken.read_bytes()[:-9])
     with Parts(out) as parts:
-        assert parts.todo(Manifest(refs("a", "b", "c", "d"))) == [1, 2, 3]
-        assert "part-two.h5 is left out" in parts.damaged[0]
+        manifest = Manifest(refs("a", "b", "c", "d"))
+        parts.begin(manifest, provenance)
+        assert parts.todo(manifest) == [1, 2, 3]
+        assert "part-two.h5 is damaged and was left out" in parts.notes[0]
 
 
 def test_parts_of_other_settings_are_refused_by_field(tmp_path, make_file, provenance):
     out = _with_parts(tmp_path, make_file, one=(refs("a"), [2]))
     other = dataclasses.replace(provenance, precision="bf16")
     with Parts(out) as parts, pytest.raises(SettingsMismatchError, match=r"precision: bf16, not fp32.*--overwrite"):
-        parts.check(other)
+        parts.begin(Manifest(refs("a")), other)
 
 
-def test_a_finished_file_would_not_lose_videos(tmp_path, make_file):
-    make_file("out.h5", refs("a", "b"), [1, 1])
+@pytest.mark.parametrize("finished", [True, False])
+def test_videos_that_are_done_are_not_lost(tmp_path, make_file, provenance, finished):
+    if finished:
+        make_file("out.h5", refs("a", "b"), [1, 1])
+    else:
+        _with_parts(tmp_path, make_file, one=(refs("a", "b"), [1, 1]))
     with Parts(tmp_path / "out.h5") as parts, pytest.raises(StoreError, match="holds 1 videos that the input does not"):
-        parts.check_complete(Manifest(refs("a", "c")))
+        parts.begin(Manifest(refs("a", "c")), provenance)
 
 
 def test_a_finished_file_grows(tmp_path, make_file, provenance):
     out = make_file("out.h5", refs("a", "b"), [1, 0])
     with Parts(out) as parts:
         manifest = Manifest(refs("c", "a", "b"))
+        parts.begin(manifest, provenance)
         assert parts.todo(manifest) == [0, 2]
         new = parts.new_path()
         make_file("new.h5", refs("c", "b"), [2, 1]).rename(new)
@@ -99,12 +114,42 @@ def test_a_finished_file_grows(tmp_path, make_file, provenance):
 def test_a_finished_file_that_says_the_same_is_left_alone(tmp_path, make_file, provenance):
     out = make_file("out.h5", refs("a"), [1], {"EF": np.array([np.nan])})
     before = out.stat().st_mtime_ns
-    with Parts(out) as parts:
-        parts.finish(Manifest(refs("a"), {"EF": np.array([np.nan])}), provenance)
-    assert out.stat().st_mtime_ns == before
-    with Parts(out) as parts:
-        parts.finish(Manifest(refs("a"), {"EF": np.array([61.0])}), provenance)
+    for ef, changed in ((np.nan, False), (61.0, True)):
+        with Parts(out) as parts:
+            manifest = Manifest(refs("a"), {"EF": np.array([ef])})
+            parts.begin(manifest, provenance)
+            parts.finish(manifest, provenance)
+        assert (out.stat().st_mtime_ns != before) == changed
     assert EmbeddingFile(out).labels["EF"].tolist() == [61.0]
+
+
+def test_the_old_file_stays_until_the_new_one_takes_its_place(tmp_path, make_file, provenance):
+    out = make_file("out.h5", refs("a"), [3])
+    other = dataclasses.replace(provenance, precision="bf16")
+    with Parts(out) as parts:
+        parts.begin(Manifest(refs("a")), other, overwrite=True)
+        assert parts.todo(Manifest(refs("a"))) == [0]
+        assert len(EmbeddingFile(out)) == 3
+        new = parts.new_path()
+        make_file("new.h5", refs("a"), [1], provenance=other).rename(new)
+    with Parts(out) as parts:
+        parts.begin(Manifest(refs("a")), other, overwrite=True)
+        assert parts.todo(Manifest(refs("a"))) == []
+        assert len(parts.finish(Manifest(refs("a")), other)) == 1
+
+
+def test_overwrite_takes_embedding_files_alone(tmp_path, provenance):
+    (tmp_path / "out.h5").write_text("precious")
+    with Parts(tmp_path / "out.h5") as parts, pytest.raises(StoreError, match=r"out\.h5"):
+        parts.begin(Manifest(refs("a")), provenance, overwrite=True)
+    assert (tmp_path / "out.h5").read_text() == "precious"
+
+
+def test_one_run_at_a_time(tmp_path):
+    with Parts(tmp_path / "out.h5") as first:
+        with pytest.raises(StoreError, match="another run is writing"):
+            Parts(tmp_path / "out.h5").__enter__()
+        assert first.folder.is_dir()
 
 
 def test_the_random_salt_lives_until_the_merge(tmp_path, make_file, provenance):
@@ -113,9 +158,22 @@ def test_the_random_salt_lives_until_the_merge(tmp_path, make_file, provenance):
         first = parts.salt
     with Parts(out) as parts:
         assert parts.salt == first
+        parts.begin(Manifest(refs("a")), provenance)
         parts.finish(Manifest(refs("a")), provenance)
     with Parts(out) as parts:
         assert parts.salt != first
+
+
+def test_new_ids_of_a_finished_file_are_told(tmp_path, make_file, provenance):
+    out = make_file("out.h5", refs("p/s/a"), [1])
+    with Parts(out) as parts:
+        parts.begin(Manifest(refs("q/s/a", "q/s/b")), provenance)
+        new = parts.new_path()
+        make_file("new.h5", refs("q/s/b"), [1]).rename(new)
+        parts.written(new)
+        parts.finish(Manifest(refs("q/s/a", "q/s/b")), provenance)
+    assert "1 videos that were there already have new patient ids" in parts.notes[0]
+    assert "--id-salt" in parts.notes[0]
 
 
 def test_a_run_without_a_part_leaves_no_trace(tmp_path):

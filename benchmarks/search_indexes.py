@@ -1,0 +1,107 @@
+"""Build time, memory, time per query and recall of every kind of index, against exact search.
+
+    python benchmarks/search_indexes.py --videos 1000000
+
+The vectors are synthetic: patients around views, as embeddings of echo videos lie. Each kind runs in a process of its
+own, so that its memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.records import Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
+from panecho_embed.search import Collection, search, vector_query
+from panecho_embed.search.index import build_index, index_path, open_collection
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter
+
+VIEWS = 8
+KINDS = ("exact", "ivf", "sq8", "pq", "hnsw")
+
+
+def write_vectors(path: Path, videos: int, dim: int, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    weights = WeightsInfo("synthetic", "0" * 64, "none", pretrained=False)
+    provenance = Provenance("synthetic", weights, Preprocess(), ClipPlan(), "video", dim=dim)
+    centres = rng.normal(size=(VIEWS, dim)).astype(np.float32)
+    with EmbeddingWriter(path, provenance) as writer:
+        for start in range(0, videos, 65_536):
+            rows = np.arange(start, min(start + 65_536, videos))
+            # Directions along which patients differ are few; the rest is noise.
+            patients = np.random.default_rng(1).normal(size=(64, dim)).astype(np.float32)
+            own = np.random.default_rng([seed, start]).normal(size=(len(rows) // VIEWS + 1, 64)).astype(np.float32)
+            values = centres[rows % VIEWS] + 0.12 * (own @ patients)[(rows - start) // VIEWS]
+            values += 0.3 * rng.normal(size=values.shape).astype(np.float32)
+            writer.add(rows, values, np.zeros(len(rows), dtype=int), 1, 16)
+        refs = tuple(
+            VideoRef(f"v{i}", f"S{i // VIEWS}", f"P{i // VIEWS}", f"{i}.avi", str(i % VIEWS)) for i in range(videos)
+        )
+        writer.finish(Manifest(refs), [VideoFacts("done")] * videos, [])
+
+
+def build(path: Path, kind: str) -> dict[str, float]:
+    collection = Collection(path)
+    len(collection.videos)
+    started = time.perf_counter()
+    build_index(collection, kind, overwrite=True)  # type: ignore[arg-type]
+    size = sum(file.stat().st_size for file in index_path(path).glob("*.faiss"))
+    return {"build_seconds": time.perf_counter() - started, "index_gb": size / 2**30, **peak("build_")}
+
+
+def ask(path: Path, vectors: np.ndarray) -> dict[str, object]:
+    collection, index = open_collection(path, True)
+    queries = [vector_query(collection, vector, "q") for vector in vectors]
+    search(collection, queries[0], 10, index=index)
+    times, found = [], []
+    for query in queries:
+        started = time.perf_counter()
+        found.append(search(collection, query, 10, index=index).positions.tolist())
+        times.append(time.perf_counter() - started)
+    return {"query_ms": 1000 * float(np.median(times)), "found": found, **peak("query_")}
+
+
+def peak(name: str) -> dict[str, float]:
+    return {f"{name}peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--videos", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        path = Path(folder) / "vectors.h5"
+        write_vectors(path, options.videos, options.dim)
+        file = EmbeddingFile(path)
+        rng = np.random.default_rng(7)
+        rows = rng.choice(options.videos, options.queries, replace=False)
+        vectors = np.stack([file.read(int(row), int(row) + 1)[0] for row in rows])
+        vectors += 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
+        truth: list[list[int]] = []
+        for kind in ("exact", *(kind for kind in options.kinds if kind != "exact")):
+            result: dict[str, object] = {"kind": kind, "videos": options.videos, "dim": options.dim}
+            for step, arguments in ((build, (path, kind)), (ask, (path, vectors))):
+                with context.Pool(1) as pool:
+                    result |= pool.apply(step, arguments)
+            found = result.pop("found")
+            truth = truth or found  # type: ignore[assignment]
+            hits = [len(set(a) & set(b)) for a, b in zip(found, truth, strict=True)]  # type: ignore[call-overload]
+            result["recall_at_10"] = float(np.mean(hits)) / 10
+            print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""`panecho-embed atlas`: the embeddings as a table for embedding-atlas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from panecho_embed.cli.options import existing_file, out_option
+
+
+@click.command()
+@click.argument("emb", metavar="EMB.h5", type=existing_file)
+@out_option("Table to write (Parquet)")
+@click.option(
+    "--method", type=click.Choice(["umap", "pca"]), default="umap", show_default=True, help="Of the 2-D coordinates."
+)
+@click.option("--thumbnails/--no-thumbnails", default=True, show_default=True, help="Read the videos for pictures.")
+def atlas(emb: Path, out: Path, method: Any, thumbnails: bool) -> None:
+    """Export ids, labels, a 2-D map, nearest neighbours and thumbnails for the tool embedding-atlas.
+
+    Needs the extra: pip install 'panecho-embed[atlas]'.
+    """
+    from tqdm import tqdm
+
+    from panecho_embed.search import Collection
+    from panecho_embed.search.atlas import write_atlas
+
+    with tqdm(unit="video", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        write_atlas(Collection(emb), out, method=method, thumbnails=thumbnails, progress=show)
+    click.echo(f"next: embedding-atlas {out} --x x --y y --neighbors neighbors")

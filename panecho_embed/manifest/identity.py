@@ -1,0 +1,61 @@
+"""What a DICOM header says about whose a file is: hashed for the ids, and looked for in the file's path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom.filereader
+from pydicom.tag import BaseTag, Tag
+
+from panecho_embed.errors import MediaError
+from panecho_embed.manifest.ids import hashed_id
+from panecho_embed.media import read_identity
+from panecho_embed.media.dicom_header import quiet
+
+_ACCESSION_NUMBER = Tag("AccessionNumber")
+_SHORTEST = 4
+"""Characters of an identifier that is looked for in paths: a shorter one, 12 say, stands in many by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderIds:
+    """Hashed ids, "" where the header has none; in_path: whether an identifier of the header stands in the path."""
+
+    study_id: str = ""
+    patient_id: str = ""
+    in_path: bool = False
+
+
+def header_ids(path: Path, relative: str, salt: str) -> HeaderIds:
+    """The ids of a DICOM file; none where its header can't be read, which is met again when it is decoded.
+
+    relative: the path in which identifiers are looked for: PatientID (0010,0020), StudyInstanceUID (0020,000D) and
+    AccessionNumber (0008,0050). A header with a study alone makes it a patient of its own.
+    """
+    try:
+        identity = read_identity(path)
+    except MediaError:
+        return HeaderIds()
+    study_id = patient_id = ""
+    if identity.study_uid:
+        study_id = hashed_id("study", identity.study_uid, salt)
+        patient_id = hashed_id("patient", f"study {identity.study_uid}", salt)
+    if identity.patient_id:
+        patient_id = hashed_id("patient", f"{identity.issuer}\0{identity.patient_id}", salt)
+    names = (identity.patient_id, identity.study_uid, _accession_number(path))
+    where = relative.casefold()
+    return HeaderIds(study_id, patient_id, any(len(n) >= _SHORTEST and n.casefold() in where for n in names))
+
+
+def _accession_number(path: Path) -> str:
+    def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return tag > _ACCESSION_NUMBER
+
+    try:
+        with quiet(), path.open("rb") as file:
+            dataset = pydicom.filereader.read_partial(file, beyond, force=True, specific_tags=[_ACCESSION_NUMBER])
+            return str(dataset.get("AccessionNumber") or "").strip()
+    except Exception:
+        # pydicom raises whatever its parser trips over; such a file is met again when it is decoded.
+        return ""

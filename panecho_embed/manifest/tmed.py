@@ -1,0 +1,68 @@
+"""TMED-2's tables: an image is named by its query_key, and lies in its SourceFolder.
+
+Source: Huang et al., TMED 2: A Dataset for Semi-Supervised Classification of Echocardiograms, 2022.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.manifest.reading import Table
+
+# Patient 12, study 1, image 3 is 12s1_3.png.
+_KEY = re.compile(r"^(?P<study>(?P<patient>\d+)s\d+)_\d+\.\w+$")
+_LISTED = 3
+
+
+def with_paths(table: Table) -> Table:
+    """The table with the columns path, video_id, study_id, patient_id and view, where it has none of its own.
+
+    An image is looked for anywhere below the table's folder, in its SourceFolder where that is there. One that lies
+    in several places is a problem of its row.
+    """
+    base, frame, problems = table.path.parent, table.frame, dict(table.problems)
+    where: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(base.rglob("*")):
+        if file.is_file():
+            where[file.name].append(file.relative_to(base))
+    folders = {folder for files in where.values() for file in files for folder in file.parents}
+    sources = frame["SourceFolder"] if "SourceFolder" in frame.columns else [""] * len(frame)
+    paths = []
+    for line, key, source in zip(frame.index, frame["query_key"], sources, strict=True):
+        path = ""
+        try:
+            path = _locate(key, source, where, folders)
+        except ArgumentError as error:
+            problems.setdefault(line, str(error))
+        paths.append(path)
+    added = {"path": paths, "video_id": frame["query_key"]}
+    matches = [_KEY.match(key) for key in frame["query_key"]]
+    if all(matches):
+        added |= {f"{kind}_id": [m[kind] for m in matches if m] for kind in ("study", "patient")}
+    if "view_label" in frame.columns:
+        added["view"] = frame["view_label"]
+    mine = {name: column for name, column in added.items() if name not in frame.columns}
+    return Table(table.path, frame.assign(**mine), problems)
+
+
+def _locate(key: str, source: str, where: Mapping[str, Sequence[Path]], folders: set[Path]) -> str:
+    """The one place of an image, relative to the table; ArgumentError if it is in several, or not in its folder."""
+    found = list(where.get(key, ()))
+    parts = PurePosixPath(source.strip("/")).parts
+    # Who copied all images into one folder has no source folders, and needs none if the names are unique.
+    if parts and any(_leads_through(folder, parts) for folder in folders):
+        found = [file for file in found if _leads_through(file.parent, parts)]
+        if not found:
+            raise ArgumentError(f"no image {key} in the folder {source}")
+    if len(found) > 1:
+        places = ", ".join(str(file) for file in found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")
+        raise ArgumentError(f"{len(found)} images are called {key}: {places}; add a column SourceFolder, or path")
+    return str(found[0]) if found else key
+
+
+def _leads_through(folder: Path, parts: tuple[str, ...]) -> bool:
+    return any(folder.parts[i : i + len(parts)] == parts for i in range(len(folder.parts)))

@@ -1,0 +1,90 @@
+"""The collection as a Parquet table that `embedding-atlas` opens: coordinates, neighbours, labels, thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from panecho_embed.errors import ArgumentError, MediaError, StoreError
+from panecho_embed.search.collection import Collection, Items
+from panecho_embed.search.pictures import still
+from panecho_embed.search.projection import Maps, Method, map_items
+from panecho_embed.search.similarity import cosines, top
+
+NEIGHBOURS = 15
+_BLOCK = 512
+_THUMBNAIL_SIDE = 128
+
+
+def write_atlas(
+    collection: Collection,
+    out: str | Path,
+    *,
+    method: Method = "umap",
+    thumbnails: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+) -> Path:
+    """Write one row a video (a study, of a study-level file) as Parquet.
+
+    Columns: id, every id and label, x and y of the map, neighbors (JSON: {"ids": row numbers, "distances": 1 - cosine},
+    the 15 nearest, the form that `embedding-atlas --neighbors neighbors` reads), thumbnail (a data: address of a JPEG;
+    empty where the video has moved). progress: called with rows done and in all.
+    Raises ArgumentError where pyarrow or umap-learn is not installed, StoreError if `out` can't be written.
+    """
+    try:
+        pa, pq = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ArgumentError("pyarrow is not installed: pip install 'panecho-embed[atlas]'") from error
+    items = map_items(collection)
+    points = Maps(collection).points(method)
+    columns: dict[str, Any] = {"id": [str(name) for name in items.ids]}
+    columns |= {name: _plain(values) for name, values in items.columns.items()}
+    columns |= {"x": points[:, 0], "y": points[:, 1], "neighbors": _neighbours(items)}
+    if thumbnails and collection.has_videos:
+        columns["thumbnail"] = []
+        for done, name in enumerate(items.ids, start=1):
+            columns["thumbnail"].append(_thumbnail(collection, str(name)))
+            if progress is not None:
+                progress(done, len(items))
+    table = pa.table(columns)
+    weights = collection.provenance.weights
+    facts = {"panecho_embed.fingerprint": collection.file.fingerprint, "panecho_embed.weights": weights.source}
+    try:
+        pq.write_table(table.replace_schema_metadata(facts), Path(out))
+    except OSError as error:
+        raise StoreError(f"can't write {out}: {error.strerror or error} (-o)") from error
+    return Path(out)
+
+
+def _plain(values: Any) -> Any:
+    if values.dtype.kind == "f":
+        # A null, not NaN, is what other tools take for missing.
+        return [float(value) if np.isfinite(value) else None for value in values]
+    return [str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace") or None for value in values]
+
+
+def _neighbours(items: Items) -> list[str]:
+    count = min(NEIGHBOURS, len(items) - 1)
+    listed = []
+    for start in range(0, len(items), _BLOCK):
+        block = cosines(items.units[start : start + _BLOCK], items.units)
+        for row, similarity in enumerate(block, start=start):
+            similarity[row] = np.nan
+            near = top(similarity, count)
+            distances = [round(1 - float(similarity[i]), 6) for i in near]
+            listed.append(json.dumps({"ids": near.tolist(), "distances": distances}))
+    return listed
+
+
+def _thumbnail(collection: Collection, video_id: str) -> str:
+    try:
+        picture = still(collection, video_id, _THUMBNAIL_SIDE)
+    except MediaError:
+        return ""
+    return f"data:{picture.media_type};base64,{base64.b64encode(picture.content).decode('ascii')}"

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from panecho_embed.cli.atlas import atlas
+from panecho_embed.cli.index import index
+from panecho_embed.cli.search import search
+from panecho_embed.cli.serve import serve
+from panecho_embed.errors import PanEchoEmbedError
+from tests.search.conftest import embed_films, make_films, vectors_file
+
+
+@pytest.fixture
+def emb(tmp_path):
+    return vectors_file(tmp_path / "emb.h5")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    return make_films(tmp_path_factory.mktemp("films"))
+
+
+@pytest.fixture(scope="module")
+def film_emb(films):
+    return embed_films(films)
+
+
+def run(command, *arguments) -> str:
+    result = CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_study_finds_studies_as_a_table_as_json_and_as_csv(emb):
+    table = run(search, emb, "--study", "P2-S0", "-k", 3)
+    found = json.loads(run(search, emb, "--study", "P2-S0", "-k", 3, "--json"))
+    rows = list(csv.DictReader(io.StringIO(run(search, emb, "--study", "P2-S0", "-k", 3, "--csv"))))
+    ids = [hit["study_id"] for hit in found["hits"]]
+    assert len(ids) == 3
+    assert [row["study_id"] for row in rows] == ids
+    assert re.findall(r"P\d-S0", table.split("\n", 1)[1]) == ids
+    assert "EF" in table
+
+
+def test_filters_and_measures_are_passed_on(emb):
+    found = json.loads(run(search, emb, "--study", "P2-S0", "--where", "EF > 30", "--similarity", "best", "--json"))
+    assert {hit["patient_id"] for hit in found["hits"]} == {"P4", "P5"}
+    assert found["similarity"] == "best"
+
+
+def test_a_vector_finds_videos(emb, tmp_path):
+    np.save(tmp_path / "q.npy", np.ones(8))
+    assert json.loads(run(search, emb, "--vector", tmp_path / "q.npy", "--json"))["level"] == "video"
+
+
+def test_evaluation_has_the_documented_keys(emb):
+    found = json.loads(run(search, emb, "--evaluate", "sex", "--level", "clip", "--json"))
+    for name in ("top1", "top5", "map"):
+        assert {"value", "low", "high"} <= found[name].keys()
+
+
+def test_the_study_measures_stand_side_by_side(emb):
+    table = run(search, emb, "--evaluate", "split", "--level", "study")
+    assert all(name in table for name in ("mean", "best", "view", "chance"))
+    found = json.loads(run(search, emb, "--evaluate", "split", "--level", "study", "--json"))
+    assert found["measures"].keys() == {"mean", "best", "view"}
+
+
+def test_duplicates_across_patients_stand_out(tmp_path):
+    values = np.eye(6)
+    values[3] = values[1]
+    emb = vectors_file(tmp_path / "d.h5", views=("A4C",), dim=6, rows=1, values=values)
+    assert "2 items, lowest 1.0000, 2 PATIENTS: P1/S0/A4C, P3/S0/A4C" in run(search, emb, "--duplicates", 0.98)
+    assert len(json.loads(run(search, emb, "--duplicates", 0.98, "--json"))["groups"]) == 1
+
+
+def test_outliers_are_listed(emb):
+    assert len(json.loads(run(search, emb, "--outliers", 4, "--json"))["outliers"]) == 4
+    assert "distance" in run(search, emb, "--outliers", 4)
+
+
+def test_a_contact_sheet_is_one_file_that_loads_nothing(film_emb, tmp_path):
+    out = tmp_path / "sheet.html"
+    run(search, film_emb, "--study", "PHANTOM-0002-S1", "-k", 2, "--html", out)
+    page = out.read_text()
+    assert page.count("data:image/webp;base64,") == 9
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_a_contact_sheet_says_which_videos_have_moved(emb, tmp_path):
+    run(search, emb, "--video", "P1/S0/A4C", "--html", tmp_path / "sheet.html")
+    assert "video not shown: it can" in (tmp_path / "sheet.html").read_text()
+
+
+def test_a_new_file_is_embedded_by_the_same_weights(film_emb, films):
+    found = run(search, film_emb, "--file", films.with_name("PHANTOM-0003-A4C-0.npy"), "--json")
+    best = json.loads(found)["hits"][0]
+    assert best["video_id"] == "PHANTOM-0003-S1/A4C-0"
+    assert best["similarity"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "nothing is given; give one of --study"),
+        (["--study", "P1-S0", "--video", "x"], "--study and --video is given"),
+        (["--study", "P9"], "no study is called 'P9'"),
+        (["--study", "P1-S0", "-k", "0"], "k is 0"),
+        (["--study", "P1-S0", "--where", "EEF < 3"], "nearest: EF"),
+        (["--study", "P1-S0", "--index"], "has no index; build one"),
+        (["--study", "P1-S0", "--json", "--csv"], "both given"),
+        (["--outliers", "3", "--html", "x.html"], "--html shows the hits"),
+        (["--evaluate", "EEF"], "no column 'EEF'"),
+        (["--duplicates", "2"], "between -1 and 1"),
+        (["--file", "/nowhere.avi"], "weights"),
+    ],
+)
+def test_mistakes_are_named(emb, arguments, says):
+    with pytest.raises(PanEchoEmbedError) as error:
+        CliRunner().invoke(search, [str(emb), *arguments], catch_exceptions=False)
+    assert says in str(error.value)
+
+
+def test_an_index_is_built_used_and_refused_when_stale(emb):
+    assert "hnsw (HNSW32) over 18 videos" in run(index, emb, "--kind", "hnsw")
+    with_index = run(search, emb, "--study", "P2-S0", "--index", "--json")
+    assert (
+        json.loads(with_index)["hits"] == json.loads(run(search, emb, "--study", "P2-S0", "--exact", "--json"))["hits"]
+    )
+    vectors_file(emb, seed=5)
+    with pytest.raises(PanEchoEmbedError, match="renew it: panecho-embed index"):
+        CliRunner().invoke(search, [str(emb), "--study", "P2-S0"], catch_exceptions=False)
+
+
+def test_an_atlas_holds_coordinates_neighbours_and_pictures(film_emb, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "atlas.parquet"
+    assert "embedding-atlas" in run(atlas, film_emb, "-o", out, "--method", "pca")
+    table = parquet.read_table(out).to_pydict()
+    assert {"id", "x", "y", "neighbors", "thumbnail", "EF", "study_id"} <= table.keys()
+    near = json.loads(table["neighbors"][0])
+    assert len(near["ids"]) == 14
+    assert near["distances"] == sorted(near["distances"])
+    assert table["id"][near["ids"][0]] == "PHANTOM-0001-S1/A4C-1"
+    assert table["thumbnail"][0].startswith("data:image/jpeg;base64,")
+
+
+def test_a_host_that_can_not_be_had_is_named(emb):
+    with pytest.raises(PanEchoEmbedError, match=r"host is 'no\.such\.host\.invalid'"):
+        CliRunner().invoke(serve, [str(emb), "--host", "no.such.host.invalid"], catch_exceptions=False)

@@ -1,0 +1,181 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from panecho_embed.search.server.app import create_app
+from panecho_embed.search.server.listen import listening
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (Debian: apt-get install chromium)")
+
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update")  # fmt: skip
+STUDY = "PHANTOM-0002-S1"
+
+
+@pytest.fixture(scope="module")
+def page_address(film_emb) -> Iterator[str]:
+    with listening("127.0.0.1", 0) as (bound, where):
+        server = uvicorn.Server(uvicorn.Config(create_app(film_emb), log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        yield where.rstrip("/")
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=[(1280, 860), (390, 844)], ids=["desktop", "phone"])
+def page(request, browser, page_address):
+    """A page that fails the test for any script error, and for anything asked of another host."""
+    width, height = request.param
+    context = browser.new_context(viewport={"width": width, "height": height}, base_url=page_address)
+    opened = context.new_page()
+    opened.set_default_timeout(10_000)
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("request", lambda sent: sent.url.startswith((page_address, "data:")) or problems.append(sent.url))
+    yield opened
+    context.close()
+    assert problems == []
+
+
+def until(page, condition: str) -> None:
+    """Wait for a condition; `wait_for_function` would need the eval that the page's policy forbids."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"never came true: {condition}")
+
+
+def fits(page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_from_the_table_to_a_study_to_its_neighbour(page):
+    page.goto("/")
+    page.wait_for_selector(".row >> nth=4")
+    assert "5 studies" in page.text_content("#count")
+    until(page, "[...document.querySelectorAll('.row img')].slice(0, 3).every(i => i.naturalWidth > 0)")
+    assert fits(page)
+    page.keyboard.press("/")
+    page.keyboard.type("0002")
+    until(page, "document.querySelectorAll('.row').length === 1")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/study?id={STUDY}")
+    playing = "[...document.querySelectorAll('video')].filter(v => v.readyState >= 2 && v.currentTime > 0).length"
+    until(page, f"{playing} === 3")
+    assert fits(page)
+    page.keyboard.press("Space")
+    until(page, "[...document.querySelectorAll('video')].every(v => v.paused)")
+    until(page, "document.querySelectorAll('.card').length === 4")
+    scores = [float(text) for text in page.locator(".card .similarity").all_text_contents()]
+    assert scores == sorted(scores, reverse=True)
+    first = page.text_content(".card .name")
+    page.click(".card .name")
+    page.wait_for_selector(f"h1:has-text('{first}')")
+
+
+def test_filters_and_their_mistakes(page):
+    page.goto(f"/study?id={STUDY}")
+    page.wait_for_selector(".card")
+    page.fill("#where", "EFF < 40")
+    page.wait_for_selector("#where-error:has-text('nearest: EF')")
+    page.fill("#where", "EF > 1000")
+    page.wait_for_selector(".empty")
+    page.fill("#where", "view == 'PLAX'")
+    until(page, "document.querySelectorAll('.card').length === 4")
+    assert page.is_hidden("#where-error")
+    page.select_option("#similarity", "view")
+    until(page, "document.querySelectorAll('.card').length === 4")
+
+
+def test_an_unknown_study_leads_back(page):
+    page.goto("/study?id=PHANTOM-2")
+    page.wait_for_selector("h1:has-text('no such study')")
+    assert "no study is called 'PHANTOM-2'" in page.text_content(".error")
+    page.click("text=To all studies")
+    page.wait_for_selector(".row")
+
+
+def test_a_point_of_the_map_opens_its_study(page):
+    page.goto("/map?color=EF")
+    until(page, "document.getElementById('count').textContent.includes('15 videos')")
+    assert page.locator("#legend canvas").count() == 1
+    assert fits(page)
+    page.focus("#map")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#tip:visible")
+    shown = page.text_content("#tip .name")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("video")
+    assert shown.split("/")[0] in page.text_content("h1")
+
+
+def test_an_upload_finds_its_twin_and_a_broken_one_says_so(page, films, tmp_path):
+    import cv2
+    import numpy as np
+
+    good, bad = tmp_path / "good.avi", tmp_path / "bad.avi"
+    bad.write_bytes(b"RIFF nonsense" * 50)
+    writer = cv2.VideoWriter(str(good), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), 30, (96, 96))
+    for picture in np.load(films.with_name("PHANTOM-0002-A4C-1.npy")):
+        writer.write(np.ascontiguousarray(picture[..., ::-1]))
+    writer.release()
+    page.goto("/upload")
+    page.select_option("#level", "video")
+    page.set_input_files("#file-input", str(good))
+    page.wait_for_selector(".card", timeout=30_000)
+    assert page.text_content(".card .name") == f"{STUDY}/A4C-1"
+    assert page.evaluate("document.querySelector('#preview img').naturalWidth") == 96
+    assert fits(page)
+    page.set_input_files("#file-input", str(bad))
+    page.wait_for_selector("#error:has-text('no video could be read')")
+    assert page.locator(".card").count() == 0
+
+
+def test_videos_that_have_moved_say_so(browser, emb):
+    with listening("127.0.0.1", 0) as (bound, where):
+        server = uvicorn.Server(uvicorn.Config(create_app(emb), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            page = browser.new_page()
+            page.goto(f"{where}study?id=P1-S0")
+            page.wait_for_selector(".clip.gone:has-text('video not found')")
+            page.wait_for_selector(".card .thumb.gone")
+            assert re.search("of 5 studies", page.text_content("#count"))
+            page.close()
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def test_a_port_that_is_taken_is_a_clear_error():
+    from panecho_embed.errors import ArgumentError
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ArgumentError, match="--port 0"), listening("127.0.0.1", taken.getsockname()[1]):
+            pass
