@@ -10,6 +10,7 @@ import pydicom
 import pytest
 
 from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.manifest import read_manifest
 from panecho_embed.phantom import LAYOUTS, extract_input, make_patients, render, write_studies
 
 VIEWS = ("A4C", "A2C", "PLAX", "PSAX")
@@ -244,6 +245,12 @@ def test_dicom_cine_loops_and_labels(dicom):
         assert float(ds.FrameTime) == pytest.approx(1000 / 30)
         assert ds.PhotometricInterpretation == "YBR_FULL_422"
         assert ds.pixel_array.shape == (4, 300, 400, 3)
+
+
+def test_dicom_folders_tell_no_identifier(dicom):
+    assert sorted({path.parent.name for path in dicom.rglob("IM_*")}) == ["study-0001", "study-0002"]
+    assert rows(dicom / "labels.csv")[0]["video_id"] == "study-0001/IM_0001"
+    assert not [note for note in read_manifest(dicom).notes if "PatientID" in note]
 
 
 def test_dicom_shows_what_was_rendered(dicom):

@@ -50,11 +50,11 @@ def _write(table: pd.DataFrame, out: Path) -> None:
     from panecho_embed.errors import StoreError
 
     # A link stays one.
-    target = out.resolve()
+    target = Path(os.path.realpath(out))
+    if target.exists() and not target.is_file():
+        raise StoreError(f"can't write {out}: it is no regular file (-o)")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        if target.exists() and not target.is_file():
-            raise StoreError(f"can't write {out}: it is no regular file (-o)")
         try:
             table.to_csv(temporary, index=False, encoding="utf-8", errors="surrogateescape")
             temporary.replace(target)

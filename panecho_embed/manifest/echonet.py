@@ -7,6 +7,7 @@ label, are counted in the notes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def read_pediatric(root: Path) -> Manifest:
         if listing.is_file():
             table = read_table(listing)
             require_columns(table, ["FileName", "Split"])
-            found, wrong = collect(table, lambda row, view=view: _pediatric_reference(row, view, root))  # type: ignore[misc]
+            found, wrong = collect(table, partial(_pediatric_reference, view=view, root=root))
             frames.append(table.frame)
             videos += found
             problems += [f"{view}/{listing.name}, {problem}" for problem in wrong]

@@ -100,7 +100,7 @@ def _is_video(path: Path) -> bool:
 
 
 def _header(path: Path, base: Path, salt: str) -> HeaderIds:
-    if path.suffix.lower() in _NEVER_DICOM or path.is_dir():
+    if path.suffix.lower() in _NEVER_DICOM:
         return HeaderIds()
     return header_ids(path, path.relative_to(base).as_posix(), salt)
 

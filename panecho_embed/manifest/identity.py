@@ -50,7 +50,7 @@ def header_ids(path: Path, relative: str, salt: str) -> HeaderIds:
 
 def _accession_number(path: Path) -> str:
     def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        return tag > _ACCESSION_NUMBER
+        return int(tag) > int(_ACCESSION_NUMBER)
 
     try:
         with quiet(), path.open("rb") as file:

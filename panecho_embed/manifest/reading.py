@@ -128,7 +128,7 @@ def _column_names(header: Sequence[str], body: Sequence[Sequence[str]], path: Pa
     if any(is_undecodable(name) or "\0" in name for name in names):
         raise ManifestError(f"{path}: not UTF-8 text in its header; save the table as UTF-8")
     # A comma at the end of every line is no column.
-    while names and not names[-1] and not any(row[len(names) - 1 :][:1] > [""] for row in body):
+    while names and not names[-1] and not any("".join(row[len(names) - 1 : len(names)]) for row in body):
         names.pop()
     if nameless := [str(number) for number, name in enumerate(names, start=1) if not name]:
         raise ManifestError(f"{path}: column {', '.join(nameless)} has no name; name or remove it")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from panecho_embed.errors import ArgumentError
@@ -29,33 +29,32 @@ def with_paths(table: Table) -> Table:
     for file in sorted(base.rglob("*")):
         if file.is_file():
             where[file.name].append(file.relative_to(base))
-    folders = {folder for files in where.values() for file in files for folder in file.parents}
-    sources = frame["SourceFolder"] if "SourceFolder" in frame.columns else [""] * len(frame)
+    sources = list(frame["SourceFolder"]) if "SourceFolder" in frame.columns else [""] * len(frame)
+    # Who copied all images into one folder has no source folders, and needs none if the names are unique.
+    folders = {file.parent for files in where.values() for file in files}
+    there = {source for source in set(sources) if any(_leads_through(folder, source) for folder in folders)}
     paths = []
     for line, key, source in zip(frame.index, frame["query_key"], sources, strict=True):
         path = ""
         try:
-            path = _locate(key, source, where, folders)
+            path = _locate(key, source if source in there else "", where.get(key, []))
         except ArgumentError as error:
             problems.setdefault(line, str(error))
         paths.append(path)
-    added = {"path": paths, "video_id": frame["query_key"]}
+    added: dict[str, list[str]] = {"path": paths, "video_id": list(frame["query_key"])}
     matches = [_KEY.match(key) for key in frame["query_key"]]
     if all(matches):
         added |= {f"{kind}_id": [m[kind] for m in matches if m] for kind in ("study", "patient")}
     if "view_label" in frame.columns:
-        added["view"] = frame["view_label"]
+        added["view"] = list(frame["view_label"])
     mine = {name: column for name, column in added.items() if name not in frame.columns}
     return Table(table.path, frame.assign(**mine), problems)
 
 
-def _locate(key: str, source: str, where: Mapping[str, Sequence[Path]], folders: set[Path]) -> str:
+def _locate(key: str, source: str, found: Sequence[Path]) -> str:
     """The one place of an image, relative to the table; ArgumentError if it is in several, or not in its folder."""
-    found = list(where.get(key, ()))
-    parts = PurePosixPath(source.strip("/")).parts
-    # Who copied all images into one folder has no source folders, and needs none if the names are unique.
-    if parts and any(_leads_through(folder, parts) for folder in folders):
-        found = [file for file in found if _leads_through(file.parent, parts)]
+    if source:
+        found = [file for file in found if _leads_through(file.parent, source)]
         if not found:
             raise ArgumentError(f"no image {key} in the folder {source}")
     if len(found) > 1:
@@ -64,5 +63,6 @@ def _locate(key: str, source: str, where: Mapping[str, Sequence[Path]], folders:
     return str(found[0]) if found else key
 
 
-def _leads_through(folder: Path, parts: tuple[str, ...]) -> bool:
-    return any(folder.parts[i : i + len(parts)] == parts for i in range(len(folder.parts)))
+def _leads_through(folder: Path, source: str) -> bool:
+    parts = PurePosixPath(source.strip("/")).parts
+    return bool(parts) and any(folder.parts[i : i + len(parts)] == parts for i in range(len(folder.parts)))

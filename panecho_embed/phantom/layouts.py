@@ -118,7 +118,7 @@ def _save_images(path: Path, video: Video) -> None:
 def _dicom_place(patient: PhantomPatient, view: View, take: int) -> str:
     # Half of the files go without a suffix, as they come from a scanner.
     index = 1 + get_args(View).index(view) + len(get_args(View)) * take
-    # No identifier of the header, which `panecho-embed` would find in every path.
+    # Paths are no place for the header's identifiers, and reading a folder warns of them.
     return f"study-{patient.number:04d}/IM_{index:04d}" + ("" if index % 2 else ".dcm")
 
 

@@ -160,15 +160,17 @@ class SavedIndex:
         More candidates than k are taken from a compressed index, and compared exactly. Where the filter leaves few, all
         of them are compared.
         """
-        few = int(allowed.sum())
-        wanted = min(few, 4 * k + 32)
-        if self.info.kind == "exact" or few <= max(wanted, self.info.videos // 50):
-            positions = np.flatnonzero(allowed).astype(np.int64)
-        else:
-            positions = self._candidates(queries, wanted, allowed)
-        scores = cosines(np.asarray(self.units[positions]), queries)
-        best = {int(i) for column in scores.T for i in top(column, k)}
-        return positions[sorted(best)]
+        number = int(allowed.sum())
+        wanted = min(number, 4 * k + 32)
+        few = number <= max(wanted, self.info.videos // 50)
+        if self.info.kind == "exact" and not few:
+            # Picking the rows first would copy gigabytes.
+            columns = cosines(self.units, queries).T
+            return np.unique(np.concatenate([top(column, k, allowed) for column in columns])).astype(np.int64)
+        positions = np.flatnonzero(allowed) if few else self._candidates(queries, wanted, allowed)
+        columns = cosines(np.asarray(self.units[positions]), queries).T
+        best = np.unique(np.concatenate([top(column, k) for column in columns]))
+        return np.asarray(positions[best], dtype=np.int64)
 
     def _candidates(self, queries: Floats32, count: int, allowed: BoolArray) -> Ints:
         faiss = _faiss()

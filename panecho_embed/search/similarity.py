@@ -30,9 +30,9 @@ def unit(values: FloatArray) -> Floats32:
         rows = np.asarray(values[start : start + _BLOCK], dtype=np.float32)
         # The squares of float32 can overflow; the largest component makes them safe.
         scale = np.abs(rows).max(axis=1, keepdims=True, initial=0)
-        rows = rows / np.where(scale > 0, scale, np.float32(1))
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        units[start : start + _BLOCK] = rows / np.where(lengths > 0, lengths, 1)
+        scaled = rows / np.where(scale > 0, scale, 1)
+        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+        units[start : start + _BLOCK] = scaled / np.where(lengths > 0, lengths, 1)
     return units
 
 

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="flat is exact; the others are faster on large files, or smaller.",
 )
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu"]),
+    default="cpu",
+    show_default=True,
+    help="gpu needs a faiss that was built for it.",
+)
 @output_options
 def faiss(
     metric: str,

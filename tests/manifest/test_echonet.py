@@ -80,3 +80,45 @@ def test_a_table_without_any_of_its_files_is_an_error(tmp_path):
     touch(tmp_path / "Videos" / "b.avi")
     with pytest.raises(ManifestError, match="none of the 1 files of its table is there"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("FileName,FPS,Split\na,0,TRAIN\n\n,30,VAL\nb,x,VAL\n", ["2: fps is 0.0", "4: FileName is empty", "5: FPS is"]),
+        ("FileName,FPS,Split\na,30,TRAIN\n\na.avi,30,VAL\n", ["4: video_id 'a' stands in line 2 already"]),
+        ("FileName,FPS,Split\na,30,TRAIN\na\0b,30,VAL\n", ["3: FileName holds a NUL character"]),
+    ],
+)
+def test_every_unusable_row_of_dynamic_is_listed(tmp_path, text, message):
+    (tmp_path / "FileList.csv").write_text(text)
+    touch(tmp_path / "Videos" / "a.avi")
+    with pytest.raises(ManifestError, match=f"{len(message)} problems") as error:
+        read_manifest(tmp_path)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.startswith(f"  line {part}") for line, part in zip(lines, message, strict=True)] == [True] * len(lines)
+
+
+def test_every_unusable_row_of_both_pediatric_tables_is_listed(tmp_path):
+    for view in ("A4C", "PSAX"):
+        touch(tmp_path / view / "Videos" / "CR1-S7-001.avi")
+        (tmp_path / view / "FileList.csv").write_text("FileName,Split\nCR1-S7-001.avi,0\n,1\n")
+    with pytest.raises(ManifestError, match="2 problems") as error:
+        read_manifest(tmp_path)
+    assert "A4C/FileList.csv, line 3: FileName is empty" in str(error.value)
+    assert "PSAX/FileList.csv, line 3: FileName is empty" in str(error.value)
+
+
+def test_every_unusable_row_of_lvh_is_listed(tmp_path):
+    (tmp_path / "MeasurementsList.csv").write_text(
+        "HashedFileName,Calc,CalcValue,FPS,split\n0XA,IVSd,1.0,40,train\n0XA,LVIDd,wide,40,train\n,IVSd,1,40,train\n"
+        "0XB,LVIDd,5,0,test\n0XB,,5,40,test\n"
+    )
+    touch(tmp_path / "Batch1" / "0XA.avi")
+    with pytest.raises(ManifestError, match="4 problems") as error:
+        read_manifest(tmp_path)
+    message = str(error.value)
+    assert "line 3: CalcValue is 'wide'" in message
+    assert "line 4: HashedFileName is empty" in message
+    assert "line 5: fps is 0.0" in message
+    assert "line 6: Calc is empty" in message

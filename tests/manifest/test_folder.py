@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from functools import partial
 
 import cv2
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 
+from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.manifest import describe_manifest, read_manifest
+from panecho_embed.media import describe
 
 SECRETS = ("Doe^Jane", "MRN-0815", "1.2.3.999", "19700101", "SECRET HOSPITAL")
 
 
-def write_dicom(path, patient="MRN-0815", study="1.2.3.999.1", series="1.2.3.999.2", frames=3):
+def write_dicom(path, patient="MRN-0815", study="1.2.3.999.1", series="1.2.3.999.2", frames=3, accession=""):
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
     meta.MediaStorageSOPInstanceUID = "1.2.3.999.3"
@@ -28,6 +31,7 @@ def write_dicom(path, patient="MRN-0815", study="1.2.3.999.1", series="1.2.3.999
     dataset.PatientName = "Doe^Jane"
     dataset.PatientID = patient
     dataset.PatientBirthDate = "19700101"
+    dataset.AccessionNumber = accession
     dataset.InstitutionName = "SECRET HOSPITAL"
     if study:
         dataset.StudyInstanceUID = study
@@ -72,9 +76,48 @@ def test_no_identifier_of_a_header_reaches_the_table(tmp_path):
 
 
 def test_a_header_without_ids_falls_back_to_the_folders(tmp_path):
-    write_dicom(tmp_path / "p1" / "s1" / "a", study="")
+    write_dicom(tmp_path / "p1" / "s1" / "a", patient="", study="")
     (video,) = read_manifest(tmp_path).videos
     assert (video.patient_id, video.study_id) == ("p1", "p1/s1")
+
+
+def test_a_patient_without_a_study_is_kept_and_the_study_is_the_folder(tmp_path):
+    write_dicom(tmp_path / "p1" / "s1" / "a", study="")
+    write_dicom(tmp_path / "p1" / "s2" / "b")
+    one, two = read_manifest(tmp_path, salt="pepper").videos
+    assert one.study_id == "p1/s1"
+    assert one.patient_id == two.patient_id
+    assert one.patient_id.startswith("patient-")
+
+
+def test_a_study_without_a_patient_is_a_patient_of_its_own(tmp_path):
+    write_dicom(tmp_path / "a", patient="")
+    write_dicom(tmp_path / "b", patient="", study="1.2.3.999.7")
+    ids = [video.patient_id for video in read_manifest(tmp_path, salt="pepper").videos]
+    assert len(set(ids)) == 2
+    assert all(name.startswith("patient-") for name in ids)
+
+
+@pytest.mark.parametrize("salt", ["", "  "])
+def test_an_empty_salt_is_refused(tmp_path, salt):
+    write_dicom(tmp_path / "a")
+    with pytest.raises(ArgumentError, match="--id-salt"):
+        read_manifest(tmp_path, salt=salt)
+
+
+@pytest.mark.parametrize("folder", ["MRN-0815", "x_mrn-0815_y", "1.2.3.999.1", "ACC4711"])
+def test_an_identifier_in_a_path_is_told_of_but_not_told(tmp_path, folder):
+    write_dicom(tmp_path / folder / "a", accession="ACC4711")
+    write_dicom(tmp_path / "neutral" / "b", accession="ACC4711")
+    warning = read_manifest(tmp_path).notes[0]
+    assert warning.startswith("WARNING: 1 files have the PatientID")
+    assert folder not in warning
+
+
+def test_identifiers_above_the_input_and_short_ones_are_no_warning(tmp_path):
+    write_dicom(tmp_path / "MRN-0815" / "a")
+    write_dicom(tmp_path / "MRN-0815" / "123", patient="123")
+    assert read_manifest(tmp_path / "MRN-0815").notes == ()
 
 
 def test_ids_of_other_files_come_from_their_folders(tmp_path):
@@ -117,17 +160,82 @@ def test_links_that_lead_in_a_circle_end(tmp_path):
     assert len(read_manifest(tmp_path)) == 1
 
 
+def test_a_folder_counts_where_it_lies_and_not_as_a_link_to_it(tmp_path):
+    (tmp_path / "real").mkdir()
+    np.save(tmp_path / "real" / "v.npy", np.zeros((2, 32, 32), np.uint8))
+    for name in ("a-link", "z-link"):
+        (tmp_path / name).symlink_to(tmp_path / "real")
+    assert [video.video_id for video in read_manifest(tmp_path).videos] == ["real/v.npy"]
+
+
+class Scan:
+    """os.scandir, in the order of another file system."""
+
+    def __init__(self, scandir, path, reverse):
+        with scandir(path) as entries:
+            self.entries = iter(sorted(entries, key=lambda entry: entry.name, reverse=reverse))
+
+    def __enter__(self):
+        return self.entries
+
+    def __exit__(self, *_):
+        pass
+
+    def __next__(self):
+        return next(self.entries)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_two_links_to_a_folder_the_first_by_name_counts(tmp_path, monkeypatch, reverse):
+    (tmp_path / "elsewhere").mkdir()
+    np.save(tmp_path / "elsewhere" / "v.npy", np.zeros((2, 32, 32), np.uint8))
+    (tmp_path / "in").mkdir()
+    for name in ("link10", "link9"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(os, "scandir", partial(Scan, os.scandir, reverse=reverse))
+    assert [video.video_id for video in read_manifest(tmp_path / "in").videos] == ["link9/v.npy"]
+
+
+def test_a_pipe_is_left_out_and_nobody_waits_for_it(tmp_path):
+    np.save(tmp_path / "v.npy", np.zeros((2, 32, 32), np.uint8))
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "film.avi")
+    # In a process of its own: whoever opens a pipe waits for ever.
+    code = "import sys; from panecho_embed.manifest import read_manifest; print(read_manifest(sys.argv[1]))"
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert "video_id='v.npy'" in result.stdout
+    assert "film.avi" not in result.stdout
+    assert "2 files are no videos and were left out: 2 pipes" in result.stdout
+
+
+def test_a_pipe_is_no_input(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ManifestError, match="neither a file nor a folder"):
+        read_manifest(tmp_path / "pipe")
+
+
+def test_a_dangling_link_is_listed_and_fails_in_its_turn(tmp_path):
+    np.save(tmp_path / "v.npy", np.zeros((2, 32, 32), np.uint8))
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    videos = read_manifest(tmp_path).videos
+    assert [video.video_id for video in videos] == ["gone", "loop", "v.npy"]
+    assert describe(videos[0].path).cine == "unreadable: it can't be read: there is no such file"
+
+
 def test_one_file_is_a_manifest_of_one(tmp_path):
     write_dicom(tmp_path / "IM1")
     (video,) = read_manifest(tmp_path / "IM1").videos
     assert video.video_id == "IM1"
 
 
-def test_a_folder_that_can_not_be_entered_is_listed(tmp_path):
+def test_what_can_not_be_entered_or_read_is_listed(tmp_path):
     np.save(tmp_path / "v.npy", np.zeros((2, 32, 32), np.uint8))
     (tmp_path / "locked").mkdir()
     np.save(tmp_path / "locked" / "w.npy", np.zeros((2, 32, 32), np.uint8))
     (tmp_path / "locked").chmod(0)
+    write_dicom(tmp_path / "sealed")
+    (tmp_path / "sealed").chmod(0)
 
     def without_roots_privilege():
         # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH let root read everything; dropped, root is a user like any other.
@@ -153,9 +261,10 @@ def test_a_folder_that_can_not_be_entered_is_listed(tmp_path):
         (tmp_path / "locked").chmod(0o700)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[1] == "v.npy opens"
+    assert lines[2] == "v.npy opens"
     assert lines[0].startswith("locked ")
-    assert "permission" in lines[0].lower()
+    assert lines[1].startswith("sealed ")
+    assert all("permission" in line.lower() for line in lines[:2])
 
 
 @pytest.mark.parametrize("layout", ["csv", "echonet-dynamic", "echonet-pediatric", "echonet-lvh"])

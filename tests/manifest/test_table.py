@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from panecho_embed.errors import ManifestError
-from panecho_embed.manifest import read_manifest
+from panecho_embed.manifest import describe_manifest, read_manifest
 
 
 @pytest.fixture
@@ -79,6 +81,60 @@ def test_an_unreadable_table_is_said(folder, content, message):
         read_manifest(folder / "list.csv")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,EF,EF\na.avi,1,2\n", "columns named twice: EF"),
+        ("path,,EF\na.avi,1,2\n", "column 2 has no name"),
+        ("path,EF,\na.avi,1,2\n", "column 3 has no name"),
+        ("path,EF\na.avi,1\n\nb.avi,1,2\n", "line 4: it has 3 cells; the table has 2 columns"),
+    ],
+)
+def test_columns_that_can_not_be_told_apart_are_refused(folder, text, message):
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(write(folder, text))
+
+
+@pytest.mark.parametrize("header", ["path,EF", "path,EF,,"])
+def test_a_comma_at_the_end_of_every_line_is_no_column(folder, header):
+    manifest = read_manifest(write(folder, f"{header}\na.avi,50,,\nb.avi,60,,\n"))
+    assert [video.video_id for video in manifest.videos] == ["a.avi", "b.avi"]
+    assert {name: column.tolist() for name, column in manifest.labels.items()} == {"EF": [50, 60]}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b"~nobody-of-this-name/a.avi,x", "no such file"),
+        (b"x" * 5000 + b",x", "can't be reached: File name too long"),
+        (b"a.avi,\0", "EF holds a NUL character"),
+        (b"a\0.avi,x", "path holds a NUL character"),
+        (b"a.avi,caf\xe9", "EF is not UTF-8 text: 'caf\\udce9'"),
+        (b"caf\xe9.avi,x", "no such file"),
+    ],
+)
+def test_a_bad_cell_is_listed_with_its_line_beside_the_others(folder, row, message):
+    (folder / "list.csv").write_bytes(b'\npath,EF\n\nb.avi,"two\nlines"\n\n' + row + b"\ngone.avi,x\n")
+    with pytest.raises(ManifestError, match="2 problems") as error:
+        read_manifest(folder / "list.csv")
+    lines = str(error.value).splitlines()
+    assert lines[1].startswith("  line 7: ")
+    assert message in lines[1]
+    assert lines[2].startswith("  line 8: no such file")
+    str(error.value).encode()
+
+
+def test_ids_in_another_encoding_are_refused(folder):
+    (folder / "list.csv").write_bytes(b"path,patient_id\na.avi,M\xfcller\n")
+    with pytest.raises(ManifestError, match="line 2: patient_id is not UTF-8 text"):
+        read_manifest(folder / "list.csv")
+
+
+def test_a_name_that_begins_with_a_tilde(folder):
+    (folder / "~nobody.avi").write_bytes(b"x")
+    assert read_manifest(write(folder, "path\n~nobody.avi\n")).videos[0].path == str(folder / "~nobody.avi")
+
+
 def test_semicolons_tabs_and_byte_order_marks(folder):
     for text, name, encoding in (
         ("path;EF\na.avi;55\n", "a.csv", "utf-8-sig"),
@@ -89,8 +145,23 @@ def test_semicolons_tabs_and_byte_order_marks(folder):
 
 
 def test_what_the_manifest_command_describes_is_no_label(folder):
-    table = write(folder, "path,content,num_frames,fps_source,height,width,EF\na.avi,cine,30,x,1,1,50\n")
-    assert set(read_manifest(table).labels) == {"EF"}
+    np.save(folder / "v.npy", np.zeros((2, 32, 40), np.uint8))
+    described = describe_manifest(read_manifest(write(folder, "path,EF\nv.npy,50\n")))
+    described.to_csv(folder / "again.csv", index=False)
+    assert set(read_manifest(folder / "again.csv").labels) == {"EF"}
+
+
+def test_a_column_of_such_a_name_that_is_somebodys_own_is_a_label(folder):
+    table = write(folder, "path,height,width,content,num_frames\na.avi,180,70,wall motion,30\n")
+    labels = read_manifest(table).labels
+    assert labels["height"].tolist() == [180.0]
+    assert set(labels) == {"height", "width", "content", "num_frames"}
+
+
+def test_a_label_that_the_description_would_hide_is_refused(folder):
+    manifest = read_manifest(write(folder, "path,content\na.avi,wall motion\n"))
+    with pytest.raises(ManifestError, match="labels content"):
+        describe_manifest(manifest)
 
 
 def test_tmed_tables_find_their_images(tmp_path):
@@ -111,6 +182,60 @@ def test_tmed_tables_find_their_images(tmp_path):
     assert manifest.labels["diagnosis_label"].tolist() == ["severe_AS", "severe_AS", "no_AS"]
 
 
+@pytest.fixture
+def twice(tmp_path):
+    for part in ("labeled/a", "unlabeled/b"):
+        (tmp_path / "images" / part).mkdir(parents=True)
+        (tmp_path / "images" / part / "12s1_0.png").write_bytes(b"x")
+    (tmp_path / "images" / "labeled" / "a" / "7s2_0.png").write_bytes(b"x")
+    return tmp_path
+
+
+def test_tmed_images_of_one_name_are_told_apart_by_their_folder(twice):
+    table = write(twice, "query_key,SourceFolder\n12s1_0.png,images/labeled/\n7s2_0.png,images/labeled/\n")
+    assert read_manifest(table).videos[0].path == str(twice / "images" / "labeled" / "a" / "12s1_0.png")
+
+
+def test_tmed_source_folders_that_are_not_there_are_not_needed_for_unique_names(twice):
+    table = write(twice, "query_key,SourceFolder\n7s2_0.png,as_downloaded\n")
+    assert read_manifest(table).videos[0].path == str(twice / "images" / "labeled" / "a" / "7s2_0.png")
+
+
+def test_tmed_images_of_one_name_are_listed_with_everything_else(twice):
+    table = write(
+        twice,
+        "query_key,SourceFolder\n12s1_0.png,\n7s2_0.png,unlabeled\n9s9_0.png,\n",
+    )
+    with pytest.raises(ManifestError, match="3 problems") as error:
+        read_manifest(table)
+    message = str(error.value)
+    assert "line 2: 2 images are called 12s1_0.png: images/labeled/a/12s1_0.png, images/unlabeled/b" in message
+    assert "line 3: no image 7s2_0.png in the folder unlabeled" in message
+    assert "line 4: no such file" in message
+
+
+def test_tmed_tables_keep_a_patient_id_of_their_own(twice):
+    manifest = read_manifest(write(twice, "query_key,patient_id\n7s2_0.png,anna\n"))
+    assert [(v.patient_id, v.study_id) for v in manifest.videos] == [("anna", "7s2")]
+
+
 def test_a_source_that_is_not_there(tmp_path):
     with pytest.raises(ManifestError, match="no such file or folder"):
         read_manifest(tmp_path / "nothing")
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"path", b"EF", b"a.avi", b"~", b",", b";", b"\n", b"\r", b'"', b"\0", b"\xe9", b" ", b"7"])
+    )
+)
+def test_whatever_stands_in_a_table_is_read_or_told_of(tmp_path_factory, pieces):
+    table = tmp_path_factory.getbasetemp() / "fuzzed.csv"
+    table.with_name("a.avi").write_bytes(b"x")
+    table.write_bytes(b"".join(pieces))
+    try:
+        manifest = read_manifest(table)
+    except ManifestError as error:
+        str(error).encode()
+    else:
+        assert all(len(column) == len(manifest) for column in manifest.labels.values())

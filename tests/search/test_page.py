@@ -154,6 +154,18 @@ def test_an_upload_finds_its_twin_and_a_broken_one_says_so(page, films, tmp_path
     assert page.locator(".card").count() == 0
 
 
+def test_a_videos_own_page_finds_videos(page):
+    page.goto(f"/study?id={STUDY}&video={STUDY}/A4C-0")
+    page.wait_for_selector(f"h1:has-text('{STUDY}/A4C-0')")
+    page.wait_for_selector(".card")
+    assert page.locator("video").count() == 1
+    assert page.is_hidden("#similarity")
+    page.check("#same")
+    page.wait_for_selector(f".card .name >> nth=0 >> text={STUDY}/A4C-1")
+    page.click(".card .name")
+    page.wait_for_selector(f"h1:has-text('{STUDY}/A4C-1')")
+
+
 def test_videos_that_have_moved_say_so(browser, emb):
     with listening("127.0.0.1", 0) as (bound, where):
         server = uvicorn.Server(uvicorn.Config(create_app(emb), log_level="warning"))

@@ -192,9 +192,14 @@ def test_uploads_need_the_files_own_weights(moved):
     assert "can't be compared" in answer.json()["detail"]
 
 
-def test_another_name_than_localhost_is_refused(client):
-    assert client.get("/api/info", headers={"host": "evil.example"}).status_code == 421
-    assert client.get("/api/info", headers={"host": "localhost:8600"}).status_code == 200
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "[::1", "", "localhost@evil.example"])
+def test_another_name_than_localhost_is_refused(client, host):
+    assert client.get("/api/info", headers={"host": host}).status_code == 421
+
+
+@pytest.mark.parametrize("host", ["localhost:8600", "127.0.0.1", "[::1]:8600", "LOCALHOST"])
+def test_this_computers_own_names_are_answered(client, host):
+    assert client.get("/api/info", headers={"host": host}).status_code == 200
 
 
 def test_another_host_needs_the_token(emb):
@@ -238,7 +243,7 @@ def test_umap_is_computed_beside_and_shown_when_it_is_there(emb):
             break
         time.sleep(0.5)
     assert answer["state"] == "ready", answer["message"]
-    assert len(set(answer["x"])) == 18
+    assert len(set(answer["x"])) > 12
 
 
 def test_a_file_of_one_video_has_a_map(tmp_path):

@@ -66,8 +66,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if self._token is None:
-            name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-            if is_loopback(name):
+            if is_loopback(_host_name(headers.get("host", ""))):
                 return None
             return JSONResponse({"detail": "this page answers to 127.0.0.1 and localhost alone"}, 421)
         given = headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -86,6 +85,13 @@ class Guard:
     def _matches(self, given: str) -> bool:
         expected = (self._token or "").encode()
         return hmac.compare_digest(given.encode("utf-8", "replace"), expected)
+
+
+def _host_name(header: str) -> str:
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _cookie(header: str) -> str:

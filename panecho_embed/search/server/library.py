@@ -38,6 +38,7 @@ class Library:
         self.maps = Maps(collection)
         # Everything a first request would wait for.
         self.studies = collection.studies
+        self._columns = [_column(name, values) for name, values in map_items(collection).columns.items()]
         self._known = {"study": {public(name): str(name) for name in self.studies.ids}}
         self._known["video"] = (
             {public(name): str(name) for name in collection.videos.ids} if collection.has_videos else {}
@@ -74,7 +75,7 @@ class Library:
             pretrained=weights.pretrained,
             fingerprint=collection.file.fingerprint,
             index=self.index.info.kind if self.index else "exact",
-            columns=[_column(name, values) for name, values in map_items(collection).columns.items()],
+            columns=self._columns,
             similarities=["mean", "best", "view"] if collection.has_videos else ["mean"],
             upload_limit_mb=upload_limit_mb,
             has_videos=collection.has_videos,
@@ -172,8 +173,8 @@ class Library:
             level=level,
             ids=[public(str(name)) for name in items.ids] if ready else [],
             studies=[public(str(name)) for name in items.studies] if ready else [],
-            x=[] if isinstance(points, str) else np.round(points[:, 0], 4).tolist(),
-            y=[] if isinstance(points, str) else np.round(points[:, 1], 4).tolist(),
+            x=[] if isinstance(points, str) else _rounded(points[:, 0]),
+            y=[] if isinstance(points, str) else _rounded(points[:, 1]),
             values=values if ready else [],
         )
 
@@ -220,6 +221,11 @@ def _column(name: str, values: Any) -> Column:
     distinct = sorted({str(value) for value in values if value})
     shown = [public(value) for value in distinct] if len(distinct) <= _VALUES_SHOWN else []
     return Column(name=public(name), kind="text", values=shown)
+
+
+def _rounded(values: Any) -> list[float]:
+    # As float64, so that four decimals stay four decimals.
+    return [float(value) for value in np.round(values.astype(np.float64), 4)]
 
 
 def _plain(values: Any) -> list[Value]:

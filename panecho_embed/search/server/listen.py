@@ -23,5 +23,7 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
             bound.bind(where)
         except OSError as error:
             raise ArgumentError(f"{host}:{port} can't be used: {error.strerror} (--port 0 takes a free one)") from error
-        name = f"[{host}]" if family == socket.AF_INET6 else host
+        # "All addresses" is no address that a browser can open.
+        name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+        name = f"[{name}]" if ":" in name else name
         yield bound, f"http://{name}:{bound.getsockname()[1]}/"

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from panecho_embed.errors import ArgumentError, MediaError, WeightsError
+from panecho_embed.models.backbones import load_backbone
+from panecho_embed.pooling import pool
+from panecho_embed.search import Collection, search, vector_query
+from panecho_embed.search.embed_new import Embedder
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("random", image_size=32)
+
+
+@pytest.fixture
+def collection(film_emb):
+    return Collection(film_emb)
+
+
+def test_a_file_of_the_collection_embeds_to_its_own_vector(collection, films, backbone):
+    new = Embedder(collection.provenance, backbone=backbone).embed(
+        films.with_name("PHANTOM-0001-PLAX-0.npy"), workers=0
+    )
+    found = search(collection, vector_query(collection, new.vectors, "new"), 1)
+    assert found.records()[0]["video_id"] == "PHANTOM-0001-S1/PLAX-0"
+    assert found.similarity[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_weights_are_found_by_the_files_own_words(collection):
+    Embedder(collection.provenance)
+
+
+def test_a_folder_is_a_study_and_what_can_not_be_read_is_told(collection, films, backbone, tmp_path):
+    for loop in ("A4C-0", "A4C-1", "PLAX-0"):
+        shutil.copy(films.with_name(f"PHANTOM-0004-{loop}.npy"), tmp_path)
+    (tmp_path / "broken.avi").write_bytes(b"RIFF")
+    new = Embedder(collection.provenance, backbone=backbone).embed(tmp_path, workers=0)
+    assert len(new.vectors) == 3
+    assert "broken.avi" in " ".join(new.notes)
+    query = vector_query(collection, new.vectors, "new", new.views)
+    assert search(collection, query, 1).records()[0]["study_id"] == "PHANTOM-0004-S1"
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "mean+std"])
+def test_a_pooled_file_is_asked_with_vectors_pooled_alike(film_emb, films, backbone, tmp_path, how):
+    pooled = Collection(pool(film_emb, "video", tmp_path / "pooled.h5", how))
+    new = Embedder(pooled.provenance, backbone=backbone).embed(films.with_name("PHANTOM-0001-A4C-1.npy"), workers=0)
+    assert search(pooled, vector_query(pooled, new.vectors, "new"), 1).similarity[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_nothing_readable_is_an_error_with_the_reason(collection, backbone, tmp_path):
+    (tmp_path / "broken.avi").write_bytes(b"RIFF")
+    with pytest.raises(MediaError, match=r"broken\.avi"):
+        Embedder(collection.provenance, backbone=backbone).embed(tmp_path / "broken.avi", workers=0)
+
+
+def test_other_weights_are_refused(collection):
+    with pytest.raises(WeightsError, match="can't be compared"):
+        Embedder(collection.provenance, backbone=load_backbone("random", seed=1, image_size=32))
+
+
+def test_other_preprocessing_is_refused(collection, backbone):
+    other = dataclasses.replace(collection.provenance.preprocess, channel_order="rgb")
+    with pytest.raises(ArgumentError, match="extract anew"):
+        Embedder(dataclasses.replace(collection.provenance, preprocess=other), backbone=backbone)
+
+
+def test_searching_what_is_stored_imports_neither_torch_nor_faiss_nor_a_web_framework():
+    modules = "collection, evaluate, filters, find, index, oddities, pictures, projection, sheet, similarity, vectors"
+    code = f"import sys; from panecho_embed.search import {modules}; print([m for m in sys.modules if m in " \
+           "('torch', 'timm', 'faiss', 'fastapi', 'starlette', 'umap', 'pyarrow')])"  # fmt: skip
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
