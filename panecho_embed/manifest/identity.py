@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom.filereader
-from pydicom.tag import BaseTag, Tag
-
 from panecho_embed.errors import MediaError
 from panecho_embed.manifest.ids import hashed_id
 from panecho_embed.media import read_identity
-from panecho_embed.media.dicom_header import quiet
 
-_ACCESSION_NUMBER = Tag("AccessionNumber")
 _SHORTEST = 4
 """Characters of an identifier that is looked for in paths: a shorter one, 12 say, stands in many by chance."""
 
@@ -43,19 +38,6 @@ def header_ids(path: Path, relative: str, salt: str) -> HeaderIds:
         patient_id = hashed_id("patient", f"study {identity.study_uid}", salt)
     if identity.patient_id:
         patient_id = hashed_id("patient", f"{identity.issuer}\0{identity.patient_id}", salt)
-    names = (identity.patient_id, identity.study_uid, _accession_number(path))
+    names = (identity.patient_id, identity.study_uid, identity.accession_number)
     where = relative.casefold()
     return HeaderIds(study_id, patient_id, any(len(n) >= _SHORTEST and n.casefold() in where for n in names))
-
-
-def _accession_number(path: Path) -> str:
-    def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        return int(tag) > int(_ACCESSION_NUMBER)
-
-    try:
-        with quiet(), path.open("rb") as file:
-            dataset = pydicom.filereader.read_partial(file, beyond, force=True, specific_tags=[_ACCESSION_NUMBER])
-            return str(dataset.get("AccessionNumber") or "").strip()
-    except Exception:
-        # pydicom raises whatever its parser trips over; such a file is met again when it is decoded.
-        return ""

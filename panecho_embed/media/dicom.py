@@ -36,17 +36,14 @@ _FRAME_RATES = ("CineRate", "RecommendedDisplayFrameRate")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DicomIdentity:
-    """Who and what a DICOM file is about, raw: to be hashed with a salt, never written or logged. "" where missing.
-
-    view: always "", as the header has no coded view that could be told from free text.
-    """
+    """Who and what a DICOM file is about, raw: to be hashed with a salt, never written or logged. "" where missing."""
 
     patient_id: str
     issuer: str
     study_uid: str
     series_uid: str
     sop_uid: str
-    view: str = ""
+    accession_number: str
 
     def __repr__(self) -> str:
         return "DicomIdentity(hidden)"
@@ -91,7 +88,14 @@ def describe_dicom(path: str) -> MediaInfo:
 
 def read_identity(path: str | os.PathLike[str]) -> DicomIdentity:
     """Read the identifiers of a DICOM file, for hashing alone. Raises MediaError(stage "open"), which quotes none."""
-    keywords = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    keywords = (
+        "PatientID",
+        "IssuerOfPatientID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "AccessionNumber",
+    )
     try:
         with quiet():
             dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(keywords))

@@ -124,7 +124,7 @@ def test_largest_tissue_region_is_taken(tmp_path: Path) -> None:
 def test_identity_is_read_and_never_shown(tmp_path: Path) -> None:
     identity = read_identity(write_dicom(tmp_path / "a.dcm", RGB))
     assert (identity.patient_id, identity.issuer, identity.study_uid) == (SECRET_ID, "Clinic", "1.2.3")
-    assert (identity.series_uid, identity.sop_uid, identity.view) == ("1.2.3.4", "1.2.3.4.5", "")
+    assert (identity.series_uid, identity.sop_uid) == ("1.2.3.4", "1.2.3.4.5")
     shown = f"{identity} {identity!r} {[identity]}"
     assert SECRET_ID not in shown
     assert "1.2.3" not in shown

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import socket
 import sys
@@ -17,6 +18,7 @@ from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundErr
 from panecho_embed.models import backbones
 from panecho_embed.models.backbones import Backbone, backbone_names, load_backbone, register_backbone
 from panecho_embed.models.weights import KNOWN, PLACE_VARIABLE
+from panecho_embed.records import Preprocess
 
 
 def pixels(count: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -154,11 +156,10 @@ def test_random_is_the_same_for_the_same_seed_alone(random_backbone):
     assert again.weights.sha256 != other.weights.sha256
 
 
-def test_random_says_so_and_wants_bare_pixels(random_backbone, checkpoint):
+def test_random_says_so_and_differs_from_panecho_in_weights_alone(random_backbone, panecho_backbone, checkpoint):
     assert random_backbone.weights.source == "random (seed 0)"
     assert not random_backbone.weights.pretrained
-    assert random_backbone.normalise(pixels(1, 32)).amax() == 1
-    assert random_backbone.normalise(pixels(1, 32)).amin() == 0
+    assert random_backbone.preprocess == panecho_backbone.preprocess
     with pytest.raises(ArgumentError, match="the random backbone takes none"):
         load_backbone("random", checkpoint)
 
@@ -271,9 +272,17 @@ def test_pixels_normalised_wrongly_are_refused(panecho_backbone, mistake):
         panecho_backbone.encode_frames(mistake(panecho_backbone, pixels(2, 32)))
 
 
-def test_imagenet_pixels_are_refused_by_other_scales(panecho_backbone, random_backbone):
-    with pytest.raises(ArgumentError, match=r"random: .*go from 0 to 1"):
-        random_backbone.encode_frames(panecho_backbone.normalise(pixels(2, 32)))
+@pytest.mark.parametrize(
+    ("scale", "mean", "std", "allowed"),
+    [(1 / 255, 0.0, 1.0, "go from 0 to 1"), (1.0, 29.0, 48.0, r"go from -0\.604\d to 4\.708")],
+    ids=["0-1 pixels", "EchoPrime's 0-255 scale"],
+)
+def test_imagenet_pixels_are_refused_by_other_scales(panecho_backbone, scale, mean, std, allowed):
+    other = dataclasses.replace(
+        panecho_backbone, name="other", preprocess=Preprocess(scale=scale, mean=(mean,) * 3, std=(std,) * 3)
+    )
+    with pytest.raises(ArgumentError, match=rf"other: .*{allowed}"):
+        other.encode_frames(panecho_backbone.normalise(pixels(2, 32)))
 
 
 def test_half_precision_pixels_at_the_limit_pass(random_backbone):

@@ -41,7 +41,7 @@ def test_whatever_is_asked_is_answered_as_documented(schema, path, mode):
             continue
 
         @given(case=operation.as_strategy(generation_mode=generation))
-        @settings(max_examples=12, suppress_health_check=list(HealthCheck), deadline=None, database=None)
+        @settings(max_examples=8, suppress_health_check=list(HealthCheck), deadline=None, database=None)
         def ask(case):
             answer = case.call(headers=HOST)
             # 503: an upload would need weights that this test has not.

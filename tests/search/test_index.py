@@ -16,9 +16,9 @@ RECALL = {"exact": 1.0, "ivf": 0.95, "hnsw": 0.99, "sq8": 0.95, "pq": 0.9}
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """6000 videos of 500 patients in 16 dimensions."""
+    """3000 videos of 250 patients in 16 dimensions."""
     path = tmp_path_factory.mktemp("many") / "emb.h5"
-    return vectors_file(path, patients=500, views=("A4C", "A2C", "PLAX", "PSAX"), studies=3, dim=16, rows=1)
+    return vectors_file(path, patients=250, views=("A4C", "A2C", "PLAX", "PSAX"), studies=3, dim=16, rows=1)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -31,7 +31,7 @@ def test_an_index_agrees_with_exact_search(indexed):
     kind, exact, collection, index = indexed
     rng = np.random.default_rng(0)
     found, wanted = 0, 0
-    for vector in exact.videos.units[rng.choice(6000, 60, replace=False)] + 0.05 * rng.normal(size=(60, 16)):
+    for vector in exact.videos.units[rng.choice(3000, 60, replace=False)] + 0.05 * rng.normal(size=(60, 16)):
         query = vector_query(collection, vector, "q")
         truth, near = search(exact, query, 10), search(collection, query, 10, index=index)
         score = dict(zip(truth.positions.tolist(), truth.similarity, strict=True))
@@ -44,7 +44,7 @@ def test_an_index_agrees_with_exact_search(indexed):
 
 def test_an_items_similarity_to_itself_is_one(indexed):
     _, exact, collection, index = indexed
-    for position in (0, 17, 5999):
+    for position in (0, 17, 2999):
         found = search(collection, vector_query(collection, exact.videos.units[position], "q"), 1, index=index)
         assert found.similarity[0] == pytest.approx(1, abs=1e-6)
 
@@ -53,7 +53,7 @@ def test_an_items_similarity_to_itself_is_one(indexed):
 def test_studies_are_found_through_an_index_over_videos(indexed, similarity):
     _, exact, collection, index = indexed
     hits = 0
-    for study in range(0, 500, 50):
+    for study in range(0, 250, 25):
         query = study_query(collection, f"P{study}-S1")
         truth = search(exact, query, 2, similarity=similarity, include_same_patient=True)
         near = search(collection, query, 2, similarity=similarity, include_same_patient=True, index=index)
