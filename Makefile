@@ -26,6 +26,9 @@ notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
 
 benchmarks: $(INSTALLED)  ## the measurements that the README quotes
 	$(BIN)/python benchmarks/plain_loop.py
+	$(BIN)/python benchmarks/probe_vs_sklearn.py
+	$(BIN)/python benchmarks/probe_faiss.py
+	$(BIN)/python benchmarks/search_indexes.py
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11")'

@@ -44,6 +44,10 @@ class WeightsNotFoundError(WeightsError, FileNotFoundError):
     """The weights are nowhere to be had; the message says where was looked and how to fetch them."""
 
 
+class WorkersError(PanEchoEmbedError, RuntimeError):
+    """Worker processes can't start, or die one after the other."""
+
+
 class StoreError(PanEchoEmbedError, OSError):
     """An embedding file can't be written, or is not whole."""
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -230,6 +233,23 @@ def test_an_interrupt_keeps_what_is_done(studies, tmp_path, monkeypatch):
     assert (summary.reused, summary.done) == (2, 5)
     assert not (tmp_path / "out.h5.parts").exists()
     assert file.rows.equals(run(studies, tmp_path / "fresh.h5")[1].rows)
+
+
+def test_a_script_without_a_main_guard_is_told_so(studies, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom panecho_embed.extraction import extract\nfrom tests.tiny import tiny\n"
+        "extract(sys.argv[1], sys.argv[2], backbone=tiny(), workers=1)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, str(script), str(studies), str(tmp_path / "out.h5")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 1
+    assert 'if __name__ == "__main__"' in result.stderr.splitlines()[-1]
 
 
 def test_the_file_says_how_it_was_made(studies, tmp_path):

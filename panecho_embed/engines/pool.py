@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pebble import ProcessExpired, ProcessPool
 
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, WorkersError
 from panecho_embed.records import Failure, VideoRef
 
 Outcome = tuple[int, DecodedVideo | Failure]
@@ -70,6 +70,7 @@ class _Line:
         self._timeout_seconds = timeout_seconds
         self._waiting: deque[_Task] = deque()
         self._largest_bytes = 1
+        self._worked = False
         self.pool = self._new_pool()
 
     def outcomes(self, videos: Iterable[tuple[int, VideoRef]]) -> Iterator[Outcome]:
@@ -84,11 +85,17 @@ class _Line:
                 if task.tries < _TRIES:
                     self._start_again()
                     continue
+                if not self._worked:
+                    raise WorkersError(
+                        f"no decoding worker could work ({error}). A script of your own that calls `extract` needs the "
+                        'usual `if __name__ == "__main__":` around the call; without workers it runs with --workers 0'
+                    ) from error
                 message = f"the decoding workers died {task.tries} times under it ({error}); too little memory?"
                 outcome = Failure(task.video.video_id, task.video.path, "decode", message)
                 self._waiting.popleft()
                 self._start_again()
             else:
+                self._worked = True
                 self._waiting.popleft()
             if isinstance(outcome, DecodedVideo):
                 self._largest_bytes = max(self._largest_bytes, outcome.pixels.nbytes)

@@ -63,7 +63,9 @@ class EmbeddingFile:
                     f"{self.path}: schema version {attributes.get('schema_version')}; "
                     f"this release reads version {SCHEMA_VERSION}"
                 )
-            missing = [name for name in ("embeddings", "rows", "videos", "labels", "failures") if name not in file]
+            columns = {"rows": ROW_TYPES, "videos": (*ID_COLUMNS, *FACT_COLUMNS), "failures": FAILURE_COLUMNS}
+            wanted = [f"{table}/{name}" for table, names in columns.items() for name in names]
+            missing = [name for name in ("embeddings", "labels", *wanted) if name not in file]
             if missing:
                 raise StoreError(f"{self.path}: not whole, {', '.join(missing)} missing")
             self._shape: tuple[int, int] = file["embeddings"].shape

@@ -9,7 +9,20 @@ from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
 
-HEAVY = ("torch", "sklearn", "faiss", "timm", "cv2", "pandas", "h5py", "matplotlib", "fastapi", "uvicorn", "PIL", "umap")
+HEAVY = (
+    "torch",
+    "sklearn",
+    "faiss",
+    "timm",
+    "cv2",
+    "pandas",
+    "h5py",
+    "matplotlib",
+    "fastapi",
+    "uvicorn",
+    "PIL",
+    "umap",
+)
 
 
 def commands(group: click.Group = main, path: tuple[str, ...] = ()):
