@@ -12,21 +12,21 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import torch
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.extraction import extract
-from panecho_embed.manifest import read_manifest
-from panecho_embed.models.backbones import Backbone, load_backbone
-from panecho_embed.phantom import write_studies
-from panecho_embed.store import EmbeddingFile
+# Heavy imports stand inside the functions: a decoding worker imports this file anew.
+if TYPE_CHECKING:
+    from panecho_embed.clips import ClipPlan
+    from panecho_embed.models.backbones import Backbone
 
 
 def plain_loop(paths: list[Path], plan: ClipPlan, model: Backbone) -> np.ndarray:
     """Every clip of every video, (N, 768): read, resize, crop, scale, encode, one clip at a time."""
+    import cv2
+    import torch
+
     size, crop = model.preprocess.resize, model.preprocess.crop
     low = (size - crop) // 2
     rows = []
@@ -54,6 +54,15 @@ def plain_loop(paths: list[Path], plan: ClipPlan, model: Backbone) -> np.ndarray
 
 
 def main() -> None:
+    import torch
+
+    from panecho_embed.clips import ClipPlan
+    from panecho_embed.extraction import extract
+    from panecho_embed.manifest import read_manifest
+    from panecho_embed.models.backbones import load_backbone
+    from panecho_embed.phantom import write_studies
+    from panecho_embed.store import EmbeddingFile
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--frames", type=int, default=64, help="frames a video")

@@ -98,11 +98,11 @@ def extract(
     source: a folder, a table or a public data set, see `read_manifest`. out: the embedding file. backbone: a name or a
     loaded backbone. level: "clip" or "frame". clips: which clips, as a plan or as changes to the default one (4 evenly
     spaced clips of as many consecutive frames as the backbone takes): {"stride": 4}. image_size: side of the model's
-    input, in pixels. workers: decoding processes (default: one per core; 0: none). batch_frames: frames per run of the
-    encoder (default: 32 on a CPU, 256 elsewhere). mask_sector, crop_region: see `Preprocess`. include_stills: DICOM
-    stills too. id_salt: makes hashed ids of DICOM headers repeatable. timeout_seconds: that a worker may take for one
-    video. overwrite: begin anew. progress: True or False; None shows a bar on a terminal alone. announce: told, before
-    the work begins, which weights under which licence run where.
+    input, in pixels. workers: decoding processes (0: none; default: one for four cores, beside an accelerator one per
+    core). batch_frames: frames per run of the encoder (default: 16 on a CPU, 256 elsewhere). mask_sector, crop_region:
+    see `Preprocess`. include_stills: DICOM stills too. id_salt: makes hashed ids of DICOM headers repeatable.
+    timeout_seconds: that a worker may take for one video. overwrite: begin anew. progress: True or False; None shows a
+    bar on a terminal alone. announce: told, before the work begins, which weights under which licence run where.
 
     Stopped at any moment and called again, it goes on where it was; called again on a finished file, it embeds only
     what is new or failed before. Raises SettingsMismatchError if `out` was begun with other settings (unless
@@ -131,12 +131,12 @@ def extract(
             announce(_introduction(model, len(todo), precision))
             encoder = Encoder(
                 model,
-                batch_frames=batch_frames or (32 if model.device.type == "cpu" else 256),
+                batch_frames=batch_frames or (16 if model.device.type == "cpu" else 256),
                 precision=precision,
                 dtype=dtype,
                 compile=compile,
             )
-            results = _results(manifest, todo, settings, encoder, _default_workers(workers), timeout_seconds)
+            results = _results(manifest, todo, settings, encoder, _default_workers(workers, model), timeout_seconds)
             _write(results, _PartWriter(parts, manifest, provenance), len(manifest), len(todo), progress)
         file = parts.finish(manifest, provenance)
     failures = file.failure_records()
@@ -197,9 +197,11 @@ def _write(results: Iterator[_Result], writer: _PartWriter, total: int, todo: in
         writer.write()
 
 
-def _default_workers(workers: int | None) -> int:
+def _default_workers(workers: int | None, model: Backbone) -> int:
     if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # On a CPU nearly all of the time is the encoder's; more workers would only take its cores.
+        return cores if model.device.type != "cpu" else max(1, cores // 4)
     if workers < 0:
         raise ArgumentError(f"workers is {workers}; it must be 0 (decode in this process) or more (--workers)")
     return workers

@@ -54,12 +54,13 @@ _LISTED = 10
 @click.option(
     "--batch-frames",
     type=click.IntRange(min=1),
-    help="Frames per run of the encoder.  [default: 32 on a CPU, else 256]",
+    help="Frames per run of the encoder.  [default: 16 on a CPU, else 256]",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Decoding processes; 0 decodes in this one, without a time limit.  [default: one per core]",
+    help="Decoding processes; 0 decodes in this one, without a time limit.  [default: one for four cores, beside a GPU "
+    "one per core]",
 )
 @click.option(
     "--timeout",
