@@ -14,7 +14,7 @@ import torch
 from panecho_embed.clips import ClipPlan, resolve_plan
 from panecho_embed.engines.encode import encode_clips
 from panecho_embed.errors import ArgumentError, MediaError, SettingsMismatchError
-from panecho_embed.models.backbones import load_backbone
+from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.records import Failure, FloatArray, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, refuse_to_replace
@@ -38,16 +38,8 @@ def reclip(
     """
     refuse_to_replace(Path(out), overwrite)
     file = EmbeddingFile(source)
-    if file.level != "frame":
-        raise ArgumentError(f"{source} holds {file.level} rows; clips are made from a frame-level file (--level frame)")
+    backbone = backbone_of_frames(file, weights, seed, device)
     made_with = file.provenance
-    backbone = load_backbone(made_with.backbone, weights, seed, image_size=made_with.preprocess.crop)
-    if backbone.weights.sha256 != made_with.weights.sha256:
-        raise SettingsMismatchError(
-            f"{source} was made with the weights {made_with.weights.source} (sha256 {made_with.weights.sha256[:12]}), "
-            f"not {backbone.weights.source} (sha256 {backbone.weights.sha256[:12]}); name those (--weights, --seed)"
-        )
-    backbone = backbone.to(resolve_device(device))
     plan = resolve_plan(clips, backbone.frames_per_clip)
     # Frames that were rounded give clips that extract would not have given.
     rounded = "from float16 frames" if made_with.dtype == "float16" else ""
@@ -72,6 +64,29 @@ def reclip(
             writer.add(position, values, indices[:, 0], step, plan.frames_per_clip)
         in_order = [failures[video.video_id] for video in manifest.videos if video.video_id in failures]
         return writer.finish(manifest, facts, in_order)
+
+
+def backbone_of_frames(
+    file: EmbeddingFile, weights: str | Path | None, seed: int, device: str, flags: str = "--weights, --seed"
+) -> Backbone:
+    """The backbone that a frame-level file was made with, on `device`; its clip encoder goes on from the frames.
+
+    flags: what the error tells the user to set. Raises ArgumentError if the file has no frames, and
+    SettingsMismatchError if the weights are others than the file's.
+    """
+    if file.level != "frame":
+        raise ArgumentError(
+            f"{file.path} holds {file.level} rows; clips are made from a frame-level file (--level frame)"
+        )
+    made_with = file.provenance
+    backbone = load_backbone(made_with.backbone, weights, seed, image_size=made_with.preprocess.crop)
+    if backbone.weights.sha256 != made_with.weights.sha256:
+        raise SettingsMismatchError(
+            f"{file.path} was made with the weights {made_with.weights.source} "
+            f"(sha256 {made_with.weights.sha256[:12]}), not {backbone.weights.source} "
+            f"(sha256 {backbone.weights.sha256[:12]}); name those ({flags})"
+        )
+    return backbone.to(resolve_device(device))
 
 
 def _videos(file: EmbeddingFile, manifest: Manifest) -> Iterator[tuple[VideoRef, VideoFacts, FloatArray]]:

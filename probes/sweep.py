@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError, SettingsMismatchError
+from panecho_embed.errors import ArgumentError
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
 
@@ -61,20 +61,12 @@ def sweep_tables(
 
     Raises ArgumentError for a file without frames, SettingsMismatchError for other weights.
     """
-    from panecho_embed.models.backbones import load_backbone
-    from panecho_embed.models.devices import resolve_device
+    from panecho_embed.reclipping import backbone_of_frames
 
     file = EmbeddingFile(source)
     if file.level != "frame":
         raise ArgumentError(f"{source} holds {file.level} rows; a sweep needs frames (extract --level frame)")
-    made_with = file.provenance
-    backbone = load_backbone(made_with.backbone, weights, seed, image_size=made_with.preprocess.crop)
-    if backbone.weights.sha256 != made_with.weights.sha256:
-        raise SettingsMismatchError(
-            f"{source} was made with the weights {made_with.weights.source} ({made_with.weights.sha256[:12]}), not "
-            f"{backbone.weights.source} ({backbone.weights.sha256[:12]}); name those (--backbone-weights)"
-        )
-    backbone = backbone.to(resolve_device(device))
+    backbone = backbone_of_frames(file, weights, seed, device, flags="--backbone-weights")
     table = file.table()
     for sampling in samplings or default_samplings(backbone.frames_per_clip):
         yield sampling.name, sampled_table(table, backbone, sampling)
