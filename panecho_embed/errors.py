@@ -15,6 +15,10 @@ class ManifestError(PanEchoEmbedError, ValueError):
     """The list of videos is unusable; the message lists every problem, not only the first."""
 
 
+class TaskTableError(PanEchoEmbedError, ValueError):
+    """A table of reporting tasks is unusable; the message lists every problem, not only the first."""
+
+
 class MediaError(PanEchoEmbedError, ValueError):
     """A file could not be turned into frames.
 

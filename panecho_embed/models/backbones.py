@@ -27,8 +27,8 @@ from panecho_embed.errors import ArgumentError
 from panecho_embed.models import zoo
 from panecho_embed.models.backbone import Backbone, MeanOverFrames, Pooling
 from panecho_embed.models.devices import resolve_device
-from panecho_embed.models.nearest import nearest
 from panecho_embed.models.timm_models import timm_backbone
+from panecho_embed.nearest import nearest
 
 __all__ = ["Backbone", "Factory", "MeanOverFrames", "Pooling", "backbone_names", "load_backbone", "register_backbone"]
 

@@ -93,12 +93,14 @@ def matching_tensors(
     path: Path,
     spare: str = "(?!)",
     optional: str = "(?!)",
+    advice: str = "",
 ) -> dict[str, Tensor]:
     """Those tensors of a file that a model takes: all that it expects, none left over.
 
     expected: the model's tensors, by the file's names. spare, optional: regular expressions, for whole names: what
     the file may have and the model not, and what the file may lack. Raises WeightsError with one line for each name
-    that is missing ("-"), left over ("+"), or has another shape, and for values that are not finite.
+    that is missing ("-"), left over ("+"), or has another shape, and the advice below them; and for values that are not
+    finite.
     """
     missing = [name for name in expected if name not in found and not re.fullmatch(optional, name)]
     left_over = [name for name in found if name not in expected and not re.fullmatch(spare, name)]
@@ -109,6 +111,7 @@ def matching_tensors(
             *_list("-", [f"{name} {_shape(expected[name])}" for name in missing]),
             *_list("+", [f"{name} {_shape(found[name])}" for name in left_over]),
             *_list("-+", [f"{name} {_shape(expected[name])}, not {_shape(found[name])}" for name in reshaped]),
+            *filter(None, [advice]),
         ]
         raise WeightsError(
             f"{path}: these are not the weights of {model}: of {len(expected)} arrays {len(missing)} are missing (-), "

@@ -7,27 +7,30 @@ Holste et al., "PanEcho: Complete AI-enabled echocardiography interpretation wit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, WeightsError
 from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, write_state_dict
 from panecho_embed.models.names import POSITION_KEY, from_checkpoint_names, to_checkpoint_names
-from panecho_embed.models.nearest import nearest
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
+from panecho_embed.nearest import nearest
 from panecho_embed.records import WeightsInfo
-from panecho_embed.tasks import Task, all_tasks
+from panecho_embed.tasks import Task, all_tasks, read_tasks
 
 ensure_torchvision()
 import timm  # noqa: E402
 
+TaskTable = str | Path | Sequence[Task] | None
+
 DIM = 768
 _HEAD_DROPOUT = 0.25
-_ANY_HEAD = r"[^.]+_head\.1\.(weight|bias)"
+_ANY_HEAD = r"([^.]+)_head\.1\.(weight|bias)"
 _TRANSFORMER = r"encoder\.transformer\..+"
 
 
@@ -69,18 +72,21 @@ class PanEcho(nn.Module):
 
     pretrained: load the released weights, found or fetched as `panecho_embed.models.weights` says; False: random ones,
         and nothing is downloaded.
-    tasks: "all" 40 of `panecho_embed.tasks`, or a list of their names.
+    tasks: "all" of its table (with weights: those that the file has heads for), or a list of their names.
+    task_table: the tasks that `tasks` names, and whose heads the weights may have: a file that `read_tasks` reads, or
+        what it returned. None: `tasks.csv` beside the file given as `weights` if there is one, else PanEcho's own 40.
     backbone_only: no heads; a clip to its embedding. image_encoder_only: no transformer either; a frame to its.
     activations: probabilities instead of logits. clip_len: frames a clip that the position table is kept for; clips of
         any other length are taken too. weights: a file in the released checkpoint's layout.
 
     Called on (N, 3, T, H, W) float, normalised, H and W at least 32 (trained at 224), it returns a dict: task ->
     (N, 1), or (N, number of classes). With `activations` a binary task gives the probability of the clinically positive
-    class (Task.positive_class_index), a multiclass task those of its classes; a regression is always the value itself,
-    in the task's unit. With `backbone_only`: (N, 768). With `image_encoder_only`: (N, 3, H, W) -> (N, 768).
+    class (Task.positive_class_index), a multiclass task those of its classes; a regression is always the value as it
+    was trained, in the task's unit (GLS with its sign flipped: Task.sign). With `backbone_only`: (N, 768). With
+    `image_encoder_only`: (N, 3, H, W) -> (N, 768).
 
-    `weights_info` says which weights these are; None if random. Raises ArgumentError (a ValueError), WeightsError,
-    WeightsNotFoundError.
+    `weights_info` says which weights these are; None if random. Raises ArgumentError (a ValueError), TaskTableError,
+    WeightsError, WeightsNotFoundError.
     """
 
     def __init__(
@@ -92,23 +98,28 @@ class PanEcho(nn.Module):
         activations: bool = False,
         clip_len: int = 16,
         weights: str | Path | None = None,
+        task_table: TaskTable = None,
     ) -> None:
         super().__init__()
         headless = backbone_only or image_encoder_only
-        chosen = _choose_tasks(tasks)
         _check_together(pretrained, tasks, backbone_only, image_encoder_only, activations, weights)
+        table = () if headless else known_tasks(task_table, weights)
+        chosen = () if headless else _choose_tasks(tasks, table)
         if isinstance(clip_len, bool) or not isinstance(clip_len, int) or clip_len < 1:
             raise ArgumentError(f"clip_len is {clip_len!r}; it must be a whole number of frames, 1 or more")
         path = find_weights("panecho", weights) if pretrained else None
+        state = {} if path is None else read_state_dict(path)
+        if path is not None and tasks == "all" and not headless:
+            chosen = _with_heads(table, state, path)
 
-        self.tasks: tuple[Task, ...] = () if headless else chosen
+        self.tasks: tuple[Task, ...] = chosen
         self.activations = activations
         self.weights_info: WeightsInfo | None = None
         self.frame_encoder: nn.Module = timm.create_model("convnext_tiny", pretrained=False, num_classes=0)
         self.clip_encoder = None if image_encoder_only else ClipEncoder(clip_len=clip_len)
         self.heads = nn.ModuleDict({task.name: _head(task) for task in self.tasks})
         if path is not None:
-            _load(self, path, other_heads=headless or tasks != "all")
+            _load(self, path, state, table, other_heads=headless or tasks != "all")
             self.weights_info = weights_info("panecho", path)
         self.eval()
 
@@ -142,12 +153,44 @@ def save_checkpoint(model: PanEcho, path: str | Path) -> None:
 
 
 def tasks_in(path: str | Path) -> list[str]:
-    """Names of the reporting tasks that a checkpoint has heads for, in the table's order; [] for a backbone alone."""
-    state = read_state_dict(Path(path))
-    return [task.name for task in all_tasks() if f"{task.name}_head.1.weight" in state]
+    """Names of the tasks that a checkpoint has heads for, in the file's order; [] for a backbone alone."""
+    return _heads_of(read_state_dict(Path(path)))
 
 
-def _load(model: PanEcho, path: Path, *, other_heads: bool) -> None:
+def known_tasks(task_table: TaskTable = None, weights: str | Path | None = None) -> tuple[Task, ...]:
+    """The tasks that a weights file's heads may have: see `PanEcho`. Raises TaskTableError, ArgumentError."""
+    if task_table is None and weights is not None:
+        beside = Path(weights).with_name("tasks.csv")
+        task_table = beside if beside.is_file() else None
+    if task_table is None:
+        return all_tasks()
+    table = read_tasks(task_table) if isinstance(task_table, str | Path) else tuple(task_table)
+    # torch keeps modules by name beside its own attributes.
+    taken = [task.name for task in table if hasattr(nn.ModuleDict(), task.name)]
+    if taken or not table:
+        raise ArgumentError(
+            f"a task can't be called {', '.join(map(repr, taken))}: torch uses the name itself; rename it"
+            if taken
+            else "the table of tasks is empty (task_table, --task-table)"
+        )
+    return table
+
+
+def _heads_of(state: Mapping[str, Tensor]) -> list[str]:
+    found = (re.fullmatch(_ANY_HEAD, key) for key in state)
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def _with_heads(table: tuple[Task, ...], state: Mapping[str, Tensor], path: Path) -> tuple[Task, ...]:
+    heads = _heads_of(state)
+    if not heads:
+        raise WeightsError(f"{path} has no heads, only a backbone; load it with backbone_only=True, or extract with it")
+    return tuple(task for task in table if task.name in heads)
+
+
+def _load(
+    model: PanEcho, path: Path, state: Mapping[str, Tensor], table: tuple[Task, ...], *, other_heads: bool
+) -> None:
     spare = [POSITION_KEY.replace(".", r"\.")]
     if other_heads:
         spare.append(_ANY_HEAD)
@@ -155,17 +198,30 @@ def _load(model: PanEcho, path: Path, *, other_heads: bool) -> None:
         spare.append(_TRANSFORMER)
     taken = matching_tensors(
         to_checkpoint_names(model.state_dict()),
-        read_state_dict(path),
-        model="PanEcho" if other_heads else "PanEcho with its 40 heads",
+        state,
+        model="PanEcho" if not model.tasks else f"PanEcho with {len(model.tasks)} heads",
         path=path,
         spare="|".join(spare),
+        advice=_advice(model, _heads_of(state), table, other_heads=other_heads),
     )
     model.load_state_dict(from_checkpoint_names(taken))
 
 
+def _advice(model: PanEcho, heads: list[str], table: tuple[Task, ...], *, other_heads: bool) -> str:
+    """What to do about heads that do not fit; "" where they do."""
+    names = [task.name for task in table]
+    strangers = [] if other_heads else [head for head in heads if head not in names]
+    missing = [task.name for task in model.tasks if task.name not in heads]
+    lines = [f"{head!r} is no task of the table{nearest(head, names)}" for head in strangers]
+    lines += [f"the file has no head of {name!r}{nearest(name, heads)}" for name in missing]
+    if strangers:
+        lines.append("A model with tasks of its own needs their table: --task-table FILE, or tasks.csv beside the file")
+    return "\n".join(lines)
+
+
 def _head(task: Task) -> nn.Sequential:
     linear = nn.Linear(DIM, task.num_outputs)
-    if task.num_outputs == 1:
+    if task.num_outputs == 1 and math.isfinite(task.training_mean):
         nn.init.constant_(linear.bias, task.training_mean)
     return nn.Sequential(nn.Dropout(_HEAD_DROPOUT), linear)
 
@@ -177,11 +233,11 @@ def _activate(raw: Tensor, task: Task) -> Tensor:
     return raw.softmax(dim=1) if task.type == "multiclass" else raw
 
 
-def _choose_tasks(tasks: str | Sequence[str]) -> tuple[Task, ...]:
-    table = {task.name: task for task in all_tasks()}
+def _choose_tasks(tasks: str | Sequence[str], known: tuple[Task, ...]) -> tuple[Task, ...]:
+    table = {task.name: task for task in known}
     if isinstance(tasks, str):
         if tasks == "all":
-            return all_tasks()
+            return known
         raise ArgumentError(f"tasks is {tasks!r}; allowed are 'all' and a list of names, such as [{tasks!r}]")
     names = list(tasks)
     unknown = [name for name in names if name not in table]

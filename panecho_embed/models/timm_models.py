@@ -12,8 +12,8 @@ from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundErr
 from panecho_embed.models.backbone import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, tensors_sha256
 from panecho_embed.models.digests import checked_sha256
-from panecho_embed.models.nearest import nearest
 from panecho_embed.models.torchvision_ops import ensure_torchvision
+from panecho_embed.nearest import nearest
 from panecho_embed.records import Interpolation, Preprocess, WeightsInfo
 
 ensure_torchvision()

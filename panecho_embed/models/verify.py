@@ -11,6 +11,7 @@ from panecho_embed.models.digests import recorded_sha256
 from panecho_embed.models.panecho import PanEcho, tasks_in
 from panecho_embed.models.weights import KNOWN, locate
 from panecho_embed.records import WeightsInfo
+from panecho_embed.tasks import all_tasks
 
 # One array that a model has and no other: enough to tell them apart, the strict loading does the rest.
 _MARKS = {
@@ -49,7 +50,8 @@ def _load(model: str, path: Path, *, whole: bool) -> tuple[WeightsInfo, str]:
         return load_backbone(model, weights=path).weights, model
     heads = tasks_in(path)
     if whole or heads:
-        info = PanEcho(weights=path, tasks="all" if whole else heads).weights_info
+        # Named one by one, they must all be there.
+        info = PanEcho(weights=path, tasks=[task.name for task in all_tasks()] if whole else "all").weights_info
     else:
         info = PanEcho(weights=path, backbone_only=True).weights_info
     assert info is not None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.models.nearest import nearest
+from panecho_embed.nearest import nearest
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable, Provenance
 from panecho_embed.search.filters import Columns

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.metrics import DEFAULT_DRAWS, Draws, Floats, Metrics, scores
-from panecho_embed.models.nearest import nearest
+from panecho_embed.nearest import nearest
 from panecho_embed.records import Score
 from panecho_embed.search.collection import Collection, Items, SearchLevel
 from panecho_embed.search.find import study_query, study_scores

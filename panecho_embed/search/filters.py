@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.models.nearest import nearest
+from panecho_embed.nearest import nearest
 from panecho_embed.records import BoolArray
 
 Columns = Mapping[str, npt.NDArray[Any]]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.models.nearest import nearest
+from panecho_embed.nearest import nearest
 from panecho_embed.records import BoolArray
 from panecho_embed.search.collection import Collection, Items, UnknownIdError
 from panecho_embed.search.find import Found, Query, filtered, record, search, study_query, video_query
