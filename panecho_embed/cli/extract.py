@@ -9,13 +9,14 @@ import click
 
 from panecho_embed.cli.options import (
     clip_options,
+    encoding_options,
     given,
     input_options,
     model_options,
     out_option,
     overwrite_option,
 )
-from panecho_embed.records import Precision, StoredType
+from panecho_embed.records import StoredType
 
 if TYPE_CHECKING:
     from panecho_embed.extraction import ExtractSummary
@@ -42,37 +43,9 @@ _LISTED = 10
 )
 @clip_options
 @click.option(
-    "--image-size", type=int, help="Side of the model's input in pixels.  [default: the backbone's, panecho 224]"
-)
-@click.option(
-    "--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True, help="Of the encoder."
-)
-@click.option(
     "--dtype", type=click.Choice(get_args(StoredType)), default="float32", show_default=True, help="Of the stored rows."
 )
-@click.option("--compile", is_flag=True, help="Compile the frame encoder (TorchInductor): a slow start, then faster.")
-@click.option(
-    "--batch-frames",
-    type=click.IntRange(min=1),
-    help="Frames per run of the encoder.  [default: 16 on a CPU, else 256]",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    help="Decoding processes; 0 decodes in this one, without a time limit.  [default: one for four cores, beside a GPU "
-    "one per core]",
-)
-@click.option(
-    "--timeout",
-    "timeout_seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=600.0,
-    show_default=True,
-    help="Seconds that a worker may take to decode one video.",
-)
-@click.option("--mask-sector", is_flag=True, help="Black out all but the moving ultrasound sector (text, ECG, scales).")
-@click.option("--crop-region", is_flag=True, help="Cut to the 2-D region that the DICOM header names.")
-@click.option("--include-stills", is_flag=True, help="Take DICOM stills in too, as videos of one frame.")
+@encoding_options
 @input_options
 @overwrite_option
 @click.pass_context

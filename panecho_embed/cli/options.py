@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from panecho_embed.clips import ShortVideoPolicy
-from panecho_embed.records import Layout
+from panecho_embed.records import Layout, Precision
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,6 +68,43 @@ clip_options = stacked(
         type=click.Choice(get_args(ShortVideoPolicy)),
         help="A video shorter than a clip: repeat its last frame, wrap around, or skip it.  [default: repeat]",
     ),
+)
+
+
+encoding_options = stacked(
+    click.option(
+        "--image-size", type=int, help="Side of the model's input in pixels.  [default: the backbone's, panecho 224]"
+    ),
+    click.option(
+        "--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True, help="Of the encoder."
+    ),
+    click.option(
+        "--compile", is_flag=True, help="Compile the frame encoder (TorchInductor): a slow start, then faster."
+    ),
+    click.option(
+        "--batch-frames",
+        type=click.IntRange(min=1),
+        help="Frames per run of the encoder.  [default: 16 on a CPU, else 256]",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=0),
+        help="Decoding processes; 0 decodes in this one, without a time limit.  [default: one for four cores, beside a "
+        "GPU one per core]",
+    ),
+    click.option(
+        "--timeout",
+        "timeout_seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        default=600.0,
+        show_default=True,
+        help="Seconds that a worker may take to decode one video.",
+    ),
+    click.option(
+        "--mask-sector", is_flag=True, help="Black out all but the moving ultrasound sector (text, ECG, scales)."
+    ),
+    click.option("--crop-region", is_flag=True, help="Cut to the 2-D region that the DICOM header names."),
+    click.option("--include-stills", is_flag=True, help="Take DICOM stills in too, as videos of one frame."),
 )
 
 

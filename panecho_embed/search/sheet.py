@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -84,8 +83,7 @@ def _picture(collection: Collection, video_id: str) -> dict[str, str]:
         shown = thumbnail(collection, video_id)
     except MediaError as error:
         return {"id": video_id, "view": view, "missing": str(error), "data": ""}
-    data = base64.b64encode(shown.content).decode("ascii")
-    return {"id": video_id, "view": view, "missing": "", "data": f"data:{shown.media_type};base64,{data}"}
+    return {"id": video_id, "view": view, "missing": "", "data": shown.data_uri}
 
 
 def _short(value: Any) -> str:

@@ -13,10 +13,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from panecho_embed.clips import ClipPlan
+from panecho_embed.pictures import Picture
 from panecho_embed.records import Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
 from panecho_embed.search import Collection, search, study_query
 from panecho_embed.search.index import build_index
-from panecho_embed.search.pictures import Picture
 from panecho_embed.search.server.app import ServeSettings, create_app
 from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.upload import UploadLimits

@@ -17,11 +17,12 @@ from fastapi.staticfiles import StaticFiles
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import MediaError, PanEchoEmbedError, WeightsError
+from panecho_embed.pictures import Picture
 from panecho_embed.search.collection import UnknownIdError
 from panecho_embed.search.embed_new import Embedder
 from panecho_embed.search.find import vector_query
 from panecho_embed.search.index import open_collection
-from panecho_embed.search.pictures import Picture, open_video, shown_fps, still, thumbnail
+from panecho_embed.search.pictures import open_video, shown_fps, still, thumbnail
 from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.guard import Guard
 from panecho_embed.search.server.library import Library

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from panecho_embed.errors import MediaError
 from panecho_embed.media import VIDEO_SUFFIXES, open_cine
-from panecho_embed.search.pictures import DEFAULT_FPS, thumbnail_of
+from panecho_embed.pictures import DEFAULT_FPS, thumbnail_of
 
 if TYPE_CHECKING:
     from panecho_embed.search.embed_new import Embedder, NewVideos
