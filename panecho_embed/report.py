@@ -23,8 +23,11 @@ FIRST = "#2166ac"
 SECOND = "#c8553d"
 THIRD = "#4d9a6a"
 FOURTH = "#8a63a6"
-_VARIABLES = {INK: "ink", MUTED: "muted", FIRST: "first", SECOND: "second", THIRD: "third", FOURTH: "fourth"}
-SERIES = (FIRST, SECOND, THIRD, FOURTH)
+FIFTH = "#b0801a"
+SIXTH = "#2b8c99"
+SERIES = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
+_NAMES = ("ink", "muted", "first", "second", "third", "fourth", "fifth", "sixth")
+_VARIABLES = dict(zip((INK, MUTED, *SERIES), _NAMES, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as MatplotlibFigure
 
+from panecho_embed.plots import intervals
 from panecho_embed.report import Block, Code, Facts, Section, Table, Text, figure, write_report
+from panecho_embed.wording import display_name, interval, number, p_value, plural
 from probes.compare import Comparison
-from probes.plots import intervals
 from probes.report import provenance_facts, untrained_warning
-from probes.wording import display_name, interval, number, p_value, plural
 
 
 def comparison_figure(comparison: Comparison) -> MatplotlibFigure:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from panecho_embed.metrics import PRIMARY
+from panecho_embed.plots import intervals
 from panecho_embed.records import Provenance
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Section, Table, Text, figure, write_report
+from panecho_embed.wording import display_name, interval, number, p_value, plural
 from probes.outputs import RunInfo, grid_table
-from probes.plots import figures, intervals, label_efficiency_curve
+from probes.plots import figures, label_efficiency_curve
 from probes.run import TargetResult
-from probes.wording import PROBE_NAMES, display_name, interval, methods_paragraph, number, p_value, plural
+from probes.wording import PROBE_NAMES, methods_paragraph
 
 SUBGROUP_METRICS = {
     "regression": ("mae", "r2", "bias"),

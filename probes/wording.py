@@ -1,68 +1,22 @@
-"""What results are called, and the paragraph that says how they were come by."""
+"""What probes are called, and the paragraph that says how a result was come by."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from panecho_embed.metrics import CALIBRATION_BINS, Difference
-from panecho_embed.records import Score
+from panecho_embed.metrics import CALIBRATION_BINS
+from panecho_embed.wording import plural
 
 if TYPE_CHECKING:
     from probes.base import BaseProbe
     from probes.run import TargetResult
 
-DISPLAY_NAMES = {
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "r2": "R²",
-    "pearson": "Pearson's r",
-    "bias": "Bias (predicted - measured)",
-    "loa_low": "Limit of agreement, lower",
-    "loa_high": "Limit of agreement, upper",
-    "calibration_slope": "Calibration slope",
-    "auroc": "AUROC",
-    "average_precision": "Average precision",
-    "sensitivity_at_specificity": "Sensitivity at 90 % specificity",
-    "balanced_accuracy": "Balanced accuracy",
-    "f1": "F1",
-    "brier": "Brier score",
-    "ece": "Expected calibration error",
-}
 PROBE_NAMES = {
     "LinearProbe": "Linear probe",
     "KNNProbe": "Nearest-neighbour probe",
     "FaissKNNProbe": "Nearest-neighbour probe (faiss)",
     "AttentiveProbe": "Attentive probe",
 }
-
-
-def display_name(metric: str) -> str:
-    """A metric's name as a reader knows it: "auroc:mild" is "AUROC, mild"."""
-    base, _, label = metric.partition(":")
-    if label:
-        return f"{DISPLAY_NAMES[base]}, {label}"
-    base, _, cutoff = metric.partition("_below_")
-    return f"{DISPLAY_NAMES[base]}, below {cutoff}" if cutoff else DISPLAY_NAMES[base]
-
-
-def number(value: float) -> str:
-    """A value with as many decimals as its size deserves; "-" where there is none."""
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
-
-
-def interval(score: Score | Difference) -> str:
-    """The 95 % interval, "-" where there is none."""
-    return f"{number(score.low)} to {number(score.high)}" if math.isfinite(score.low) else "-"
-
-
-def p_value(value: float) -> str:
-    """A p-value as journals print it."""
-    if not math.isfinite(value):
-        return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def methods_paragraph(result: TargetResult) -> str:
@@ -95,13 +49,6 @@ def methods_paragraph(result: TargetResult) -> str:
         pieces.append(f"As a control, the training labels were shuffled between patients {shuffles} times.")
     pieces.append(f"The random seed was {evaluation.seed}.")
     return " ".join(pieces)
-
-
-def plural(level: str, count: int) -> str:
-    """ "video", "videos", "studies"."""
-    if count == 1:
-        return level
-    return "studies" if level == "study" else f"{level}s"
 
 
 def _level_sentence(result: TargetResult) -> str:

@@ -106,7 +106,7 @@ def _maker(kind: str, seed: int) -> Any:
 
 
 def _print(comparison: Comparison) -> None:
-    from probes.wording import display_name, interval, number, p_value
+    from panecho_embed.wording import display_name, interval, number, p_value
 
     click.echo(f"\n{comparison.target}: {display_name(comparison.metric)}, {comparison.n_left_out} units left out")
     rows = [["", "value", "95 % interval"]]

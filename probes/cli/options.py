@@ -171,7 +171,7 @@ def command_line(context: click.Context) -> str:
 
 def print_scores(result: TargetResult) -> None:
     """A table of metrics, intervals and the baseline."""
-    from probes.wording import display_name, interval, number
+    from panecho_embed.wording import display_name, interval, number
 
     evaluation, problem = result.evaluation, result.evaluation.problem
     click.echo(f"\n{problem.target}: {problem.task}, {problem.level} level, {_counts(evaluation)}")

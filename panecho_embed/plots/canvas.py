@@ -1,0 +1,60 @@
+"""The look that all figures share: axes, colours, legends, points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from panecho_embed.report import FIRST, INK, MUTED, SERIES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Floats = npt.NDArray[np.floating[Any]]
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+_MANY_POINTS = 3000  # above, points of a scatter are drawn as a picture: an SVG of them would be megabytes
+
+
+def new_axes(width: float = 4.4, height: float = 4.1) -> tuple[Figure, Axes]:
+    """An empty figure in the style of the reports; width and height in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, styled(figure.add_subplot())
+
+
+def styled(axes: Axes) -> Axes:
+    """The same axes in the style of the reports."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.patch.set_alpha(0)
+    return axes
+
+
+def colours() -> Iterator[str]:
+    """The series' colours, again and again."""
+    return cycle(SERIES)
+
+
+def legend(axes: Axes, place: Literal["best", "lower left", "lower right"] = "best") -> None:
+    """A legend without a frame."""
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc=place)
+
+
+def points(axes: Axes, x: Floats, y: Floats) -> None:
+    """A cloud of points, light enough for a page however many they are."""
+    many = len(x) > _MANY_POINTS
+    axes.scatter(x, y, s=6 if many else 12, alpha=0.3 if many else 0.5, color=FIRST, linewidths=0, rasterized=many)
+
+
+def identity(axes: Axes, low: float, high: float) -> None:
+    """The dashed line on which prediction and truth agree; both axes get the same scale."""
+    axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle="--", zorder=0)
+    axes.set_aspect("equal", adjustable="box")
