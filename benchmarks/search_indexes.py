@@ -28,7 +28,7 @@ VIEWS = 8
 KINDS = ("exact", "ivf", "sq8", "pq", "hnsw")
 
 
-def write_vectors(path: Path, videos: int, dim: int, seed: int = 0) -> None:
+def write_vectors(path: Path, videos: int, dim: int, seed: int = 0, videos_per_study: int = VIEWS) -> None:
     rng = np.random.default_rng(seed)
     weights = WeightsInfo("synthetic", "0" * 64, "none", pretrained=False)
     provenance = Provenance("synthetic", weights, Preprocess(), ClipPlan(), "video", dim=dim)
@@ -38,12 +38,14 @@ def write_vectors(path: Path, videos: int, dim: int, seed: int = 0) -> None:
             rows = np.arange(start, min(start + 65_536, videos))
             # Directions along which patients differ are few; the rest is noise.
             patients = np.random.default_rng(1).normal(size=(64, dim)).astype(np.float32)
-            own = np.random.default_rng([seed, start]).normal(size=(len(rows) // VIEWS + 1, 64)).astype(np.float32)
-            values = centres[rows % VIEWS] + 0.12 * (own @ patients)[(rows - start) // VIEWS]
+            whose = rows // videos_per_study
+            own = np.stack([np.random.default_rng([seed, w]).normal(size=64) for w in np.unique(whose)])
+            values = centres[rows % VIEWS] + 0.12 * (own.astype(np.float32) @ patients)[whose - whose[0]]
             values += 0.3 * rng.normal(size=values.shape).astype(np.float32)
             writer.add(rows, values, np.zeros(len(rows), dtype=int), 1, 16)
         refs = tuple(
-            VideoRef(f"v{i}", f"S{i // VIEWS}", f"P{i // VIEWS}", f"{i}.avi", str(i % VIEWS)) for i in range(videos)
+            VideoRef(f"v{i}", f"S{i // videos_per_study}", f"P{i // videos_per_study}", f"{i}.avi", str(i % VIEWS))
+            for i in range(videos)
         )
         writer.finish(Manifest(refs), [VideoFacts("done")] * videos, [])
 

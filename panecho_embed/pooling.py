@@ -43,7 +43,7 @@ def pool_table(table: EmbeddingTable, by: PoolBy, how: PoolHow = "mean") -> Embe
         table = pool_table(table, "video", "max" if how == "max" else "mean")
     ids = table.video_id if by == "video" else table.study_id
     group, first = _groups(ids)
-    values = _REDUCE[how](table.values.astype(np.float32), group)
+    values = _REDUCE[how](table.values.astype(np.float32, copy=False), group)
     nowhere = np.zeros(len(first), dtype=np.int32)
     pooling = "; ".join(filter(None, (table.provenance.pooling, f"{how} by {by}")))
     return EmbeddingTable(

@@ -17,9 +17,12 @@ from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable, Provenance
 from panecho_embed.search.filters import Columns
 from panecho_embed.search.similarity import Floats32, Groups, ViewMeans, unit, view_means
+from panecho_embed.search.sketch import WORTH_IT_ABOVE, Sketch
 from panecho_embed.store import EmbeddingFile
 
 SearchLevel = Literal["clip", "video", "study"]
+
+_BLOCK = 16_384
 
 _ID_COLUMNS = ("video_id", "study_id", "patient_id", "view", "split")
 
@@ -60,12 +63,14 @@ class Collection:
 
     A video is the mean of its rows, a study a bag of videos. Everything is made when it is first asked for.
     video_units: the videos' unit vectors, (V, D), where an index keeps them; the embeddings are not read then.
+    sketched: for many searches, keep a sketch of the videos that makes them quicker; the answers are the same.
     Raises StoreError for a file that can't be read, has no rows, or has rows that are not finite.
     """
 
-    def __init__(self, path: str | Path, *, video_units: Floats32 | None = None) -> None:
+    def __init__(self, path: str | Path, *, video_units: Floats32 | None = None, sketched: bool = False) -> None:
         self.file = EmbeddingFile(path)
         self._video_units = video_units
+        self._sketched = sketched
         if not len(self.file):
             raise StoreError(f"{self.file.path}: there is no embedding in it to search")
 
@@ -84,25 +89,19 @@ class Collection:
         """Length of one embedding."""
         return self.file.dim
 
-    @cached_property
     def _rows(self) -> EmbeddingTable:
-        table = self.file.table()
-        bad = np.flatnonzero(~np.isfinite(table.values).all(axis=1))
-        if len(bad):
-            raise StoreError(
-                f"{self.path}: {len(bad)} rows are not finite, the first is row {bad[0]} "
-                f"({table.video_id[bad[0]]}); panecho-embed verify tells more"
-            )
-        return table
+        """Every row. Not kept: all that is needed later are unit vectors, which are as large again."""
+        values = self.file.embeddings
+        for start in range(0, len(values), _BLOCK):
+            bad = start + np.flatnonzero(~np.isfinite(values[start : start + _BLOCK]).all(axis=1))
+            if len(bad):
+                raise StoreError(
+                    f"{self.path}: rows that are not finite, the first is row {bad[0]} "
+                    f"({self._without_values.video_id[bad[0]]}); panecho-embed verify tells more"
+                )
+        return dataclasses.replace(self._without_values, values=values)
 
     @cached_property
-    def _video_table(self) -> EmbeddingTable:
-        """The videos' columns, and their vectors unless `video_units` has them."""
-        if self.file.level == "study":
-            raise ArgumentError(f"{self.path} stands at study level; its videos are not in it (--level study)")
-        rows = self._rows if self._video_units is None else self._without_values()
-        return rows if self.file.level == "video" else pool_table(rows, "video")
-
     def _without_values(self) -> EmbeddingTable:
         columns = dict(self.file.row_columns)
         video = columns.pop("video")
@@ -120,9 +119,17 @@ class Collection:
         """One item a row of a clip- or frame-level file; its id is VIDEO#first_frame."""
         if self.file.level not in ("clip", "frame"):
             raise ArgumentError(f"{self.path} stands at {self.file.level} level; there are no clips in it (--level)")
-        table = self._rows
+        table = self._rows()
         ids = np.array([f"{v}#{f}" for v, f in zip(table.video_id, table.first_frame, strict=True)], dtype=object)
         return Items("clip", ids, unit(table.values), _columns(table) | {"first_frame": _number(table.first_frame)})
+
+    @cached_property
+    def _video_table(self) -> EmbeddingTable:
+        """The videos' columns, their vectors aside."""
+        if not self.has_videos:
+            raise ArgumentError(f"{self.path} stands at study level; its videos are not in it (--level study)")
+        rows = self._without_values
+        return rows if self.file.level == "video" else pool_table(rows, "video")
 
     @cached_property
     def videos(self) -> Items:
@@ -132,14 +139,17 @@ class Collection:
         position = {name: i for i, name in enumerate(self.file.video_columns["video_id"])}
         where = np.array([position[name] for name in table.video_id], dtype=np.int64)
         extra = {name: _number(column[where]) for name, column in facts.items()}
-        units = unit(table.values) if self._video_units is None else self._video_units
+        units = self._video_units
+        if units is None:
+            rows = self._rows()
+            units = unit(rows.values if self.file.level == "video" else pool_table(rows, "video").values)
         return Items("video", table.video_id, units, _columns(table) | extra)
 
     @cached_property
     def studies(self) -> Items:
         """One item a study: the mean of its videos' unit vectors; in order of first appearance."""
         if not self.has_videos:
-            table = self._rows
+            table = self._rows()
             return Items("study", table.study_id, unit(table.values), _columns(table, without=("video_id",)))
         table = dataclasses.replace(self._video_table, values=np.zeros((len(self.videos), 1), dtype=np.float32))
         pooled = pool_table(dataclasses.replace(table, level="video"), "study")
@@ -164,6 +174,13 @@ class Collection:
     def view_means(self) -> ViewMeans:
         """The mean of every study in every known view."""
         return view_means(self.videos.units, self.groups, self.videos.columns["view"])
+
+    @cached_property
+    def sketch(self) -> Sketch | None:
+        """What makes searches by best match quick; None where it was not asked for, or there is little to compare."""
+        if not self._sketched or not self.has_videos or len(self.videos) <= WORTH_IT_ABOVE:
+            return None
+        return Sketch(self.videos.units, self.groups)
 
     @property
     def has_videos(self) -> bool:

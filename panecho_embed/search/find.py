@@ -19,7 +19,7 @@ from panecho_embed.search.similarity import (
     Ints,
     Measure,
     best_match,
-    cosines,
+    closest,
     mean_similarity,
     query_unit,
     top,
@@ -159,6 +159,8 @@ def search(
     candidates = int(allowed.sum())
     if index is not None and wanted != "clip" and collection.has_videos:
         positions, scores = _by_index(collection, index, query, k, wanted, similarity, allowed)
+    elif wanted == "study" and similarity == "best" and collection.sketch is not None:
+        positions, scores = collection.sketch.best_match(query.units, k, allowed)
     else:
         all_scores = _scores(collection, query, wanted, similarity)
         positions = top(all_scores, k, allowed)
@@ -203,7 +205,7 @@ def _with_study_columns(collection: Collection) -> dict[str, npt.NDArray[Any]]:
 def _scores(collection: Collection, query: Query, level: SearchLevel, similarity: Measure) -> Floats32:
     """Similarity of every item of a level with the query, (N,)."""
     if level != "study":
-        return np.asarray(cosines(collection.items(level).units, query.units).max(axis=1), dtype=np.float32)
+        return closest(collection.items(level).units, query.units)
     if similarity == "mean":
         return mean_similarity(collection.studies.units, query.units)
     if not collection.has_videos:
@@ -231,13 +233,12 @@ def _by_index(
     videos = collection.videos
     if level == "video":
         near = index.nearest(query.units, k, allowed)
-        scores = cosines(videos.units[near], query.units).max(axis=1)
+        scores = closest(np.asarray(videos.units[near]), query.units)
         best = top(scores, k)
         return near[best], scores[best]
     # The nearest studies have some of the nearest videos; several a study, so more videos than studies.
     near = index.nearest(query.units, 20 * k, allowed[collection.groups.codes])
-    studies = np.unique(collection.groups.codes[near])
-    rows = np.concatenate([collection.groups.members(int(s)) for s in studies]) if len(studies) else near
+    rows = collection.groups.rows(np.unique(collection.groups.codes[near]))
     kept, groups = collection.groups.subset(rows)
     units = np.asarray(videos.units[rows])
     if similarity == "best":

@@ -9,7 +9,6 @@ EMB.h5.index/
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -24,11 +23,10 @@ import numpy as np
 
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.records import BoolArray
+from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, trained, write
 from panecho_embed.search.collection import Collection
-from panecho_embed.search.similarity import Floats32, Ints, cosines, top
+from panecho_embed.search.similarity import Floats32, Ints, across, top
 from panecho_embed.store import EmbeddingFile
-
-IndexKind = Literal["exact", "ivf", "hnsw", "sq8", "pq"]
 
 SUFFIX = ".index"
 SCHEMA_VERSION = 1
@@ -36,7 +34,6 @@ SCHEMA_VERSION = 1
 EXACT_BELOW = 100_000
 """Videos up to which comparing with every one takes a few tens of milliseconds, so that no index is worth its error."""
 
-_HNSW_LINKS = 32
 _SAMPLES = 64
 
 
@@ -86,7 +83,7 @@ def choose_kind(videos: int, dim: int, memory_bytes: float) -> IndexKind:
     if videos <= EXACT_BELOW and videos * dim * 4 <= memory_bytes:
         return "exact"
     sizes: dict[IndexKind, float] = {
-        "hnsw": videos * (dim * 4 + _HNSW_LINKS * 2 * 4),
+        "hnsw": videos * (dim * 4 + HNSW_LINKS * 2 * 4),
         "ivf": videos * (dim * 4 + 8),
         "sq8": videos * (dim + 8),
     }
@@ -115,8 +112,8 @@ def build_index(
     videos, dim = len(units), collection.dim
     memory = (_free_bytes() / 2) if memory_gb is None else memory_gb * 2**30
     chosen = choose_kind(videos, dim, memory) if kind == "auto" else kind
-    factory, probes = _recipe(chosen, videos, dim)
-    index = None if chosen == "exact" else _trained(factory, units, seed)
+    factory, probes = recipe(chosen, videos, dim)
+    index = None if chosen == "exact" else trained(chosen, factory, units, seed)
     info = IndexInfo(chosen, videos, dim, binding(collection.file), factory, probes, seed)
     _save(target, info, units, index)
     return info
@@ -145,13 +142,13 @@ class SavedIndex:
             raise _damaged(self.path, f"units.npy has shape {self.units.shape}")
 
     @cached_property
-    def _index(self) -> Any:
+    def _index(self) -> FaissIndex:
         try:
-            index = _faiss().read_index(str(self.path / "index.faiss"))
+            index = FaissIndex(self.path / "index.faiss", self.info.kind, self.info.probes)
         except RuntimeError as error:
             raise _damaged(self.path, error) from error
-        if index.ntotal != self.info.videos:
-            raise _damaged(self.path, f"index.faiss holds {index.ntotal} videos")
+        if len(index) != self.info.videos:
+            raise _damaged(self.path, f"index.faiss holds {len(index)} videos")
         return index
 
     def nearest(self, queries: Floats32, k: int, allowed: BoolArray) -> Ints:
@@ -162,69 +159,26 @@ class SavedIndex:
         """
         number = int(allowed.sum())
         wanted = min(number, 4 * k + 32)
-        few = number <= max(wanted, self.info.videos // 50)
-        if self.info.kind == "exact" and not few:
-            # Picking the rows first would copy gigabytes.
-            columns = cosines(self.units, queries).T
-            return np.unique(np.concatenate([top(column, k, allowed) for column in columns])).astype(np.int64)
-        positions = np.flatnonzero(allowed) if few else self._candidates(queries, wanted, allowed)
-        columns = cosines(np.asarray(self.units[positions]), queries).T
+        few = self.info.kind == "exact" or number <= max(wanted, self.info.videos // 50)
+        positions = np.flatnonzero(allowed) if few else self._index.candidates(queries, wanted, allowed)
+        columns = across(np.asarray(self.units[positions]), queries)
         best = np.unique(np.concatenate([top(column, k) for column in columns]))
         return np.asarray(positions[best], dtype=np.int64)
 
-    def _candidates(self, queries: Floats32, count: int, allowed: BoolArray) -> Ints:
-        faiss = _faiss()
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits) if not allowed.all() else None
-        if self.info.kind == "hnsw":
-            settings = faiss.SearchParametersHNSW(sel=selector, efSearch=max(2 * count, self.info.probes))
-        else:
-            settings = faiss.SearchParametersIVF(sel=selector, nprobe=self.info.probes)
-        found = self._index.search(np.ascontiguousarray(queries), count, params=settings)[1]
-        return np.unique(found[found >= 0]).astype(np.int64)
 
-
-def open_collection(path: str | Path, use_index: bool | None = None) -> tuple[Collection, SavedIndex | None]:
-    """A file to search, and the index to do it with: None (compare with everything) where there is none beside it.
+def open_collection(
+    path: str | Path, use_index: bool | None = None, *, sketched: bool = False
+) -> tuple[Collection, SavedIndex | None]:
+    """A file to search, and the index to do it with; None, to compare with everything, without one or with "exact".
 
     use_index: True refuses to go without, False never uses one, None uses one that is there. With an index the
-    embeddings themselves are not read. A stale index is an error in any case but False.
+    embeddings themselves are not read. A stale index is an error in any case but False. sketched: see `Collection`.
     """
     if use_index is False or (use_index is None and not index_path(path).exists()):
-        return Collection(path), None
+        return Collection(path, sketched=sketched), None
     index = SavedIndex(EmbeddingFile(path))
-    return Collection(path, video_units=index.units), index
-
-
-def _recipe(kind: IndexKind, videos: int, dim: int) -> tuple[str, int]:
-    """faiss's factory text, and how much of the index a query visits."""
-    if kind == "exact":
-        return "", 0
-    if kind == "hnsw":
-        return f"HNSW{_HNSW_LINKS}", 128
-    # faiss wants 39 training points a list.
-    lists = max(1, min(int(2 ** round(np.log2(2 * np.sqrt(videos)))), videos // 39))
-    subspaces = next(m for m in (dim // 8, dim // 4, dim // 2, dim) if m > 0 and dim % m == 0)
-    bits = min(8, int(np.log2(max(videos, 2))))
-    codes = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{subspaces}x{bits}"}[kind]
-    return f"IVF{lists},{codes}", max(8, lists // 10)
-
-
-def _trained(factory: str, units: Floats32, seed: int) -> Any:
-    faiss = _faiss()
-    index = faiss.index_factory(units.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    if isinstance(faiss.downcast_index(index), faiss.IndexHNSW):
-        faiss.downcast_index(index).hnsw.efConstruction = 80
-    lists = getattr(faiss.downcast_index(index), "nlist", 0)
-    # More points than these make training slower, not better.
-    if isinstance(faiss.downcast_index(index), faiss.IndexIVFPQ):
-        faiss.downcast_index(index).pq.cp.max_points_per_centroid = 64
-    enough = min(len(units), max(40 * lists, 20_000))
-    rows = np.sort(np.random.default_rng(seed).choice(len(units), enough, replace=False))
-    index.train(np.ascontiguousarray(units[rows]))
-    for start in range(0, len(units), 65_536):
-        index.add(np.ascontiguousarray(units[start : start + 65_536]))
-    return index
+    collection = Collection(path, video_units=index.units, sketched=sketched)
+    return collection, None if index.info.kind == "exact" else index
 
 
 def _save(target: Path, info: IndexInfo, units: Floats32, index: Any) -> None:
@@ -235,7 +189,7 @@ def _save(target: Path, info: IndexInfo, units: Floats32, index: Any) -> None:
     try:
         np.save(temporary / "units.npy", np.asarray(units, dtype=np.float32), allow_pickle=False)
         if index is not None:
-            _faiss().write_index(index, str(temporary / "index.faiss"))
+            write(index, temporary / "index.faiss")
         (temporary / "index.json").write_text(json.dumps(asdict(info), indent=2) + "\n")
         temporary.chmod(0o755)
         if target.exists():
@@ -275,11 +229,6 @@ def _damaged(path: Path, why: object) -> StoreError:
 
 def _command(emb: Path) -> str:
     return f"panecho-embed index {emb}"
-
-
-def _faiss() -> Any:
-    """The module, imported when it is needed; its own annotations lack half of what it has."""
-    return importlib.import_module("faiss")
 
 
 def _free_bytes() -> float:

@@ -19,7 +19,7 @@ study, averaged over both directions; the mean over the views that both have of 
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_BLOCK = 16_384
+_BLOCK = 4096
 
 
 def unit(values: FloatArray) -> Floats32:
@@ -57,6 +57,21 @@ def cosines(units: Floats32, queries: Floats32) -> Floats32:
     return np.asarray(np.clip(units @ queries.T, -1, 1), dtype=np.float32)
 
 
+def across(units: Floats32, queries: Floats32) -> Floats32:
+    """The same as (Q, N): a query's cosines lie side by side, which is what many rows and few queries want."""
+    found = np.empty((len(queries), len(units)), dtype=np.float32)
+    # Blocks that stay in the cache while every query passes over them.
+    for start in range(0, len(units), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        np.clip(queries @ units[block].T, -1, 1, out=found[:, block])
+    return found
+
+
+def closest(units: Floats32, queries: Floats32) -> Floats32:
+    """The cosine (N,) of every unit row (N, D) with the nearest of the queries (Q, D)."""
+    return np.asarray(across(units, queries).max(axis=0), dtype=np.float32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
     """Which rows belong together: `order` lists them group by group, group g from `starts[g]` on."""
@@ -80,14 +95,25 @@ class Groups:
         stop = self.starts[group + 1] if group + 1 < len(self.starts) else len(self.order)
         return self.order[self.starts[group] : stop]
 
+    def rows(self, groups: Ints) -> Ints:
+        """Rows of several groups, ascending."""
+        wanted = np.zeros(len(self), dtype=np.bool_)
+        wanted[groups] = True
+        return np.flatnonzero(wanted[self.codes]).astype(np.int64)
+
     def subset(self, rows: Ints) -> tuple[Ints, Groups]:
         """The groups that `rows` belong to, and these rows' grouping among themselves."""
         kept, codes = np.unique(self.codes[rows], return_inverse=True)
         return kept, Groups.of(codes)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether the rows stand group by group already."""
+        return bool((np.diff(self.order) == 1).all())
+
     def mean(self, units: Floats32) -> Floats32:
         """Unit vectors of each group's mean, (G, D)."""
-        in_order = units if (np.diff(self.order) == 1).all() else units[self.order]
+        in_order = units if self.in_order else units[self.order]
         return unit(np.add.reduceat(in_order, self.starts, axis=0)) if len(self) else units[:0]
 
 
@@ -101,10 +127,15 @@ def mean_similarity(means: Floats32, query: Floats32) -> Floats32:
 
 def best_match(units: Floats32, groups: Groups, query: Floats32) -> Floats32:
     """Every video with its best match in the other study, averaged over both directions; (S,), 1 for equal bags."""
-    between = cosines(units, query)[groups.order]
-    counts = np.diff(groups.starts, append=len(groups.order))
-    there = np.maximum.reduceat(between, groups.starts, axis=0).mean(axis=1)
-    back = np.add.reduceat(between.max(axis=1), groups.starts) / counts
+    between = across(units, query)
+    return both_ways(between if groups.in_order else between[:, groups.order], groups.starts)
+
+
+def both_ways(between: Floats32, starts: Ints) -> Floats32:
+    """`best_match` from the cosines (Q, N) of the query's videos with those of every study, which begin at `starts`."""
+    counts = np.diff(starts, append=between.shape[1])
+    there = np.maximum.reduceat(between, starts, axis=1).mean(axis=0)
+    back = np.add.reduceat(between.max(axis=0), starts) / counts
     return np.asarray((there + back) / 2, dtype=np.float32)
 
 

@@ -86,7 +86,7 @@ def test_an_index_of_another_state_of_the_file_is_refused_with_the_command(tmp_p
         open_collection(path)
     collection, index = open_collection(path, False)
     assert index is None
-    build_index(collection)
+    build_index(collection, "hnsw")
     assert open_collection(path)[1] is not None
 
 

@@ -80,7 +80,7 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
     embedder: for uploads, where one is loaded already. Raises StoreError for a file that can't be served.
     """
     chosen = settings or ServeSettings()
-    collection, index = open_collection(emb, chosen.use_index)
+    collection, index = open_collection(emb, chosen.use_index, sketched=True)
     library = Library(collection, index)
 
     def make_embedder() -> Embedder:
