@@ -11,6 +11,10 @@ class ArgumentError(PanEchoEmbedError, ValueError):
     """An argument has a value that is not allowed; the message quotes it and lists what is."""
 
 
+class RecipeError(ArgumentError):
+    """A recipe has an unknown key, or a value that is not allowed; the message says which, and what is."""
+
+
 class ManifestError(PanEchoEmbedError, ValueError):
     """The list of videos is unusable; the message lists every problem, not only the first."""
 
@@ -54,6 +58,10 @@ class WorkersError(PanEchoEmbedError, RuntimeError):
 
 class StoreError(PanEchoEmbedError, OSError):
     """An embedding file can't be written, or is not whole."""
+
+
+class TrainingError(PanEchoEmbedError, ArithmeticError):
+    """Training can't go on: its loss is no number any more; the message names the videos of the batch."""
 
 
 class SettingsMismatchError(PanEchoEmbedError, ValueError):
