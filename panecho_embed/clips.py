@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,7 @@ class ClipPlan:
         """First frame of every clip, (N,) int64, ascending and without repeats; empty if the video is skipped."""
         if num_frames < 1:
             raise ArgumentError(f"num_frames is {num_frames}; a video has 1 frame or more")
-        offsets = self._offsets(fps)
+        offsets = self.offsets(fps)
         last_start = num_frames - 1 - int(offsets[-1])
         if last_start < 0:
             return np.zeros(0 if self.short == "skip" else 1, dtype=np.int64)
@@ -115,7 +115,11 @@ class ClipPlan:
 
         num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed with `target_fps` alone.
         """
-        indices = self.starts(num_frames, fps)[:, None] + self._offsets(fps)[None, :]
+        return self.indices_from(self.starts(num_frames, fps), num_frames, fps)
+
+    def indices_from(self, starts: IntArray, num_frames: int, fps: float | None = None) -> IntArray:
+        """As `indices`, of the clips that begin at `starts` (N,)."""
+        indices = starts[:, None] + self.offsets(fps)[None, :]
         inside: IntArray = indices % num_frames if self.short == "wrap" else np.minimum(indices, num_frames - 1)
         return inside
 
@@ -129,9 +133,63 @@ class ClipPlan:
             )
         return indices
 
-    def _offsets(self, fps: float | None) -> IntArray:
+    def offsets(self, fps: float | None = None) -> IntArray:
+        """Distance of every frame of a clip from its first, in frames, (frames_per_clip,) int64."""
         exact = np.arange(self.frames_per_clip, dtype=np.float64) * self.step(fps)
         return np.floor(exact + 0.5).astype(np.int64)
+
+
+class Clips(Protocol):
+    """What decoding asks of clips, however they are chosen; see `ClipPlan`."""
+
+    def step(self, fps: float | None = None) -> float:
+        """Distance between neighbouring frames of a clip, in frames."""
+
+    def starts(self, num_frames: int, fps: float | None = None) -> IntArray:
+        """First frame of every clip, (N,) int64."""
+
+    def indices(self, num_frames: int, fps: float | None = None) -> IntArray:
+        """Frame numbers of every clip, (N, L) int64."""
+
+    def require(self, num_frames: int, fps: float | None = None) -> IntArray:
+        """`indices`; raises NotACineError for a video that is skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneClip:
+    """One clip from anywhere in a video, as training takes them.
+
+    plan: its length and step. position: where among all possible starts, 0 to below 1; drawn at random by the caller, so
+    that the clip itself is a pure function.
+    """
+
+    plan: ClipPlan
+    position: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.position < 1:
+            raise ArgumentError(f"position is {self.position}; allowed is 0 to below 1")
+
+    def step(self, fps: float | None = None) -> float:
+        """As the plan's."""
+        return self.plan.step(fps)
+
+    def starts(self, num_frames: int, fps: float | None = None) -> IntArray:
+        """First frame of the clip, (1,) int64; empty if the plan skips such a short video."""
+        starts = self.plan.starts(num_frames, fps)
+        last_start = num_frames - 1 - int(self.plan.offsets(fps)[-1])
+        if last_start < 0 or not len(starts):
+            return starts
+        return np.array([int(self.position * (last_start + 1))], dtype=np.int64)
+
+    def indices(self, num_frames: int, fps: float | None = None) -> IntArray:
+        """Frame numbers of the clip, (1, frames_per_clip) int64."""
+        return self.plan.indices_from(self.starts(num_frames, fps), num_frames, fps)
+
+    def require(self, num_frames: int, fps: float | None = None) -> IntArray:
+        """As the plan's, of this clip."""
+        self.plan.require(num_frames, fps)
+        return self.indices(num_frames, fps)
 
 
 def resolve_plan(clips: ClipPlan | Mapping[str, Any] | None, frames_per_clip: int) -> ClipPlan:

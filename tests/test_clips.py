@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panecho_embed.clips import ClipPlan, resolve_plan
+from panecho_embed.clips import ClipPlan, OneClip, resolve_plan
 from panecho_embed.errors import ArgumentError, MediaError, NotACineError
 
 plans = st.builds(
@@ -144,3 +144,23 @@ def test_a_target_rate_without_the_videos_own_is_an_error_that_says_so():
 def test_a_bad_plan_names_the_flag(arguments, flag):
     with pytest.raises(ArgumentError, match=flag):
         ClipPlan(**arguments)
+
+
+@given(plans, st.integers(1, 90), st.floats(0, 1, exclude_max=True))
+def test_one_clip_from_anywhere_lies_in_the_video_as_the_plan_lays_it(plan, count, position):
+    clip = OneClip(plan, position).indices(count)
+    assert clip.shape == (1, plan.frames_per_clip)
+    assert (clip[0] == plan.indices_from(clip[:, 0], count)[0]).all()
+
+
+def test_one_clip_begins_at_every_possible_start_alike_often():
+    plan = ClipPlan(frames_per_clip=4)
+    starts = [int(OneClip(plan, i / 700).starts(10)[0]) for i in range(700)]
+    assert sorted(set(starts)) == list(range(7))
+    assert {starts.count(start) for start in range(7)} == {100}
+
+
+def test_one_clip_of_a_video_that_is_too_short():
+    assert OneClip(ClipPlan(frames_per_clip=4), 0.9).indices(2).tolist() == [[0, 1, 1, 1]]
+    with pytest.raises(NotACineError):
+        OneClip(ClipPlan(frames_per_clip=4, short="skip"), 0.9).require(2)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.clips import ClipPlan, IntArray
+from panecho_embed.clips import Clips, IntArray
 from panecho_embed.content import content_sha256, stamp
 from panecho_embed.errors import MediaError
 from panecho_embed.media import Cine, open_cine
@@ -25,11 +25,15 @@ from panecho_embed.records import FPS_OF_MANIFEST, Failure, Preprocess, UInt8Arr
 
 @dataclass(frozen=True, slots=True)
 class DecodeSettings:
-    """What every video of a run is decoded with. clips: None for every frame (frame level)."""
+    """What every video of a run is decoded with.
+
+    clips: None for every frame (frame level). digest: whether to take the SHA-256 of the file, which reads it again.
+    """
 
     preprocess: Preprocess
-    clips: ClipPlan | None
+    clips: Clips | None
     include_stills: bool = False
+    digest: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +80,7 @@ def _decode(cine: Cine, video: VideoRef, settings: DecodeSettings) -> DecodedVid
     seen = stamp(video.path)
     facts = VideoFacts(
         "done",
-        content_sha256(video.path),
+        content_sha256(video.path) if settings.digest else "",
         count,
         math.nan if fps is None else fps,
         fps_source,
@@ -147,7 +151,7 @@ class _FrameStack:
         return self._room[: self._count]
 
 
-def _wanted(clips: ClipPlan | None, count: int | None, fps: float | None) -> npt.NDArray[np.bool_] | None:
+def _wanted(clips: Clips | None, count: int | None, fps: float | None) -> npt.NDArray[np.bool_] | None:
     """Which frames of a video are used, (count,); None for all of them, or if the count is unknown."""
     if clips is None or not count:
         return None
