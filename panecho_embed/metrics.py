@@ -180,8 +180,9 @@ def scores(metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> di
     than half, or there is one patient only, the interval is NaN.
     """
     sampled = bootstrap([metrics], draws=draws, seed=seed)[0]
+    n_patients = len(metrics.patients)
     return {
-        name: Score(name, value, *_interval(sampled[name], len(metrics.patients)), metrics.n, len(metrics.patients))
+        name: Score(name, value, *percentile_interval(sampled[name], n_patients), metrics.n, n_patients)
         for name, value in point_values(metrics).items()
     }
 
@@ -204,8 +205,8 @@ def paired_differences(a: Metrics, b: Metrics, *, draws: int = DEFAULT_DRAWS, se
         differences[name] = Difference(
             name,
             point_a[name] - point_b[name],
-            *_interval(sampled, len(a.patients)),
-            p_value=_p_value(sampled),
+            *percentile_interval(sampled, len(a.patients)),
+            p_value=two_sided_p(sampled),
             n=a.n,
             n_patients=len(a.patients),
         )
@@ -232,6 +233,24 @@ def bootstrap(models: Sequence[Metrics], *, draws: int = DEFAULT_DRAWS, seed: in
         {name: np.concatenate([chunk[i][name] for chunk in chunks]) for name in chunks[0][i]}
         for i in range(len(models))
     ]
+
+
+def percentile_interval(sampled: Floats, n_patients: int) -> tuple[float, float]:
+    """The 95 % interval of bootstrapped values (draws,); NaN for one patient, or if most draws are not defined."""
+    defined = sampled[np.isfinite(sampled)]
+    if n_patients < 2 or len(defined) * 2 < len(sampled):
+        return float("nan"), float("nan")
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def two_sided_p(sampled: Floats) -> float:
+    """P-value of bootstrapped differences (draws,) being on both sides of 0; at least 2 / (draws + 1)."""
+    defined = sampled[np.isfinite(sampled)]
+    if len(defined) * 2 < len(sampled):
+        return float("nan")
+    beyond = min((defined <= 0).sum(), (defined >= 0).sum())
+    return float(min(1.0, 2 * (beyond + 1) / (len(defined) + 1)))
 
 
 def patient_weights(n_patients: int, draws: int, seed: int, width: int = 0) -> Iterator[Floats]:
@@ -384,19 +403,3 @@ def _macro(per_class: dict[str, Draws]) -> Draws:
     for name in names:
         values |= {f"{name}:{label}": draws[name] for label, draws in per_class.items()}
     return values
-
-
-def _interval(sampled: Floats, n_patients: int) -> tuple[float, float]:
-    defined = sampled[np.isfinite(sampled)]
-    if n_patients < 2 or len(defined) * 2 < len(sampled):
-        return float("nan"), float("nan")
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _p_value(sampled: Floats) -> float:
-    defined = sampled[np.isfinite(sampled)]
-    if len(defined) * 2 < len(sampled):
-        return float("nan")
-    beyond = min((defined <= 0).sum(), (defined >= 0).sum())
-    return float(min(1.0, 2 * (beyond + 1) / (len(defined) + 1)))
