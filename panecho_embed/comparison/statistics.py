@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,20 +34,22 @@ from panecho_embed.metrics import (
 from panecho_embed.records import Score
 from panecho_embed.tasks import TaskType
 
+_MEANS = {"auroc": "Mean over {} class tasks", "r2": "Mean over {} regressions"}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Units:
-    """What every candidate predicted: one target of N videos or studies.
+class Target:
+    """One target of N videos or studies, which every candidate predicted.
 
-    truth: (N,) value or class index. patients: (N,) ids. classes: () for regression. measure: the target's unit.
+    truth: (N,) value or class index. patients: (N,) ids. classes: () for regression. unit: of a regression.
     """
 
-    target: str
+    name: str
     task: TaskType
     classes: tuple[str, ...]
     truth: Floats
-    patients: npt.NDArray[np.str_]
-    measure: str = ""
+    patients: npt.NDArray[Any]
+    unit: str = ""
 
     def metrics(self, prediction: Floats) -> Metrics:
         """The task's metrics of one run; prediction: (N,) value or probability of class 1, or (N, K) probabilities."""
@@ -59,13 +62,14 @@ class Units:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """One line of the table. predictions: one array a run, see `Units.metrics`. fraction: of the training patients.
+    """One line of the tables. predictions: by target, one array a run, see `Target.metrics`.
 
-    random: whether its runs depend on a seed; what does not has no seed spread, and one run.
+    fraction: of the training patients. random: whether its runs depend on a seed; what does not has one run, and no
+    spread over seeds.
     """
 
     name: str
-    predictions: tuple[Floats, ...]
+    predictions: Mapping[str, tuple[Floats, ...]]
     fraction: float = 1.0
     random: bool = True
 
@@ -107,15 +111,16 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """One target. metric: the task's primary one, which the contrasts are of. standings: in the order given."""
+    """One target, or the mean over those of a kind. metric: the one that the contrasts are of.
 
-    units: Units
+    standings: in the order of the candidates.
+    """
+
+    name: str
     metric: str
+    unit: str
     standings: tuple[Standing, ...]
     contrasts: tuple[Contrast, ...]
-    reference: str
-    draws: int
-    seed: int
 
 
 def averaged(runs: Sequence[Metrics]) -> Metrics:
@@ -131,44 +136,100 @@ def averaged(runs: Sequence[Metrics]) -> Metrics:
 
 
 def compare_candidates(
-    units: Units,
+    targets: Sequence[Target],
     candidates: Sequence[Candidate],
     reference: str,
     *,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
-) -> Comparison:
-    """Score every candidate, and set each against the reference that was trained on the same fraction.
+) -> tuple[Comparison, ...]:
+    """Score every candidate on every target, and set each against the reference trained on the same fraction.
 
-    Raises ArgumentError if no candidate is called `reference`.
+    With several targets of a kind, their mean comes first: of AUROC over class tasks, of R2 over regressions. Raises
+    ArgumentError if no candidate is called `reference`.
     """
     if reference not in [candidate.name for candidate in candidates]:
         names = dict.fromkeys(candidate.name for candidate in candidates)
         raise ArgumentError(f"reference is {reference!r}; compared are {', '.join(names)} (--reference)")
-    runs = [[units.metrics(prediction) for prediction in candidate.predictions] for candidate in candidates]
-    means = [averaged(metrics) for metrics in runs]
-    sampled = bootstrap(means, draws=draws, seed=seed)
+    ids = np.unique(np.concatenate([target.patients for target in targets]))
+    runs = [[_runs(target, candidate) for candidate in candidates] for target in targets]
+    means = [[averaged(metrics) for metrics in row] for row in runs]
+    sampled = bootstrap([_on(ids, mean) for row in means for mean in row], draws=draws, seed=seed)
+    by_target = [sampled[i * len(candidates) :][: len(candidates)] for i in range(len(targets))]
     standings = [
-        _standing(candidate, mean, metrics, values)
-        for candidate, mean, metrics, values in zip(candidates, means, runs, sampled, strict=True)
+        [_standing(*parts) for parts in zip(candidates, *rows, strict=True)]
+        for rows in zip(means, runs, by_target, strict=True)
     ]
-    metric = PRIMARY[units.task]
-    contrasts = _contrasts(standings, [values[metric] for values in sampled], metric, reference)
-    return Comparison(units, metric, tuple(standings), contrasts, reference, draws, seed)
+    found = [
+        _comparison(target.name, PRIMARY[target.task], target.unit, row, draw, reference)
+        for target, row, draw in zip(targets, standings, by_target, strict=True)
+    ]
+    return (*_over_targets(targets, standings, by_target, reference, len(ids)), *found)
+
+
+def _runs(target: Target, candidate: Candidate) -> list[Metrics]:
+    return [target.metrics(prediction) for prediction in candidate.predictions[target.name]]
+
+
+def _on(ids: npt.NDArray[Any], metrics: Metrics) -> Metrics:
+    """The same metrics, as a function of the weights of more patients than they were made on."""
+    columns = np.searchsorted(ids, metrics.patients)
+    return Metrics((lambda weights: metrics(weights[:, columns]),), ids, metrics.n)
 
 
 def _standing(candidate: Candidate, mean: Metrics, runs: Sequence[Metrics], sampled: Draws) -> Standing:
-    points, n_patients = point_values(mean), len(mean.patients)
-    by_run = [point_values(run) for run in runs]
+    points, by_run = point_values(mean), [point_values(run) for run in runs]
+    values = {name: np.array([run[name] for run in by_run]) for name in points}
+    return _summarised(candidate, values, sampled, mean.n, len(mean.patients))
+
+
+def _summarised(
+    candidate: Candidate, by_run: Mapping[str, Floats], sampled: Draws, n: int, n_patients: int
+) -> Standing:
     return Standing(
         candidate,
         scores={
-            name: Score(name, value, *percentile_interval(sampled[name], n_patients), mean.n, n_patients)
-            for name, value in points.items()
+            name: Score(name, float(values.mean()), *percentile_interval(sampled[name], n_patients), n, n_patients)
+            for name, values in by_run.items()
         },
-        by_run={name: np.array([run[name] for run in by_run]) for name in points},
-        sampling_sd={name: float(np.nanstd(sampled[name])) if n_patients > 1 else float("nan") for name in points},
+        by_run=by_run,
+        sampling_sd={name: _sd(sampled[name]) if n_patients > 1 else float("nan") for name in by_run},
     )
+
+
+def _sd(sampled: Floats) -> float:
+    defined = sampled[np.isfinite(sampled)]
+    return float(defined.std()) if len(defined) * 2 >= len(sampled) else float("nan")
+
+
+def _comparison(
+    name: str, metric: str, unit: str, standings: Sequence[Standing], sampled: Sequence[Draws], reference: str
+) -> Comparison:
+    contrasts = _contrasts(standings, [draw[metric] for draw in sampled], metric, reference)
+    return Comparison(name, metric, unit, tuple(standings), contrasts)
+
+
+def _over_targets(
+    targets: Sequence[Target],
+    standings: Sequence[Sequence[Standing]],
+    sampled: Sequence[Sequence[Draws]],
+    reference: str,
+    n_patients: int,
+) -> list[Comparison]:
+    """The mean over the targets of a kind, where there are several."""
+    found = []
+    for metric, title in _MEANS.items():
+        of_kind = [i for i, target in enumerate(targets) if (target.task == "regression") == (metric == "r2")]
+        if len(of_kind) < 2:
+            continue
+        rows, draws = [], []
+        for c, standing in enumerate(standings[0]):
+            values = {metric: np.mean([standings[i][c].by_run[metric] for i in of_kind], axis=0)}
+            draws.append({metric: np.mean([sampled[i][c][metric] for i in of_kind], axis=0)})
+            n = max(len(targets[i].truth) for i in of_kind)
+            rows.append(_summarised(standing.candidate, values, draws[-1], n, n_patients))
+        found.append(_comparison(title.format(len(of_kind)), metric, "", rows, draws, reference))
+    return found
 
 
 def _contrasts(
