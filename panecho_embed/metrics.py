@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import Score
+from panecho_embed.tasks import TaskType
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -165,6 +166,27 @@ def multiclass_metrics(
         ids,
         len(y),
     )
+
+
+def task_metrics(
+    task: TaskType,
+    truth: npt.ArrayLike,
+    prediction: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    classes: Sequence[str] = (),
+    *,
+    cutoffs: Sequence[float] = (),
+    threshold: npt.ArrayLike = 0.5,
+) -> Metrics:
+    """The metrics that belong to a task; prediction: (N,) value or probability of class 1, multiclass (N, K).
+
+    classes: of a multiclass task. cutoffs: of a regression. threshold: of a binary decision.
+    """
+    if task == "regression":
+        return regression_metrics(truth, prediction, patients, cutoffs=cutoffs)
+    if task == "binary":
+        return binary_metrics(truth, prediction, patients, threshold=threshold)
+    return multiclass_metrics(truth, prediction, patients, classes)
 
 
 def point_values(metrics: Metrics) -> dict[str, float]:

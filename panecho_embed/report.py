@@ -89,7 +89,17 @@ class Figures:
     template = "figures"
 
 
-Block = Text | Code | Facts | Table | Figure | Figures
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Blocks that stay closed until their title is clicked."""
+
+    title: str
+    blocks: Sequence[Block]
+
+    template = "folded"
+
+
+Block = Text | Code | Facts | Table | Figure | Figures | Folded
 
 
 @dataclass(frozen=True, slots=True)

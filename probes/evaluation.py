@@ -15,11 +15,9 @@ from panecho_embed.metrics import (
     DEFAULT_DRAWS,
     Difference,
     Metrics,
-    binary_metrics,
-    multiclass_metrics,
     paired_differences,
-    regression_metrics,
     scores,
+    task_metrics,
 )
 from panecho_embed.records import Score
 from probes.base import BaseProbe, Floats, Ints, is_classifier
@@ -29,7 +27,6 @@ from probes.problem import Problem
 if TYPE_CHECKING:
     import pandas as pd
 
-SPECIFICITY = 0.9
 DEFAULT_FOLDS = 5
 
 
@@ -228,11 +225,9 @@ def make_metrics(
 ) -> Metrics:
     """The metrics that belong to the problem's task, on some units."""
     truth, given, patients = problem.truth[units], prediction[units], problem.patient[units].astype(str)
-    if problem.task == "regression":
-        return regression_metrics(truth, given, patients, cutoffs=cutoffs)
-    if problem.task == "binary":
-        return binary_metrics(truth, given, patients, threshold=threshold[units], specificity=SPECIFICITY)
-    return multiclass_metrics(truth, given, patients, problem.classes, specificity=SPECIFICITY)
+    return task_metrics(
+        problem.task, truth, given, patients, problem.classes, cutoffs=cutoffs, threshold=threshold[units]
+    )
 
 
 def youden_threshold(truth: Floats, probability: Floats) -> float:

@@ -52,6 +52,7 @@ def page() -> str:
                 report.Facts({"Backbone": "panecho"}),
                 report.Table(["a", "b"], [["x", "1"]], "caption"),
                 report.Table(["a", "b"], [["x", "1"]], "more", folded=True),
+                report.Folded("closed", [report.Text("inside"), report.figure(drawing(), "four")]),
                 report.figure(drawing(), "one"),
                 report.Figures([report.figure(drawing(), "two"), report.figure(drawing(), "three")]),
             ],

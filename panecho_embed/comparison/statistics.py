@@ -22,13 +22,11 @@ from panecho_embed.metrics import (
     Draws,
     Floats,
     Metrics,
-    binary_metrics,
     bootstrap,
     holm,
-    multiclass_metrics,
     percentile_interval,
     point_values,
-    regression_metrics,
+    task_metrics,
     two_sided_p,
 )
 from panecho_embed.records import Score
@@ -53,11 +51,7 @@ class Target:
 
     def metrics(self, prediction: Floats) -> Metrics:
         """The task's metrics of one run; prediction: (N,) value or probability of class 1, or (N, K) probabilities."""
-        if self.task == "regression":
-            return regression_metrics(self.truth, prediction, self.patients)
-        if self.task == "binary":
-            return binary_metrics(self.truth, prediction, self.patients)
-        return multiclass_metrics(self.truth, prediction, self.patients, self.classes)
+        return task_metrics(self.task, self.truth, prediction, self.patients, self.classes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,138 @@
+"""What a run did, in the words of a methods section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from panecho_embed.finetune.recipe import Recipe
+from panecho_embed.tasks import Task
+
+_OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
+_TRAINED = {
+    "all": "All weights were trained",
+    "heads": "Only the heads were trained",
+    "temporal": "The temporal transformer and the heads were trained, the frame encoder was not",
+}
+
+
+def training_sentences(recipe: Recipe, tasks: Sequence[Task]) -> str:
+    """Clips, optimisation, loss, augmentation, stopping: what all runs of a recipe have in common."""
+    return " ".join(
+        [
+            _clips(recipe),
+            _trained(recipe),
+            _optimisation(recipe),
+            _loss(recipe, tasks),
+            _augmentation(recipe),
+            _stopping(recipe),
+        ]
+    )
+
+
+def evaluation_sentences(recipe: Recipe) -> str:
+    """How predictions became rows of the metrics, and what the intervals are."""
+    clips = recipe.clips.test
+    each = (
+        "one clip a video"
+        if clips == 1
+        else f"{clips} evenly spaced clips of each video, whose predictions were averaged"
+    )
+    study = ", then over the videos of a study" if recipe.evaluation.level == "study" else ""
+    folds = recipe.data.folds
+    split = (
+        f" Results are over the union of {folds} test folds: of the model that was tested on fold f, fold f + 1 (mod "
+        f"{folds}) was the validation set."
+        if folds
+        else ""
+    )
+    return (
+        f"Testing used {each}{study}.{split} 95% confidence intervals are percentile intervals from "
+        f"{recipe.evaluation.draws:,} bootstrap samples of patients, all rows of a drawn patient included."
+    )
+
+
+def start_sentence(init: str, weights: Mapping[str, Any]) -> str:
+    """Where training started from."""
+    if not weights["pretrained"]:
+        return f"Training started from random weights ({weights['source']})."
+    return f"Training started from the {init} weights ({weights['source']}; SHA-256 {weights['sha256'][:12]})."
+
+
+def _clips(recipe: Recipe) -> str:
+    clips = recipe.clips
+    if recipe.model.temporal == "none" and clips.frames == 1:
+        return "Single frames were used."
+    step = f"at {clips.target_fps:g} frames per second" if clips.target_fps else "consecutive"
+    if not clips.target_fps and clips.frame_step > 1:
+        step = "every second frame" if clips.frame_step == 2 else f"with a step of {clips.frame_step} frames"
+    return f"Clips of {clips.frames} frames ({step}) were taken, in training from a random place of each video."
+
+
+def _trained(recipe: Recipe) -> str:
+    layers = recipe.model.trainable.removeprefix("last-")
+    what = _TRAINED.get(recipe.model.trainable, f"The last {layers} layers and the heads were trained")
+    decay = recipe.optimizer.layer_decay
+    return f"{what}{f', with a learning rate that falls by the factor {decay:g} a layer' if decay < 1 else ''}."
+
+
+def _optimisation(recipe: Recipe) -> str:
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    weight_decay = f", weight decay {optimizer.weight_decay:g}" if optimizer.weight_decay else ""
+    rate = {
+        "constant": "",
+        "cosine": "; the rate followed a cosine to 0",
+        "plateau": f"; the rate was multiplied by {schedule.factor:g} after {schedule.patience} epochs without a "
+        f"better validation {recipe.early_stopping.monitor}",
+    }[schedule.name]
+    warmup = f" after a warm-up of {schedule.warmup_epochs:g} epochs" if schedule.warmup_epochs else ""
+    clip = f" Gradients were clipped to norm {optimizer.clip_norm:g}." if optimizer.clip_norm else ""
+    ema = f" A running mean of the weights (decay {optimizer.ema:g}) was evaluated." if optimizer.ema else ""
+    return (
+        f"Training used {_OPTIMIZERS[optimizer.name]} (learning rate {optimizer.lr:g}{weight_decay}) with batches of "
+        f"{optimizer.batch_size} clips{rate}{warmup}.{clip}{ema}"
+    )
+
+
+def _loss(recipe: Recipe, tasks: Sequence[Task]) -> str:
+    kinds = {task.type for task in tasks}
+    parts = []
+    if "regression" in kinds:
+        parts.append(f"squared error divided by the training {recipe.loss.scale}")
+    if kinds - {"regression"}:
+        balanced = ", classes weighted by their inverse frequency" if recipe.loss.class_weights == "balanced" else ""
+        parts.append(f"cross-entropy{balanced}")
+    several = ", averaged over the tasks that had a label in the batch" if len(tasks) > 1 else ""
+    dropout = (
+        f" Dropout of {recipe.model.head_dropout:g} was applied before the heads." if recipe.model.head_dropout else ""
+    )
+    return f"The loss was {' and '.join(parts)}{several}.{dropout}"
+
+
+def _augmentation(recipe: Recipe) -> str:
+    if not recipe.augmentation.enabled:
+        return "No augmentation was used."
+    given = recipe.augmentation
+    kinds = []
+    if given.zoom_out > 1:
+        kinds.append(f"zooming out up to {given.zoom_out:g}-fold")
+    if given.crop:
+        kinds.append("random crops")
+    if given.flip:
+        kinds.append("horizontal flips")
+    if given.rotation:
+        kinds.append(f"rotations up to {given.rotation:g} degrees")
+    return f"Training clips were augmented by {', '.join(kinds)}."
+
+
+def _stopping(recipe: Recipe) -> str:
+    stopping = recipe.early_stopping
+    monitor = (
+        "validation loss"
+        if stopping.monitor == "loss"
+        else "validation score (the mean of mean AUROC over class tasks and mean R² over regressions)"
+    )
+    return (
+        f"Training lasted at most {recipe.schedule.epochs} epochs and stopped after {stopping.patience} without a "
+        f"better {monitor}; the best epoch was kept."
+    )
