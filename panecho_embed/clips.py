@@ -159,8 +159,8 @@ class Clips(Protocol):
 class OneClip:
     """One clip from anywhere in a video, as training takes them.
 
-    plan: its length and step. position: where among all possible starts, 0 to below 1; drawn at random by the caller, so
-    that the clip itself is a pure function.
+    plan: its length and step. position: where among all possible starts, 0 to below 1; drawn at random by the caller,
+    so that the clip itself is a pure function.
     """
 
     plan: ClipPlan

@@ -12,7 +12,7 @@ from panecho_embed.manifest.ids import new_salt
 from panecho_embed.manifest.text import shown
 from panecho_embed.records import Layout, Manifest
 
-__all__ = ["describe_manifest", "new_salt", "read_manifest"]
+__all__ = ["describe_manifest", "detect_layout", "new_salt", "read_manifest"]
 
 
 def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | None = None) -> Manifest:
@@ -38,7 +38,7 @@ def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | No
         if not path.is_file() and not path.is_dir():
             raise ManifestError(f"{shown(path)} is neither a file nor a folder")
         if layout == "auto":
-            found = _detect(path)
+            found = detect_layout(path)
         manifest = _read(path, found, new_salt() if salt is None else salt)
     except OSError as error:
         where = shown(error.filename or path)
@@ -68,7 +68,8 @@ def _read(path: Path, layout: Layout, salt: str) -> Manifest:
             return folder.read_folder(path, salt)
 
 
-def _detect(path: Path) -> Layout:
+def detect_layout(path: Path) -> Layout:
+    """What `read_manifest` takes an input for, when it is not told."""
     if path.is_file():
         return "csv" if path.suffix.lower() in table.TABLE_SUFFIXES else "folder"
     if (path / "FileList.csv").is_file() and (path / "Videos").is_dir():

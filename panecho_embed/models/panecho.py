@@ -16,15 +16,12 @@ from torch import Tensor, nn
 
 from panecho_embed.errors import ArgumentError, WeightsError
 from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, write_state_dict
+from panecho_embed.models.convnext import channels_in, channels_of_width, convnext
 from panecho_embed.models.names import POSITION_KEY, from_checkpoint_names, to_checkpoint_names
-from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
 from panecho_embed.nearest import nearest
 from panecho_embed.records import WeightsInfo
 from panecho_embed.tasks import Task, all_tasks, read_tasks
-
-ensure_torchvision()
-import timm  # noqa: E402
 
 TaskTable = str | Path | Sequence[Task] | None
 
@@ -32,6 +29,7 @@ DIM = 768
 _HEAD_DROPOUT = 0.25
 _ANY_HEAD = r"([^.]+)_head\.1\.(weight|bias)"
 _TRANSFORMER = r"encoder\.transformer\..+"
+_STEM = "encoder.encoder.model.features.0.0.weight"
 
 
 def sinusoid(length: int, dim: int) -> Tensor:
@@ -78,6 +76,8 @@ class PanEcho(nn.Module):
     backbone_only: no heads; a clip to its embedding. image_encoder_only: no transformer either; a frame to its.
     activations: probabilities instead of logits. clip_len: frames a clip that the position table is kept for; clips of
         any other length are taken too. weights: a file in the released checkpoint's layout.
+    width: without weights: channels as a share of the released model's, above 0 to 1; those of a file are what they
+        are. `dim`, 768, shrinks with it.
 
     Called on (N, 3, T, H, W) float, normalised, H and W at least 32 (trained at 224), it returns a dict: task ->
     (N, 1), or (N, number of classes). With `activations` a binary task gives the probability of the clinically positive
@@ -99,12 +99,15 @@ class PanEcho(nn.Module):
         clip_len: int = 16,
         weights: str | Path | None = None,
         task_table: TaskTable = None,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         headless = backbone_only or image_encoder_only
         _check_together(pretrained, tasks, backbone_only, image_encoder_only, activations, weights)
         table = () if headless else known_tasks(task_table, weights)
         chosen = () if headless else _choose_tasks(tasks, table)
+        if not 0 < width <= 1:
+            raise ArgumentError(f"width is {width}; allowed is above 0, at most 1")
         if isinstance(clip_len, bool) or not isinstance(clip_len, int) or clip_len < 1:
             raise ArgumentError(f"clip_len is {clip_len!r}; it must be a whole number of frames, 1 or more")
         path = find_weights("panecho", weights) if pretrained else None
@@ -115,9 +118,11 @@ class PanEcho(nn.Module):
         self.tasks: tuple[Task, ...] = chosen
         self.activations = activations
         self.weights_info: WeightsInfo | None = None
-        self.frame_encoder: nn.Module = timm.create_model("convnext_tiny", pretrained=False, num_classes=0)
-        self.clip_encoder = None if image_encoder_only else ClipEncoder(clip_len=clip_len)
-        self.heads = nn.ModuleDict({task.name: _head(task) for task in self.tasks})
+        channels = channels_in("tiny", state, _STEM) if state else channels_of_width("tiny", width)
+        self.dim = 8 * channels
+        self.frame_encoder: nn.Module = convnext("tiny", channels)
+        self.clip_encoder = None if image_encoder_only else ClipEncoder(self.dim, clip_len)
+        self.heads = nn.ModuleDict({task.name: _head(task, self.dim) for task in self.tasks})
         if path is not None:
             _load(self, path, state, table, other_heads=headless or tasks != "all")
             self.weights_info = weights_info("panecho", path)
@@ -219,8 +224,8 @@ def _advice(model: PanEcho, heads: list[str], table: tuple[Task, ...], *, other_
     return "\n".join(lines)
 
 
-def _head(task: Task) -> nn.Sequential:
-    linear = nn.Linear(DIM, task.num_outputs)
+def _head(task: Task, dim: int) -> nn.Sequential:
+    linear = nn.Linear(dim, task.num_outputs)
     if task.num_outputs == 1 and math.isfinite(task.training_mean):
         nn.init.constant_(linear.bias, task.training_mean)
     return nn.Sequential(nn.Dropout(_HEAD_DROPOUT), linear)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from panecho_embed.errors import ArgumentError
 from panecho_embed.models.backbone import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, tensors_sha256
+from panecho_embed.models.convnext import channels_in, convnext
 from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, from_checkpoint_names, to_checkpoint_names
 from panecho_embed.models.panecho import DIM, PanEcho
 from panecho_embed.models.torchvision_ops import ensure_torchvision
@@ -17,7 +18,6 @@ from panecho_embed.models.weights import find_weights, weights_info
 from panecho_embed.records import Preprocess, WeightsInfo
 
 ensure_torchvision()
-import timm  # noqa: E402
 from torchvision.models.video import mvit_v2_s, r3d_18  # noqa: E402
 
 WeightsArgument = str | Path | None
@@ -65,17 +65,20 @@ def random(weights: WeightsArgument, seed: int) -> Backbone:
 def imagenet(weights: WeightsArgument) -> Backbone:
     """ConvNeXt-Tiny trained on ImageNet-1K by torchvision (IMAGENET1K_V1), RGB; a clip is the mean of its frames."""
     path = find_weights("imagenet", weights)
-    encoder = timm.create_model("convnext_tiny", pretrained=False, num_classes=0)
+    found = read_state_dict(path)
+    channels = channels_in("tiny", found, "features.0.0.weight")
+    encoder = convnext("tiny", channels)
     taken = matching_tensors(
         to_checkpoint_names(encoder.state_dict(), CONVNEXT_TINY),
-        read_state_dict(path),
+        found,
         model="torchvision's ConvNeXt-Tiny",
         path=path,
         spare=r"classifier\.2\.(weight|bias)",
     )
     encoder.load_state_dict(from_checkpoint_names(taken, CONVNEXT_TINY))
     preprocess = Preprocess(channel_order="rgb")
-    return Backbone("imagenet", encoder, MeanOverFrames(), DIM, DIM, preprocess, weights_info("imagenet", path))
+    dim = 8 * channels
+    return Backbone("imagenet", encoder, MeanOverFrames(), dim, dim, preprocess, weights_info("imagenet", path))
 
 
 def echoclip(weights: WeightsArgument) -> Backbone:
@@ -84,12 +87,14 @@ def echoclip(weights: WeightsArgument) -> Backbone:
     Embeddings are as projected, not scaled to unit length.
     """
     path = find_weights("echoclip", weights)
+    found = read_state_dict(path)
+    channels = channels_in("base", found, "visual.trunk.stem.0.weight")
     encoder = nn.Sequential()
-    encoder.add_module("trunk", timm.create_model("convnext_base", pretrained=False, num_classes=0))
-    encoder.add_module("proj", nn.Linear(1024, 512, bias=False))
+    encoder.add_module("trunk", convnext("base", channels))
+    encoder.add_module("proj", nn.Linear(8 * channels, 4 * channels, bias=False))
     taken = matching_tensors(
         to_checkpoint_names(encoder.state_dict(), ECHOCLIP),
-        read_state_dict(path),
+        found,
         model="EchoCLIP's image tower",
         path=path,
         spare=_OPEN_CLIP_TEXT,
@@ -101,7 +106,8 @@ def echoclip(weights: WeightsArgument) -> Backbone:
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),
     )
-    return Backbone("echoclip", encoder, MeanOverFrames(), 512, 512, preprocess, weights_info("echoclip", path))
+    info = weights_info("echoclip", path)
+    return Backbone("echoclip", encoder, MeanOverFrames(), 4 * channels, 4 * channels, preprocess, info)
 
 
 class _Video(nn.Module):
@@ -185,8 +191,8 @@ def _from_panecho(model: PanEcho, name: str, preprocess: Preprocess | None = Non
         name,
         model.frame_encoder,
         model.clip_encoder or MeanOverFrames(),
-        dim=DIM,
-        frame_dim=DIM,
+        dim=model.dim,
+        frame_dim=model.dim,
         preprocess=preprocess or Preprocess(),
         weights=model.weights_info,
         pooling="mean" if model.clip_encoder is None else "transformer",

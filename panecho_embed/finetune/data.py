@@ -1,0 +1,129 @@
+"""A data set as a recipe wants it: its videos, targets, and who trains, validates and tests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ManifestError
+from panecho_embed.finetune.recipe import DataSettings
+from panecho_embed.finetune.targets import Targets, make_targets
+from panecho_embed.manifest import detect_layout, read_manifest
+from panecho_embed.records import Failure, Layout, Manifest, VideoRef
+
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_LOOKS_LIKE: dict[Layout, str] = {
+    "echonet-dynamic": "FileList.csv and Videos/",
+    "echonet-pediatric": "A4C/FileList.csv or PSAX/FileList.csv",
+    "echonet-lvh": "MeasurementsList.csv and Batch1/ to Batch4/",
+    "csv": "a table (.csv, .tsv)",
+    "folder": "a folder of videos",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """The videos of a data set that can be trained on or tested.
+
+    videos: (M,). targets: of each. split: (M,) as the table says, "train", "val", "test" or a fold's number.
+    failures: videos of the table without a file. fingerprint: SHA-256 of ids, splits and labels.
+    """
+
+    path: Path
+    videos: tuple[VideoRef, ...]
+    targets: Targets
+    split: npt.NDArray[np.object_]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = False) -> Dataset:
+    """A data set as downloaded, or a table of one's own.
+
+    strict: a row without its file, or a file without its row, is an error. Raises ManifestError: for another data set
+    than the recipe is for (unless its layout is "auto"), a split column that is none, and what `make_targets` says.
+    """
+    source = Path(path).absolute()
+    _check_layout(source, settings.layout)
+    whole = read_manifest(source, settings.layout)
+    # Of a public data set, they are of rows and files that do not match.
+    if strict and whole.notes and detect_layout(source).startswith("echonet"):
+        raise ManifestError(f"{source}: " + "; ".join(whole.notes) + " (--strict)")
+    manifest = _of_views(whole, settings.views)
+    there = [i for i, video in enumerate(manifest.videos) if Path(video.path).exists()]
+    gone = sorted(set(range(len(manifest))) - set(there))
+    failures = tuple(_no_file(manifest.videos[i]) for i in gone)
+    if strict and failures:
+        raise ManifestError(f"{source}: {len(failures)} videos have no file, first {failures[0].path} (--strict)")
+    manifest = manifest.take(there)
+    targets = make_targets(manifest.labels, settings)
+    labelled = np.flatnonzero(np.isfinite(targets.values).any(axis=1))
+    notes = [*whole.notes, *targets.notes]
+    if len(labelled) < len(manifest):
+        notes.append(f"{len(manifest) - len(labelled)} videos have no label and are left out")
+    videos = tuple(manifest.videos[i] for i in labelled)
+    split = np.array([_split(video, settings.folds) for video in videos], dtype=object)
+    kept = replace(targets, values=targets.values[labelled])
+    print_of = _fingerprint(videos, split, kept)
+    return Dataset(source, videos, kept, split, failures, tuple(notes), print_of)
+
+
+def _check_layout(source: Path, wanted: Layout) -> None:
+    if not source.exists():
+        raise ManifestError(f"{source}: no such file or folder (--data)")
+    found = detect_layout(source)
+    if wanted in ("auto", found) or (wanted == "images" and found == "folder"):
+        return
+    raise ManifestError(
+        f"{source} is laid out as {found} ({_LOOKS_LIKE[found]}); the recipe expects {wanted} "
+        f"({_LOOKS_LIKE.get(wanted, wanted)}). Give that folder (--data), another recipe, or --set data.layout=auto"
+    )
+
+
+def _of_views(manifest: Manifest, views: Sequence[str]) -> Manifest:
+    if not views:
+        return manifest
+    there = sorted({video.view for video in manifest.videos})
+    if unknown := [view for view in views if view not in there]:
+        raise ManifestError(f"no video has the view {', '.join(unknown)}; there are {', '.join(there)} (data.views)")
+    return manifest.take([i for i, video in enumerate(manifest.videos) if video.view in views])
+
+
+def _no_file(video: VideoRef) -> Failure:
+    return Failure(video.video_id, video.path, "open", "the table names it, and there is no such file")
+
+
+def _split(video: VideoRef, folds: int) -> str:
+    name = video.split.strip().lower()
+    if folds:
+        if name.isdecimal() and int(name) < folds:
+            return str(int(name))
+        raise ManifestError(
+            f"{video.video_id}: its split is {video.split!r}; with data.folds = {folds} it must be a fold's number, "
+            f"0 to {folds - 1}"
+        )
+    if name in _SPLIT_NAMES:
+        return _SPLIT_NAMES[name]
+    hint = "; numbers are folds: --set data.folds=K" if name.isdecimal() else ""
+    raise ManifestError(
+        f"{video.video_id}: its split is {video.split!r}; allowed in the column split are train, val and test{hint}"
+    )
+
+
+def _fingerprint(videos: Sequence[VideoRef], split: npt.NDArray[np.object_], targets: Targets) -> str:
+    digest = hashlib.sha256(json.dumps([task.name for task in targets.tasks]).encode())
+    for video, part, values in zip(videos, split, targets.values, strict=True):
+        row = [video.video_id, video.study_id, video.patient_id, video.view, part, *map(repr, values.tolist())]
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
