@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.records import Failure, Manifest, Provenance, VideoFacts
+from panecho_embed.records import Manifest, Provenance
+from panecho_embed.store.layout import ROW_TYPES
+from panecho_embed.store.ledger import IndexArray, Ledger
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.write import EmbeddingWriter
 
-_BLOCK_ROWS = 4096
+# Rows that are gathered in memory before they are written. Parts of many machines interleave, and each is opened once
+# for so many rows.
+_BLOCK_BYTES = 128 * 1024 * 1024
 
 
 def merge(
@@ -29,88 +35,76 @@ def merge(
     see EmbeddingWriter. Raises SettingsMismatchError when a part was made with other settings, StoreError when a video
     of the manifest is neither done nor accounted for in any part.
     """
-    files = [EmbeddingFile(path) for path in parts]
-    for file in files:
+    ledger = Ledger()
+    for part in parts:
+        file = EmbeddingFile(part)
         if file.fingerprint != provenance.fingerprint:
             raise SettingsMismatchError(
                 f"{file.path} was made with other settings: {'; '.join(provenance.differences(file.provenance))}"
             )
-    places = _locate(files)
-    if lost := [video.video_id for video in manifest.videos if video.video_id not in places]:
-        raise StoreError(f"{len(lost)} videos are in no part, neither done nor failed: {', '.join(lost[:20])}")
+        ledger.add(file)
+    return merge_ledger(ledger, manifest, provenance, out, scratch)
 
-    facts: list[VideoFacts] = []
-    failures: list[Failure] = []
+
+def merge_ledger(
+    ledger: Ledger, manifest: Manifest, provenance: Provenance, out: str | Path, scratch: Path | None = None
+) -> Path:
+    """`merge` of parts that have been read and are known to be of these settings."""
+    entries = ledger.entries([video.video_id for video in manifest.videos])
+    if (entries < 0).any():
+        lost = [manifest.videos[position].video_id for position in np.flatnonzero(entries < 0)]
+        raise StoreError(f"{len(lost)} videos are in no part, neither done nor failed: {', '.join(lost[:20])}")
     with EmbeddingWriter(out, provenance, scratch) as writer:
-        copier = _RunCopier(files, writer)
-        for position, video in enumerate(manifest.videos):
-            place = places[video.video_id]
-            facts.append(place.fact)
-            if place.failure is None:
-                copier.copy(place.part, place.position, position)
-            else:
-                failures.append(replace(place.failure, path=video.path))
-        copier.flush()
+        block_rows = max(_BLOCK_BYTES // (provenance.dim * np.dtype(provenance.dtype).itemsize), 1)
+        for start, stop in _blocks(ledger.columns["row_count"][entries], block_rows):
+            rows = _gather(ledger, entries[start:stop], provenance)
+            if len(rows["video"]):
+                writer.add(rows.pop("video") + start, rows.pop("embeddings"), **rows)
+        facts = [ledger.fact(entry) for entry in entries]
+        failures = [
+            replace(failure, path=video.path)
+            for video, entry in zip(manifest.videos, entries.tolist(), strict=True)
+            if (failure := ledger.failure(entry)) is not None
+        ]
         return writer.finish(manifest, facts, failures)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the last word on a video stands: which part, where in it, and what it says."""
-
-    part: int
-    position: int
-    fact: VideoFacts
-    failure: Failure | None
-
-
-def _locate(files: Sequence[EmbeddingFile]) -> dict[str, _Place]:
-    places: dict[str, _Place] = {}
-    for part, file in enumerate(files):
-        reasons = {failure.video_id: failure for failure in file.failure_records()}
-        for position, (video_id, fact) in enumerate(zip(file.video_columns["video_id"], file.facts(), strict=True)):
-            places[video_id] = _Place(part, position, fact, None if fact.status == "done" else reasons[video_id])
-    return places
+def _blocks(counts: IndexArray, block_rows: int) -> Iterator[tuple[int, int]]:
+    """Ranges of videos with at most `block_rows` rows each, or of one video that has more."""
+    ends = np.cumsum(counts)
+    start = 0
+    while start < len(counts):
+        before = ends[start - 1] if start else 0
+        stop = max(int(np.searchsorted(ends, before + block_rows, side="right")), start + 1)
+        yield start, stop
+        start = stop
 
 
-class _RunCopier:
-    """Copies rows from parts to a writer; neighbours in a part that stay neighbours are read in one go."""
-
-    def __init__(self, files: Sequence[EmbeddingFile], writer: EmbeddingWriter) -> None:
-        self._files = files
-        self._writer = writer
-        self._bounds = [_row_bounds(file) for file in files]
-        self._run: list[tuple[int, int, int]] = []
-
-    def copy(self, part: int, in_part: int, position: int) -> None:
-        """Append the rows of the video at `in_part` of a part as rows of the video at `position` of the output."""
-        if self._run and (self._run[-1][0] != part or self._run[-1][1] + 1 != in_part):
-            self.flush()
-        self._run.append((part, in_part, position))
-
-    def flush(self) -> None:
-        """Write what `copy` has gathered."""
-        if not self._run:
-            return
-        part, first = self._run[0][:2]
-        bounds = self._bounds[part]
-        start, stop = int(bounds[first]), int(bounds[self._run[-1][1] + 1])
-        counts = [int(bounds[i + 1] - bounds[i]) for _, i, _ in self._run]
-        video = np.repeat([position for _, _, position in self._run], counts)
-        columns = self._files[part].row_columns
-        for low in range(start, stop, _BLOCK_ROWS):
-            high = min(low + _BLOCK_ROWS, stop)
-            self._writer.add(
-                video[low - start : high - start],
-                self._files[part].read(low, high),
-                columns["first_frame"][low:high],
-                columns["frame_step"][low:high],
-                columns["frames_per_clip"][low:high],
-            )
-        self._run.clear()
+def _gather(ledger: Ledger, entries: IndexArray, provenance: Provenance) -> dict[str, npt.NDArray[Any]]:
+    """The rows of some videos, in their order; `video` is a position in `entries`."""
+    parts, first_rows, counts = (ledger.columns[name][entries] for name in ("part", "first_row", "row_count"))
+    places = np.cumsum(counts) - counts
+    total = int(counts.sum())
+    rows: dict[str, npt.NDArray[Any]] = {
+        "embeddings": np.empty((total, provenance.dim), dtype=provenance.dtype),
+        **{name: np.empty(total, dtype=dtype) for name, dtype in ROW_TYPES.items()},
+    }
+    order = np.lexsort((first_rows, parts))
+    order = order[counts[order] > 0]
+    for part in np.unique(parts[order]):
+        with EmbeddingFile(ledger.paths[part]) as file:
+            for run in _runs(order[parts[order] == part], first_rows, counts):
+                start, stop = int(first_rows[run[0]]), int(first_rows[run[-1]] + counts[run[-1]])
+                within = np.arange(stop - start) - np.repeat(first_rows[run] - start, counts[run])
+                target = np.repeat(places[run], counts[run]) + within
+                rows["embeddings"][target] = file.read(start, stop)
+                for name in ROW_TYPES:
+                    rows[name][target] = file.read_rows(name, start, stop)
+    rows["video"] = np.repeat(np.arange(len(entries)), counts)
+    return rows
 
 
-def _row_bounds(file: EmbeddingFile) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Row at which each video's rows begin, (M + 1,); rows of one video stand together, in the order of /videos."""
-    counts = np.bincount(file.row_columns["video"], minlength=len(file.video_columns["video_id"]))
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+def _runs(videos: IndexArray, first_rows: IndexArray, counts: IndexArray) -> list[IndexArray]:
+    """Split videos of one part, in its order, where their rows do not follow on each other: each run is one reading."""
+    gaps = np.flatnonzero(first_rows[videos[1:]] != first_rows[videos[:-1]] + counts[videos[:-1]])
+    return np.split(videos, gaps + 1)

@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 from panecho_embed.content import Stamp, unchanged
 from panecho_embed.errors import SettingsMismatchError, StoreError
 from panecho_embed.records import FPS_OF_MANIFEST, Manifest, Provenance, VideoFacts, VideoRef
-from panecho_embed.store.merge import merge
+from panecho_embed.store.ledger import Ledger
+from panecho_embed.store.merge import merge_ledger
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import explain_os_error
@@ -40,7 +41,7 @@ class Parts:
         self.folder = out.with_name(out.name + ".parts")
         self.notes: list[str] = []
         self._given_salt = salt
-        self._valid: list[Path] = []
+        self._valid = Ledger()
         self._lock = FileLock(self.folder / _LOCK, blocking=False)
 
     def __enter__(self) -> Self:
@@ -77,13 +78,13 @@ class Parts:
                 path.unlink()
             parts = []
             replacing.touch()
-        self._valid = [] if replacing.exists() or not self.out.exists() else [self.out]
+        if self.out.exists() and not replacing.exists():
+            self._enter(self.out, provenance)
         for path in parts:
             if problems := verify(path):
                 self.notes.append(f"{path.name} is damaged and was left out: {problems[0]}")
             else:
-                self._valid.append(path)
-        self._check_settings(provenance)
+                self._enter(path, provenance)
         self._check_complete(manifest)
 
     def todo(self, manifest: Manifest) -> list[int]:
@@ -92,11 +93,12 @@ class Parts:
         Settled is what the latest word on it calls done or skipped, if its content and its frame rate by hand are still
         the same; what failed is tried again.
         """
-        latest: dict[str, VideoFacts] = {}
-        for path in self._valid:
-            file = EmbeddingFile(path)
-            latest.update(zip(file.video_columns["video_id"], file.facts(), strict=True))
-        return [i for i, video in enumerate(manifest.videos) if not _is_settled(video, latest.get(video.video_id))]
+        entries = self._valid.entries([video.video_id for video in manifest.videos]).tolist()
+        return [
+            position
+            for position, (video, entry) in enumerate(zip(manifest.videos, entries, strict=True))
+            if entry < 0 or not _is_settled(video, self._valid.fact(entry))
+        ]
 
     def new_path(self) -> Path:
         """Where the next part goes; names sort by time. The caller writes it, and tells with `written`."""
@@ -104,40 +106,36 @@ class Parts:
 
     def written(self, path: Path) -> None:
         """Count a part in that was written to `new_path`."""
-        self._valid.append(path)
+        self._valid.add(EmbeddingFile(path))
 
     def finish(self, manifest: Manifest, provenance: Provenance) -> EmbeddingFile:
         """Merge all parts into the output, and remove them once it is in place.
 
         A finished file that already says the same is left as it is.
         """
-        if not (self._valid == [self.out] and self._says_the_same(manifest)):
-            if self.out in self._valid:
+        if not (self._valid.paths == [self.out] and self._says_the_same(manifest)):
+            if self.out in self._valid.paths:
                 self._tell_of_new_ids(manifest)
-            merge(self._valid, manifest, provenance, self.out, scratch=self.folder)
+            merge_ledger(self._valid, manifest, provenance, self.out, scratch=self.folder)
         shutil.rmtree(self.folder)
         return EmbeddingFile(self.out)
 
-    def _check_settings(self, provenance: Provenance) -> None:
-        for path in self._valid:
-            made_with = EmbeddingFile(path).provenance
-            if made_with.fingerprint != provenance.fingerprint:
-                raise SettingsMismatchError(
-                    f"{path} was made with other settings than asked for now: "
-                    f"{'; '.join(provenance.differences(made_with))}. "
-                    "Take another output (-o), or begin anew with --overwrite"
-                )
+    def _enter(self, path: Path, provenance: Provenance) -> None:
+        file = EmbeddingFile(path)
+        if file.fingerprint != provenance.fingerprint:
+            raise SettingsMismatchError(
+                f"{path} was made with other settings than asked for now: "
+                f"{'; '.join(provenance.differences(file.provenance))}. "
+                "Take another output (-o), or begin anew with --overwrite"
+            )
+        self._valid.add(file)
 
     def _check_complete(self, manifest: Manifest) -> None:
-        listed = {video.video_id for video in manifest.videos}
-        for path in self._valid:
-            columns = EmbeddingFile(path).video_columns
-            lost = sorted(set(columns["video_id"][columns["status"] == "done"]) - listed)
-            if lost:
-                raise StoreError(
-                    f"{path} holds {len(lost)} videos that the input does not list, for example {lost[0]}; they would "
-                    "be lost. Take another output (-o), or begin anew with --overwrite"
-                )
+        if lost := sorted(set(self._valid.done()) - {video.video_id for video in manifest.videos}):
+            raise StoreError(
+                f"{self.out} holds {len(lost)} videos that the input does not list, for example {lost[0]}; they would "
+                "be lost. Take another output (-o), or begin anew with --overwrite"
+            )
 
     def _says_the_same(self, manifest: Manifest) -> bool:
         there = EmbeddingFile(self.out).manifest()
@@ -183,8 +181,8 @@ def _made_with(path: Path, provenance: Provenance) -> bool:
         return False
 
 
-def _is_settled(video: VideoRef, fact: VideoFacts | None) -> bool:
-    if fact is None or fact.status == "failed":
+def _is_settled(video: VideoRef, fact: VideoFacts) -> bool:
+    if fact.status == "failed":
         return False
     by_hand = fact.fps if fact.fps_source == FPS_OF_MANIFEST else None
     if fact.status == "done" and video.fps != by_hand and not (by_hand and math.isnan(by_hand)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import h5py
 import numpy as np
@@ -42,14 +44,15 @@ if TYPE_CHECKING:
 class EmbeddingFile:
     """An embedding file, opened for reading.
 
-    Columns are read when they are asked for, and the file is not held open in between.
-    Raises StoreError when the file is missing, truncated, or no embedding file of a known schema.
+    Columns are read when they are asked for, and the file is not held open in between; in a `with` block it is, for
+    many small readings. Raises StoreError when the file is missing, truncated, or no embedding file of a known schema.
 
     level: "frame", "clip", "video" or "study". provenance: how it was made. fingerprint: of those settings.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._held: h5py.File | None = None
         if not self.path.is_file():
             raise StoreError(f"{self.path}: no such file")
         with self._open() as file:
@@ -75,6 +78,17 @@ class EmbeddingFile:
         self.created_utc = str(attributes["created_utc"])
         self.provenance = Provenance.from_json(attributes["provenance"])
 
+    def __enter__(self) -> Self:
+        self._held = self._opened()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
     def __len__(self) -> int:
         return self._shape[0]
 
@@ -98,17 +112,26 @@ class EmbeddingFile:
             values: FloatArray = file["embeddings"][start:stop]
         return values
 
+    def read_rows(self, column: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
+        """Column video, first_frame, frame_step or frames_per_clip of the rows start ... stop-1, read anew."""
+        with self._open() as file:
+            values: npt.NDArray[Any] = file[f"rows/{column}"][start:stop]
+        return values
+
+    def read_videos(self, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """Some of the columns in `video_columns`, read anew."""
+        with self._open() as file:
+            return {name: read_column(file[f"videos/{name}"]) for name in columns}
+
     @cached_property
     def row_columns(self) -> dict[str, npt.NDArray[Any]]:
         """video, first_frame, frame_step, frames_per_clip: (N,) each; video is a position in `video_columns`."""
-        with self._open() as file:
-            return {name: file[f"rows/{name}"][...] for name in ROW_TYPES}
+        return {name: self.read_rows(name) for name in ROW_TYPES}
 
     @cached_property
     def video_columns(self) -> dict[str, npt.NDArray[Any]]:
         """Ids and facts of the videos, (M,) each; text as str objects."""
-        with self._open() as file:
-            return {name: read_column(file[f"videos/{name}"]) for name in (*ID_COLUMNS, *FACT_COLUMNS)}
+        return self.read_videos((*ID_COLUMNS, *FACT_COLUMNS))
 
     @cached_property
     def labels(self) -> dict[str, npt.NDArray[Any]]:
@@ -184,7 +207,15 @@ class EmbeddingFile:
         """Labels by name; one that is called as a column of our own is called "label:NAME"."""
         return {f"label:{name}" if name in taken else name: column for name, column in self.labels.items()}
 
-    def _open(self) -> h5py.File:
+    @contextmanager
+    def _open(self) -> Iterator[h5py.File]:
+        if self._held is not None:
+            yield self._held
+            return
+        with self._opened() as file:
+            yield file
+
+    def _opened(self) -> h5py.File:
         try:
             # Locks fail on many network file systems, and a finished file never changes.
             return h5py.File(self.path, "r", locking=False)

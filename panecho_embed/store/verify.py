@@ -20,9 +20,9 @@ def verify(path: str | Path) -> list[str]:
     and the failures, and reads every embedding (a damaged chunk fails its checksum; NaN and infinity are named by row).
     """
     try:
-        file = EmbeddingFile(path)
-        problems = [*_settings(file), *_columns(file)]
-        return problems or [*_ids(file), *_rows(file), *_failures(file), *_changes(file), *_values(file)]
+        with EmbeddingFile(path) as file:
+            problems = [*_settings(file), *_columns(file)]
+            return problems or [*_ids(file), *_rows(file), *_failures(file), *_changes(file), *_values(file)]
     except (StoreError, KeyError) as error:
         return [str(error)]
 

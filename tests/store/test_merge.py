@@ -185,3 +185,19 @@ def test_a_run_without_a_part_leaves_no_trace(tmp_path):
 def test_a_folder_at_the_output_is_refused(tmp_path):
     with pytest.raises(StoreError, match="is a folder"):
         Parts(tmp_path).__enter__()
+
+
+def test_parts_that_interleave_are_gathered_block_by_block(make_file, provenance, tmp_path, monkeypatch):
+    monkeypatch.setitem(merge.__globals__, "_BLOCK_BYTES", 4 * provenance.dim * 4)
+    names = [f"v{i}" for i in range(12)]
+    counts = [1, 3, 0, 2, 5, 1, 0, 0, 4, 1, 2, 6]
+    parts = []
+    for share in range(3):
+        mine = range(share, 12, 3)
+        parts.append(make_file(f"{share}.h5", refs(*(names[i] for i in mine)), [counts[i] for i in mine]))
+    merge(parts, Manifest(refs(*names)), provenance, tmp_path / "out.h5")
+    assert verify(tmp_path / "out.h5") == []
+    out = EmbeddingFile(tmp_path / "out.h5")
+    rows = [(name, 10 * (i // 3) + row) for i, name in enumerate(names) for row in range(counts[i])]
+    assert list(zip(out.rows["video_id"], out.embeddings[:, 0], strict=True)) == rows
+    assert out.row_columns["first_frame"].tolist() == [row for count in counts for row in range(count)]

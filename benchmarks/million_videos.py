@@ -1,0 +1,147 @@
+"""What a million videos cost beside their decoding and encoding: the table, the work list, the parts, the merge.
+
+Each step runs in a process of its own on fabricated parts, and prints its seconds and its peak of memory; twice as many
+videos must take about twice as long.
+
+    python benchmarks/million_videos.py --videos 100000 --shards 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VIDEOS_A_PART = 256
+ROWS_A_VIDEO = 4
+
+
+def make_table(folder: Path, videos: int) -> None:
+    """A table of `videos` rows with ids, a number and a text as labels; all name one file."""
+    (folder / "video.avi").write_bytes(b"a video")
+    with (folder / "videos.csv").open("w") as table:
+        table.write("path,video_id,study_id,patient_id,view,split,EF,device\n")
+        for i in range(videos):
+            table.write(
+                f"video.avi,p{i // 20:06}/s{i // 10:06}/v{i:07}.dcm,study-{i // 10:016x},patient-{i // 20:016x},A4C,,"
+                f"{40 + i % 30},scanner {i % 7}\n"
+            )
+
+
+def provenance(dim: int) -> Any:
+    from panecho_embed.clips import ClipPlan
+    from panecho_embed.records import Preprocess, Provenance, WeightsInfo
+
+    weights = WeightsInfo("random (seed 0)", "ab" * 32, "none", pretrained=False)
+    return Provenance("random", weights, Preprocess(), ClipPlan(), "clip", dim=dim)
+
+
+def read_table(folder: Path, _: argparse.Namespace) -> None:
+    from panecho_embed.manifest import read_manifest
+
+    read_manifest(folder / "videos.csv")
+
+
+def write_parts(folder: Path, arguments: argparse.Namespace) -> None:
+    """The parts that so many shards leave behind, one video in a hundred failed."""
+    from panecho_embed.content import stamp
+    from panecho_embed.manifest import read_manifest
+    from panecho_embed.records import Failure, VideoFacts
+    from panecho_embed.store import EmbeddingWriter
+
+    manifest = read_manifest(folder / "videos.csv")
+    seen = stamp(folder / "video.avi")
+    parts = folder / "out.h5.parts"
+    parts.mkdir()
+    values = np.random.default_rng(0).standard_normal((ROWS_A_VIDEO, arguments.dim)).astype(np.float32)
+    for shard in range(arguments.shards):
+        share = range(shard, len(manifest), arguments.shards)
+        for start in range(0, len(share), VIDEOS_A_PART):
+            positions = share[start : start + VIDEOS_A_PART]
+            facts, failures = [], []
+            with EmbeddingWriter(parts / f"part-{start:020}-{shard:08}.h5", provenance(arguments.dim)) as writer:
+                for place, position in enumerate(positions):
+                    video = manifest.videos[position]
+                    if position % 100 == 99:
+                        facts.append(VideoFacts("failed", size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns))
+                        failures.append(Failure(video.video_id, video.path, "decode", "broken"))
+                        continue
+                    facts.append(
+                        VideoFacts("done", f"{position:064x}", 64, 30.0, "container", seen.size_bytes, seen.mtime_ns)
+                    )
+                    writer.add(place, values, np.arange(ROWS_A_VIDEO) * 16, 1, 16)
+                writer.finish(manifest.take(positions), facts, failures)
+
+
+def resume(folder: Path, arguments: argparse.Namespace) -> None:
+    from panecho_embed.manifest import read_manifest
+    from panecho_embed.store import Parts
+
+    manifest = read_manifest(folder / "videos.csv")
+    with Parts(folder / "out.h5") as parts:
+        started = time.perf_counter()
+        parts.begin(manifest, provenance(arguments.dim))
+        print(f"    of which begin {time.perf_counter() - started:.1f} s", flush=True)
+        started = time.perf_counter()
+        todo = parts.todo(manifest)
+        print(f"    of which todo {time.perf_counter() - started:.1f} s", flush=True)
+    assert len(todo) == len(manifest) // 100, "what failed, and nothing else, is to be done again"
+
+
+def merge(folder: Path, arguments: argparse.Namespace) -> None:
+    from panecho_embed.manifest import read_manifest
+    from panecho_embed.store import merge as run
+
+    manifest = read_manifest(folder / "videos.csv")
+    started = time.perf_counter()
+    run(sorted((folder / "out.h5.parts").glob("part-*.h5")), manifest, provenance(arguments.dim), folder / "out.h5")
+    print(f"    of which merge {time.perf_counter() - started:.1f} s", flush=True)
+
+
+def verify(folder: Path, _: argparse.Namespace) -> None:
+    from panecho_embed.store import verify as run
+
+    assert run(folder / "out.h5") == []
+
+
+STEPS: tuple[Callable[[Path, argparse.Namespace], None], ...] = (read_table, write_parts, resume, merge, verify)
+
+
+def measured(step: Callable[[Path, argparse.Namespace], None], folder: Path, arguments: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    step(folder, arguments)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"| {step.__name__} | {seconds:.1f} s | {peak:.2f} GiB |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=100_000)
+    parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--dim", type=int, default=768)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        make_table(Path(folder), arguments.videos)
+        print(
+            f"| {arguments.videos} videos, {arguments.shards} shards | time | peak |\n| --- | --- | --- |", flush=True
+        )
+        for step in STEPS:
+            process = multiprocessing.get_context("spawn").Process(
+                target=measured, args=(step, Path(folder), arguments)
+            )
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise SystemExit(f"{step.__name__} ended with {process.exitcode}")
+
+
+if __name__ == "__main__":
+    main()
