@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from panecho_embed.models.backbones import load_backbone, register_backbone
     from panecho_embed.models.panecho import PanEcho
     from panecho_embed.pooling import pool
+    from panecho_embed.prediction.run import predict
     from panecho_embed.reclipping import reclip
     from panecho_embed.store import EmbeddingFile
 
@@ -26,6 +27,7 @@ _HOME = {
     "extract": "extraction",
     "load_backbone": "models.backbones",
     "pool": "pooling",
+    "predict": "prediction.run",
     "reclip": "reclipping",
     "register_backbone": "models.backbones",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "extract",
     "load_backbone",
     "pool",
+    "predict",
     "reclip",
     "register_backbone",
 ]

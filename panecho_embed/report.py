@@ -59,11 +59,19 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A table cell that leads to another page. href: relative to this one."""
+
+    text: str
+    href: str
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table; its first column is text, the others are numbers, aligned to the right. folded: closed until clicked."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Link]]
     caption: str = ""
     folded: bool = False
 

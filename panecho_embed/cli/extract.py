@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,7 +17,7 @@ from panecho_embed.cli.options import (
     out_option,
     overwrite_option,
 )
-from panecho_embed.records import StoredType
+from panecho_embed.records import Failure, StoredType
 
 if TYPE_CHECKING:
     from panecho_embed.extraction import ExtractSummary
@@ -60,14 +61,15 @@ def extract(ctx: click.Context, /, source: Path, out: Path, **options: Any) -> N
     plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
     plan = given(**{name: options.pop(name) for name in plan_options}) or None
     try:
-        summary = run(source, out, clips=plan, progress=None, announce=_announce, **options)
+        summary = run(source, out, clips=plan, progress=None, announce=announce, **options)
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; what was done is kept, the same command goes on from there") from None
     print_summary(summary)
     ctx.exit(summary.exit_code)
 
 
-def _announce(message: str) -> None:
+def announce(message: str) -> None:
+    """Say something that is no result, on standard error."""
     click.echo(message, err=True)
 
 
@@ -79,7 +81,13 @@ def print_summary(summary: ExtractSummary) -> None:
         f"{summary.done} of {summary.videos} videos done"
         + (f", {summary.reused} of them before" if summary.reused else "")
     )
-    for title, failures in (("skipped, no cine loop", summary.skipped), ("failed", summary.failed)):
+    print_failures(summary.skipped, summary.failed, f"panecho-embed info {summary.out} --failures")
+    click.echo(f"{summary.rows} rows in {summary.out} after {summary.seconds:.1f} s")
+
+
+def print_failures(skipped: Sequence[Failure], failed: Sequence[Failure], where_all: str) -> None:
+    """List the first inputs that gave no rows, and say where all of them stand."""
+    for title, failures in (("skipped, no cine loop", skipped), ("failed", failed)):
         if failures:
             click.echo(f"{len(failures)} {title}:")
         for failure in failures[:_LISTED]:
@@ -87,5 +95,4 @@ def print_summary(summary: ExtractSummary) -> None:
                 f"  {failure.video_id}: {failure.message}" + (f" [{failure.stage}]" if title == "failed" else "")
             )
         if len(failures) > _LISTED:
-            click.echo(f"  and {len(failures) - _LISTED} more: panecho-embed info {summary.out} --failures")
-    click.echo(f"{summary.rows} rows in {summary.out} after {summary.seconds:.1f} s")
+            click.echo(f"  and {len(failures) - _LISTED} more: {where_all}")

@@ -23,6 +23,7 @@ _COMMANDS = {
     "pool": "panecho_embed.cli.pool:pool",
     "info": "panecho_embed.cli.info:info",
     "verify": "panecho_embed.cli.verify:verify",
+    "predict": "panecho_embed.cli.predict:predict",
     "search": "panecho_embed.cli.search:search",
     "index": "panecho_embed.cli.index:index",
     "serve": "panecho_embed.cli.serve:serve",

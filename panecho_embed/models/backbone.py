@@ -70,6 +70,20 @@ class Backbone:
             module.eval().to(self.device)
         return self
 
+    def at_size(self, image_size: int | None) -> Self:
+        """Take images of this many pixels a side, None: as trained; returns the backbone itself.
+
+        Raises ArgumentError for a size that it can't take.
+        """
+        if image_size is not None and image_size != self.preprocess.crop:
+            if self.fixed_image_size:
+                raise ArgumentError(
+                    f"image size is {image_size}; {self.name} takes {self.preprocess.crop} alone "
+                    "(leave out --image-size)"
+                )
+            self.preprocess = self.preprocess.at_size(image_size)
+        return self
+
     def compile_frame_encoder(self) -> None:
         """Have TorchInductor compile the frame encoder when it first runs. Raises ArgumentError for a 3-D model."""
         if self.frame_dim is None:

@@ -72,13 +72,7 @@ def load_backbone(
     backbone = (
         timm_backbone(name.removeprefix(_TIMM), weights) if name.startswith(_TIMM) else _make(name, weights, seed)
     )
-    if image_size is not None and image_size != backbone.preprocess.crop:
-        if backbone.fixed_image_size:
-            raise ArgumentError(
-                f"image size is {image_size}; {name} takes {backbone.preprocess.crop} alone (leave out --image-size)"
-            )
-        backbone.preprocess = backbone.preprocess.at_size(image_size)
-    return backbone.to(where)
+    return backbone.at_size(image_size).to(where)
 
 
 def register_backbone(name: str, factory: Factory) -> None:

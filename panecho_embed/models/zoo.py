@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from panecho_embed.models.backbone import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, tensors_sha256
 from panecho_embed.models.convnext import channels_in, convnext
 from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, from_checkpoint_names, to_checkpoint_names
-from panecho_embed.models.panecho import DIM, PanEcho
+from panecho_embed.models.panecho import DIM, PanEcho, TaskTable
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
 from panecho_embed.records import Preprocess, WeightsInfo
@@ -47,19 +49,24 @@ def random(weights: WeightsArgument, seed: int) -> Backbone:
     here, where nothing is trained, a stem without bias and the LayerNorm after it would make frozen features blind to
     brightness, and the weights would no longer be all that differs from PanEcho.
     """
-    if weights is not None:
-        raise ArgumentError(f"weights is {str(weights)!r}; the random backbone takes none (--seed chooses them)")
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # The CPU's generator alone: torch.manual_seed would reseed the accelerators too.
-        torch.default_generator.manual_seed(seed)
-        model = PanEcho(pretrained=False, backbone_only=True)
-    model.weights_info = WeightsInfo(
-        source=f"random (seed {seed})",
-        sha256=tensors_sha256(model.state_dict()),
-        licence="none (random weights)",
-        pretrained=False,
-    )
-    return _from_panecho(model, "random")
+    return _from_panecho(_random_panecho(weights, seed, backbone_only=True), "random")
+
+
+def panecho_with_heads(
+    name: str, weights: WeightsArgument, seed: int, tasks: str | Sequence[str], task_table: TaskTable
+) -> tuple[Backbone, PanEcho]:
+    """The backbone `name`, panecho or random, and the model that it is part of, which reads its clip embeddings.
+
+    The model gives probabilities. Random heads are drawn after the backbone, which is so the same as without them.
+    Raises ArgumentError for another name, and as `PanEcho` does.
+    """
+    if name == "panecho":
+        model = PanEcho(weights=weights, tasks=tasks, task_table=task_table, activations=True)
+    elif name == "random":
+        model = _random_panecho(weights, seed, tasks=tasks, task_table=task_table, activations=True)
+    else:
+        raise ArgumentError(f"{name} has no reporting heads; allowed are panecho and random (--backbone)")
+    return _from_panecho(model, name), model
 
 
 def imagenet(weights: WeightsArgument) -> Backbone:
@@ -183,6 +190,23 @@ def echoprime(weights: WeightsArgument) -> Backbone:
         fixed_clip_length=True,
         fixed_image_size=True,
     )
+
+
+def _random_panecho(weights: WeightsArgument, seed: int, **arguments: Any) -> PanEcho:
+    if weights is not None:
+        raise ArgumentError(f"weights is {str(weights)!r}; the random backbone takes none (--seed chooses them)")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # The CPU's generator alone: torch.manual_seed would reseed the accelerators too.
+        torch.default_generator.manual_seed(seed)
+        model = PanEcho(pretrained=False, **arguments)
+    backbone = {key: value for key, value in model.state_dict().items() if not key.startswith("heads.")}
+    model.weights_info = WeightsInfo(
+        source=f"random (seed {seed})",
+        sha256=tensors_sha256(backbone),
+        licence="none (random weights)",
+        pretrained=False,
+    )
+    return model
 
 
 def _from_panecho(model: PanEcho, name: str, preprocess: Preprocess | None = None) -> Backbone:

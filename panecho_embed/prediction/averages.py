@@ -1,0 +1,99 @@
+"""Predictions of clips -> of videos -> of studies, with how far they lie apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.pooling import pool_table
+from panecho_embed.prediction.outputs import Output
+from panecho_embed.records import EmbeddingTable, FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spread:
+    """How far the members of a group lie apart: (G, K) each, `count` (G,).
+
+    sd: standard deviation with n - 1 in the denominator; low, high: smallest and largest. All NaN for one member.
+    """
+
+    count: npt.NDArray[np.int64]
+    sd: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """One table a level; values are (N, K), one column an output.
+
+    over_clips: of each video's clips. over_videos: of each study's video means. within_videos: (studies, K), the
+    standard deviation of a study's clips around their own video's mean: the root of the mean of its videos' variances.
+    videos_of: of every study, the rows of `videos` that belong to it.
+    """
+
+    outputs: tuple[Output, ...]
+    clips: EmbeddingTable
+    videos: EmbeddingTable
+    studies: EmbeddingTable
+    over_clips: Spread
+    over_videos: Spread
+    within_videos: FloatArray
+    videos_of: tuple[npt.NDArray[np.intp], ...]
+
+
+def average(outputs: tuple[Output, ...], clips: EmbeddingTable) -> Predictions:
+    """The mean over a video's clips, then over a study's videos, as the published evaluation averages.
+
+    clips: values (N, K) as reported. So probabilities are averaged, not logits; and every video counts the same,
+    however many clips it has.
+    """
+    videos = pool_table(clips, "video")
+    studies = pool_table(videos, "study")
+    over_clips = _spread(clips.values, _groups(clips.video_id, videos.video_id), len(videos))
+    study = _groups(videos.study_id, studies.study_id)
+    return Predictions(
+        outputs,
+        clips,
+        videos,
+        studies,
+        over_clips,
+        _spread(videos.values, study, len(studies)),
+        _root_mean_square(over_clips.sd, study, len(studies)),
+        tuple(np.split(np.argsort(study, kind="stable"), np.cumsum(np.bincount(study, minlength=len(studies)))[:-1])),
+    )
+
+
+def _groups(ids: npt.NDArray[np.object_], order: npt.NDArray[np.object_]) -> npt.NDArray[np.intp]:
+    position = {name: i for i, name in enumerate(order)}
+    return np.fromiter((position[name] for name in ids), dtype=np.intp, count=len(ids))
+
+
+def _spread(values: FloatArray, group: npt.NDArray[np.intp], groups: int) -> Spread:
+    count = np.bincount(group, minlength=groups)
+    columns = values.shape[1]
+    exact = values.astype(np.float64)
+    total, low, high = (
+        np.zeros((groups, columns)),
+        np.full((groups, columns), np.inf),
+        np.full((groups, columns), -np.inf),
+    )
+    np.add.at(total, group, exact)
+    np.minimum.at(low, group, exact)
+    np.maximum.at(high, group, exact)
+    squared = np.zeros((groups, columns))
+    np.add.at(squared, group, (exact - (total / np.maximum(count, 1)[:, None])[group]) ** 2)
+    several = (count > 1)[:, None]
+    sd = np.sqrt(squared / np.maximum(count - 1, 1)[:, None])
+    return Spread(count, *(np.where(several, column, np.nan) for column in (sd, low, high)))
+
+
+def _root_mean_square(sd: FloatArray, group: npt.NDArray[np.intp], groups: int) -> FloatArray:
+    """Over the members of each group that have a standard deviation; NaN where none has."""
+    there = ~np.isnan(sd)
+    total, count = np.zeros((groups, sd.shape[1])), np.zeros((groups, sd.shape[1]))
+    np.add.at(total, group, np.where(there, sd, 0.0) ** 2)
+    np.add.at(count, group, there)
+    return np.where(count > 0, np.sqrt(total / np.maximum(count, 1)), np.nan)

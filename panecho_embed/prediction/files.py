@@ -1,0 +1,179 @@
+"""Predictions as tables (CSV) and as JSON with stable keys."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from panecho_embed.errors import StoreError
+from panecho_embed.prediction.averages import Predictions, Spread
+from panecho_embed.prediction.outputs import Output
+from panecho_embed.records import EmbeddingTable, FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = "panecho-embed predictions"
+SCHEMA_VERSION = 1
+
+
+def write_tables(predictions: Predictions, folder: Path) -> list[Path]:
+    """Write studies.csv, videos.csv and clips.csv: ids, then one column an output, then the spreads.
+
+    Columns are called as `Output.column` says, the spreads NAME_sd_videos, NAME_min_videos, NAME_max_videos,
+    NAME_sd_clips (the clips around their own video's mean) in studies.csv, and NAME_sd_clips, NAME_min_clips,
+    NAME_max_clips in videos.csv. What is not known is empty. Raises StoreError.
+    """
+    import pandas as pd
+
+    tables = {
+        "studies.csv": _columns(predictions, predictions.studies)
+        | _spread_columns(predictions.outputs, predictions.over_videos, "videos")
+        | _named(predictions.outputs, predictions.within_videos, "_sd_clips"),
+        "videos.csv": _columns(predictions, predictions.videos)
+        | _spread_columns(predictions.outputs, predictions.over_clips, "clips"),
+        "clips.csv": _columns(predictions, predictions.clips),
+    }
+    paths = []
+    for name, columns in tables.items():
+        # Made of one dict at once, a wide frame is not fragmented.
+        frame = pd.DataFrame(columns)
+        paths.append(write_whole(folder / name, _csv_writer(frame)))
+    return paths
+
+
+def write_json(
+    predictions: Predictions, about: Mapping[str, Any], sheets: Mapping[str, str], failures: Iterable[Any], path: Path
+) -> Path:
+    """Write studies and their videos in long form, one study a line.
+
+    about: what stands at the top. sheets: study_id -> its page, relative to the file. failures: as records. NaN is
+    null. Raises StoreError.
+    """
+
+    def write(file: TextIO) -> None:
+        head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **about, "failures": list(failures)}
+        text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write(text.removesuffix("\n}") + ',\n "studies": [')
+        for study in range(len(predictions.studies)):
+            file.write(",\n  " if study else "\n  ")
+            json.dump(_study(predictions, study, sheets), file, ensure_ascii=False, allow_nan=False)
+        file.write("\n ]\n}\n")
+
+    return write_whole(path, write)
+
+
+def write_whole(path: Path, write: Callable[[TextIO], object]) -> Path:
+    """Write a text file that appears at `path` only when it is whole. Raises StoreError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            write(file)
+        part.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: can't be written: {error.strerror or error} (-o)") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _csv_writer(frame: pd.DataFrame) -> Callable[[TextIO], object]:
+    # Seven digits are all that a float32 has.
+    return lambda file: frame.to_csv(file, index=False, float_format="%.7g", lineterminator="\n")
+
+
+def views_of(predictions: Predictions, study: int) -> list[str]:
+    """The views of a study's videos that are known, each once, in order."""
+    return list(dict.fromkeys(filter(None, map(str, predictions.videos.view[predictions.videos_of[study]]))))
+
+
+def _columns(predictions: Predictions, table: EmbeddingTable) -> dict[str, Any]:
+    ids: dict[str, Any] = {"study_id": table.study_id, "patient_id": table.patient_id}
+    if table.level == "study":
+        videos, clips = predictions.over_videos.count, _clips_of_studies(predictions)
+        views = [";".join(views_of(predictions, study)) for study in range(len(table))]
+        ids |= {"split": table.split, "views": views, "videos": videos, "clips": clips}
+    else:
+        ids = {"video_id": table.video_id, **ids, "view": table.view, "split": table.split}
+    if table.level == "video":
+        ids["clips"] = predictions.over_clips.count
+    if table.level == "clip":
+        ids |= {name: getattr(table, name) for name in ("first_frame", "frame_step", "frames_per_clip")}
+    return ids | _named(predictions.outputs, table.values)
+
+
+def _clips_of_studies(predictions: Predictions) -> Any:
+    return np.array([predictions.over_clips.count[videos].sum() for videos in predictions.videos_of], dtype=np.int64)
+
+
+def _named(outputs: tuple[Output, ...], values: FloatArray, suffix: str = "") -> dict[str, Any]:
+    return {output.column + suffix: values[:, i] for i, output in enumerate(outputs)}
+
+
+def _spread_columns(outputs: tuple[Output, ...], spread: Spread, over: str) -> dict[str, Any]:
+    return {
+        f"{output.column}_{name}_{over}": column[:, i]
+        for i, output in enumerate(outputs)
+        for name, column in (("sd", spread.sd), ("min", spread.low), ("max", spread.high))
+    }
+
+
+def _study(predictions: Predictions, study: int, sheets: Mapping[str, str]) -> dict[str, Any]:
+    table, videos = predictions.studies, predictions.videos_of[study]
+    study_id = str(table.study_id[study])
+    spread = _spread_record(predictions.over_videos, study, "videos")
+    return {
+        "study_id": study_id,
+        "patient_id": str(table.patient_id[study]),
+        "split": str(table.split[study]),
+        "views": views_of(predictions, study),
+        "sheet": sheets.get(study_id),
+        "num_videos": len(videos),
+        "num_clips": int(predictions.over_clips.count[videos].sum()),
+        "predictions": _records(
+            predictions.outputs, table.values[study], {**spread, "sd_clips": predictions.within_videos[study]}
+        ),
+        "videos": [_video(predictions, int(video)) for video in videos],
+    }
+
+
+def _video(predictions: Predictions, video: int) -> dict[str, Any]:
+    table = predictions.videos
+    return {
+        "video_id": str(table.video_id[video]),
+        "view": str(table.view[video]),
+        "num_clips": int(predictions.over_clips.count[video]),
+        "predictions": _records(
+            predictions.outputs, table.values[video], _spread_record(predictions.over_clips, video, "clips")
+        ),
+    }
+
+
+def _spread_record(spread: Spread, row: int, over: str) -> dict[str, FloatArray]:
+    return {f"sd_{over}": spread.sd[row], f"min_{over}": spread.low[row], f"max_{over}": spread.high[row]}
+
+
+def _records(
+    outputs: tuple[Output, ...], values: FloatArray, spreads: Mapping[str, FloatArray]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": output.task.name,
+            "class": output.label or None,
+            "value": number(values[i]),
+            "unit": output.unit,
+            **{name: number(column[i]) for name, column in spreads.items()},
+        }
+        for i, output in enumerate(outputs)
+    ]
+
+
+def number(value: Any) -> float | None:
+    """A number as JSON has it: seven digits, None for NaN."""
+    return None if math.isnan(value) else float(f"{float(value):.7g}")

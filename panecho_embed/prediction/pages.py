@@ -1,0 +1,206 @@
+"""The report of a whole prediction, and the sheets of its studies that it leads to."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from panecho_embed.errors import StoreError
+from panecho_embed.prediction.agreement import Agreement
+from panecho_embed.prediction.averages import Predictions
+from panecho_embed.prediction.files import views_of
+from panecho_embed.prediction.groups import grouped
+from panecho_embed.prediction.outputs import Output
+from panecho_embed.prediction.sheet import Films, write_sheet
+from panecho_embed.prediction.wording import (
+    AVERAGING,
+    DISCLAIMER,
+    RANDOM,
+    SPREAD,
+    clips_line,
+    counted,
+    model_line,
+    shown_class,
+    shown_number,
+    shown_percent,
+    shown_sd,
+)
+from panecho_embed.records import Failure
+from panecho_embed.report import Facts, Link, Section, Table, Text, write_report
+from panecho_embed.store import EmbeddingFile
+
+SHEETS = "studies"
+
+_COLUMNS = 6
+_LISTED = 50
+_METRICS = ("mae", "r2", "pearson", "bias", "auroc", "average_precision", "brier")
+
+
+def write_pages(
+    predictions: Predictions,
+    file: EmbeddingFile,
+    found: Sequence[Agreement],
+    failures: Sequence[Failure],
+    out: Path,
+    *,
+    sheets: bool,
+    progress: bool | None,
+) -> dict[str, str]:
+    """Write report.html and, if `sheets`, studies/*.html; study_id -> its page, relative to `out`.
+
+    Pages of an earlier run are gone. Raises StoreError.
+    """
+    names = _write_sheets(predictions, file, failures, out / SHEETS, progress) if sheets else {}
+    if not sheets:
+        shutil.rmtree(out / SHEETS, ignore_errors=True)
+    links = {study: f"{SHEETS}/{name}" for study, name in names.items()}
+    sections = [
+        Section("Studies", [*_notices(file), _studies(predictions, links)]),
+        *([Section("Agreement with labels", _agreement_blocks(found))] if found else []),
+        *([Section("Not read", [_failures(failures)])] if failures else []),
+        Section("How it was made", [Facts(_facts(file)), Text(AVERAGING), Text(SPREAD)]),
+    ]
+    counts = (
+        f"{counted(len(predictions.studies), 'study', 'studies')}, {counted(len(predictions.videos), 'video')}, "
+        f"{counted(len(predictions.clips), 'clip')}"
+    )
+    write_report(out / "report.html", "Predicted reporting tasks", f"{counts}. {DISCLAIMER}", sections)
+    return links
+
+
+def _write_sheets(
+    predictions: Predictions, file: EmbeddingFile, failures: Sequence[Failure], folder: Path, progress: bool | None
+) -> dict[str, str]:
+    """All pages in a folder of their own first, which then takes the old one's place."""
+    names = _page_names(map(str, predictions.studies.study_id))
+    of_study = _failures_by_study(file, failures)
+    films = Films.of(file)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    disable = None if progress is None else not progress
+    try:
+        part.mkdir(exist_ok=True)
+        for study, (study_id, name) in enumerate(tqdm(names.items(), unit="sheet", disable=disable)):
+            write_sheet(predictions, study, films, of_study.get(study_id, ()), part / name)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    except OSError as error:
+        raise StoreError(f"{folder}: the sheets can't be written: {error.strerror or error} (-o)") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return names
+
+
+def _page_names(study_ids: Iterable[str]) -> dict[str, str]:
+    """A file name a study, in their order: its id where that is one, each once on any file system."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for study_id in study_ids:
+        stem = re.sub(r"[^\w.-]+", "_", study_id).strip("._")[:80] or "study"
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names[study_id] = f"{name}.html"
+    return names
+
+
+def _failures_by_study(file: EmbeddingFile, failures: Iterable[Failure]) -> Mapping[str, Sequence[Failure]]:
+    """The failed videos of each study; what was skipped did not fail."""
+    study = dict(zip(file.video_columns["video_id"], file.video_columns["study_id"], strict=True))
+    by_study: dict[str, list[Failure]] = {}
+    for failure in failures:
+        if failure.stage != "skipped":
+            by_study.setdefault(str(study[failure.video_id]), []).append(failure)
+    return by_study
+
+
+def _notices(file: EmbeddingFile) -> list[Text]:
+    return [] if file.provenance.weights.pretrained else [Text(RANDOM, "warning")]
+
+
+def _studies(predictions: Predictions, links: Mapping[str, str]) -> Table:
+    shown = _shown(predictions.outputs)
+    more = len(predictions.outputs) - len(shown)
+    caption = "Mean over the videos ± standard deviation over them."
+    if more:
+        caption += f" {counted(more, 'column')} more in studies.csv and on the studies' own pages."
+    rows = []
+    for study, study_id in enumerate(map(str, predictions.studies.study_id)):
+        name = Link(study_id, links[study_id]) if study_id in links else study_id
+        videos = str(len(predictions.videos_of[study]))
+        values = [_cell(predictions, study, i) for i in shown]
+        rows.append([name, ", ".join(views_of(predictions, study)), videos, *values])
+    return Table(["Study", "Views", "Videos", *(_heading(predictions.outputs[i]) for i in shown)], rows, caption)
+
+
+def _shown(outputs: Sequence[Output]) -> list[int]:
+    """All columns if they are few; else the first measurements in the order of the sheets, whose names are short."""
+    if len(outputs) <= _COLUMNS:
+        return list(range(len(outputs)))
+    in_order = [task for _, tasks in grouped(dict.fromkeys(output.task for output in outputs)) for task in tasks]
+    by_rank = sorted(range(len(outputs)), key=lambda i: (bool(outputs[i].label), in_order.index(outputs[i].task)))
+    return by_rank[:_COLUMNS]
+
+
+def _heading(output: Output) -> str:
+    if output.label:
+        return f"{output.task.name}: {shown_class(output.label)}, %"
+    return f"{output.task.name}, {output.task.unit}" if output.task.unit else output.task.name
+
+
+def _cell(predictions: Predictions, study: int, column: int) -> str:
+    output = predictions.outputs[column]
+    value = float(predictions.studies.values[study, column])
+    sd = shown_sd(value, float(predictions.over_videos.sd[study, column]), output)
+    return (shown_percent(value) if output.label else shown_number(value)) + (f" ± {sd}" if sd else "")
+
+
+def _agreement_blocks(found: Sequence[Agreement]) -> list[Text | Table]:
+    rows = [
+        [
+            one.task.name,
+            score.metric,
+            f"{score.value:.3f}",
+            _interval(score.low, score.high),
+            str(score.n),
+            str(score.n_patients),
+        ]
+        for one in found
+        for score in one.scores.values()
+        if score.metric in _METRICS
+    ]
+    table = Table(
+        ["Task", "Metric", "Value", "95 % interval", "Studies", "Patients"],
+        rows,
+        "Study-level predictions against labels of the tasks' names. Intervals: bootstraps over patients. "
+        "All metrics are in metrics.json.",
+    )
+    notes = [f"{one.task.name}: {one.problem or one.note}." for one in found if one.problem or one.note]
+    return [*([table] if rows else []), *(Text(note, "note") for note in notes)]
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if low != low else f"{low:.3f} to {high:.3f}"
+
+
+def _failures(failures: Sequence[Failure]) -> Table:
+    rows = [[failure.video_id, failure.stage, failure.message] for failure in failures[:_LISTED]]
+    left = len(failures) - len(rows)
+    return Table(
+        ["Video", "Stage", "Why"], rows, f"And {left} more, in predictions.json." if left else "No part of any mean."
+    )
+
+
+def _facts(file: EmbeddingFile) -> dict[str, str]:
+    return {
+        "Model": model_line(file.provenance),
+        "Clips": clips_line(file.provenance),
+        "Embeddings": f"{file.path.name}, fingerprint {file.fingerprint[:16]}",
+        "Notice": DISCLAIMER,
+    }

@@ -1,0 +1,132 @@
+"""What every output says of itself: which model, how averaged, how uncertain, and what it is not for."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from panecho_embed._version import __version__
+from panecho_embed.prediction.outputs import Output, outputs_of
+from panecho_embed.records import Provenance
+from panecho_embed.store import EmbeddingFile
+from panecho_embed.tasks import Task
+
+DISCLAIMER = "For research only. Not a medical device: not for diagnosis or treatment."
+RANDOM = "RANDOM WEIGHTS, NOT PRETRAINED: these predictions mean nothing; they show what the output looks like."
+AVERAGING = (
+    "The mean over a video's clips, then over a study's videos: of probabilities for classes, of values for "
+    "measurements. Every video counts the same, whatever its view, as in PanEcho's published evaluation."
+)
+SPREAD = (
+    "SD is the standard deviation over a study's videos (n - 1), or over the clips where there is one video. It tells "
+    "how far the videos agree, not how far the model may err: it is no confidence interval, and some findings cannot "
+    "be seen in every view."
+)
+
+
+def about(file: EmbeddingFile, tasks: tuple[Task, ...], created: str) -> dict[str, Any]:
+    """The head of predictions.json and metrics.json."""
+    provenance = file.provenance
+    weights = provenance.weights
+    return {
+        "created_utc": created,
+        "panecho_embed": __version__,
+        "notice": DISCLAIMER if weights.pretrained else f"{RANDOM} {DISCLAIMER}",
+        "model": {
+            "backbone": provenance.backbone,
+            "weights": weights.source,
+            "sha256": weights.sha256,
+            "licence": weights.licence,
+            "pretrained": weights.pretrained,
+        },
+        "embeddings": {
+            "fingerprint": file.fingerprint,
+            "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
+            "preprocess": dataclasses.asdict(provenance.preprocess),
+            "precision": provenance.precision,
+        },
+        "averaging": AVERAGING,
+        "spread": SPREAD,
+        "tasks": [_task(task) for task in tasks],
+    }
+
+
+def _task(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "type": task.type,
+        "description": task.description,
+        "classes": list(task.classes),
+        "positive_class": task.positive_class or None,
+        "unit": task.unit or None,
+        "columns": [output.column for output in outputs_of([task])],
+        "sign_flipped": task.sign < 0,
+    }
+
+
+def model_line(provenance: Provenance) -> str:
+    """Which model, in a line for people."""
+    weights = provenance.weights
+    name = "PanEcho" if provenance.backbone == "panecho" else provenance.backbone
+    return f"{name}, {weights.source} (sha256 {weights.sha256[:12]}), licence {weights.licence}"
+
+
+def clips_line(provenance: Provenance) -> str:
+    """Which clips, in a line for people."""
+    plan = provenance.clips
+    if plan is None:
+        return ""
+    many = (
+        f"A clip every {plan.stride} frames" if plan.stride else f"Up to {counted(plan.num_clips or 1, 'clip')} a video"
+    )
+    if plan.target_fps:
+        which = f"{plan.frames_per_clip} frames at {plan.target_fps:g} per second"
+    elif plan.frame_step == 1:
+        which = f"{plan.frames_per_clip} consecutive frames"
+    else:
+        which = f"{plan.frames_per_clip} frames, {plan.frame_step} apart"
+    return f"{many}, of {which}, at {provenance.preprocess.crop} x {provenance.preprocess.crop} pixels"
+
+
+def shown_class(label: str) -> str:
+    """A class as people read it: "mild_mod_severe" is "Mild, mod or severe", a yes in numbers is "Yes"."""
+    if label in ("0.0", "1.0", "0", "1"):
+        return "Yes" if float(label) else "No"
+    first, *others = re.split(r"[|_]", label)
+    *others, last = [first[:1].upper() + first[1:], *(other[:1].lower() + other[1:] for other in others)]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def shown_number(value: float) -> str:
+    """Three digits, at most two decimals: 58.3, 115, 1.07."""
+    return f"{value:.{_decimals(value)}f}".replace("-", "\u2212")
+
+
+def shown_sd(value: float, sd: float, output: Output) -> str:
+    """A standard deviation with as many decimals as its value is shown with; in per cent for probabilities."""
+    if math.isnan(sd):
+        return ""
+    if not output.label:
+        return f"{sd:.{_decimals(value)}f}"
+    return f"{100 * sd:.0f}" if sd >= 0.01 else f"{100 * sd:.1f}"
+
+
+def _decimals(value: float) -> int:
+    return 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+
+
+def shown_percent(probability: float) -> str:
+    """A probability in per cent: "72", "0.4", "< 0.1"."""
+    percent = 100 * probability
+    if 0 < percent < 0.1:
+        return "< 0.1"
+    if 99.9 < percent < 100:
+        return "> 99.9"
+    return f"{percent:.1f}" if percent < 1 or percent > 99 else f"{percent:.0f}"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """ "1 video", "3 videos", "2 studies"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
