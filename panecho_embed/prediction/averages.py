@@ -62,13 +62,20 @@ def average(outputs: tuple[Output, ...], clips: EmbeddingTable) -> Predictions:
         over_clips,
         _spread(videos.values, study, len(studies)),
         _root_mean_square(over_clips.sd, study, len(studies)),
-        tuple(np.split(np.argsort(study, kind="stable"), np.cumsum(np.bincount(study, minlength=len(studies)))[:-1])),
+        _members(study, len(studies)),
     )
 
 
 def _groups(ids: npt.NDArray[np.object_], order: npt.NDArray[np.object_]) -> npt.NDArray[np.intp]:
     position = {name: i for i, name in enumerate(order)}
     return np.fromiter((position[name] for name in ids), dtype=np.intp, count=len(ids))
+
+
+def _members(group: npt.NDArray[np.intp], groups: int) -> tuple[npt.NDArray[np.intp], ...]:
+    in_order = np.argsort(group, kind="stable")
+    counts = np.bincount(group, minlength=groups)
+    stops = np.cumsum(counts)
+    return tuple(in_order[stop - count : stop] for stop, count in zip(stops, counts, strict=True))
 
 
 def _spread(values: FloatArray, group: npt.NDArray[np.intp], groups: int) -> Spread:

@@ -33,7 +33,8 @@ from panecho_embed.tasks import Task, write_tasks
 EMBEDDINGS = "embeddings.h5"
 """What the videos are embedded into, in the output folder; kept, so that the same command goes on from it."""
 
-_CLIPS_OF_FRAMES = "clips.h5"
+_CLIPS_OF_FRAMES = "clips-of-frames.h5"
+_SUFFIXES = (".h5", ".hdf5")
 _OWN_FILES = (EMBEDDINGS, f"{EMBEDDINGS}.parts", "predictions.json")
 
 
@@ -94,7 +95,7 @@ def predict(
     """
     started = time.monotonic()
     source, out = Path(source), Path(out)
-    embedded = source.is_file() and h5py.is_hdf5(source)
+    embedded = source.is_file() and (source.suffix.lower() in _SUFFIXES or h5py.is_hdf5(source))
     ready = EmbeddingFile(source) if embedded else None
     if ready is not None:
         _check_readable(ready, backbone, clips, extraction)
@@ -188,7 +189,8 @@ def _check_readable(
         raise ArgumentError(
             f"{file.path} has no rows; none of its {len(file.video_columns['video_id'])} videos is done"
         )
-    if given := [name for name, value in extraction.items() if value not in (None, False)]:
+    # The salt may stand in the environment, for every command.
+    if given := [name for name, value in extraction.items() if value not in (None, False) and name != "id_salt"]:
         raise ArgumentError(
             f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} about reading videos, and {file.path} is an "
             "embedding file: leave out, or give the videos"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import MediaError
-from panecho_embed.media import open_cine
+from panecho_embed.media import Cine, open_cine
+from panecho_embed.media.sector import apply_mask, sector_mask
 from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
 from panecho_embed.prediction.averages import Predictions
 from panecho_embed.prediction.files import write_whole
@@ -32,7 +33,7 @@ from panecho_embed.prediction.wording import (
     shown_percent,
     shown_sd,
 )
-from panecho_embed.records import Failure, Provenance
+from panecho_embed.records import Failure, Preprocess, Provenance, UInt8Array
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task
 
@@ -171,11 +172,26 @@ def _picture(predictions: Predictions, video: int, films: Films) -> dict[str, st
     view, name = str(predictions.videos.view[video]), video_id.rsplit("/", 1)[-1]
     picture = {"id": video_id, "view": view, "name": name, "about": about, "missing": ""}
     try:
-        cine = open_cine(str(films.columns["path"][row]), include_stills=True)
+        cine = _as_seen(open_cine(str(films.columns["path"][row]), include_stills=True), films.provenance.preprocess)
         moving = thumbnail_of(cine, fps if fps > 0 else cine.fps or DEFAULT_FPS, _SIDE)
         return picture | {"moving": moving.data_uri, "still": still_of(cine, _SIDE).data_uri}
     except MediaError as error:
         return picture | {"missing": str(error)}
+
+
+def _as_seen(cine: Cine, preprocess: Preprocess) -> Cine:
+    """A loop without what the model did not see either: a masked name must not come back in a picture."""
+    if not preprocess.mask_sector and not (preprocess.crop_region and cine.region):
+        return cine
+    mask = sector_mask(cine.frames()) if preprocess.mask_sector else None
+    cut = cine.region if preprocess.crop_region else None
+    rows, columns = (slice(cut.y0, cut.y1), slice(cut.x0, cut.x1)) if cut else (slice(None), slice(None))
+
+    def frames() -> Iterator[UInt8Array]:
+        for frame in cine.frames():
+            yield (frame if mask is None else apply_mask(frame, mask))[rows, columns]
+
+    return replace(cine, reader=frames)
 
 
 def _per_video(predictions: Predictions, videos: npt.NDArray[np.intp]) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from panecho_embed.models.panecho import PanEcho
+from panecho_embed.prediction.heads import read_heads
+from panecho_embed.prediction.outputs import outputs_of
+from panecho_embed.prediction.wording import shown_class, shown_number, shown_percent, shown_sd
+from panecho_embed.tasks import all_tasks, read_tasks
+
+TASK = {task.name: task for task in all_tasks()}
+
+
+def test_every_number_has_a_name_of_its_own():
+    columns = [output.column for output in outputs_of(all_tasks())]
+    assert len(set(columns)) == len(columns) == sum(task.num_outputs for task in all_tasks())
+
+
+def test_heads_are_read_with_sign_and_positive_class():
+    tasks = ["GLS", "MVStenosis", "LVWallMotionAbnormalities"]
+    model = PanEcho(pretrained=False, tasks=tasks, activations=True)
+    for name, bias in zip(tasks, (20.0, 50.0, 50.0), strict=True):
+        torch.nn.init.constant_(model.heads[name][1].bias, bias)
+    values = read_heads(model, np.zeros((2, 768), dtype=np.float16))
+    assert values.dtype == np.float32
+    assert values[0] == pytest.approx([-20, 0, 1])
+
+
+def test_no_clips_give_no_rows():
+    model = PanEcho(pretrained=False, tasks=["AVStenosis"], activations=True)
+    assert read_heads(model, np.zeros((0, 768), dtype=np.float32)).shape == (0, 3)
+
+
+def test_json_says_what_the_tables_say(predicted):
+    content = json.loads((predicted.out / "predictions.json").read_text())
+    assert (content["format"], content["schema_version"]) == ("panecho-embed predictions", 1)
+    assert content["model"]["licence"] == "CC BY-NC-SA 4.0"
+    studies = pd.read_csv(predicted.out / "studies.csv", index_col="study_id")
+    videos = pd.read_csv(predicted.out / "videos.csv", index_col="video_id")
+    for study in content["studies"]:
+        assert (predicted.out / study["sheet"]).is_file()
+        for record in study["predictions"]:
+            column = f"{record['task']}:{record['class']}" if record["class"] else record["task"]
+            row = studies.loc[study["study_id"]]
+            assert record["value"] == pytest.approx(row[column], rel=1e-6)
+            for spread in ("sd_videos", "min_videos", "max_videos", "sd_clips"):
+                table = row[f"{column}_{spread}"]
+                assert record[spread] == (None if np.isnan(table) else pytest.approx(table, rel=1e-6))
+        for video in study["videos"]:
+            record = next(one for one in video["predictions"] if one["task"] == "EF")
+            assert record["value"] == pytest.approx(videos.loc[video["video_id"], "EF"], rel=1e-6)
+            assert record["unit"] == "%"
+
+
+def test_one_video_has_no_spread_over_videos(predicted):
+    studies = pd.read_csv(predicted.out / "studies.csv", index_col="study_id")
+    assert np.isnan(studies.loc["S1", "EF_sd_videos"])
+    assert studies.loc["S1", "EF_sd_clips"] > 0
+    assert studies.loc["S2", "EF_min_videos"] < studies.loc["S2", "EF"] < studies.loc["S2", "EF_max_videos"]
+    assert (studies.loc["S2", "views"], studies.loc["S2", "videos"], studies.loc["S2", "clips"]) == ("A4C;PLAX", 2, 5)
+
+
+def test_the_tasks_stand_beside_the_tables(predicted):
+    assert read_tasks(predicted.out / "tasks.csv") == all_tasks()
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("Mild|Moderate", "Mild or moderate"),
+        ("mild_mod_severe", "Mild, mod or severe"),
+        ("Normal", "Normal"),
+        ("1.0", "Yes"),
+        ("AF", "AF"),
+    ],
+)
+def test_classes_are_shown_as_people_read_them(label, shown):
+    assert shown_class(label) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(58.27, "58.3"), (115.2, "115"), (1.068, "1.07"), (-18.56, "\u221218.6"), (99.97, "100")]
+)
+def test_values_have_three_digits(value, shown):
+    assert shown_number(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [(0.724, "72"), (0.0004, "< 0.1"), (0.004, "0.4"), (0.995, "99.5"), (0.99999, "> 99.9"), (1, "100.0")],
+)
+def test_probabilities_never_round_to_certainty(p, shown):
+    assert shown_percent(p) == shown
+
+
+def test_a_spread_has_the_decimals_of_its_value():
+    ef, stenosis = outputs_of([TASK["EF"], TASK["AVStenosis"]])[:2]
+    assert (shown_sd(58.3, 4.6012, ef), shown_sd(115, 4.6, ef), shown_sd(0.5, float("nan"), ef)) == ("4.6", "5", "")
+    assert (shown_sd(0.5, 0.034, stenosis), shown_sd(0.5, 0.0034, stenosis)) == ("3", "0.3")
