@@ -81,7 +81,7 @@ def _print_summary(summary: PredictSummary) -> None:
     predictions = summary.predictions
     tasks = len(dict.fromkeys(output.task for output in predictions.outputs))
     click.echo(
-        f"{counted(tasks, 'task')} of {counted(len(predictions.studies), 'study', 'studies')}, "
+        f"{counted(tasks, 'task')} of {counted(len(predictions.studies), 'study')}, "
         f"{counted(len(predictions.videos), 'video')}, {counted(len(predictions.clips), 'clip')} "
         f"after {summary.seconds:.1f} s"
     )

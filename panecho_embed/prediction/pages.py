@@ -33,6 +33,7 @@ from panecho_embed.prediction.wording import (
 from panecho_embed.records import Failure
 from panecho_embed.report import Facts, Link, Section, Table, Text, write_report
 from panecho_embed.store import EmbeddingFile
+from panecho_embed.wording import display_name, interval, number
 
 SHEETS = "studies"
 
@@ -66,7 +67,7 @@ def write_pages(
         Section("How it was made", [Facts(_facts(file)), Text(AVERAGING), Text(SPREAD)]),
     ]
     counts = (
-        f"{counted(len(predictions.studies), 'study', 'studies')}, {counted(len(predictions.videos), 'video')}, "
+        f"{counted(len(predictions.studies), 'study')}, {counted(len(predictions.videos), 'video')}, "
         f"{counted(len(predictions.clips), 'clip')}"
     )
     write_report(out / "report.html", "Predicted reporting tasks", f"{counts}. {DISCLAIMER}", sections)
@@ -165,9 +166,9 @@ def _agreement_blocks(found: Sequence[Agreement]) -> list[Text | Table]:
     rows = [
         [
             one.task.name,
-            score.metric,
-            f"{score.value:.3f}",
-            _interval(score.low, score.high),
+            display_name(score.metric),
+            number(score.value),
+            interval(score),
             str(score.n),
             str(score.n_patients),
         ]
@@ -183,10 +184,6 @@ def _agreement_blocks(found: Sequence[Agreement]) -> list[Text | Table]:
     )
     notes = [f"{one.task.name}: {one.problem or one.note}." for one in found if one.problem or one.note]
     return [*([table] if rows else []), *(Text(note, "note") for note in notes)]
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if low != low else f"{low:.3f} to {high:.3f}"
 
 
 def _failures(failures: Sequence[Failure]) -> Table:

@@ -12,6 +12,7 @@ from panecho_embed.prediction.outputs import Output, outputs_of
 from panecho_embed.records import Provenance
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task
+from panecho_embed.wording import plural
 
 DISCLAIMER = "For research only. Not a medical device: not for diagnosis or treatment."
 RANDOM = "RANDOM WEIGHTS, NOT PRETRAINED: these predictions mean nothing; they show what the output looks like."
@@ -127,6 +128,6 @@ def shown_percent(probability: float) -> str:
     return f"{percent:.1f}" if percent < 1 or percent > 99 else f"{percent:.0f}"
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
+def counted(number: int, noun: str) -> str:
     """ "1 video", "3 videos", "2 studies"."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number} {plural(noun, number)}"
