@@ -58,6 +58,18 @@ def test_a_video_is_the_same_every_time_and_another_take_is_not():
     assert not np.array_equal(first.pixels, render(patient, "PLAX", 4, take=1).pixels)
 
 
+def test_takes_of_one_day_are_more_alike_than_those_of_two_days_or_two_patients():
+    def picture(patient, take, study):
+        grey = render(patient, "A4C", 4, take=take, study=study).pixels[..., 0].mean(axis=0)
+        return cv2.GaussianBlur(grey, (0, 0), 2).ravel()
+
+    takes = ((0, 1), (1, 1), (0, 2))
+    alike = np.corrcoef([picture(p, *take) for p in make_patients(4) for take in takes]).reshape(4, 3, 4, 3)
+    one_day = min(alike[p, 0, p, 1] for p in range(4))
+    assert one_day > max(alike[p, 0, p, 2] for p in range(4))
+    assert one_day > max(alike[p, 0, q, 0] for p in range(4) for q in range(4) if p != q)
+
+
 def test_a_longer_video_begins_like_a_shorter_one():
     patient = make_patients(1)[0]
     assert np.array_equal(render(patient, "A4C", 3).pixels, render(patient, "A4C", 6).pixels[:3])

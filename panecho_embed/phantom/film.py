@@ -54,64 +54,86 @@ def _smooth_noise(chance: np.random.Generator, shape: tuple[int, int], sigma: tu
     return np.asarray(smooth / np.std(smooth), dtype=np.float32)
 
 
+class _Chance:
+    """What varies, and with what: a patient's studies share the body, a study's loops the machine, takes the window.
+
+    body: build and heart, of a patient. heart: the same in one view. machine: how the scanner is set, of a study.
+    window: where the probe is held for a view, of a study. take: of one loop: speckle, noise, the hand's small slips.
+    """
+
+    def __init__(self, patient: PhantomPatient, view: View, take: int, study: int) -> None:
+        def stream(*what: int) -> np.random.Generator:
+            return np.random.default_rng([patient.seed, patient.number, *what])
+
+        plane = get_args(View).index(view)
+        self.body, self.heart = stream(1), stream(2, plane)
+        self.machine, self.window = stream(3, study), stream(4, study, plane)
+        self.take = stream(5, study, plane, take)
+
+
 class Acquisition:
     """One view of one patient, as filmed: everything that stays the same from frame to frame."""
 
-    def __init__(self, patient: PhantomPatient, view: View, take: int) -> None:
-        chance = np.random.default_rng([patient.seed, patient.number, get_args(View).index(view), take])
+    def __init__(self, patient: PhantomPatient, view: View, take: int, study: int = 1) -> None:
+        chance = _Chance(patient, view, take, study)
+        body, machine, window, slip = chance.body, chance.machine, chance.window, chance.take
         projection = PROJECTIONS[view]
         scale = patient.lv_length_cm / 8.7
-        self.fan = Fan(projection.depth * scale * chance.uniform(0.97, 1.08), math.radians(chance.uniform(36, 42)))
+        self.fan = Fan(projection.depth * scale * window.uniform(0.97, 1.08), math.radians(machine.uniform(36, 42)))
         self.shapes, self.mirrored = projection.shapes, projection.mirrored
-        self.origin = (np.array(projection.origin) + chance.normal(0, (0.25, 0.15))) * scale
-        self.axis = math.radians(projection.axis + chance.normal(0, 3.5))
-        self.start = chance.uniform()
-        self.kick = chance.uniform(0.15, 0.4)
-        self.sway = chance.uniform(0.04, 0.14, 2) * scale
-        self.breath = chance.uniform(0.2, 0.3), chance.uniform(0, 2 * math.pi)
-        self.reject, self.contrast = chance.uniform(28, 50), chance.uniform(1.2, 1.5)
-        self.tint = np.array([1.0, 1.0, 1.0]) + chance.uniform(-0.06, 0.06) * np.array([1, 0.1, -1])
+        held = window.normal(0, (0.24, 0.14)) + slip.normal(0, (0.08, 0.05))
+        self.origin = (np.array(projection.origin) + held) * scale
+        self.axis = math.radians(projection.axis + window.normal(0, 3.3) + slip.normal(0, 1.2))
+        self.start = slip.uniform()
+        self.kick = body.uniform(0.15, 0.4)
+        self.sway = slip.uniform(0.04, 0.14, 2) * scale
+        self.breath = slip.uniform(0.2, 0.3), slip.uniform(0, 2 * math.pi)
+        self.reject, self.contrast = machine.uniform(28, 50), machine.uniform(1.2, 1.5)
+        self.tint = np.array([1.0, 1.0, 1.0]) + machine.uniform(-0.06, 0.06) * np.array([1, 0.1, -1])
         self._scatterers(chance, scale)
         self._gains(chance)
         self._motion(*moments(patient, np.array([0.0, 0.34 * math.sqrt(patient.heart_rate_bpm / 60)]), self.kick))
-        self.chance = chance
+        self.chance = slip
 
-    def _scatterers(self, chance: np.random.Generator, scale: float) -> None:
+    def _scatterers(self, chance: _Chance, scale: float) -> None:
         """Tissue, moving: real and imaginary part, grain in grey levels; raggedness of borders; clutter and noise."""
         shape = (_SAMPLES, _BEAMS)
-        pairs = [_smooth_noise(chance, shape, (0.6, 0.6)) for _ in range(4)]
-        grain = _smooth_noise(chance, shape, (3.0, 4.0)) + 0.8 * _smooth_noise(chance, shape, (9.0, 12.0))
+        heart, take = chance.heart, chance.take
+        # Every take cuts another slice, so speckle and fine structure are new; what is coarse is the organ's.
+        pairs = [_smooth_noise(take, shape, (0.6, 0.6)) for _ in range(4)]
+        grain = _smooth_noise(take, shape, (3.0, 4.0)) + 0.8 * _smooth_noise(heart, shape, (9.0, 12.0))
         self.tissue = np.dstack([pairs[0], pairs[1], grain * 12])
-        sizes = ((0.13, (26.0, 34.0)), (0.09, (10.0, 14.0)), (0.045, (3.0, 4.0)))
-        wobble = [scale * sum(cm * _smooth_noise(chance, shape, sigma) for cm, sigma in sizes) for _ in range(2)]
+        sizes = ((0.13, (26.0, 34.0), heart), (0.09, (10.0, 14.0), heart), (0.045, (3.0, 4.0), take))
+        wobble = [scale * sum(cm * _smooth_noise(whose, shape, sigma) for cm, sigma, whose in sizes) for _ in range(2)]
         per_cm = (_SAMPLES - 1) / (self.fan.depth - self.fan.near)
         lateral = (_BEAMS - 1) / (2 * self.fan.half_angle) / np.maximum(self.fan.radius, 1)
         self.ragged = np.asarray(np.dstack([wobble[0] * lateral, wobble[1] * per_cm]), dtype=np.float32)
-        self.noise = chance.standard_normal((2 * _SAMPLES, 2 * _BEAMS, 2), dtype=np.float32)
+        self.noise = take.standard_normal((2 * _SAMPLES, 2 * _BEAMS, 2), dtype=np.float32)
         self.clutter = np.dstack(pairs[2:])
-        patches = 20 * _smooth_noise(chance, shape, (24.0, 18.0)) + 9 * _smooth_noise(chance, shape, (9.0, 4.0))
+        patches = 20 * _smooth_noise(heart, shape, (24.0, 18.0)) + 9 * _smooth_noise(take, shape, (9.0, 4.0))
         self.background = np.clip(46 + patches, 5, 130).astype(np.uint8)
 
-    def _gains(self, chance: np.random.Generator) -> None:
+    def _gains(self, chance: _Chance) -> None:
         """Grey levels added everywhere (attenuation, drop-outs), and the amplitudes of clutter and noise."""
         depth = (self.fan.radius - self.fan.near) / (self.fan.depth - self.fan.near)
         across = self.fan.angle / self.fan.half_angle
-        beams = _smooth_noise(chance, (1, _BEAMS), (11.0, 1.0)) * 9 + _smooth_noise(chance, (1, _BEAMS), (2.5, 1.0)) * 3
+        body, window, take = chance.body, chance.window, chance.take
+        beams = _smooth_noise(window, (1, _BEAMS), (11.0, 1.0)) * 9 + _smooth_noise(take, (1, _BEAMS), (2.5, 1.0)) * 3
         gain = beams - 26 * depth**1.5 + 10 * np.exp(-((depth - 0.55) ** 2) / 0.06)
-        gain = gain - 46 * ramp(np.abs(across), chance.uniform(0.7, 0.85), 1.08)
+        gain = gain - 46 * ramp(np.abs(across), window.uniform(0.7, 0.85), 1.08)
         for side in (-1, 1):
-            if chance.uniform() < 0.3:
-                edge = side * chance.uniform(0.72, 0.95)
+            if window.uniform() < 0.3:
+                edge = side * window.uniform(0.72, 0.95)
                 gain = gain - 60 * ramp(side * (across - edge), -0.12, 0.12) * ramp(depth, 0.04, 0.2)
         self.gain = np.asarray(gain, dtype=np.float32)
         cm = self.fan.radius * (16 / self.fan.depth)
-        haze = chance.uniform(70, 100) * np.exp(-((cm / 3) ** 1.5)) + 60 * np.exp(-(((cm - 0.55) / 0.35) ** 2))
-        lines = cm + 0.05 * _smooth_noise(chance, (1, _BEAMS), (30.0, 1.0))
+        haze = body.uniform(70, 100) * np.exp(-((cm / 3) ** 1.5)) + 60 * np.exp(-(((cm - 0.55) / 0.35) ** 2))
+        lines = cm + 0.05 * _smooth_noise(window, (1, _BEAMS), (30.0, 1.0))
         layers = sum(
             h * np.exp(-(((lines - d) / 0.11) ** 2))
-            for d, h in zip((0.8, 1.2, 1.6), chance.uniform(30, 75, 3), strict=True)
+            for d, h in zip((0.8, 1.2, 1.6), body.uniform(30, 75, 3), strict=True)
         )
-        clutter = 22 + haze + layers + 0.4 * beams + 15 * _smooth_noise(chance, (_SAMPLES, _BEAMS), (26.0, 10.0))
+        clutter = 22 + haze + layers + 0.4 * beams + 15 * _smooth_noise(take, (_SAMPLES, _BEAMS), (26.0, 10.0))
         self.clutter = np.asarray(self.clutter * np.exp((clutter - 255) * _PER_GREY)[..., None], dtype=np.float32)
         floor = 14 + 24 * depth**2 + 0 * across
         self.floor = np.asarray(np.exp((floor - 255) * _PER_GREY)[..., None], dtype=np.float32)

@@ -24,20 +24,23 @@ def render(
     size: int | tuple[int, int] = 112,
     *,
     take: int = 0,
+    study: int = 1,
     overlay: bool = False,
 ) -> Frames:
     """Film a patient: (num_frames, H, W, 3) uint8 RGB.
 
     fps: frames per second, None for the patient's own. size: side of a square, or (height, width), in pixels.
-    take: another number films the same view anew (position, gain, noise, moment of the start). overlay: with what a
-    scanner burns in: text, depth ticks, electrocardiogram, a tint. The region is the fan's rectangle, cm per pixel.
+    take: another number films the same view anew: other speckle and noise, another moment of the start, a hand that has
+    slipped a little. study: another number is another day: the machine set anew, the probe's place found anew; the body
+    and the heart stay. overlay: with what a scanner burns in: text, depth ticks, electrocardiogram, a tint. The region
+    is the fan's rectangle, cm per pixel.
     """
     fps = patient.frame_rate_hz if fps is None else fps
     height, width = (size, size) if isinstance(size, int) else size
     if view not in get_args(View):
         raise ArgumentError(f"view is {view!r}; allowed are {', '.join(get_args(View))}")
     check_format(num_frames, fps, (height, width))
-    film = Acquisition(patient, view, take)
+    film = Acquisition(patient, view, take, study)
     screen = Screen(film.fan, (height, width), overlay)
     seconds = np.arange(num_frames) / fps
     beats = film.start + seconds * patient.heart_rate_bpm / 60

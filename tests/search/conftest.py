@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -65,17 +65,16 @@ def emb(tmp_path: Path) -> Path:
     return vectors_file(tmp_path / "emb.h5")
 
 
-def make_films(root: Path) -> Path:
-    """A table of 5 phantom patients, 3 loops each: two of one view with the probe held still, one of another view."""
+def make_films(root: Path, patients: int = 5, loops: Mapping[str, int] | None = None) -> Path:
+    """A table of phantom patients: a study each, of several takes of a view, two of A4C and one of PLAX."""
     lines = []
-    for patient in make_patients(5, 0):
-        for view, loops in (("A4C", 2), ("PLAX", 1)):
-            film = render(patient, view, num_frames=6 * loops, size=96)
-            for loop in range(loops):
-                path = root / f"{patient.patient_id}-{view}-{loop}.npy"
-                np.save(path, film.pixels[6 * loop : 6 * loop + 6])
+    for patient in make_patients(patients, 0):
+        for view, takes in (loops or {"A4C": 2, "PLAX": 1}).items():
+            for take in range(takes):
+                path = root / f"{patient.patient_id}-{view}-{take}.npy"
+                np.save(path, render(patient, view, num_frames=6, size=96, take=take).pixels)  # type: ignore[arg-type]
                 who = {"patient_id": patient.patient_id, "study_id": f"{patient.patient_id}-S1"}
-                lines.append({"path": path.name, "video_id": f"{who['study_id']}/{view}-{loop}", **who, "view": view,
+                lines.append({"path": path.name, "video_id": f"{who['study_id']}/{view}-{take}", **who, "view": view,
                               "fps": 30, "EF": round(patient.ef_percent, 1)})  # fmt: skip
     with (root / "films.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, lines[0])

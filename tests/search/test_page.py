@@ -160,9 +160,11 @@ def test_a_videos_own_page_finds_videos(page):
     page.wait_for_selector(".card")
     assert page.locator("video").count() == 1
     assert page.is_hidden("#similarity")
+    twin = page.locator(f".card .name:text-is('{STUDY}/A4C-1')")
+    assert twin.count() == 0
     page.check("#same")
-    page.wait_for_selector(f".card .name >> nth=0 >> text={STUDY}/A4C-1")
-    page.click(".card .name")
+    twin.wait_for()
+    twin.click()
     page.wait_for_selector(f"h1:has-text('{STUDY}/A4C-1')")
 
 
