@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from panecho_embed.clips import ClipPlan, ShortVideoPolicy
 from panecho_embed.errors import RecipeError
 from panecho_embed.metrics import DEFAULT_DRAWS
-from panecho_embed.records import Layout, Precision
+from panecho_embed.records import Layout
 
 RunPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Temporal = Literal["transformer", "none"]
@@ -255,12 +255,6 @@ class Recipe:
     def __post_init__(self) -> None:
         _one_of(self, "", precision=RunPrecision)
         _check(self.seed >= 0, "seed", self.seed, "0 or more")
-
-    def resolved_precision(self, device_type: str) -> Precision:
-        """What "auto" means on a device of that type: "cuda", "cpu", ..."""
-        if self.precision == "auto":
-            return "fp16" if device_type == "cuda" else "fp32"
-        return self.precision
 
 
 def _one_of(settings: object, section: str, **kinds: Any) -> None:

@@ -42,14 +42,16 @@ def panecho_image(weights: WeightsArgument) -> Backbone:
     return _from_panecho(PanEcho(image_encoder_only=True, weights=weights), "panecho-image")
 
 
-def random(weights: WeightsArgument, seed: int) -> Backbone:
+def random(weights: WeightsArgument, seed: int, width: float = 1.0) -> Backbone:
     """PanEcho's architecture and preprocessing with random weights, the same ones for the same seed.
+
+    width: channels as a share of PanEcho's.
 
     The paper's fine-tuning from random weights fed 0-1 pixels without mean and std. That is a setting of such training:
     here, where nothing is trained, a stem without bias and the LayerNorm after it would make frozen features blind to
     brightness, and the weights would no longer be all that differs from PanEcho.
     """
-    return _from_panecho(_random_panecho(weights, seed, backbone_only=True), "random")
+    return _from_panecho(_random_panecho(weights, seed, backbone_only=True, width=width), "random")
 
 
 def panecho_with_heads(

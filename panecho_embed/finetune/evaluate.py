@@ -1,0 +1,180 @@
+"""What a model predicts for videos: their clips averaged, gathered from all processes, no video counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.engines.decode import DecodeSettings, decode_video
+from panecho_embed.finetune.losses import Loss, mean_loss
+from panecho_embed.finetune.model import FineTuneModel, activated
+from panecho_embed.finetune.processes import Processes
+from panecho_embed.metrics import Metrics, binary_metrics, multiclass_metrics, point_values, regression_metrics
+from panecho_embed.records import Failure, Preprocess, VideoRef
+from panecho_embed.tasks import Task
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+_Decoded = tuple[int, Tensor, Tensor] | Failure
+
+_FRAMES_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predicted:
+    """What came out for n videos.
+
+    index: (n,) into the data set, ascending. values: (n, K) values or probabilities, the mean over a video's clips; of
+    a binary task the probability of index 1. loss: over all of them; task_losses: (T,). failures: videos that can't be
+    decoded, which have no row.
+    """
+
+    index: Ints
+    values: Floats
+    loss: float
+    task_losses: Floats
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationClips(Dataset[_Decoded]):
+    """Decodes the same clips of a video every time, each frame once."""
+
+    videos: Sequence[VideoRef]
+    preprocess: Preprocess
+    plan: ClipPlan
+
+    def __getitem__(self, index: int) -> _Decoded:
+        settings = DecodeSettings(self.preprocess, self.plan, self.plan.frames_per_clip == 1, digest=False)
+        decoded = decode_video(self.videos[index], settings)
+        if isinstance(decoded, Failure):
+            return decoded
+        assert decoded.clips is not None
+        return index, torch.from_numpy(decoded.pixels), torch.from_numpy(decoded.clips)
+
+
+def predict_videos(
+    model: FineTuneModel,
+    clips: EvaluationClips,
+    index: Ints,
+    targets: Floats,
+    tasks: Sequence[Task],
+    loss: Loss,
+    processes: Processes,
+    *,
+    workers: int = 0,
+    each: Callable[[], object] = lambda: None,
+) -> Predicted:
+    """Predict the videos `index` of a data set; every process takes its share, and all get all.
+
+    targets: (M, T) of the whole data set. each: called after every video of this process.
+    """
+    # Each process has its own videos, so there is no padding that could be counted.
+    mine = index[processes.index :: processes.count].tolist()
+    loader: Any = DataLoader(clips, sampler=mine, batch_size=None, num_workers=workers, pin_memory=processes.on_cuda)
+    rows: list[tuple[int, Floats, Floats]] = []
+    failures: list[Failure] = []
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for decoded in loader:
+            if isinstance(decoded, Failure):
+                failures.append(decoded)
+            else:
+                number, pixels, frames = decoded
+                rows.append((number, *_one(model, pixels, frames, targets[number], tasks, loss, processes)))
+            each()
+    model.train(was_training)
+    rows, failures = processes.gathered(rows), processes.gathered(failures)
+    rows.sort(key=lambda row: row[0])
+    return _together(rows, failures, targets, tasks, loss)
+
+
+def scores_of(tasks: Sequence[Task], truth: Floats, values: Floats, patients: npt.ArrayLike) -> dict[str, Metrics]:
+    """The metrics of every task that has a label in these rows, by the task's name.
+
+    truth: (n, T), NaN where missing. values: (n, K) as in `Predicted`.
+    """
+    found = {}
+    ids = np.asarray(patients)
+    for task, column, part in zip(tasks, truth.T, split_outputs(tasks, values), strict=True):
+        there = np.isfinite(column)
+        if there.any():
+            found[task.name] = _metrics(task, column[there], part[there], ids[there])
+    return found
+
+
+def split_outputs(tasks: Sequence[Task], values: Floats) -> list[Floats]:
+    """(n, K) to the columns of each task, (n, num_outputs) each."""
+    return np.split(values, np.cumsum([task.num_outputs for task in tasks])[:-1], axis=1)
+
+
+def epoch_scores(tasks: Sequence[Task], truth: Floats, values: Floats) -> tuple[float, dict[str, float]]:
+    """(mean of (mean AUROC over class tasks, mean R2 over regressions), and each of them by its history column)."""
+    columns, kinds = {}, {True: [], False: []}  # type: ignore[var-annotated]
+    by_task = scores_of(tasks, truth, values, np.arange(len(truth)))
+    for task in tasks:
+        name = "r2" if task.type == "regression" else "auroc"
+        value = point_values(by_task[task.name])[name] if task.name in by_task else float("nan")
+        columns[f"val_{name}:{task.name}"] = value
+        if np.isfinite(value):
+            kinds[task.type == "regression"].append(value)
+    means = [float(np.mean(group)) for group in kinds.values() if group]
+    return (float(np.mean(means)) if means else float("nan")), columns
+
+
+def _one(
+    model: FineTuneModel,
+    pixels: Tensor,
+    clips: Tensor,
+    target: Floats,
+    tasks: Sequence[Task],
+    loss: Loss,
+    processes: Processes,
+) -> tuple[Floats, Floats]:
+    """(K,) predictions and (T,) losses of one video, means over its clips."""
+    pixels = pixels.to(processes.device, non_blocking=True)
+    clips = clips.to(processes.device)
+    with processes.autocast():
+        frames = torch.cat([model.encode_frames(some) for some in pixels.split(_FRAMES_AT_ONCE)])
+        outputs = model.outputs(frames[clips])
+    targets = torch.from_numpy(target).to(processes.device, torch.float32).expand(len(outputs), -1)
+    counted = torch.full((len(outputs),), 1 / len(outputs), device=processes.device)
+    sums = loss.sums(outputs, targets, counted)
+    values = activated(outputs, tasks).mean(dim=0)
+    return values.double().cpu().numpy(), sums.double().cpu().numpy()
+
+
+def _together(
+    rows: Sequence[tuple[int, Floats, Floats]],
+    failures: Sequence[Failure],
+    targets: Floats,
+    tasks: Sequence[Task],
+    loss: Loss,
+) -> Predicted:
+    index = np.array([row[0] for row in rows], dtype=np.int64)
+    outputs = sum(task.num_outputs for task in tasks)
+    values = np.array([row[1] for row in rows]).reshape(-1, outputs)
+    sums = torch.from_numpy(np.array([row[2] for row in rows]).reshape(-1, len(tasks)).sum(axis=0))
+    seen = torch.from_numpy(targets[index]).float()
+    weights = loss.weights(seen, torch.ones(len(seen))).double()
+    per_task = torch.where(weights > 0, sums / weights.clamp(min=1e-12), torch.nan)
+    return Predicted(index, values, float(mean_loss(sums, weights)), per_task.numpy(), tuple(failures))
+
+
+def _metrics(task: Task, truth: Floats, values: Floats, patients: npt.NDArray[Any]) -> Metrics:
+    if task.type == "regression":
+        return regression_metrics(truth, values[:, 0], patients)
+    if task.type == "multiclass":
+        return multiclass_metrics(truth, values, patients, task.classes)
+    if task.positive_class_index == 0:
+        return binary_metrics(1 - truth, 1 - values[:, 0], patients)
+    return binary_metrics(truth, values[:, 0], patients)

@@ -1,0 +1,74 @@
+"""What is trained: a start with a head for each task, from uint8 pixels to raw outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from panecho_embed.finetune.starts import Start, seeded
+from panecho_embed.tasks import Task
+
+
+class FineTuneModel(nn.Module):
+    """Clips of uint8 pixels to the outputs of all heads.
+
+    The pixels are normalised here, as the start's weights expect, so that nobody can forget it or do it twice. The
+    parameters have PanEcho's names: frame_encoder, clip_encoder, heads.<task>.1. One-output heads begin at the task's
+    training mean.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, start: Start, tasks: Sequence[Task], *, head_dropout: float = 0.0, seed: int = 0) -> None:
+        super().__init__()
+        self.whole_clips = start.whole_clips
+        self.scale = start.preprocess.scale
+        self.register_buffer("mean", torch.tensor(start.preprocess.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(start.preprocess.std)[:, None, None], persistent=False)
+        self.frame_encoder = start.frame_encoder
+        self.clip_encoder = start.clip_encoder
+        with seeded(seed):
+            self.heads = nn.ModuleDict({task.name: _head(task, start.dim, head_dropout) for task in tasks})
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, L, 3, S, S) uint8, channels in the start's order, to (N, K) float32: all outputs, task after task."""
+        if self.whole_clips:
+            return self.outputs(self.normalise(pixels))
+        frames = self.encode_frames(pixels.flatten(0, 1))
+        return self.outputs(frames.unflatten(0, pixels.shape[:2]))
+
+    def encode_frames(self, pixels: Tensor) -> Tensor:
+        """(T, 3, S, S) uint8 to (T, D); to normalised pixels if the start sees clips as a whole."""
+        pixels = self.normalise(pixels)
+        if self.whole_clips:
+            return pixels
+        frames: Tensor = self.frame_encoder(pixels.contiguous(memory_format=torch.channels_last))
+        return frames
+
+    def outputs(self, frames: Tensor) -> Tensor:
+        """(N, L, ...) of `encode_frames`, put together to clips, to (N, K) float32."""
+        clips = self.clip_encoder(frames)
+        return torch.cat([head(clips) for head in self.heads.values()], dim=1).float()
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(..., 3, S, S) uint8 to float32."""
+        return pixels.to(torch.float32).mul_(self.scale).sub_(self.mean).div_(self.std)
+
+
+def activated(outputs: Tensor, tasks: Sequence[Task]) -> Tensor:
+    """(..., K) raw outputs to values of regressions and probabilities: of index 1 of a binary task, of every class."""
+    parts = []
+    for task, raw in zip(tasks, outputs.split([task.num_outputs for task in tasks], dim=-1), strict=True):
+        parts.append(raw if task.type == "regression" else raw.sigmoid() if task.type == "binary" else raw.softmax(-1))
+    return torch.cat(parts, dim=-1)
+
+
+def _head(task: Task, dim: int, dropout: float) -> nn.Sequential:
+    linear = nn.Linear(dim, task.num_outputs)
+    if task.num_outputs == 1 and math.isfinite(task.training_mean):
+        nn.init.constant_(linear.bias, task.training_mean)
+    return nn.Sequential(nn.Dropout(dropout), linear)

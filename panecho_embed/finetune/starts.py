@@ -1,0 +1,124 @@
+"""Starting points: a backbone by name, with the preprocessing that belongs to it, made ready to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.finetune.recipe import ModelSettings
+from panecho_embed.models import zoo
+from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
+from panecho_embed.models.panecho import ClipEncoder
+from panecho_embed.records import Preprocess, WeightsInfo
+
+RANDOM = "random"
+_HEADS_OF_ATTENTION = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """Modules to train, and what goes with them.
+
+    frame_encoder: (T, 3, S, S) -> (T, D), or the identity if `whole_clips`. clip_encoder: (N, L, D) -> (N, dim), or
+    (N, L, 3, S, S) -> (N, dim) if `whole_clips`. preprocess: of the pixels that they take; a model normalises by it.
+    """
+
+    name: str
+    frame_encoder: nn.Module
+    clip_encoder: nn.Module
+    dim: int
+    whole_clips: bool
+    preprocess: Preprocess
+    weights: WeightsInfo
+
+
+def load_start(
+    name: str, settings: ModelSettings, frames: int, *, weights: str | Path | None = None, seed: int = 0
+) -> Start:
+    """The starting point `name`, any that `load_backbone` takes.
+
+    "random" is PanEcho's architecture, and the one start whose pixels are only scaled to 0-1, as the paper fine-tuned
+    it: no weights file is opened. frames: of a clip. weights: a file in place of the one found or fetched. seed: of all
+    weights that no file gives. Raises ArgumentError for settings that the start can't take, WeightsError,
+    WeightsNotFoundError.
+    """
+    if name != RANDOM and settings.width != 1:
+        raise ArgumentError(
+            f"model.width is {settings.width:g}; it is for random weights, and {name} has its own (--set model.width=1)"
+        )
+    size = settings.image_size or None
+    if name == RANDOM:
+        backbone = zoo.random(weights, seed, settings.width)
+        # The paper's fine-tuning from random weights knows no mean and deviation.
+        backbone.preprocess = replace(backbone.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        backbone.preprocess = backbone.preprocess.at_size(size) if size else backbone.preprocess
+    else:
+        backbone = load_backbone(name, weights, seed, image_size=size)
+    _check(backbone, settings, frames)
+    with seeded(seed):
+        clip_encoder = _clip_encoder(backbone, settings, frames)
+    for module in (backbone.frame_encoder, clip_encoder):
+        module.requires_grad_(True)
+    return Start(
+        name,
+        backbone.frame_encoder,
+        clip_encoder,
+        backbone.dim if backbone.frame_dim is None else _dim_of(backbone, clip_encoder),
+        backbone.frame_dim is None,
+        backbone.preprocess,
+        backbone.weights,
+    )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw random weights inside from this seed, on the CPU, and leave the generators as they were."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _clip_encoder(backbone: Backbone, settings: ModelSettings, frames: int) -> nn.Module:
+    if backbone.frame_dim is None:
+        return backbone.clip_encoder
+    if settings.temporal == "none":
+        return MeanOverFrames()
+    if any(True for _ in backbone.clip_encoder.parameters()):
+        return backbone.clip_encoder
+    return ClipEncoder(backbone.frame_dim, frames)
+
+
+def _dim_of(backbone: Backbone, clip_encoder: nn.Module) -> int:
+    own = clip_encoder is backbone.clip_encoder
+    assert backbone.frame_dim is not None
+    return backbone.dim if own else backbone.frame_dim
+
+
+def _check(backbone: Backbone, settings: ModelSettings, frames: int) -> None:
+    name = backbone.name
+    if backbone.frame_dim is None:
+        if settings.temporal == "none":
+            raise ArgumentError(
+                f"{name} sees clips as a whole and has no frame encoder to be used alone; model.temporal must be "
+                "transformer, or take another start (--init)"
+            )
+        if settings.trainable == "temporal":
+            raise ArgumentError(
+                f"model.trainable is temporal, but {name} has no transformer over frames; all, heads or last-N"
+            )
+    elif settings.temporal == "transformer" and backbone.frame_dim % _HEADS_OF_ATTENTION:
+        raise ArgumentError(
+            f"{name} gives {backbone.frame_dim} numbers a frame; a transformer over them needs a multiple of "
+            f"{_HEADS_OF_ATTENTION}. --set model.temporal=none averages the frames"
+        )
+    if backbone.fixed_clip_length and frames != backbone.frames_per_clip:
+        raise ArgumentError(
+            f"clips.frames is {frames}; {name} takes {backbone.frames_per_clip} "
+            f"(--set clips.frames={backbone.frames_per_clip})"
+        )
