@@ -118,6 +118,10 @@ class AttentiveProbe(BaseProbe):
         """Probability of each class, (N, K), equal within a bag."""
         return probabilities(self._rows(X, bags))
 
+    def chooses(self) -> bool:
+        """True: the number of epochs."""
+        return True
+
     def grid_rows(self) -> list[dict[str, Any]]:
         """The held-out loss after each epoch, and where training was stopped."""
         return [

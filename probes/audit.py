@@ -17,6 +17,7 @@ from panecho_embed.errors import ArgumentError
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
+from probes.label_table import join_labels
 from probes.labels import as_text
 from probes.neighbours import ExactNeighbours
 
@@ -41,8 +42,10 @@ class Finding:
     examples: tuple[str, ...]
 
 
-def audit(source: str | Path | EmbeddingTable, *, near: float = NEAR) -> list[Finding]:
-    """All findings, leaks first.
+def audit(
+    source: str | Path | EmbeddingTable, *, labels: str | Path | None = None, near: float = NEAR
+) -> list[Finding]:
+    """All findings, leaks first. labels: a CSV of labels, joined by id.
 
     Patients or studies in more than one split; videos that are the same file, or have the same or nearly the same
     embedding (cosine of the centred embeddings at least `near`), in different splits or under two ids; labels that
@@ -51,6 +54,7 @@ def audit(source: str | Path | EmbeddingTable, *, near: float = NEAR) -> list[Fi
     if not 0 < near <= 1:
         raise ArgumentError(f"near is {near}; it must be above 0 and at most 1 (--near)")
     table = source if isinstance(source, EmbeddingTable) else EmbeddingFile(source).table()
+    table = table if labels is None else join_labels(table, labels)
     sha = {} if isinstance(source, EmbeddingTable) else _checksums(EmbeddingFile(source))
     videos = table if table.level in ("video", "study") else pool_table(table, "video")
     checks: list[Callable[[], Iterator[Finding]]] = [
@@ -106,8 +110,9 @@ def _same_embeddings(videos: EmbeddingTable, near: float) -> Iterator[Finding]:
     scale = np.abs(centred).max()
     same = [pair for pair in close if np.abs(values[pair[0]] - values[pair[1]]).max() <= 1e-5 * scale]
     yield from _pair_findings(videos, same, "same_embedding", "videos have the same embedding")
-    rest = [pair for pair in close if pair not in set(same)]
-    apart = [(i, j) for i, j in rest if videos.split[i] != videos.split[j]]
+    known = set(same)
+    rest = [pair for pair in close if pair not in known]
+    apart = [pair for pair in rest if _apart(videos, pair)]
     if apart:
         text = f"pairs of videos in different splits have nearly the same embedding (cosine at least {near:g})"
         yield _finding("warning", "near_embedding_across_splits", text, _named(videos, apart))
@@ -118,13 +123,18 @@ def _positions(mask: npt.NDArray[np.bool_], index: npt.NDArray[np.int64]) -> tup
     return rows.tolist(), index[rows, columns].tolist()
 
 
+def _apart(videos: EmbeddingTable, pair: tuple[int, int]) -> bool:
+    one, other = (videos.split[i] for i in pair)
+    return bool(one and other and one != other)
+
+
 def _pair_findings(videos: EmbeddingTable, pairs: Sequence[tuple[int, int]], kind: str, text: str) -> Iterator[Finding]:
-    crossing = [(i, j) for i, j in pairs if videos.split[i] != videos.split[j]]
+    crossing = [pair for pair in pairs if _apart(videos, pair)]
     if crossing:
         yield _finding(
             "leak", f"{kind}_across_splits", f"pairs of {text}, in different splits", _named(videos, crossing)
         )
-    within = [pair for pair in pairs if pair not in set(crossing)]
+    within = [pair for pair in pairs if not _apart(videos, pair)]
     if within:
         yield _finding("warning", kind, f"pairs of {text}", _named(videos, within))
 

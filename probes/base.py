@@ -60,6 +60,10 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
 
     predict_proba: Callable[..., Floats]  # (N, K), of classifiers only
 
+    def chooses(self) -> bool:
+        """Whether `fit` has more than one setting to choose from, for which it needs held-out rows."""
+        raise NotImplementedError
+
     def grid_rows(self) -> list[dict[str, Any]]:
         """Every setting tried, its held-out loss, and whether it was chosen: one dict each."""
         raise NotImplementedError

@@ -17,8 +17,9 @@ from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.metrics import PRIMARY, Difference, higher_is_better, holm, paired_differences
 from panecho_embed.records import Score
 from probes.base import BaseProbe
+from probes.draws import few_shots
 from probes.evaluation import Evaluation, evaluate, make_folds
-from probes.outputs import file_stem, make_folder, provenance_document, write_json
+from probes.outputs import clear_folder, file_stem, make_folder, provenance_document, write_json
 from probes.problem import Problem
 from probes.run import RunSettings
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Ints = npt.NDArray[np.int64]
+
+FILES = ("comparison.json", "scores.csv", "differences.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,10 @@ def compare_problems(
         raise ArgumentError(f"reference is {reference!r}; the candidates are {', '.join(problems)}")
     common = common_units(problems)
     left_out = len(set().union(*(_keys(p) for p in problems.values()))) - len(next(iter(common.values())))
-    folds = make_folds(next(iter(common.values())), folds=settings.folds, seed=settings.seed)
+    first = next(iter(common.values()))
+    folds = make_folds(first, folds=settings.folds, seed=settings.seed)
+    if settings.k_shot is not None:
+        folds, _ = few_shots(first, make_probe(first), folds, settings.k_shot, seed=settings.seed)
     evaluations = {
         name: evaluate(
             problem,
@@ -106,7 +112,6 @@ def compare_problems(
         )
         for name, problem in common.items()
     }
-    first = next(iter(common.values()))
     metric = PRIMARY[first.task]
     sign = -1 if higher_is_better(metric) else 1
     ranked = sorted(evaluations, key=lambda name: sign * evaluations[name].scores[metric].value)
@@ -140,6 +145,7 @@ def write_comparison(comparisons: Sequence[Comparison], out: str | Path, *, comm
 
     folder = make_folder(out)
     try:
+        clear_folder(folder, FILES)
         write_json(folder / "comparison.json", comparison_document(comparisons, command))
         pd.concat([c.table() for c in comparisons]).to_csv(folder / "scores.csv", index=False)
         pd.concat([c.difference_table() for c in comparisons]).to_csv(folder / "differences.csv", index=False)

@@ -8,9 +8,10 @@ import numpy as np
 
 from panecho_embed.metrics import point_values
 from probes.base import BaseProbe, Floats
-from probes.evaluation import make_metrics, predict_folds
+from probes.evaluation import predict_folds
 from probes.folds import Fold
 from probes.problem import Problem
+from probes.scoring import make_metrics
 
 REPEATS = 20
 

@@ -11,18 +11,12 @@ import numpy.typing as npt
 from sklearn.base import clone
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.metrics import (
-    DEFAULT_DRAWS,
-    Difference,
-    Metrics,
-    paired_differences,
-    scores,
-    task_metrics,
-)
+from panecho_embed.metrics import DEFAULT_DRAWS, Difference, Metrics, paired_differences, scores
 from panecho_embed.records import Score
 from probes.base import BaseProbe, Floats, Ints, is_classifier
 from probes.folds import Fold, check_no_leakage, given_folds, kfold
 from probes.problem import Problem
+from probes.scoring import baseline_metrics, make_metrics, trivial_prediction, youden_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,12 +116,12 @@ def evaluate(
     baseline = np.full(_shape(problem), np.nan)
     for number, fold in enumerate(folds):
         tested_in[fold.test] = number
-        baseline[fold.test] = _trivial(problem, np.concatenate([fold.train, fold.validation]))
+        baseline[fold.test] = trivial_prediction(problem, np.concatenate([fold.train, fold.validation]))
     tested = np.flatnonzero(tested_in >= 0)
     _check_test(problem, tested)
     predicted = predict_folds(problem, probe, folds)
     metrics = make_metrics(problem, tested, predicted.prediction, predicted.threshold, cutoffs)
-    trivial = make_metrics(problem, tested, baseline, np.full(len(problem), 0.5), cutoffs)
+    trivial = baseline_metrics(problem, tested, baseline, cutoffs)
     return Evaluation(
         problem=problem,
         probes=predicted.probes,
@@ -180,25 +174,32 @@ def predict_folds(
 
 
 def fit_fold(problem: Problem, probe: BaseProbe, fold: Fold) -> tuple[BaseProbe, Floats]:
-    """A fresh copy of the probe, fitted on a fold, and its predictions of units (U,) or (U, K) while held out."""
+    """A fresh copy of the probe, fitted on a fold, and its predictions of units (U,) or (U, K) while held out.
+
+    Where inner folds select, there are `probe.folds` of them, or as many as the rarest class has patients if they are
+    fewer.
+    """
     units = np.concatenate([fold.train, fold.validation])
+    fitted: BaseProbe = clone(probe)
+    _check_classes(problem, fitted, fold)
+    if not len(fold.validation):
+        fitted.set_params(folds=max(2, min(probe.folds, *_patients_of_classes(problem, units))))
     rows = problem.rows_of(units)
     unit = problem.unit[rows]
     truth = problem.truth[unit]
     target = truth if problem.task == "regression" else truth.astype(np.int64)
     holdout = np.where(np.isin(unit, fold.validation), 0, -1) if len(fold.validation) else None
-    fitted = clone(probe)
-    _check_classes(problem, units)
     bags = {"bags": unit} if probe.pools else {}
     fitted.fit(problem.values[rows], target, groups=problem.patient[unit], holdout=holdout, **bags)
-    return fitted, average_rows(_of_positive(problem, fitted.holdout_prediction_), unit, len(problem))
+    held_out = _of_positive(problem, fitted.holdout_prediction_)
+    return fitted, average_rows(held_out, unit, problem.share[rows], len(problem))
 
 
 def predict_units(problem: Problem, fitted: BaseProbe, units: Ints) -> Floats:
     """Predictions of units, the mean over their rows: (len(units),) or (len(units), K)."""
     rows = problem.rows_of(units)
-    predicted = predict_rows(fitted, problem.values[rows], problem.unit[rows])
-    return average_rows(_of_positive(problem, predicted), problem.unit[rows], len(problem))[units]
+    predicted = _of_positive(problem, predict_rows(fitted, problem.values[rows], problem.unit[rows]))
+    return average_rows(predicted, problem.unit[rows], problem.share[rows], len(problem))[units]
 
 
 def predict_rows(fitted: BaseProbe, values: npt.NDArray[Any], unit: Ints) -> Floats:
@@ -207,44 +208,12 @@ def predict_rows(fitted: BaseProbe, values: npt.NDArray[Any], unit: Ints) -> Flo
     return np.asarray(predict(values, bags=unit) if fitted.pools else predict(values))
 
 
-def average_rows(values: Floats, unit: Ints, n_units: int) -> Floats:
-    """Mean over the rows of each unit, (U, ...); NaN for units without rows."""
-    if len(np.unique(unit)) == len(unit):
-        spread = np.full((n_units, *values.shape[1:]), np.nan)
-        spread[unit] = values
-        return spread
-    flat = values.reshape(len(values), -1)
-    counts = np.bincount(unit, minlength=n_units).astype(np.float64)
-    counts[counts == 0] = np.nan
-    sums = np.column_stack([np.bincount(unit, weights=column, minlength=n_units) for column in flat.T])
-    return (sums / counts[:, None]).reshape(n_units, *values.shape[1:])
-
-
-def make_metrics(
-    problem: Problem, units: Ints, prediction: Floats, threshold: Floats, cutoffs: Sequence[float] = ()
-) -> Metrics:
-    """The metrics that belong to the problem's task, on some units."""
-    truth, given, patients = problem.truth[units], prediction[units], problem.patient[units].astype(str)
-    return task_metrics(
-        problem.task, truth, given, patients, problem.classes, cutoffs=cutoffs, threshold=threshold[units]
-    )
-
-
-def youden_threshold(truth: Floats, probability: Floats) -> float:
-    """The threshold with the largest sensitivity plus specificity on the units that have a prediction.
-
-    Halfway between two neighbouring predictions; 0.5 when only one class, or no unit, has one.
-    """
-    there = np.isfinite(probability)
-    p, y = probability[there], truth[there] == 1
-    if not y.any() or y.all():
-        return 0.5
-    order = np.argsort(p, kind="stable")
-    p, y = p[order], y[order]
-    gain = np.cumsum(~y) / (~y).sum() - np.cumsum(y) / y.sum()
-    gain[:-1][np.diff(p) == 0] = -np.inf  # equal predictions can't be told apart
-    best = int(gain[:-1].argmax()) if len(p) > 1 else 0
-    return float((p[best] + p[best + 1]) / 2) if gain[best] > 0 else 0.5
+def average_rows(values: Floats, unit: Ints, share: Floats, n_units: int) -> Floats:
+    """Mean over the rows of each unit, (U, ...), by the rows' shares, which add up to 1; NaN for units without rows."""
+    flat = values.reshape(len(values), -1) * share[:, None]
+    averaged: Floats = np.column_stack([np.bincount(unit, weights=column, minlength=n_units) for column in flat.T])
+    averaged[np.bincount(unit, minlength=n_units) == 0] = np.nan
+    return np.asarray(averaged.reshape(n_units, *values.shape[1:]))
 
 
 def _shape(problem: Problem) -> tuple[int, ...]:
@@ -255,23 +224,28 @@ def _of_positive(problem: Problem, predicted: npt.NDArray[Any]) -> Floats:
     return predicted[:, 1] if problem.task == "binary" else predicted
 
 
-def _trivial(problem: Problem, units: Ints) -> Floats:
-    """What knows the training labels only: their mean, or how common each class is."""
-    truth = problem.truth[units]
-    if problem.task == "multiclass":
-        return np.bincount(truth.astype(np.int64), minlength=len(problem.classes)) / len(truth)
-    return np.asarray(truth.mean())
+def _patients_of_classes(problem: Problem, units: Ints) -> list[int]:
+    """How many patients there are of each class; of all, in a regression."""
+    patient = problem.patient[units].astype(str)
+    if problem.task == "regression":
+        return [len(np.unique(patient))]
+    return [len(np.unique(patient[problem.truth[units] == index])) for index in range(len(problem.classes))]
 
 
-def _check_classes(problem: Problem, units: Ints) -> None:
+def _check_classes(problem: Problem, probe: BaseProbe, fold: Fold) -> None:
+    """Every class needs somebody to learn from, while settings are chosen and afterwards."""
     if problem.task == "regression":
         return
-    counts = np.bincount(problem.truth[units].astype(np.int64), minlength=len(problem.classes))
-    missing = [name for name, count in zip(problem.classes, counts, strict=True) if not count]
-    if missing:
+    needed = 1 if len(fold.validation) or not probe.chooses() else 2
+    few = [
+        f"{name} ({count})"
+        for name, count in zip(problem.classes, _patients_of_classes(problem, fold.train), strict=True)
+        if count < needed
+    ]
+    if few:
         raise ArgumentError(
-            f"{problem.target}: no unit of class {', '.join(missing)} is left to train on ({len(units)} units); "
-            "the class is too rare for this split"
+            f"{problem.target}: too few patients of class {', '.join(few)} are left to train on ({fold.name}); it "
+            f"takes {needed} or more of each class: the class is too rare for this split"
         )
 
 

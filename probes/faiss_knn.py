@@ -19,6 +19,8 @@ Device = Literal["cpu", "gpu"]
 
 PQ_MIN_ROWS = 256  # centroids of an 8-bit code
 ROWS_PER_CELL = 39  # faiss trains its cells on at least as many
+TRAINED_ON = 20_000  # rows that are enough for what is not a cell; all of them where there are fewer
+ADDED_AT_ONCE = 65_536  # so that no second copy of a large table is made
 
 
 class FaissNeighbours:
@@ -40,7 +42,6 @@ class FaissNeighbours:
         device: Device = "cpu",
     ) -> None:
         self._metric = check_metric(metric)
-        prepared = self._prepare(rows)
         self.index = _new_index(index, rows.shape, self._metric)
         if index == "ivf":
             self.index.nprobe = min(nprobe, self.index.nlist)
@@ -48,8 +49,9 @@ class FaissNeighbours:
             self.index.hnsw.efSearch = ef_search
         if device == "gpu":
             self.index = _on_gpu(self.index, index)
-        self.index.train(prepared)
-        self.index.add(prepared)
+        self.index.train(self._prepare(_training_rows(rows, getattr(self.index, "nlist", 0))))
+        for start in range(0, len(rows), ADDED_AT_ONCE):
+            self.index.add(self._prepare(rows[start : start + ADDED_AT_ONCE]))
 
     def search(self, queries: FloatArray, k: int) -> tuple[FloatArray, Ints]:
         """Distances (Q, k) float32, ascending, and row numbers (Q, k), -1 where fewer were found."""
@@ -119,6 +121,14 @@ def index_recipe(index: IndexType, n: int, d: int) -> str:
 def _new_index(index: IndexType, shape: tuple[int, ...], metric: Metric) -> Any:
     measure = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
     return faiss.index_factory(shape[1], index_recipe(index, shape[0], shape[1]), measure)
+
+
+def _training_rows(rows: FloatArray, cells: int) -> FloatArray:
+    """Rows that cells and codes are learned from: more of them make it slower, not better."""
+    enough = max(TRAINED_ON, (ROWS_PER_CELL + 1) * cells)
+    if len(rows) <= enough:
+        return rows
+    return rows[np.sort(np.random.default_rng(0).choice(len(rows), enough, replace=False))]
 
 
 def _on_gpu(built: Any, index: IndexType) -> Any:

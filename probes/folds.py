@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,16 +91,26 @@ def given_folds(split: npt.NDArray[Any]) -> list[Fold]:
 def check_no_leakage(folds: Iterable[Fold], patients: npt.NDArray[Any]) -> None:
     """Raise ArgumentError, naming them, when a patient is on two sides of a fold."""
     for fold in folds:
-        sides = {"train": fold.train, "validation": fold.validation, "test": fold.test}
-        sets = {side: set(patients[rows]) for side, rows in sides.items()}
-        for a, b in (("train", "test"), ("validation", "test"), ("train", "validation")):
-            both = sorted(sets[a] & sets[b])
-            if both:
-                named = ", ".join(map(str, both[:10])) + (f" and {len(both) - 10} more" if len(both) > 10 else "")
-                raise ArgumentError(
-                    f"{len(both)} patients are in both {a} and {b} ({fold.name}): {named}; "
-                    "mend the split column, or insist with --allow-leakage"
-                )
+        for a, b, both in _crossing(fold, patients):
+            named = ", ".join(both[:10]) + (f" and {len(both) - 10} more" if len(both) > 10 else "")
+            are = "patient is" if len(both) == 1 else "patients are"
+            raise ArgumentError(
+                f"{len(both)} {are} in both {a} and {b} ({fold.name}): {named}; "
+                "mend the split column, or insist with --allow-leakage"
+            )
+
+
+def leaking_patients(folds: Iterable[Fold], patients: npt.NDArray[Any]) -> list[str]:
+    """The patients that are on two sides of a fold."""
+    return sorted({who for fold in folds for _, _, both in _crossing(fold, patients) for who in both})
+
+
+def _crossing(fold: Fold, patients: npt.NDArray[Any]) -> Iterator[tuple[str, str, list[str]]]:
+    sides = {"train": fold.train, "validation": fold.validation, "test": fold.test}
+    sets = {side: set(map(str, patients[rows])) for side, rows in sides.items()}
+    for a, b in (("train", "test"), ("validation", "test"), ("train", "validation")):
+        if both := sorted(sets[a] & sets[b]):
+            yield a, b, both
 
 
 def _numbered_folds(number: Ints) -> list[Fold]:

@@ -76,8 +76,8 @@ class KNNProbe(BaseProbe):
         there = np.isfinite(given)
         x, given = x[there], given[there]
         targets: Floats = given[:, None] if self.task == "regression" else np.eye(len(self.classes_))[given]
-        grid = np.array(sorted(set(K_GRID if self.k is None else self.k)), dtype=np.int64)
-        part = self._parts(given, at_rows(groups, there), at_rows(holdout, there), needed=len(grid) > 1)
+        grid = self._ks()
+        part = self._parts(given, at_rows(groups, there), at_rows(holdout, there), needed=self.chooses())
         rows_left = [int((part != k).sum()) for k in range(part.max() + 1)]
         self.ks_ = grid[grid <= min(rows_left, default=len(x))]
         if not len(self.ks_):
@@ -111,12 +111,19 @@ class KNNProbe(BaseProbe):
         self.neighbours_ = self._index(self.rows_)
         return self
 
+    def chooses(self) -> bool:
+        """Whether there is more than one k."""
+        return len(self._ks()) > 1
+
     def grid_rows(self) -> list[dict[str, Any]]:
         """Every k tried, its held-out loss, and whether it was chosen."""
         return [
             {"k": int(k), "loss": float(loss), "chosen": bool(k == self.k_)}
             for k, loss in zip(self.ks_, self.grid_, strict=True)
         ]
+
+    def _ks(self) -> Ints:
+        return np.array(sorted(set(K_GRID if self.k is None else self.k)), dtype=np.int64)
 
     def _index(self, x: FloatArray) -> Neighbours:
         return ExactNeighbours(x, self.metric)

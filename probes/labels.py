@@ -1,26 +1,20 @@
-"""Labels: from the embedding file or a CSV, joined by id, and what kind of task they make."""
+"""Labels: which of them are targets, and what kind of task a target is."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import EmbeddingTable
 from panecho_embed.tasks import Task, all_tasks
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from probes.base import TaskType
-
-JOIN_COLUMNS = ("video_id", "study_id", "patient_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +24,6 @@ class Labels:
     task: TaskType
     truth: npt.NDArray[np.float64]
     classes: tuple[str, ...] = ()
-
-
-def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
-    """The table with the columns of a CSV as labels, joined by video_id, study_id or patient_id, never by position.
-
-    The first of these columns that the CSV has is the key; every other column is a label, and takes the place of one
-    of the same name. Rows whose id the CSV lacks have no label. Raises ArgumentError when an id is there twice, or when
-    no id matches.
-    """
-    import pandas as pd
-
-    path = Path(csv)
-    try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(JOIN_COLUMNS, str), keep_default_na=True)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ArgumentError(f"{path}: can't be read as a CSV table ({error}) (--labels)") from error
-    key = next((name for name in JOIN_COLUMNS if name in frame.columns), None)
-    if key is None:
-        raise ArgumentError(
-            f"{path}: no column {', '.join(JOIN_COLUMNS)} to join by; it has {', '.join(map(str, frame.columns))}"
-        )
-    frame = frame.dropna(subset=[key]).set_index(key)
-    _check_ids(path, key, frame.index, getattr(table, key))
-    frame = frame.drop(columns=[name for name in JOIN_COLUMNS if name in frame.columns])
-    joined = frame.reindex(getattr(table, key))
-    columns = {str(name): _as_label(joined[name]) for name in joined.columns}
-    return replace(table, labels={**table.labels, **columns})
 
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -111,22 +78,6 @@ def read_labels(
     return Labels(task or ("binary" if len(classes) == 2 else "multiclass"), truth, tuple(classes))
 
 
-def _check_ids(path: Path, key: str, given: pd.Index[Any], wanted: npt.NDArray[np.object_]) -> None:
-    twice = given[given.duplicated()].unique()
-    if len(twice):
-        raise ArgumentError(f"{path}: {len(twice)} values of {key} are there more than once: {_some(twice)}")
-    if not given.isin(wanted).any():
-        raise ArgumentError(
-            f"{path}: no {key} matches the embedding file; the table has {_some(given)}, "
-            f"the file has {_some(dict.fromkeys(wanted))}"
-        )
-
-
-def _some(values: Iterable[object], count: int = 3) -> str:
-    listed = [repr(str(value)) for value in values]
-    return ", ".join(listed[:count]) + (" ..." if len(listed) > count else "")
-
-
 def _no_such_label(name: str, labels: Iterable[str]) -> str:
     names = list(labels)
     by_lower = {known.lower(): known for known in names}
@@ -149,14 +100,6 @@ def _looks_discrete(column: npt.NDArray[Any], known: Task | None) -> bool:
     return bool(np.isin(there, (0, 1)).all())
 
 
-def _as_label(column: pd.Series[Any]) -> npt.NDArray[Any]:
-    if column.dtype.kind in "fiub":
-        return column.to_numpy(dtype=np.float64)
-    text = np.empty(len(column), dtype=object)
-    text[:] = ["" if value is None or value != value else str(value) for value in column.tolist()]
-    return text
-
-
 def _as_numbers(column: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]:
     if column.dtype.kind in "fiub":
         numbers = column.astype(np.float64)
@@ -167,7 +110,7 @@ def _as_numbers(column: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]:
     bad = [value for value in dict.fromkeys(text) if not _is_number(value)]
     if bad:
         raise ArgumentError(
-            f"{name} has text where regression needs numbers: {_some(bad)} ({len(bad)} different); "
+            f"{name} has text where regression needs numbers: {some(bad)} ({len(bad)} different); "
             "--task binary or multiclass takes them as classes"
         )
     return np.array([float(value) if value else np.nan for value in column.tolist()])
@@ -204,3 +147,9 @@ def _class_order(classes: list[str], known: Task | None, positive: str | None, n
     if positive not in classes:
         raise ArgumentError(f"{name} has the classes {', '.join(classes)}; {positive!r} is none of them (--positive)")
     return [label for label in classes if label != positive] + [positive] if len(classes) == 2 else classes
+
+
+def some(values: Iterable[object], count: int = 3) -> str:
+    """The first values, quoted, and "..." where there are more."""
+    listed = [repr(str(value)) for value in values]
+    return ", ".join(listed[:count]) + (" ..." if len(listed) > count else "")

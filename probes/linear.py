@@ -104,6 +104,10 @@ class LinearProbe(BaseProbe):
         """Probability of each class, (N, K), in the order of `classes_`."""
         return probabilities(self._linear(X))
 
+    def chooses(self) -> bool:
+        """Whether there is more than one strength."""
+        return len(self._grid()) > 1
+
     def grid_rows(self) -> list[dict[str, Any]]:
         """Every strength tried, its held-out loss, and whether it was chosen; of one target."""
         setting = "alpha" if self.task == "regression" else "C"
@@ -159,7 +163,7 @@ class LinearProbe(BaseProbe):
     ) -> None:
         """Fit targets that have labels on the same rows: they share one decomposition."""
         grid = self.strengths_
-        part = self._parts(y.mean(axis=1), groups, holdout, needed=len(grid) > 1)
+        part = self._parts(y.mean(axis=1), groups, holdout, needed=self.chooses())
         whole, paths = ridge_paths(x, y, part)
         chosen = np.zeros(len(targets), dtype=np.int64)
         if paths:
@@ -178,7 +182,7 @@ class LinearProbe(BaseProbe):
         self, x: Floats, labels: Ints, groups: npt.ArrayLike | None, holdout: npt.ArrayLike | None
     ) -> None:
         grid, n_classes = self.strengths_, len(self.classes_)
-        part = self._parts(labels, groups, holdout, needed=len(grid) > 1)
+        part = self._parts(labels, groups, holdout, needed=self.chooses())
         weight = class_weights(labels, self.classes_, self.class_weight)
         held_out = np.full((len(grid), len(x), n_classes), np.nan)
         for k in range(part.max() + 1):

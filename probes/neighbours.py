@@ -46,9 +46,7 @@ class ExactNeighbours:
     def _search_block(self, queries: FloatArray, k: int) -> tuple[FloatArray, Ints]:
         products = queries @ self._rows.T
         distance = 1 - products if self._metric == "cosine" else self._squares - 2 * products
-        nearest = np.arange(distance.shape[1])[None].repeat(len(queries), axis=0)
-        if k < distance.shape[1]:
-            nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
+        nearest = _smallest(distance, k)
         distance = np.take_along_axis(distance, nearest, axis=1)
         if self._metric == "euclidean":
             distance = self._from_differences(queries, nearest)
@@ -63,6 +61,18 @@ class ExactNeighbours:
         for i, (query, rows) in enumerate(zip(queries, nearest, strict=True)):
             distance[i] = np.linalg.norm(self._rows[rows] - query, axis=1)
         return distance
+
+
+def _smallest(distance: FloatArray, k: int) -> npt.NDArray[np.intp]:
+    """Columns (Q, k) of the smallest values of each row, in no order; of equals at the edge those that come first."""
+    if k >= distance.shape[1]:
+        return np.arange(distance.shape[1])[None].repeat(len(distance), axis=0)
+    nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
+    edge = np.take_along_axis(distance, nearest, axis=1).max(axis=1)
+    for i in np.flatnonzero(np.count_nonzero(distance <= edge[:, None], axis=1) > k):
+        near = np.flatnonzero(distance[i] <= edge[i])
+        nearest[i] = near[np.argsort(distance[i, near], kind="stable")[:k]]
+    return nearest
 
 
 def unit_length(rows: FloatArray) -> FloatArray:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from panecho_embed._version import __version__
 from panecho_embed.errors import StoreError
 from panecho_embed.records import Provenance
+from probes.folds import leaking_patients
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,15 +26,20 @@ if TYPE_CHECKING:
     from probes.run import TargetResult
 
 SCHEMA_VERSION = 1
+FILES = ("metrics.json", "predictions.csv", "grid.csv", "probe.npz", "probe.json", "label_efficiency.csv", "draws.json")
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What was asked. source: the embedding file. command: to repeat the run. options: as given, and the defaults."""
+    """What was asked. source: the embedding file. command: to repeat the run. options: as given, and the defaults.
+
+    not_evaluated: target -> why, of those that could not be.
+    """
 
     source: str
     command: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    not_evaluated: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path) -> Path:
@@ -46,11 +52,13 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path) -
     folder = make_folder(out)
     evaluations = [result.evaluation for result in results]
     try:
+        clear_folder(folder, FILES)
         write_json(folder / "metrics.json", metrics_document(results, info))
         pd.concat([prediction_table(e) for e in evaluations]).to_csv(folder / "predictions.csv", index=False)
         pd.concat([grid_table(e) for e in evaluations]).to_csv(folder / "grid.csv", index=False)
         save_probes(results, folder)
         _write_efficiency([result.efficiency for result in results if result.efficiency is not None], folder)
+        _write_draws(results, folder)
         _write_plots(results, folder / "plots")
         write_probe_report(results, info, folder / "report.html")
     except OSError as error:
@@ -66,6 +74,12 @@ def make_folder(out: str | Path) -> Path:
     except OSError as error:
         raise StoreError(f"{folder}: the folder can't be made ({error}) (-o)") from error
     return folder
+
+
+def clear_folder(folder: Path, files: Sequence[str]) -> None:
+    """Remove what an earlier run left there, which this one might not write again."""
+    for path in [*(folder / name for name in (*files, "report.html")), *(folder / "plots").glob("*.png")]:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -97,15 +111,18 @@ def prediction_table(evaluation: Evaluation) -> pd.DataFrame:
 
     problem = evaluation.problem
     frames = []
+    validated_in = np.full(len(problem), -1, dtype=np.int64)
+    for number, fold in enumerate(evaluation.folds):
+        validated_in[fold.validation] = number
     held_out = np.isfinite(evaluation.validation.reshape(len(problem), -1)).all(axis=1)
-    for split, units, values in (
-        ("validation", np.flatnonzero(held_out), evaluation.validation),
-        ("test", evaluation.tested, evaluation.prediction),
+    for split, units, values, fold_of in (
+        ("validation", np.flatnonzero(held_out), evaluation.validation, validated_in),
+        ("test", evaluation.tested, evaluation.prediction, evaluation.tested_in),
     ):
         columns: dict[str, Any] = {"target": problem.target}
         columns |= {name: column[units] for name, column in problem.ids.items()}
         columns["split"] = split
-        columns["fold"] = evaluation.tested_in[units] if split == "test" else -1
+        columns["fold"] = fold_of[units]
         columns |= _predicted_columns(evaluation, units, values[units])
         frames.append(pd.DataFrame(columns, index=range(len(units))))
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
@@ -158,6 +175,8 @@ def _target_document(result: TargetResult) -> dict[str, Any]:
             {"name": fold.name, "train": len(fold.train), "validation": len(fold.validation), "test": len(fold.test)}
             for fold in evaluation.folds
         ],
+        "k_shot": result.k_shot,
+        "leaking_patients": leaking_patients(evaluation.folds, problem.patient),
         "chosen": [row for row in grid_table(evaluation).to_dict("records") if row["chosen"]],
         "thresholds": sorted(set(evaluation.threshold[evaluation.tested])) if problem.task == "binary" else [],
         "cutoffs": list(evaluation.cutoffs),
@@ -180,7 +199,7 @@ def _scores(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_efficiency(curves: Sequence[LabelEfficiency], folder: Path) -> None:
-    """label_efficiency.csv, one row a draw; draws.json, the patients of each, so that a run can be repeated."""
+    """label_efficiency.csv, one row a draw."""
     import pandas as pd
 
     if not curves:
@@ -192,7 +211,20 @@ def _write_efficiency(curves: Sequence[LabelEfficiency], folder: Path) -> None:
         for repeat, value in enumerate(values)
     ]
     pd.DataFrame(rows).to_csv(folder / "label_efficiency.csv", index=False)
-    write_json(folder / "draws.json", {curve.target: [asdict(draw) for draw in curve.draws] for curve in curves})
+
+
+def _write_draws(results: Sequence[TargetResult], folder: Path) -> None:
+    """draws.json: which patients were trained on where it was not all of them, so that a run can be repeated."""
+    drawn = {
+        result.evaluation.problem.target: {
+            "k_shot": [asdict(draw) for draw in result.draws],
+            "label_efficiency": [asdict(draw) for draw in (result.efficiency.draws if result.efficiency else ())],
+        }
+        for result in results
+        if result.draws or result.efficiency
+    }
+    if drawn:
+        write_json(folder / "draws.json", drawn)
 
 
 def _write_plots(results: Sequence[TargetResult], folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from panecho_embed.errors import ArgumentError
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable, FloatArray, Level, PoolHow, Provenance
 from panecho_embed.store import EmbeddingFile
-from probes.labels import join_labels, read_labels, target_names
+from probes.label_table import join_labels
+from probes.labels import read_labels, target_names
 
 if TYPE_CHECKING:
     from probes.base import TaskType
@@ -29,9 +31,10 @@ LEVELS: tuple[Level, ...] = ("frame", "clip", "video", "study")
 class Problem:
     """One target, one level. A unit (a clip, a video, a study) has one label and one prediction, and one row or more.
 
-    values: (N, D) rows to learn from. unit: (N,) which unit each row belongs to. truth: (U,) value or class index,
-    float64. classes: () for regression. ids: the units' id columns (U,), by name. patient, split: (U,) str objects.
-    columns: (U,) view and all labels, for subgroups. n_missing: units left out because they have no label.
+    values: (N, D) rows to learn from. unit: (N,) which unit each row belongs to. share: (N,) how much a row counts in
+    the mean over its unit: videos of a study count the same, whatever the number of their rows. truth: (U,) value or
+    class index, float64. classes: () for regression. ids: the units' id columns (U,), by name. patient, split: (U,) str
+    objects. columns: (U,) view and all labels, for subgroups. n_missing: units left out because they have no label.
     pooling, fusion: how rows become units. provenance: of the rows.
     """
 
@@ -41,6 +44,7 @@ class Problem:
     level: Level
     values: FloatArray
     unit: Ints
+    share: npt.NDArray[np.float64]
     truth: npt.NDArray[np.float64]
     ids: Mapping[str, npt.NDArray[Any]]
     patient: npt.NDArray[np.object_]
@@ -67,6 +71,7 @@ class Problem:
             self,
             values=self.values[rows],
             unit=new[self.unit[rows]],
+            share=self.share[rows],
             truth=self.truth[units],
             ids={name: column[units] for name, column in self.ids.items()},
             patient=self.patient[units],
@@ -86,10 +91,16 @@ def load_table(
     """The rows to learn from and the units to predict, as two tables (the same one, unless the fusion is late).
 
     level: "video" unless the file stands at study level. Raises ArgumentError for a level below the file's, for rows
-    without the ids that the level needs, and for embeddings that are not finite.
+    without the ids that the level needs, for studies of two patients or in two splits, for a pooling that would pool
+    nothing, and for embeddings that are not finite.
     """
     if fusion not in get_args(Fusion):
         raise ArgumentError(f"fusion is {fusion!r}; allowed are {', '.join(get_args(Fusion))} (--fusion)")
+    if fusion == "late" and pooling != "mean":
+        raise ArgumentError(
+            f"pooling {pooling!r} is of embeddings, late fusion is the mean of predictions: give --pooling or --fusion "
+            "late, not both"
+        )
     rows = file if isinstance(file, EmbeddingTable) else EmbeddingFile(file).table()
     name = "the table" if isinstance(file, EmbeddingTable) else str(file)
     _check_finite(rows, name)
@@ -100,6 +111,9 @@ def load_table(
         raise ArgumentError(f"{name} stands at {rows.level} level; level {level!r} can't be had from it (--level)")
     if level == "study":
         _check_study_ids(rows, name)
+        _check_studies(rows, name)
+    if level == rows.level and pooling != "mean":
+        raise ArgumentError(f"{name} stands at {level} level already; there is nothing to pool (--pooling {pooling})")
     units = rows if level == rows.level else _pooled(rows, level, pooling, name)
     return (rows if fusion == "late" else units), units
 
@@ -114,12 +128,25 @@ def load_problems(
     fusion: Fusion = "early",
     task: TaskType | None = None,
     positive: str | None = None,
+    refused: dict[str, str] | None = None,
 ) -> list[Problem]:
-    """Problems for "EF", "EF,ESV" or "all", from an embedding file and, if need be, a CSV of labels."""
+    """Problems for "EF", "EF,ESV" or "all", from an embedding file and, if need be, a CSV of labels.
+
+    refused: of several targets, takes the reason of each whose labels make no task; without it, and for the only
+    target, ArgumentError is raised.
+    """
     rows, units = load_table(file, labels=labels, level=level, pooling=pooling, fusion=fusion)
     names = target_names(units.labels, target, also={"view": units.view})
     options: dict[str, Any] = {"pooling": pooling, "fusion": fusion, "task": task, "positive": positive}
-    return [make_problem(rows, units, name, **options) for name in names]
+    problems = []
+    for name in names:
+        try:
+            problems.append(make_problem(rows, units, name, **options))
+        except ArgumentError as error:
+            if refused is None or len(names) == 1:
+                raise
+            refused[name] = str(error)
+    return problems
 
 
 def load_problem(file: str | Path | EmbeddingTable, target: str, **options: Any) -> Problem:
@@ -143,13 +170,15 @@ def make_problem(
     """The units of the two tables of `load_table` that have a label, and their rows."""
     columns = {"view": units.view, **units.labels}
     read = read_labels(columns[target], target, task=task, positive=positive)
+    unit = unit_of_rows(rows, units)
     problem = Problem(
         target=target,
         task=read.task,
         classes=read.classes,
         level=units.level,
         values=rows.values,
-        unit=unit_of_rows(rows, units),
+        unit=unit,
+        share=shares(rows, unit),
         truth=read.truth,
         ids=id_columns(units),
         patient=units.patient_id,
@@ -192,6 +221,19 @@ def _check_study_ids(table: EmbeddingTable, name: str) -> None:
         )
 
 
+def _check_studies(table: EmbeddingTable, name: str) -> None:
+    """A study is one patient's, and on one side of a split; pooled, it could not be told any more."""
+    for what, column in (("patient", table.patient_id), ("split", table.split)):
+        pairs = sorted({(str(study), str(value)) for study, value in zip(table.study_id, column, strict=True)})
+        values = Counter(study for study, _ in pairs)
+        if len(values) < len(pairs):
+            shown = "; ".join([f"{study}: {value or 'none'}" for study, value in pairs if values[study] > 1][:6])
+            raise ArgumentError(
+                f"{name}: {sum(count > 1 for count in values.values())} studies have more than one {what} ({shown}); "
+                f"mend the {what} column, or use --level video"
+            )
+
+
 def unit_of_rows(rows: EmbeddingTable, units: EmbeddingTable) -> Ints:
     """Position in `units` of the unit that each row belongs to, (N,)."""
     if rows is units:
@@ -199,6 +241,13 @@ def unit_of_rows(rows: EmbeddingTable, units: EmbeddingTable) -> Ints:
     ids = (units.study_id, rows.study_id) if units.level == "study" else (units.video_id, rows.video_id)
     position = {name: i for i, name in enumerate(ids[0])}
     return np.array([position[name] for name in ids[1]], dtype=np.int64)
+
+
+def shares(rows: EmbeddingTable, unit: Ints) -> npt.NDArray[np.float64]:
+    """How much each row counts in the mean over its unit, (N,): first over the rows of a video, then over videos."""
+    _, video, rows_of_video = np.unique(rows.video_id.astype(str), return_inverse=True, return_counts=True)
+    weight = 1 / rows_of_video[video]
+    return np.asarray(weight / np.bincount(unit, weights=weight)[unit])
 
 
 def id_columns(units: EmbeddingTable) -> dict[str, npt.NDArray[Any]]:

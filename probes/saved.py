@@ -16,7 +16,7 @@ from panecho_embed.errors import SettingsMismatchError, StoreError
 from panecho_embed.records import EmbeddingTable, Level, PoolHow, Provenance
 from probes.base import BaseProbe
 from probes.evaluation import average_rows, predict_rows
-from probes.problem import Fusion, id_columns, load_table, unit_of_rows
+from probes.problem import Fusion, id_columns, load_table, shares, unit_of_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +129,7 @@ def _check_same_settings(trained: Provenance, given: Provenance, path: str | Pat
 
 def _predictions(saved: SavedProbe, rows: EmbeddingTable, units: EmbeddingTable) -> dict[str, Any]:
     unit = unit_of_rows(rows, units)
-    predicted = average_rows(predict_rows(saved.probe, rows.values, unit), unit, len(units))
+    predicted = average_rows(predict_rows(saved.probe, rows.values, unit), unit, shares(rows, unit), len(units))
     columns = {"target": saved.target, **id_columns(units)}
     if not saved.classes:
         return columns | {"prediction": predicted}

@@ -10,11 +10,12 @@ import click
 
 @click.command()
 @click.argument("embeddings", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--labels", type=click.Path(exists=True, dir_okay=False), help="CSV of labels, joined by id.")
 @click.option(
     "--near", type=float, default=0.995, show_default=True, help="Cosine from which videos are near-identical."
 )
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as JSON too.")
-def audit(embeddings: Path, near: float, out: Path | None) -> None:
+def audit(embeddings: Path, labels: str | None, near: float, out: Path | None) -> None:
     """Look for leakage in EMBEDDINGS before training on them.
 
     Patients and studies in two splits, the same or nearly the same video in two splits or under two ids, labels that
@@ -24,7 +25,7 @@ def audit(embeddings: Path, near: float, out: Path | None) -> None:
     from probes.audit import audit as run
     from probes.outputs import write_json
 
-    findings = run(embeddings, near=near)
+    findings = run(embeddings, labels=labels, near=near)
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.message}")
         for example in finding.examples if finding.kind != "label_given_away" else ():

@@ -61,6 +61,7 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
         candidates[name] = {problem.target: problem for problem in problems}
     settings = RunSettings(
         folds=options["folds"],
+        k_shot=options["k_shot"],
         cutoffs=options["cutoffs"] or (),
         draws=options["draws"],
         seed=options["seed"],

@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probes.cli.options import (
-    data_options,
-    neighbour_options,
-    output_options,
-    pooling_options,
-    run_probe,
-    whole_numbers,
-)
+from probes.cli.options import data_options, neighbour_options, output_options, pooling_options, run_probe
 
 if TYPE_CHECKING:
     from probes.base import BaseProbe
@@ -41,7 +34,7 @@ if TYPE_CHECKING:
 @output_options
 def faiss(
     metric: str,
-    k: tuple[float, ...] | None,
+    k: tuple[int, ...] | None,
     weights: str,
     temperature: float,
     index: str,
@@ -52,7 +45,7 @@ def faiss(
 
     As `probe knn`, for files of millions of rows.
     """
-    settings = {"metric": metric, "k": whole_numbers(k), "weights": weights, "temperature": temperature}
+    settings = {"metric": metric, "k": k, "weights": weights, "temperature": temperature}
     settings |= {"index": index, "device": device}
 
     def make(problem: Problem) -> BaseProbe:

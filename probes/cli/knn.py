@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probes.cli.options import (
-    data_options,
-    neighbour_options,
-    output_options,
-    pooling_options,
-    run_probe,
-    whole_numbers,
-)
+from probes.cli.options import data_options, neighbour_options, output_options, pooling_options, run_probe
 
 if TYPE_CHECKING:
     from probes.base import BaseProbe
@@ -25,12 +18,12 @@ if TYPE_CHECKING:
 @pooling_options
 @neighbour_options
 @output_options
-def knn(metric: str, k: tuple[float, ...] | None, weights: str, temperature: float, **options: Any) -> None:
+def knn(metric: str, k: tuple[int, ...] | None, weights: str, temperature: float, **options: Any) -> None:
     """Nearest neighbours of EMBEDDINGS, exact.
 
     The number of neighbours is chosen on validation patients, or on inner folds; the test patients are used once.
     """
-    settings = {"metric": metric, "k": whole_numbers(k), "weights": weights, "temperature": temperature}
+    settings = {"metric": metric, "k": k, "weights": weights, "temperature": temperature}
 
     def make(problem: Problem) -> BaseProbe:
         from probes.knn import KNNProbe

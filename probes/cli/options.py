@@ -28,6 +28,16 @@ def numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 35,40,50") from error
 
 
+def whole_numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """The whole numbers of "1,5,10"; None when the option is not given."""
+    if value is None:
+        return None
+    try:
+        return tuple(int(piece) for piece in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1,5,10") from error
+
+
 # Which labels, and what one prediction is for.
 label_options = stacked(
     click.option("--target", required=True, help='Label column; several as "EF,ESV", or "all".'),
@@ -51,6 +61,11 @@ split_options = stacked(
         "--folds",
         type=click.IntRange(min=2),
         help="Grouped K-fold over patients.  [default: the split column, or 5]",
+    ),
+    click.option(
+        "--k-shot",
+        type=click.IntRange(min=1),
+        help="Train on so many patients a class only (in a regression: patients), drawn by --seed.",
     ),
     click.option("--allow-leakage", is_flag=True, help="Go on with patients on both sides of a split."),
 )
@@ -86,7 +101,7 @@ neighbour_options = stacked(
         show_default=True,
         help="What makes a neighbour near.",
     ),
-    click.option("--k", callback=numbers, metavar="1,5,10", help="Numbers of neighbours.  [default: 1 to 200]"),
+    click.option("--k", callback=whole_numbers, metavar="1,5,10", help="Numbers of neighbours.  [default: 1 to 200]"),
     click.option(
         "--weights",
         type=click.Choice(["softmax", "distance", "uniform"]),
@@ -110,15 +125,10 @@ output_options = stacked(
     click.option("--subgroups", metavar="COLUMN,...", help="Score by view or label column too."),
     click.option("--control", is_flag=True, help="Train on shuffled labels too, 20 times: what must fail."),
     click.option("--fractions", callback=numbers, metavar="0.1,1", help="Label efficiency: parts of the patients."),
-    click.option("--shots", callback=numbers, metavar="5,20", help="Label efficiency: patients a class."),
+    click.option("--shots", callback=whole_numbers, metavar="5,20", help="Label efficiency: patients a class."),
     click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Draws a size."),
     statistics_options,
 )
-
-
-def whole_numbers(values: tuple[float, ...] | None) -> tuple[int, ...] | None:
-    """The same as integers."""
-    return None if values is None else tuple(int(value) for value in values)
 
 
 def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any]) -> None:
@@ -131,11 +141,12 @@ def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any
     problems = load_problems(options["embeddings"], options["target"], **{name: options[name] for name in data})
     settings = RunSettings(
         folds=options["folds"],
+        k_shot=options["k_shot"],
         cutoffs=options["cutoffs"] or (),
         subgroups=tuple(filter(None, (options["subgroups"] or "").split(","))),
         control=options["control"],
         fractions=options["fractions"] or (),
-        shots=tuple(int(shot) for shot in options["shots"] or ()),
+        shots=options["shots"] or (),
         repeats=options["repeats"],
         draws=options["draws"],
         seed=options["seed"],
@@ -164,7 +175,7 @@ def command_line(context: click.Context) -> str:
         elif isinstance(value, bool):
             words.append(parameter.opts[-1])
         else:
-            text = ",".join(f"{number:g}" for number in value) if isinstance(value, tuple) else str(value)
+            text = ",".join(f"{number:.12g}" for number in value) if isinstance(value, tuple) else str(value)
             words.extend([parameter.opts[-1], text])
     return shlex.join(words)
 

@@ -11,9 +11,10 @@ from sklearn.metrics import mean_absolute_error
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import EmbeddingTable
-from probes.evaluation import average_rows, evaluate, make_folds, youden_threshold
+from probes.evaluation import average_rows, evaluate, make_folds
 from probes.linear import LinearProbe
 from probes.problem import load_problem
+from probes.scoring import youden_threshold
 
 DRAWS = 200
 
@@ -90,7 +91,7 @@ def test_leaking_patients_are_named_unless_insisted(table: EmbeddingTable) -> No
     split = table.split.copy()
     split[table.video_id == "v000"] = "test"  # the patient's other video trains
     problem = load_problem(replace(table, split=split), "EF")
-    with pytest.raises(ArgumentError, match=r"1 patients are in both train and test.*p000"):
+    with pytest.raises(ArgumentError, match=r"1 patient is in both train and test.*p000"):
         evaluate(problem, LinearProbe(), draws=DRAWS)
     assert evaluate(problem, LinearProbe(), draws=DRAWS, allow_leakage=True).scores["mae"].n == 25
 
@@ -112,7 +113,9 @@ def test_one_class_in_the_test_set_is_refused(table: EmbeddingTable) -> None:
 def test_a_class_that_nobody_trains_on_is_refused(table: EmbeddingTable) -> None:
     problem = load_problem(table, "Grade")
     truth = np.where((problem.truth == 2) & (problem.split != "test"), 1, problem.truth)
-    with pytest.raises(ArgumentError, match="no unit of class severe is left to train on"):
+    with pytest.raises(
+        ArgumentError, match=r"too few patients of class severe \(0\) are left to train on \(split\); it takes 1"
+    ):
         evaluate(replace(problem, truth=truth), LinearProbe("multiclass"), draws=DRAWS)
 
 

@@ -70,9 +70,7 @@ def test_fewer_patients_than_folds_is_an_error() -> None:
 
 def test_patients_on_both_sides_are_named() -> None:
     fold = Fold("split", np.array([0, 1]), np.array([], dtype=int), np.array([2, 3]))
-    with pytest.raises(
-        ArgumentError, match=r"1 patients are in both train and test \(split\): anna; .*--allow-leakage"
-    ):
+    with pytest.raises(ArgumentError, match=r"1 patient is in both train and test \(split\): anna; .*--allow-leakage"):
         check_no_leakage([fold], np.array(["anna", "ben", "anna", "carl"], dtype=object))
 
 

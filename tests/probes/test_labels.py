@@ -9,7 +9,8 @@ import pytest
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import EmbeddingTable
-from probes.labels import join_labels, read_labels, target_names
+from probes.label_table import join_labels
+from probes.labels import read_labels, target_names
 
 
 def text(*values: str) -> np.ndarray:
@@ -50,7 +51,8 @@ def test_rows_that_the_csv_lacks_have_no_label(table: EmbeddingTable, tmp_path: 
             r"no video_id matches.*'a', 'b', 'c' \.\.\., the file has 'v000', 'v001'",
         ),
         ("file,Age\nv000,1\n", r"no column video_id, study_id, patient_id to join by; it has file, Age"),
-        ("", r"labels.csv: can't be read as a CSV table"),
+        ("", r"labels.csv: not a table: it is empty \(--labels\)"),
+        ("video_id,Age\nv000,1,2\n", r"labels.csv: 1 unusable lines, first line 2: .*\(--labels\)"),
     ],
 )
 def test_unusable_label_tables_say_why(table: EmbeddingTable, tmp_path: Path, content: str, message: str) -> None:

@@ -1,0 +1,85 @@
+"""A table of labels, joined to embeddings by id."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError, ManifestError
+from panecho_embed.manifest.describe import DESCRIPTION_COLUMNS
+from panecho_embed.manifest.labels import label_columns
+from panecho_embed.manifest.reading import read_table
+from panecho_embed.records import EmbeddingTable
+from probes.labels import some
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = ("video_id", "study_id", "patient_id")
+OF_THE_FILE = ("study_id", "patient_id", "view", "split")  # what a table of labels may correct
+NO_LABELS = (*KEYS, "view", "split", "path", "fps")
+
+
+def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
+    """The table with the columns of a CSV as labels, joined by video_id, study_id or patient_id, never by position.
+
+    The first of these columns that the CSV has is the key. study_id, patient_id and view beside it replace the file's
+    where they are filled in, split replaces it altogether. Every other column is a label, as in a manifest, and takes
+    the place of one of the same name. Rows whose id the CSV lacks have no label. Raises ArgumentError when an id is
+    there twice, or when no id matches.
+    """
+    path = Path(csv)
+    frame = _read(path)
+    key = next((name for name in KEYS if name in frame.columns), None)
+    if key is None:
+        raise ArgumentError(
+            f"{path}: no column {', '.join(KEYS)} to join by; it has {', '.join(frame.columns)} (--labels)"
+        )
+    frame = frame[frame[key] != ""].set_index(key)
+    ids = getattr(table, key)
+    _check_ids(path, key, frame.index, ids)
+    row = frame.index.get_indexer(ids)
+    described = DESCRIPTION_COLUMNS if set(DESCRIPTION_COLUMNS) <= set(frame.columns) else ()
+    labels = {name: _at(column, row) for name, column in label_columns(frame, (*NO_LABELS, *described)).items()}
+    own: dict[str, Any] = {
+        name: _at(frame[name].to_numpy(dtype=object), row) for name in OF_THE_FILE if name in frame.columns
+    }
+    for name in own.keys() - {"split"}:
+        own[name] = np.where(own[name] == "", getattr(table, name), own[name])
+    return replace(table, labels={**table.labels, **labels}, **own)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """All cells as text."""
+    try:
+        table = read_table(path, undecodable=KEYS)
+    except OSError as error:
+        raise ArgumentError(f"{path}: can't be read ({error.strerror or error}) (--labels)") from error
+    except ManifestError as error:
+        raise ArgumentError(f"{error} (--labels)") from error
+    if table.problems:
+        line, problem = next(iter(sorted(table.problems.items())))
+        raise ArgumentError(f"{path}: {len(table.problems)} unusable lines, first line {line}: {problem} (--labels)")
+    return table.frame
+
+
+def _at(column: npt.NDArray[Any], row: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """The column's values at rows (N,), missing where the row is -1."""
+    missing = np.nan if column.dtype.kind == "f" else ""
+    values: npt.NDArray[Any] = np.append(column, np.array([missing], dtype=column.dtype))
+    return values[row]
+
+
+def _check_ids(path: Path, key: str, given: pd.Index[Any], wanted: npt.NDArray[np.object_]) -> None:
+    twice = given[given.duplicated()].unique()
+    if len(twice):
+        raise ArgumentError(f"{path}: {len(twice)} values of {key} are there more than once: {some(twice)} (--labels)")
+    if not given.isin(wanted).any():
+        raise ArgumentError(
+            f"{path}: no {key} matches the embedding file; the table has {some(given)}, "
+            f"the file has {some(dict.fromkeys(wanted))} (--labels)"
+        )
