@@ -90,6 +90,7 @@ def compare(folder: Path, rows: np.ndarray, queries: np.ndarray, names: list[str
             f"{exact_seconds / seconds:8.1f}{size / exact_bytes:7.2f}{built:10.1f}",
             flush=True,
         )
+        del index  # before the next one takes its place in memory
 
 
 if __name__ == "__main__":

@@ -76,9 +76,14 @@ class Difference:
     n_patients: int
 
 
+def base_name(metric: str) -> str:
+    """A metric's name without its class or cut-off: "auroc" of "auroc:mild" and of "auroc_below_40"."""
+    return metric.partition(":")[0].partition("_below_")[0]
+
+
 def higher_is_better(metric: str) -> bool:
-    """Whether a larger value is a better model; the class or cut-off after ":" or "_below_" does not matter."""
-    return HIGHER_IS_BETTER[metric.partition(":")[0].partition("_below_")[0]]
+    """Whether a larger value is a better model; the class or cut-off does not matter."""
+    return HIGHER_IS_BETTER[base_name(metric)]
 
 
 def regression_metrics(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,15 @@ from panecho_embed.records import Score
 from probes.base import BaseProbe
 from probes.draws import few_shots
 from probes.evaluation import Evaluation, evaluate, make_folds
-from probes.outputs import clear_folder, file_stem, make_folder, provenance_document, write_json
+from probes.outputs import (
+    clear_folder,
+    file_stem,
+    make_folder,
+    prediction_table,
+    probe_document,
+    provenance_document,
+    write_json,
+)
 from probes.problem import Problem
 from probes.run import RunSettings
 
@@ -28,12 +36,12 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-FILES = ("comparison.json", "scores.csv", "differences.csv")
+FILES = ("comparison.json", "scores.csv", "differences.csv", "predictions.csv")
 
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """first minus second, and its p-value corrected for all differences of the comparison (Holm)."""
+    """first minus second, and its p-value corrected for all differences it was made with (Holm)."""
 
     first: str
     second: str
@@ -44,13 +52,14 @@ class PairedDifference:
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
     """One target. evaluations: by name, best first. differences: of the primary metric. n_left_out: units that not
-    every file has."""
+    every file has. k_shot: as in `RunSettings`."""
 
     target: str
     metric: str
     evaluations: Mapping[str, Evaluation]
     differences: tuple[PairedDifference, ...]
     n_left_out: int
+    k_shot: int | None = None
 
     def score(self, name: str) -> Score:
         """The primary metric of one candidate."""
@@ -117,7 +126,8 @@ def compare_problems(
     ranked = sorted(evaluations, key=lambda name: sign * evaluations[name].scores[metric].value)
     pairs = [(a, reference) for a in ranked if a != reference] if reference else list(combinations(ranked, 2))
     differences = _differences(evaluations, pairs, metric, settings)
-    return Comparison(first.target, metric, {name: evaluations[name] for name in ranked}, differences, left_out)
+    by_rank = {name: evaluations[name] for name in ranked}
+    return Comparison(first.target, metric, by_rank, differences, left_out, settings.k_shot)
 
 
 def common_units(problems: Mapping[str, Problem]) -> dict[str, Problem]:
@@ -137,8 +147,26 @@ def common_units(problems: Mapping[str, Problem]) -> dict[str, Problem]:
     return taken
 
 
-def write_comparison(comparisons: Sequence[Comparison], out: str | Path, *, command: str = "") -> Path:
-    """Write comparison.json, scores.csv, differences.csv, plots and report.html into the folder `out`."""
+def corrected_together(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with p-values corrected for the differences of all of them, as they stand in one report."""
+    corrected = iter(holm([d.difference.p_value for c in comparisons for d in c.differences]))
+    return [
+        replace(c, differences=tuple(replace(d, p_holm=float(next(corrected))) for d in c.differences))
+        for c in comparisons
+    ]
+
+
+def write_comparison(
+    comparisons: Sequence[Comparison],
+    out: str | Path,
+    *,
+    command: str = "",
+    not_compared: Mapping[str, str] | None = None,
+) -> Path:
+    """Write comparison.json, the tables (scores, differences, predictions), plots and report.html into `out`.
+
+    not_compared: target -> why, of those that could not be.
+    """
     import pandas as pd
 
     from probes.compare_report import comparison_figure, write_comparison_report
@@ -146,28 +174,43 @@ def write_comparison(comparisons: Sequence[Comparison], out: str | Path, *, comm
     folder = make_folder(out)
     try:
         clear_folder(folder, FILES)
-        write_json(folder / "comparison.json", comparison_document(comparisons, command))
+        write_json(folder / "comparison.json", comparison_document(comparisons, command, not_compared or {}))
+        tables = [
+            prediction_table(evaluation).assign(candidate=name)
+            for comparison in comparisons
+            for name, evaluation in comparison.evaluations.items()
+        ]
+        pd.concat(tables).to_csv(folder / "predictions.csv", index=False)
         pd.concat([c.table() for c in comparisons]).to_csv(folder / "scores.csv", index=False)
         pd.concat([c.difference_table() for c in comparisons]).to_csv(folder / "differences.csv", index=False)
         for comparison in comparisons:
             path = folder / "plots" / f"{file_stem(comparison.target)}-comparison.png"
             comparison_figure(comparison).savefig(path, dpi=150)
-        write_comparison_report(comparisons, folder / "report.html", command=command)
+        write_comparison_report(comparisons, folder / "report.html", command=command, not_compared=not_compared or {})
     except OSError as error:
         raise StoreError(f"{folder}: the comparison can't be written ({error}) (-o)") from error
     return folder
 
 
-def comparison_document(comparisons: Sequence[Comparison], command: str) -> dict[str, object]:
+def comparison_document(
+    comparisons: Sequence[Comparison], command: str, not_compared: Mapping[str, str]
+) -> dict[str, object]:
     """The content of comparison.json."""
     candidates = comparisons[0].evaluations
     return {
         "schema_version": 1,
         "version": __version__,
         "command": command,
+        "not_compared": dict(not_compared),
+        "draws": next(iter(candidates.values())).draws,
+        "seed": next(iter(candidates.values())).seed,
+        "k_shot": comparisons[0].k_shot,
         "candidates": {name: provenance_document(e.problem.provenance) for name, e in candidates.items()},
         "targets": {
             c.target: {
+                "task": next(iter(c.evaluations.values())).problem.task,
+                "level": next(iter(c.evaluations.values())).problem.level,
+                "probe": probe_document(next(iter(c.evaluations.values())).probes[0]),
                 "metric": c.metric,
                 "n_left_out": c.n_left_out,
                 "scores": {

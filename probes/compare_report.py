@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure as MatplotlibFigure
@@ -11,7 +11,11 @@ from panecho_embed.plots import intervals
 from panecho_embed.report import Block, Code, Facts, Section, Table, Text, figure, write_report
 from panecho_embed.wording import display_name, interval, number, p_value, plural
 from probes.compare import Comparison
+from probes.evaluation import Evaluation
 from probes.report import provenance_facts, untrained_warning
+from probes.wording import caution, probe_sentence, resolution_note, split_sentence
+
+LONG = 20  # lines of a table that are folded away
 
 
 def comparison_figure(comparison: Comparison) -> MatplotlibFigure:
@@ -23,21 +27,25 @@ def comparison_figure(comparison: Comparison) -> MatplotlibFigure:
     return intervals(rows, f"{comparison.target}: {display_name(comparison.metric)}", reference=baseline)
 
 
-def write_comparison_report(comparisons: Sequence[Comparison], path: Path, *, command: str = "") -> Path:
+def write_comparison_report(
+    comparisons: Sequence[Comparison], path: Path, *, command: str = "", not_compared: Mapping[str, str]
+) -> Path:
     """Write the report of comparisons of the same candidates on one target or more."""
     candidates = comparisons[0].evaluations
     targets = ", ".join(comparison.target for comparison in comparisons)
-    sections = [Section(comparison.target, _blocks(comparison)) for comparison in comparisons]
-    sections.append(Section("Methods", [Text(_methods(comparisons[0]))]))
-    for name, evaluation in candidates.items():
-        provenance = evaluation.problem.provenance
-        blocks: list[Block] = [*untrained_warning(provenance), Facts(provenance_facts(provenance, name))]
-        sections.append(Section(f"Embeddings: {name}", blocks))
+    count = sum(len(comparison.differences) for comparison in comparisons)
+    sections = [Section(comparison.target, _blocks(comparison, count)) for comparison in comparisons]
+    if not_compared:
+        notes = [Text(f"{name} was not compared: {why}", "warning") for name, why in not_compared.items()]
+        sections.insert(0, Section("Not compared", notes))
+    tasks = {next(iter(c.evaluations.values())).problem.task: c for c in reversed(comparisons)}
+    sections.append(Section("Methods", [Text(_methods(comparison)) for comparison in tasks.values()]))
+    sections += _embeddings(candidates)
     sections.append(Section("Repeat this run", [Code(command)] if command else [Text("Run from Python.", "note")]))
     return write_report(path, f"Comparison: {targets}", f"{len(candidates)} embeddings on the same patients", sections)
 
 
-def _blocks(comparison: Comparison) -> list[Block]:
+def _blocks(comparison: Comparison, count: int) -> list[Block]:
     evaluations = comparison.evaluations
     metrics = [name for name in next(iter(evaluations.values())).scores if ":" not in name]
     others = [name for name in metrics if name != comparison.metric][:3]
@@ -48,7 +56,8 @@ def _blocks(comparison: Comparison) -> list[Block]:
         rows.append([name, number(score.value), interval(score), *values])
     columns = ["Candidate", display_name(comparison.metric), "95 % interval", *map(display_name, others)]
     first = comparison.score(next(iter(evaluations)))
-    problem = next(iter(evaluations.values())).problem
+    one = next(iter(evaluations.values()))
+    problem = one.problem
     counted = f"{first.n} {plural(problem.level, first.n)} of {first.n_patients} patients tested"
     left = f"; {comparison.n_left_out} not in every file left out" if comparison.n_left_out else ""
     paired = [
@@ -61,20 +70,40 @@ def _blocks(comparison: Comparison) -> list[Block]:
         ]
         for d in comparison.differences
     ]
-    caption = f"Paired differences of {display_name(comparison.metric)}, corrected for their number by Holm's method."
+    caption = (
+        f"Paired differences of {display_name(comparison.metric)}; p corrected for the {count} of this report (Holm)."
+    )
+    notes = [caution(one), resolution_note(count, one.draws)]
     return [
+        *(Text(note, "warning") for note in notes if note),
         Table(columns, rows, f"{counted}{left}. Best first."),
         figure(comparison_figure(comparison), f"{comparison.target}: 95 % intervals; dashed: the trivial baseline."),
-        Table(["Difference", "Value", "95 % interval", "p", "p, corrected"], paired, caption),
+        Table(
+            ["Difference", "Value", "95 % interval", "p", "p, corrected"], paired, caption, folded=len(paired) > LONG
+        ),
     ]
+
+
+def _embeddings(candidates: Mapping[str, Evaluation]) -> list[Section]:
+    """How the embeddings were made: what is the same for all candidates once, then what is each one's own."""
+    provenances = {name: evaluation.problem.provenance for name, evaluation in candidates.items()}
+    facts = {name: provenance_facts(provenance, name) for name, provenance in provenances.items()}
+    first = next(iter(facts.values()))
+    shared = {key: value for key, value in first.items() if all(own.get(key) == value for own in facts.values())}
+    sections = [Section("Embeddings: all candidates", [Facts(shared)])] if shared else []
+    for name, own in facts.items():
+        rest = {key: value for key, value in own.items() if key not in shared}
+        sections.append(Section(f"Embeddings: {name}", [*untrained_warning(provenances[name]), Facts(rest)]))
+    return sections
 
 
 def _methods(comparison: Comparison) -> str:
     evaluation = next(iter(comparison.evaluations.values()))
     return (
-        "The same probe was trained and tested on the same patients and splits for every candidate; its settings were "
-        "chosen for each candidate on held-out training patients. Intervals are percentile intervals from "
-        f"{evaluation.draws:,} bootstrap samples of patients; for differences each sample drew the same patients for "
-        "both candidates. P-values are two-sided and corrected by Holm's method. "
-        f"The random seed was {evaluation.seed}."
+        "The same probe was trained and tested on the same patients and splits for every candidate. "
+        f"{probe_sentence(evaluation)} The setting was chosen for each candidate by itself. "
+        f"{split_sentence(evaluation, comparison.k_shot)} "
+        f"95% confidence intervals are percentile intervals from {evaluation.draws:,} bootstrap samples of patients; "
+        "for differences each sample drew the same patients for both candidates. P-values are two-sided and corrected "
+        f"for all differences of this report by Holm's method. The random seed was {evaluation.seed}."
     )

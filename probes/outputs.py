@@ -21,6 +21,7 @@ from probes.folds import leaking_patients
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probes.base import BaseProbe
     from probes.efficiency import LabelEfficiency
     from probes.evaluation import Evaluation
     from probes.run import TargetResult
@@ -105,6 +106,11 @@ def provenance_document(provenance: Provenance) -> dict[str, Any]:
     return {"fingerprint": provenance.fingerprint, **document}
 
 
+def probe_document(probe: BaseProbe) -> dict[str, Any]:
+    """Which probe it is, with all its settings."""
+    return {"name": type(probe).__name__, **probe.get_params()}
+
+
 def prediction_table(evaluation: Evaluation) -> pd.DataFrame:
     """One row a unit that was tested, or that chose settings: ids, split, fold, truth, prediction."""
     import pandas as pd
@@ -170,7 +176,7 @@ def _target_document(result: TargetResult) -> dict[str, Any]:
         "n": len(problem),
         "n_patients": len(set(problem.patient)),
         "n_missing": problem.n_missing,
-        "probe": {"name": type(evaluation.probes[0]).__name__, **evaluation.probes[0].get_params()},
+        "probe": probe_document(evaluation.probes[0]),
         "folds": [
             {"name": fold.name, "train": len(fold.train), "validation": len(fold.validation), "test": len(fold.test)}
             for fold in evaluation.folds

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.metrics import PRIMARY
+from panecho_embed.metrics import HIGHER_IS_BETTER, base_name
 from panecho_embed.plots import intervals
 from panecho_embed.records import Provenance
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Section, Table, Text, figure, write_report
 from panecho_embed.wording import display_name, interval, number, p_value, plural
+from probes.folds import leaking_patients
 from probes.outputs import RunInfo, grid_table
 from probes.plots import figures, label_efficiency_curve
+from probes.report_summary import asked, by_task, summary
 from probes.run import TargetResult
 from probes.wording import PROBE_NAMES, methods_paragraph
 
@@ -32,12 +34,12 @@ def write_probe_report(results: Sequence[TargetResult], info: RunInfo, path: Pat
     more = f" and {len(results) - 4} more" if len(results) > 4 else ""
     title = f"{PROBE_NAMES[type(results[0].probe).__name__]}: {targets}{more}"
     subtitle = f"{problem.provenance.backbone} embeddings, {problem.level} level, from {Path(info.source).name}"
-    sections = [_summary(results)]
-    for result in results:
+    sections = [asked(results, info), summary(results, info, untrained_warning(problem.provenance))]
+    for result in (result for alike in by_task(results) for result in alike):
         sections.append(_results(result, several=len(results) > 1))
     sections += [
         Section("Data and splits", _data(results)),
-        Section("Methods", [Text(methods_paragraph(results[0]))]),
+        Section("Methods", [Text(methods_paragraph(alike)) for alike in by_task(results)]),
         Section("Embeddings", [Facts(provenance_facts(problem.provenance, info.source))]),
         Section("Repeat this run", [Code(info.command)] if info.command else [Text("Run from Python.", "note")]),
     ]
@@ -77,31 +79,6 @@ def untrained_warning(provenance: Provenance) -> list[Block]:
     return [Text(text, "warning")]
 
 
-def _summary(results: Sequence[TargetResult]) -> Section:
-    blocks: list[Block] = untrained_warning(results[0].evaluation.problem.provenance)
-    order = {"regression": 0, "binary": 1, "multiclass": 2}
-    rows = []
-    for result in sorted(results, key=lambda r: (order[r.evaluation.problem.task], r.evaluation.problem.target)):
-        evaluation = result.evaluation
-        metric = PRIMARY[evaluation.problem.task]
-        score, gain = evaluation.scores[metric], evaluation.versus_baseline[metric]
-        rows.append(
-            [
-                evaluation.problem.target,
-                evaluation.problem.task,
-                str(score.n),
-                str(score.n_patients),
-                display_name(metric),
-                number(score.value),
-                interval(score),
-                number(evaluation.baseline_scores[metric].value),
-                f"{number(gain.value)} ({interval(gain)})",
-            ]
-        )
-    columns = ["Target", "Task", "n", "Patients", "Metric", "Value", "95 % interval", "Baseline", "Difference"]
-    return Section("Result", [*blocks, Table(columns, rows)])
-
-
 def _results(result: TargetResult, *, several: bool) -> Section:
     evaluation = result.evaluation
     blocks: list[Block] = [_metric_table(result)]
@@ -129,7 +106,9 @@ def _metric_table(result: TargetResult) -> Table:
     for name, score in evaluation.scores.items():
         gain = evaluation.versus_baseline[name]
         row = [display_name(name), number(score.value), interval(score), number(evaluation.baseline_scores[name].value)]
-        row += [f"{number(gain.value)} ({interval(gain)})" if np.isfinite(gain.value) else "-", p_value(gain.p_value)]
+        # More or less of a bias or a slope is not better or worse.
+        compared = np.isfinite(gain.value) and base_name(name) in HIGHER_IS_BETTER
+        row += [f"{number(gain.value)} ({interval(gain)})", p_value(gain.p_value)] if compared else ["-", "-"]
         if control is not None:
             values = control[name]
             row.append(f"{number(values.mean())} ({number(values.min())} to {number(values.max())})")
@@ -179,4 +158,6 @@ def _data(results: Sequence[TargetResult]) -> list[Block]:
             rows.append([problem.target, fold.name, *sizes, str(problem.n_missing)])
     level = plural(results[0].evaluation.problem.level, 2)
     columns = ["Target", "Fold", "Train", "Validation", "Test", "Without label"]
-    return [Table(columns, rows, f"Number of {level} (and patients). No patient is on two sides of a fold.")]
+    leaking = any(leaking_patients(r.evaluation.folds, r.evaluation.problem.patient) for r in results)
+    crossing = "Patients are on two sides of a fold." if leaking else "No patient is on two sides of a fold."
+    return [Table(columns, rows, f"Number of {level} (and patients). {crossing}")]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.metrics import Draws, Metrics, task_metrics
+from panecho_embed.metrics import Draws, Metrics, base_name, task_metrics
 from probes.problem import Problem
 
 Floats = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def baseline_metrics(problem: Problem, units: Ints, baseline: Floats, cutoffs: S
     constant = make_metrics(problem, units, level, half, cutoffs)
 
     def without_order(weights: Floats) -> Draws:
-        return {name: values for name, values in constant(weights).items() if _is_of_the_order(name)}
+        return {name: values for name, values in constant(weights).items() if base_name(name) in OF_THE_ORDER}
 
     return Metrics((*folded.parts, without_order), folded.patients, folded.n)
 
@@ -67,7 +67,3 @@ def youden_threshold(truth: Floats, probability: Floats) -> float:
     gain[:-1][np.diff(p) == 0] = -np.inf  # equal predictions can't be told apart
     best = int(gain[:-1].argmax()) if len(p) > 1 else 0
     return float((p[best] + p[best + 1]) / 2) if gain[best] > 0 else 0.5
-
-
-def _is_of_the_order(metric: str) -> bool:
-    return metric.partition(":")[0].partition("_below_")[0] in OF_THE_ORDER

@@ -66,7 +66,7 @@ def sweep_tables(
     file = EmbeddingFile(source)
     if file.level != "frame":
         raise ArgumentError(f"{source} holds {file.level} rows; a sweep needs frames (extract --level frame)")
-    backbone = backbone_of_frames(file, weights, seed, device, flags="--backbone-weights")
+    backbone = backbone_of_frames(file, weights, seed, device, flags="--backbone-weights, --backbone-seed")
     table = file.table()
     for sampling in samplings or default_samplings(backbone.frames_per_clip):
         yield sampling.name, sampled_table(table, backbone, sampling)

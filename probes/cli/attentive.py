@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probes.cli.options import data_options, output_options, run_probe
+from probes.cli.options import data_options, output_options
+from probes.cli.running import run_probe
 
 if TYPE_CHECKING:
     from probes.base import BaseProbe

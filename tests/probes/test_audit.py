@@ -79,6 +79,19 @@ def test_a_label_that_another_gives_away_is_a_warning(
     assert reason in findings[0].message
 
 
+def test_labels_of_a_table_are_looked_at_too(clean: EmbeddingTable, tmp_path: Path) -> None:
+    ids, first = np.unique(clean.patient_id.astype(str), return_index=True)
+    rows = [f"{name},{2 * clean.labels['EF'][i]}" for name, i in zip(ids, first, strict=True)]
+    (tmp_path / "labels.csv").write_text("patient_id,Copy\n" + "\n".join(rows))
+    assert kinds(audit(clean, labels=tmp_path / "labels.csv")) == {"warning: label_given_away"}
+
+
+def test_the_same_video_without_a_split_leaks_nothing(clean: EmbeddingTable) -> None:
+    split = clean.split.copy()
+    split[clean.patient_id == "p004"] = ""
+    assert kinds(audit(replace(moved(clean, "v000", "v008"), split=split))) == {"warning: same_embedding"}
+
+
 def test_near_must_be_a_cosine(clean: EmbeddingTable) -> None:
     with pytest.raises(ArgumentError, match=r"near is 2; it must be above 0 and at most 1"):
         audit(clean, near=2)

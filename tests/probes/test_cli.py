@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from panecho_embed.cli.main import main
+from panecho_embed.records import EmbeddingTable
 
 
 def run(*arguments: object) -> Result:
@@ -43,12 +45,25 @@ def test_keys_of_metrics_json_are_stable(embeddings: Path, tmp_path: Path) -> No
     ok("linear", embeddings, "--target", "Grade", "--draws", 50, "-o", tmp_path)
     document = json.loads((tmp_path / "metrics.json").read_text())
     assert list(document) == [
-        *("schema_version", "created_utc", "version", "source", "command", "options", "embeddings", "targets"),
+        *("schema_version", "created_utc", "version", "source", "command", "options", "not_evaluated", "embeddings"),
+        "targets",
     ]
     assert list(document["targets"]["Grade"]) == [
-        *("task", "classes", "level", "pooling", "fusion", "n", "n_patients", "n_missing", "probe", "folds", "chosen"),
-        *("thresholds", "cutoffs", "draws", "seed", "metrics", "baseline", "versus_baseline", "control", "subgroups"),
-        "label_efficiency",
+        *("task", "classes", "level", "pooling", "fusion", "n", "n_patients", "n_missing", "probe", "folds"),
+        *(
+            "k_shot",
+            "leaking_patients",
+            "chosen",
+            "thresholds",
+            "cutoffs",
+            "draws",
+            "seed",
+            "metrics",
+            "baseline",
+            "versus_baseline",
+            "control",
+        ),
+        *("subgroups", "label_efficiency"),
     ]
 
 
@@ -89,7 +104,9 @@ def test_recorded_command_repeats_the_run(embeddings: Path, tmp_path: Path) -> N
         ["knn", "--k", "1,5,20", "--metric", "euclidean", "--weights", "distance"],
         ["faiss", "--index", "hnsw"],
         ["attentive", "--epochs", "3", "--level", "study"],
-        ["linear", "--fusion", "late", "--level", "study", "--pooling", "max"],
+        ["linear", "--fusion", "late", "--level", "study"],
+        ["linear", "--pooling", "mean+std", "--level", "study", "--k-shot", "9"],
+        ["knn", "--k", "1", "--k-shot", "1"],
     ],
 )
 def test_every_probe_runs(embeddings: Path, tmp_path: Path, arguments: list[str]) -> None:
@@ -110,6 +127,53 @@ def test_everything_that_can_be_asked_for_is_in_the_report(embeddings: Path, tmp
     assert {"draws.json", "label_efficiency.csv"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_a_target_that_cannot_be_evaluated_does_not_stop_the_others(embeddings: Path, tmp_path: Path) -> None:
+    rare = pd.DataFrame({"patient_id": [f"p{i:03d}" for i in range(60)], "Rare": ["a"] * 59 + ["b"]})
+    rare.to_csv(tmp_path / "rare.csv", index=False)
+    arguments = ("--target", "EF,Rare", "--labels", tmp_path / "rare.csv", "--draws", 50, "-o", tmp_path / "run")
+    result = run("linear", embeddings, *arguments)
+    assert result.exit_code == 3
+    document = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(document["targets"]) == ["EF"]
+    assert list(document["not_evaluated"]) == ["Rare"]
+    assert "Rare was not evaluated: " in (tmp_path / "run" / "report.html").read_text()
+    assert "Rare was not evaluated: " in result.output
+
+
+def test_k_shot_trains_on_the_drawn_patients_and_says_who_they_were(embeddings: Path, tmp_path: Path) -> None:
+    ok("linear", embeddings, "--target", "Sex", "--k-shot", 3, "--draws", 50, "-o", tmp_path)
+    document = json.loads((tmp_path / "metrics.json").read_text())["targets"]["Sex"]
+    assert document["k_shot"] == 3
+    assert (document["folds"][0]["train"], document["folds"][0]["validation"]) == (12, 0)
+    drawn = json.loads((tmp_path / "draws.json").read_text())["Sex"]["k_shot"]
+    assert len(drawn[0]["patients"]) == 6
+    assert "3 patients of each class were drawn at random" in (tmp_path / "report.html").read_text()
+
+
+def test_a_second_run_leaves_nothing_of_the_first(embeddings: Path, tmp_path: Path) -> None:
+    ok("linear", embeddings, "--target", "Sex", "--shots", 3, "--repeats", 1, "--draws", 50, "-o", tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    ok("linear", embeddings, "--target", "EF", "--draws", 50, "-o", tmp_path)
+    assert not (tmp_path / "draws.json").exists()
+    assert not list((tmp_path / "plots").glob("Sex*"))
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_leaking_patients_are_in_every_account_of_the_run(
+    table: EmbeddingTable, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
+) -> None:
+    split = table.split.copy()
+    split[table.video_id == "v000"] = "test"
+    path = write(tmp_path / "leak.h5", replace(table, split=split))
+    result = ok("linear", path, "--target", "EF", "--allow-leakage", "--draws", 50, "-o", tmp_path / "run")
+    document = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert document["targets"]["EF"]["leaking_patients"] == ["p000"]
+    assert "1 patient was on two sides of a fold (--allow-leakage)" in result.output
+    assert "Patients are on two sides of a fold." in report
+    assert "No patient is on two sides" not in report
+
+
 def test_a_probe_is_applied_to_a_new_file(embeddings: Path, file_of: Callable[..., Path], tmp_path: Path) -> None:
     ok("linear", embeddings, "--target", "EF,Sex", "--draws", 50, "-o", tmp_path / "run")
     ok("apply", tmp_path / "run", file_of(patients=7, seed=9), "-o", tmp_path / "new.csv")
@@ -125,6 +189,11 @@ def test_a_probe_is_applied_to_a_new_file(embeddings: Path, file_of: Callable[..
         (["--target", "EF", "--folds", "61"], "61 folds need at least 61 patients"),
         (["--target", "EF", "--cutoffs", "low"], "'low' is not a list of numbers"),
         (["--target", "Sex", "--task", "regression"], "text where regression needs numbers"),
+        (["--target", "Sex", "--cutoffs", "40"], "--cutoffs is for a regression target; Sex is binary"),
+        (["--target", "EF", "--class-weight", "balanced"], "--class-weight is for a binary or multiclass target"),
+        (["--target", "EF", "--positive", "M"], "--positive is for a binary target; EF is regression"),
+        (["--target", "EF", "--shots", "2.5"], "'2.5' is not a list of whole numbers"),
+        (["--target", "EF,LowEF", "--folds", "61"], "none of 2 targets can be evaluated; EF: 61 folds need"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_says_why(

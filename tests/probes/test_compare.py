@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ from hypothesis import strategies as st
 
 from panecho_embed.cli.main import main
 from panecho_embed.errors import ArgumentError, SettingsMismatchError
-from panecho_embed.metrics import paired_differences
+from panecho_embed.metrics import holm, paired_differences
 from panecho_embed.records import EmbeddingTable
-from probes.compare import common_units, compare_problems
+from probes.attentive import AttentiveProbe
+from probes.compare import common_units, compare_problems, corrected_together
 from probes.linear import LinearProbe
 from probes.problem import Problem, load_problem
 from probes.run import RunSettings
 from probes.sweep import Sampling, default_samplings, sweep_tables
+from probes.wording import resolution_note
 
 SETTINGS = RunSettings(draws=200)
 
@@ -52,6 +55,25 @@ def test_differences_are_those_of_the_paired_bootstrap(problems: dict[str, Probl
     comparison = compare_problems(problems, probe, SETTINGS)
     good, bad = (comparison.evaluations[name].metrics() for name in ("good", "bad"))
     assert comparison.differences[1].difference == paired_differences(good, bad, draws=200, seed=0)["mae"]
+
+
+def test_p_values_of_one_report_are_corrected_together(problems: dict[str, Problem]) -> None:
+    alone = compare_problems(problems, probe, SETTINGS)
+    together = corrected_together([alone, alone])
+    p = [d.difference.p_value for d in alone.differences]
+    assert [d.p_holm for c in together for d in c.differences] == holm(p + p).tolist()
+
+
+def test_so_few_bootstraps_that_nothing_can_be_shown_are_told() -> None:
+    assert resolution_note(3, 10_000) == ""
+    assert "66 differences no corrected p-value can be below 0.26" in resolution_note(66, 500)
+
+
+def test_a_few_shots_are_the_same_patients_for_all(problems: dict[str, Problem]) -> None:
+    comparison = compare_problems(problems, probe, replace(SETTINGS, k_shot=9))
+    trained = {tuple(e.problem.patient[e.folds[0].train]) for e in comparison.evaluations.values()}
+    assert len(trained) == 1
+    assert len(set(trained.pop())) == 9
 
 
 def test_a_reference_leaves_one_difference_a_candidate(problems: dict[str, Problem]) -> None:
@@ -112,6 +134,34 @@ def test_command_writes_tables_figure_and_report(
     assert {"scores.csv", "differences.csv", "report.html"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert (tmp_path / "run" / "plots" / "EF-comparison.png").is_file()
     assert "sharp - blurred" in result.output
+
+
+def test_a_target_that_a_file_lacks_is_listed_and_the_others_compared(
+    table: EmbeddingTable, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
+) -> None:
+    fewer = replace(table, labels={name: table.labels[name] for name in ("EF", "Sex")})
+    files = [str(write(tmp_path / "a.h5", table)), str(write(tmp_path / "b.h5", fewer))]
+    options = ["--target", "all", "--draws", "50", "--probe", "knn", "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, ["probe", "compare", *files, *options])
+    assert result.exit_code == 3, result.output
+    document = json.loads((tmp_path / "run" / "comparison.json").read_text())
+    assert set(document["targets"]) == {"EF", "Sex"}
+    assert document["not_compared"]["Grade"] == "b lacks it"
+    assert "LowEF was not compared: b lacks it" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_attention_is_compared_too(
+    table: EmbeddingTable,
+    write: Callable[[Path, EmbeddingTable], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("probes.AttentiveProbe", partial(AttentiveProbe, epochs=2))
+    files = [str(write(tmp_path / f"{name}.h5", noisier(table, n))) for name, n in (("a", 0), ("b", 1))]
+    options = ["--probe", "attentive", "--level", "study", "--target", "EF", "--draws", "50", "-o", str(tmp_path / "r")]
+    result = CliRunner().invoke(main, ["probe", "compare", *files, *options])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "r" / "comparison.json").read_text())["targets"]["EF"]["probe"]["epochs"] == 2
 
 
 def test_command_refuses_the_same_file_twice(embeddings: Path, tmp_path: Path) -> None:

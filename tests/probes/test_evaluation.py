@@ -11,10 +11,10 @@ from sklearn.metrics import mean_absolute_error
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import EmbeddingTable
-from probes.evaluation import average_rows, evaluate, make_folds
+from probes.evaluation import average_rows, evaluate, fit_fold, make_folds
+from probes.folds import Fold
 from probes.linear import LinearProbe
 from probes.problem import load_problem
-from probes.scoring import youden_threshold
 
 DRAWS = 200
 
@@ -76,6 +76,20 @@ def test_number_of_folds_overrides_the_split_column(table: EmbeddingTable) -> No
     problem = load_problem(table, "EF")
     assert len(make_folds(problem)) == 1
     assert len(make_folds(problem, folds=4)) == 4
+
+
+@pytest.mark.parametrize(("target", "unit_folds"), [("EF", 5), ("Grade", 3)])
+def test_there_are_as_many_inner_folds_as_the_rarest_class_has_patients(
+    table: EmbeddingTable, target: str, unit_folds: int
+) -> None:
+    problem = load_problem(table, target)
+    severe = np.unique(problem.patient[problem.truth == 2].astype(str))[3:]
+    if target == "Grade":
+        problem = problem.take(np.flatnonzero(~np.isin(problem.patient.astype(str), severe)))
+    everybody = Fold("all", np.arange(len(problem)), np.empty(0, dtype=np.int64), np.arange(len(problem)))
+    fitted, held_out = fit_fold(problem, LinearProbe(problem.task), everybody)
+    assert fitted.folds == unit_folds
+    assert np.isfinite(held_out).all()
 
 
 def test_late_fusion_averages_the_predictions_of_a_study(table: EmbeddingTable) -> None:
@@ -146,17 +160,6 @@ def test_table_has_one_row_a_metric(table: EmbeddingTable) -> None:
     assert "auroc_below_50" in frame.index
 
 
-def test_threshold_maximises_sensitivity_plus_specificity() -> None:
-    truth = np.array([0, 0, 1, 0, 1, 1])
-    probability = np.array([0.1, 0.2, 0.3, 0.35, 0.6, np.nan])
-    assert youden_threshold(truth, probability) == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize("truth", [[1, 1], [0, 0]])
-def test_threshold_is_a_half_without_both_classes(truth: list[int]) -> None:
-    assert youden_threshold(np.array(truth), np.array([0.2, 0.9])) == 0.5
-
-
-def test_rows_average_to_units_and_missing_units_are_nan() -> None:
-    averaged = average_rows(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 2]), 3)
-    np.testing.assert_array_equal(averaged, [2, np.nan, 5])
+def test_rows_average_to_units_by_their_shares_and_missing_units_are_nan() -> None:
+    averaged = average_rows(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 2]), np.array([0.75, 0.25, 1.0]), 3)
+    np.testing.assert_array_equal(averaged, [1.5, np.nan, 5])

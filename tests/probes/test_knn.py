@@ -89,6 +89,29 @@ def test_exact_search_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch)
     assert (whole[0][:, 0] == 0).all()
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("k", [1, 3, 7, 40])
+def test_of_equally_near_rows_the_first_are_the_neighbours(metric: str, k: int) -> None:
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(20, 4)), 5, axis=0)
+    order = rng.permutation(100)
+    distance, found = ExactNeighbours(x[order], metric).search(x[:1], 100)  # type: ignore[arg-type]
+    few_distance, few = ExactNeighbours(x[order], metric).search(x[:1], k)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(few, found[:, :k])
+    np.testing.assert_allclose(few_distance, distance[:, :k])
+    assert (np.diff(found[0, :5]) > 0).all()
+
+
+def test_a_large_index_is_trained_on_some_rows_and_holds_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probes.faiss_knn.TRAINED_ON", 300)
+    monkeypatch.setattr("probes.faiss_knn.ADDED_AT_ONCE", 128)
+    x = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
+    index = FaissNeighbours(x, "cosine", "sq8")
+    _, found = index.search(x, 1)
+    assert index.index.ntotal == 1000
+    assert (found[:, 0] == np.arange(1000)).mean() > 0.95
+
+
 def test_k_is_chosen_by_held_out_loss_and_large_ks_are_left_out() -> None:
     x, y = sample()
     probe = KNNProbe().fit(x[:60], y[:60])

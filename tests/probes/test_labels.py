@@ -1,63 +1,16 @@
-"""Labels: joined by id, read as a task, refused with a reason."""
+"""Labels: read as a task, refused with a reason."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import EmbeddingTable
-from probes.label_table import join_labels
 from probes.labels import read_labels, target_names
 
 
 def text(*values: str) -> np.ndarray:
     return np.array(values, dtype=object)
-
-
-def write(path: Path, content: str) -> Path:
-    path.write_text(content)
-    return path
-
-
-@pytest.mark.parametrize("key", ["video_id", "study_id", "patient_id"])
-def test_labels_join_by_the_id_that_the_csv_has(table: EmbeddingTable, tmp_path: Path, key: str) -> None:
-    ids = sorted(set(getattr(table, key)), reverse=True)
-    lines = "\n".join(f"{name},{i}" for i, name in enumerate(ids))
-    joined = join_labels(table, write(tmp_path / "labels.csv", f"{key},Age\n{lines}\n"))
-    expected = [ids.index(name) for name in getattr(table, key)]
-    np.testing.assert_array_equal(joined.labels["Age"], expected)
-
-
-def test_ids_that_look_like_numbers_stay_text(table: EmbeddingTable, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"the table has '0012'.*the file has 'v000', 'v001', 'v002'"):
-        join_labels(table, write(tmp_path / "labels.csv", "video_id,Age\n0012,3\n"))
-
-
-def test_rows_that_the_csv_lacks_have_no_label(table: EmbeddingTable, tmp_path: Path) -> None:
-    joined = join_labels(table, write(tmp_path / "labels.csv", "video_id,Age,Who\nv000,3,me\nelse,4,you\n"))
-    assert np.isfinite(joined.labels["Age"]).sum() == 3
-    assert set(joined.labels["Who"]) == {"me", ""}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("video_id,Age\nv000,1\nv000,2\nv001,3\n", r"1 values of video_id are there more than once: 'v000'"),
-        (
-            "video_id,Age\na,1\nb,2\nc,3\nd,4\n",
-            r"no video_id matches.*'a', 'b', 'c' \.\.\., the file has 'v000', 'v001'",
-        ),
-        ("file,Age\nv000,1\n", r"no column video_id, study_id, patient_id to join by; it has file, Age"),
-        ("", r"labels.csv: not a table: it is empty \(--labels\)"),
-        ("video_id,Age\nv000,1,2\n", r"labels.csv: 1 unusable lines, first line 2: .*\(--labels\)"),
-    ],
-)
-def test_unusable_label_tables_say_why(table: EmbeddingTable, tmp_path: Path, content: str, message: str) -> None:
-    with pytest.raises(ArgumentError, match=message):
-        join_labels(table, write(tmp_path / "labels.csv", content))
 
 
 @pytest.mark.parametrize(

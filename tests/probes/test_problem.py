@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import EmbeddingTable
+from panecho_embed.records import ROW_COLUMNS, EmbeddingTable
 from probes.problem import load_problem, load_problems
 
 
@@ -73,6 +73,56 @@ def test_study_level_needs_study_ids(table_of: Callable[..., EmbeddingTable]) ->
     nameless = replace(frames, study_id=frames.video_id)
     with pytest.raises(ArgumentError, match=r"has no study ids.*--level video"):
         load_problem(nameless, "EF", level="study")
+
+
+def test_a_video_counts_the_same_in_its_study_whatever_its_rows(table: EmbeddingTable) -> None:
+    keep = ~np.isin(np.arange(len(table)), [0, 1])  # v000 keeps one row of three
+    some = replace(
+        table,
+        values=table.values[keep],
+        labels={name: column[keep] for name, column in table.labels.items()},
+        **{name: getattr(table, name)[keep] for name in ROW_COLUMNS},
+    )
+    problem = load_problem(some, "EF", level="study", fusion="late")
+    assert problem.share[:4].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 6, 1 / 6])
+    np.testing.assert_allclose(np.bincount(problem.unit, weights=problem.share), 1)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("patient_id", "p999", r"1 studies have more than one patient \(s000: p000; s000: p999\)"),
+        ("split", "test", r"1 studies have more than one split \(s000: test; s000: train\)"),
+    ],
+)
+def test_a_study_of_two_patients_or_splits_is_refused(
+    table: EmbeddingTable, column: str, value: str, message: str
+) -> None:
+    changed = getattr(table, column).copy()
+    changed[table.video_id == "v001"] = value
+    with pytest.raises(ArgumentError, match=message):
+        load_problem(replace(table, **{column: changed}), "EF", level="study")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooling": "max", "fusion": "late"}, r"give --pooling or --fusion late, not both"),
+        ({"pooling": "max", "level": "clip"}, r"stands at clip level already; there is nothing to pool"),
+    ],
+)
+def test_a_pooling_that_would_pool_nothing_is_refused(
+    table: EmbeddingTable, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        load_problem(table, "EF", **options)
+
+
+def test_of_several_targets_the_unusable_are_refused_by_name(table: EmbeddingTable) -> None:
+    one_class = replace(table, labels={**table.labels, "Flat": np.ones(len(table))})
+    refused: dict[str, str] = {}
+    assert [p.target for p in load_problems(one_class, "EF,Flat", refused=refused)] == ["EF"]
+    assert refused == {"Flat": "Flat has only one class, '1'; there is nothing to learn"}
 
 
 def test_a_level_below_the_files_is_refused(table: EmbeddingTable) -> None:

@@ -122,7 +122,8 @@ def test_the_band_has_one_row_a_size(table: EmbeddingTable) -> None:
         ({}, "give either fractions"),
         ({"fractions": (0.5,), "shots": (5,)}, "give either fractions"),
         ({"fractions": (1.5,)}, "each must be above 0 and at most 1"),
-        ({"shots": (1,)}, "at least 2 are needed"),
+        ({"shots": (0, 3)}, "shots are 0, 3; 1 or more"),
+        ({"shots": (1,)}, "none can be held out to choose settings on: fix the setting"),
         ({"shots": (999,)}, "999 patients of class 1 were asked for; there are"),
     ],
 )

@@ -1,0 +1,95 @@
+"""A table of labels: joined by id, read as a manifest is, refused with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.records import EmbeddingTable
+from probes.evaluation import evaluate
+from probes.label_table import join_labels
+from probes.labels import read_labels, target_names
+from probes.linear import LinearProbe
+from probes.problem import load_problem
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+@pytest.mark.parametrize("key", ["video_id", "study_id", "patient_id"])
+def test_labels_join_by_the_id_that_the_csv_has(table: EmbeddingTable, tmp_path: Path, key: str) -> None:
+    ids = sorted(set(getattr(table, key)), reverse=True)
+    lines = "\n".join(f"{name},{i}" for i, name in enumerate(ids))
+    joined = join_labels(table, write(tmp_path / "labels.csv", f"{key},Age\n{lines}\n"))
+    expected = [ids.index(name) for name in getattr(table, key)]
+    np.testing.assert_array_equal(joined.labels["Age"], expected)
+
+
+def test_ids_that_look_like_numbers_stay_text(table: EmbeddingTable, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"the table has '0012'.*the file has 'v000', 'v001', 'v002'"):
+        join_labels(table, write(tmp_path / "labels.csv", "video_id,Age\n0012,3\n"))
+
+
+def test_rows_that_the_csv_lacks_have_no_label(table: EmbeddingTable, tmp_path: Path) -> None:
+    joined = join_labels(table, write(tmp_path / "labels.csv", "video_id,Age,Who\nv000,3,me\nelse,4,you\n"))
+    assert np.isfinite(joined.labels["Age"]).sum() == 3
+    assert set(joined.labels["Who"]) == {"me", ""}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("video_id,Age\nv000,1\nv000,2\nv001,3\n", r"1 values of video_id are there more than once: 'v000'"),
+        (
+            "video_id,Age\na,1\nb,2\nc,3\nd,4\n",
+            r"no video_id matches.*'a', 'b', 'c' \.\.\., the file has 'v000', 'v001'",
+        ),
+        ("file,Age\nv000,1\n", r"no column video_id, study_id, patient_id to join by; it has file, Age"),
+        ("", r"labels.csv: not a table: it is empty \(--labels\)"),
+        ("video_id,Age\nv000,1,2\n", r"labels.csv: 1 unusable lines, first line 2: .*\(--labels\)"),
+    ],
+)
+def test_unusable_label_tables_say_why(table: EmbeddingTable, tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        join_labels(table, write(tmp_path / "labels.csv", content))
+
+
+def test_none_is_a_class_and_true_stays_text(table: EmbeddingTable, tmp_path: Path) -> None:
+    lines = "patient_id,AVStenosis,Diabetes\np000,None,True\np001,Severe,False\np002,NA,\n"
+    joined = join_labels(table, write(tmp_path / "labels.csv", lines))
+    assert read_labels(joined.labels["AVStenosis"], "AVStenosis").classes == ("None", "Severe")
+    assert read_labels(joined.labels["Diabetes"], "Diabetes").classes == ("False", "True")
+
+
+def test_a_semicolon_table_is_read(table: EmbeddingTable, tmp_path: Path) -> None:
+    joined = join_labels(table, write(tmp_path / "labels.csv", "video_id;Age\nv000;3\nv001;4\n"))
+    assert np.nanmax(joined.labels["Age"]) == 4
+
+
+def test_patients_and_splits_of_the_table_replace_those_of_the_file(table: EmbeddingTable, tmp_path: Path) -> None:
+    lines = "".join(f"v{i:03d},{'ab'[i % 2]},{('train', 'test')[i % 2]},{i}\n" for i in range(100))
+    joined = join_labels(table, write(tmp_path / "labels.csv", f"video_id,patient_id,split,Age\n{lines}"))
+    known = np.isfinite(joined.labels["Age"])
+    assert set(joined.patient_id[known]) == {"a", "b"}
+    assert set(joined.split[known]) == {"train", "test"}
+    np.testing.assert_array_equal(joined.patient_id[~known], table.patient_id[~known])
+    assert set(joined.split[~known]) == {""}
+    assert {"split", "patient_id"}.isdisjoint(target_names(joined.labels, "all"))
+
+
+def test_patients_of_the_table_are_those_that_may_not_cross(table: EmbeddingTable, tmp_path: Path) -> None:
+    lines = "".join(f"v{i:03d},me\n" for i in range(120))
+    path = write(tmp_path / "labels.csv", f"video_id,patient_id\n{lines}")
+    with pytest.raises(ArgumentError, match=r"1 patient is in both train and test .*: me"):
+        evaluate(load_problem(table, "EF", labels=path), LinearProbe(), draws=10)
+
+
+def test_a_manifest_with_labels_is_a_table_of_labels(table: EmbeddingTable, tmp_path: Path) -> None:
+    header = "path,video_id,fps,fps_source,content,num_frames,frame_height,frame_width,Age"
+    path = write(tmp_path / "manifest.csv", f"{header}\na.avi,v000,30,file,cine,32,112,112,50\n")
+    assert set(join_labels(table, path).labels) - set(table.labels) == {"Age"}
