@@ -1,7 +1,7 @@
 """faiss indexes on clustered vectors: recall@10 against exact search, time per query, time to build, size.
 
     python benchmarks/probe_faiss.py                                    100,000 vectors of 768
-    python benchmarks/probe_faiss.py --rows 1000000 --folder big/       7 GB of memory, 13 GB of disk, an hour on 2 cores
+    python benchmarks/probe_faiss.py --rows 1000000 --folder big/       8 GB of memory, 13 GB of disk, half an hour
     python benchmarks/probe_faiss.py --indexes flat,ivf
 
 With --folder the vectors and the indexes stay there, and what is there already is not built again: build them at any
