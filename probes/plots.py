@@ -36,5 +36,5 @@ def figures(evaluation: Evaluation) -> dict[str, tuple[Figure, str]]:
 def label_efficiency_curve(curve: LabelEfficiency) -> Figure:
     """The metric against the number of patients trained on, with the range of 95 % of the draws."""
     band = curve.band()
-    columns = (band[name].to_numpy() for name in ("n_patients", "mean", "low", "high"))
-    return label_efficiency([Efficiency(curve.target, *columns)], display_name(curve.metric))
+    n_patients, mean, low, high = (band[name].to_numpy() for name in ("n_patients", "mean", "low", "high"))
+    return label_efficiency([Efficiency(curve.target, n_patients, mean, low, high)], display_name(curve.metric))

@@ -59,13 +59,15 @@ class Candidate:
     """One line of the tables. predictions: by target, one array a run, see `Target.metrics`.
 
     fraction: of the training patients. random: whether its runs depend on a seed; what does not has one run, and no
-    spread over seeds.
+    spread over seeds. contrasted: whether it is set against the reference. start: the starting point it belongs to.
     """
 
     name: str
     predictions: Mapping[str, tuple[Floats, ...]]
     fraction: float = 1.0
     random: bool = True
+    contrasted: bool = True
+    start: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,17 +134,18 @@ def averaged(runs: Sequence[Metrics]) -> Metrics:
 def compare_candidates(
     targets: Sequence[Target],
     candidates: Sequence[Candidate],
-    reference: str,
+    reference: str | None,
     *,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
     """Score every candidate on every target, and set each against the reference trained on the same fraction.
 
+    reference: None for no contrasts.
     With several targets of a kind, their mean comes first: of AUROC over class tasks, of R2 over regressions. Raises
     ArgumentError if no candidate is called `reference`.
     """
-    if reference not in [candidate.name for candidate in candidates]:
+    if reference is not None and reference not in [candidate.name for candidate in candidates]:
         names = dict.fromkeys(candidate.name for candidate in candidates)
         raise ArgumentError(f"reference is {reference!r}; compared are {', '.join(names)} (--reference)")
     ids = np.unique(np.concatenate([target.patients for target in targets]))
@@ -197,7 +200,7 @@ def _sd(sampled: Floats) -> float:
 
 
 def _comparison(
-    name: str, metric: str, unit: str, standings: Sequence[Standing], sampled: Sequence[Draws], reference: str
+    name: str, metric: str, unit: str, standings: Sequence[Standing], sampled: Sequence[Draws], reference: str | None
 ) -> Comparison:
     contrasts = _contrasts(standings, [draw[metric] for draw in sampled], metric, reference)
     return Comparison(name, metric, unit, tuple(standings), contrasts)
@@ -207,7 +210,7 @@ def _over_targets(
     targets: Sequence[Target],
     standings: Sequence[Sequence[Standing]],
     sampled: Sequence[Sequence[Draws]],
-    reference: str,
+    reference: str | None,
     n_patients: int,
 ) -> list[Comparison]:
     """The mean over the targets of a kind, where there are several."""
@@ -227,13 +230,15 @@ def _over_targets(
 
 
 def _contrasts(
-    standings: Sequence[Standing], sampled: Sequence[Floats], metric: str, reference: str
+    standings: Sequence[Standing], sampled: Sequence[Floats], metric: str, reference: str | None
 ) -> tuple[Contrast, ...]:
+    if reference is None:
+        return ()
     of_reference = {s.candidate.fraction: i for i, s in enumerate(standings) if s.candidate.name == reference}
     pairs = [
         (i, of_reference[s.candidate.fraction])
         for i, s in enumerate(standings)
-        if s.candidate.name != reference and s.candidate.fraction in of_reference
+        if s.candidate.contrasted and s.candidate.name != reference and s.candidate.fraction in of_reference
     ]
     differences = [_difference(standings[i], standings[j], sampled[i] - sampled[j], metric) for i, j in pairs]
     corrected = holm([difference.p_value for difference in differences])

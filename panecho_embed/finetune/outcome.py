@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ _FILES: Mapping[EvaluationLevel, str] = {"video": "predictions.csv", "study": "p
 class Outcome:
     """A finished run. info: of run.json. tasks: of its heads.
 
-    histories: a table of epochs for each fold of a cross-validation; without one, a single table under None.
+    histories, baselines: for each fold of a cross-validation, a table of epochs, and target -> training mean or
+    training frequency of every class. Without folds there is one of each, under None.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class Outcome:
     info: Mapping[str, Any]
     tasks: tuple[Task, ...]
     histories: Mapping[int | None, pd.DataFrame]
+    baselines: Mapping[int | None, Mapping[str, Any]]
 
     @property
     def level(self) -> EvaluationLevel:
@@ -48,7 +50,8 @@ class Outcome:
 class TargetRows:
     """The labelled test rows of one task, N videos or studies.
 
-    classes: of a binary task the clinically positive one last; () for regression. ids: (N,) of videos or studies.
+    classes: of a binary task the clinically positive one last; () for regression. ids: (N,) of videos or studies,
+    ascending.
     patients: (N,) ids. fold: (N,) of the cross-validation, -1 without one. truth: (N,) value or index in `classes`.
     prediction: (N,) value or probability of the positive class; multiclass (N, K).
     """
@@ -61,6 +64,11 @@ class TargetRows:
     truth: Floats
     prediction: Floats
 
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> TargetRows:
+        """Some of the rows, in the given order."""
+        columns = {name: getattr(self, name)[rows] for name in ("ids", "patients", "fold", "truth", "prediction")}
+        return replace(self, **columns)
+
     def metrics(self) -> Metrics:
         """The task's metrics, to be bootstrapped."""
         return task_metrics(self.task.type, self.truth, self.prediction, self.patients.astype(str), self.classes)
@@ -72,7 +80,7 @@ def read_outcome(folder: str | Path) -> Outcome:
 
     path = Path(folder)
     try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        info = _read_json(path / "run.json")
         if info["status"] != "done":
             raise StoreError(f"{path}: the run is not done but {info['status']}; the same `finetune` command goes on")
         folds = info.get("folds") or []
@@ -80,9 +88,10 @@ def read_outcome(folder: str | Path) -> Outcome:
         recipe = parse_recipe((path / "recipe.toml").read_text(encoding="utf-8"), str(path / "recipe.toml"))
         tasks = read_tasks(next(iter(places.values())) / "tasks.csv")
         histories = {fold: pd.read_csv(place / "history.csv") for fold, place in places.items()}
+        baselines = {fold: _read_json(place / "run.json")["baseline"] for fold, place in places.items()}
     except (OSError, KeyError, ValueError) as error:
         raise _unreadable(path, error) from error
-    return Outcome(path, recipe, info, tasks, histories)
+    return Outcome(path, recipe, info, tasks, histories, baselines)
 
 
 def read_targets(outcome: Outcome, level: EvaluationLevel | None = None) -> dict[str, TargetRows]:
@@ -104,6 +113,20 @@ def read_targets(outcome: Outcome, level: EvaluationLevel | None = None) -> dict
         }
     except (OSError, KeyError, ValueError) as error:
         raise _unreadable(path, error) from error
+
+
+def baseline_rows(outcome: Outcome, rows: TargetRows) -> TargetRows:
+    """The same rows as the training mean, or the training frequencies, of their fold would have them."""
+    given = {-1 if fold is None else fold: baseline[rows.task.name] for fold, baseline in outcome.baselines.items()}
+    trivial = np.array([given[fold] for fold in rows.fold.tolist()], dtype=np.float64)
+    if rows.task.type == "binary":
+        trivial = trivial[:, rows.task.positive_class_index or 0]
+    return replace(rows, prediction=trivial)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
 
 
 def _unreadable(path: Path, error: Exception) -> StoreError:

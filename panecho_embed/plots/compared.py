@@ -17,13 +17,17 @@ _DODGE = 1.035  # factor between neighbouring curves on the logarithmic axis, so
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Efficiency:
-    """One curve of label efficiency: patients trained on (S,), ascending, and the metric there with its range."""
+    """One curve of label efficiency: patients trained on (S,), ascending, and the metric there with its range.
+
+    like: another curve's name, whose colour this one takes, dashed; "" for a colour of its own.
+    """
 
     name: str
     n_patients: Floats
     value: Floats
     low: Floats
     high: Floats
+    like: str = ""
 
 
 def intervals(
@@ -54,14 +58,28 @@ def intervals(
 def label_efficiency(curves: Sequence[Efficiency], ylabel: str) -> Figure:
     """The metric against the number of patients trained on; one curve has its range as a band, several have bars."""
     figure, axes = new_axes()
-    for place, (colour, marker, curve) in enumerate(zip(colours(), cycle(MARKERS), curves, strict=False)):
+    styles = zip(colours(), cycle(MARKERS), strict=False)
+    style_of = dict(zip(dict.fromkeys(curve.like or curve.name for curve in curves), styles, strict=False))
+    for place, curve in enumerate(curves):
+        colour, marker = style_of[curve.like or curve.name]
         if len(curves) == 1:
             axes.fill_between(curve.n_patients, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
             axes.plot(curve.n_patients, curve.value, color=colour, marker=marker, markersize=4)
             continue
         x = curve.n_patients * _DODGE ** (place - (len(curves) - 1) / 2)
         axes.vlines(x, curve.low, curve.high, color=colour, linewidth=1.1, alpha=0.6)
-        axes.plot(x, curve.value, color=colour, marker=marker, markersize=4, linewidth=1.3, label=curve.name)
+        dashed = "--" if curve.like not in ("", curve.name) else "-"
+        axes.plot(
+            x,
+            curve.value,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linewidth=1.3,
+            linestyle=dashed,
+            fillstyle="full" if dashed == "-" else "none",
+            label=curve.name,
+        )
     sizes = np.unique(np.concatenate([curve.n_patients for curve in curves]))
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{n:.0f}" for n in sizes])
