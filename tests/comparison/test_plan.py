@@ -1,0 +1,90 @@
+"""Which runs there are, where they lie, and when they may be used again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from panecho_embed.comparison.plan import Trial, plan_trials, trial_state
+from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from tests.finetune.fabricate import fabricate, small_recipe
+
+DATA = "cd" * 32  # the fingerprint that a fabricated run has
+
+
+def one(out: Path) -> Trial:
+    (trial,) = plan_trials(small_recipe(), ["panecho"], out, seeds=1, fractions=[1.0])
+    return trial
+
+
+def test_every_start_gets_its_first_seed_before_any_gets_its_second(tmp_path: Path) -> None:
+    trials = plan_trials(small_recipe(), ["panecho", "random"], tmp_path, seeds=2, fractions=[0.1, 1.0])
+    assert [(t.seed, t.fraction, t.init) for t in trials[:3]] == [
+        (0, 1, "panecho"),
+        (0, 1, "random"),
+        (0, 0.1, "panecho"),
+    ]
+    assert len(trials) == len({trial.folder for trial in trials}) == 8
+
+
+def test_folders_can_be_read(tmp_path: Path) -> None:
+    trials = plan_trials(small_recipe(), ["timm:resnet18.a1_in1k"], tmp_path, seeds=1, fractions=[0.01])
+    assert trials[0].folder.relative_to(tmp_path) == Path("runs/timm-resnet18.a1_in1k/fraction-0.01/seed-0")
+
+
+def test_a_trials_recipe_has_its_seed_and_fraction(tmp_path: Path) -> None:
+    trial = plan_trials(replace(small_recipe(), seed=5), ["panecho"], tmp_path, seeds=2, fractions=[0.1])[1]
+    assert (trial.seed, trial.recipe.seed, trial.recipe.data.fraction) == (6, 6, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("inits", "seeds", "fractions", "message"),
+    [
+        (["a", "a"], 1, [1.0], "name each once"),
+        ([], 1, [1.0], "name each once"),
+        (["a:b", "a-b"], 1, [1.0], "share a folder"),
+        (["a"], 0, [1.0], "--seeds"),
+        (["a"], 1, [], "--fractions"),
+        (["a"], 1, [0.0, 1.0], "--fractions"),
+        (["a"], 1, [1.0, 1.0], "--fractions"),
+    ],
+)
+def test_bad_plans_are_refused(
+    tmp_path: Path, inits: list[str], seeds: int, fractions: list[float], message: str
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        plan_trials(small_recipe(), inits, tmp_path, seeds=seeds, fractions=fractions)
+
+
+def test_a_run_is_missing_begun_or_done(tmp_path: Path) -> None:
+    trial = one(tmp_path)
+    assert trial_state(trial, DATA) == "missing"
+    fabricate(trial.folder, trial.recipe, info={"status": "running"})
+    assert trial_state(trial, DATA) == "begun"
+    fabricate(trial.folder, trial.recipe)
+    assert trial_state(trial, DATA) == "done"
+
+
+def test_another_recipe_start_or_data_set_is_refused_by_name(tmp_path: Path) -> None:
+    trial = one(tmp_path)
+    other = replace(trial.recipe, optimizer=replace(trial.recipe.optimizer, lr=3e-5))
+    fabricate(trial.folder, other, init="imagenet")
+    with pytest.raises(SettingsMismatchError) as error:
+        trial_state(trial, "ef" * 32)
+    for text in (
+        "optimizer.lr: 3e-05, not 0.0001",
+        "init: imagenet, not panecho",
+        "data: cdcdcdcdcdcd, not efefefefefef",
+    ):
+        assert text in str(error.value)
+
+
+def test_a_damaged_run_is_told(tmp_path: Path) -> None:
+    trial = one(tmp_path)
+    fabricate(trial.folder, trial.recipe)
+    (trial.folder / "run.json").write_text(json.dumps({"init": "panecho"}))
+    with pytest.raises(StoreError, match="no run can be read"):
+        trial_state(trial, DATA)
