@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 import uvicorn
-from search_indexes import peak, write_vectors
+from search_indexes import peak_gb, write_vectors
 
 from panecho_embed.search import Collection
 from panecho_embed.search.server.app import create_app
@@ -127,7 +127,7 @@ def main() -> None:
                     "plain_by_page": round(float(np.median(definition) / np.median(times)), 1),
                     "largest_difference": float(f"{difference:.1e}"),
                 }), flush=True)  # fmt: skip
-        print(json.dumps(peak("whole_")))
+        print(json.dumps({"peak_gb": round(peak_gb(), 2)}))
 
 
 if __name__ == "__main__":

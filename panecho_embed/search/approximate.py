@@ -32,7 +32,8 @@ def recipe(kind: IndexKind, videos: int, dim: int) -> tuple[str, int]:
     lists = max(1, min(int(2 ** round(np.log2(2 * np.sqrt(videos)))), videos // 39))
     subspaces = next(m for m in (dim // 8, dim // 4, dim // 2, dim) if m > 0 and dim % m == 0)
     bits = min(8, int(np.log2(max(videos, 2))))
-    codes = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{subspaces}x{bits}"}[kind]
+    # "np": no polysemous training, which takes nearly all of the time and serves a search that is not used.
+    codes = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{subspaces}x{bits}np"}[kind]
     return f"IVF{lists},{codes}", max(8, lists // 10)
 
 

@@ -121,7 +121,12 @@ class Collection:
             raise ArgumentError(f"{self.path} stands at {self.file.level} level; there are no clips in it (--level)")
         table = self._rows()
         ids = np.array([f"{v}#{f}" for v, f in zip(table.video_id, table.first_frame, strict=True)], dtype=object)
-        return Items("clip", ids, unit(table.values), _columns(table) | {"first_frame": _number(table.first_frame)})
+        return Items(
+            "clip",
+            ids,
+            unit(table.values, in_place=True),
+            _columns(table) | {"first_frame": _number(table.first_frame)},
+        )
 
     @cached_property
     def _video_table(self) -> EmbeddingTable:
@@ -142,7 +147,8 @@ class Collection:
         units = self._video_units
         if units is None:
             rows = self._rows()
-            units = unit(rows.values if self.file.level == "video" else pool_table(rows, "video").values)
+            rows = rows if self.file.level == "video" else pool_table(rows, "video")
+            units = unit(rows.values, in_place=True)
         return Items("video", table.video_id, units, _columns(table) | extra)
 
     @cached_property
@@ -150,7 +156,9 @@ class Collection:
         """One item a study: the mean of its videos' unit vectors; in order of first appearance."""
         if not self.has_videos:
             table = self._rows()
-            return Items("study", table.study_id, unit(table.values), _columns(table, without=("video_id",)))
+            return Items(
+                "study", table.study_id, unit(table.values, in_place=True), _columns(table, without=("video_id",))
+            )
         table = dataclasses.replace(self._video_table, values=np.zeros((len(self.videos), 1), dtype=np.float32))
         pooled = pool_table(dataclasses.replace(table, level="video"), "study")
         columns = _columns(pooled, without=("video_id",))

@@ -22,9 +22,13 @@ Ints = npt.NDArray[np.int64]
 _BLOCK = 4096
 
 
-def unit(values: FloatArray) -> Floats32:
-    """Rows (N, D) divided by their length, float32; a row of zeros, which points nowhere, stays zero."""
-    units = np.empty(values.shape, dtype=np.float32)
+def unit(values: FloatArray, *, in_place: bool = False) -> Floats32:
+    """Rows (N, D) divided by their length, float32; a row of zeros, which points nowhere, stays zero.
+
+    in_place: the values are not needed any more; float32 ones are overwritten, which halves the memory.
+    """
+    reuse = in_place and values.dtype == np.float32
+    units: Floats32 = np.asarray(values, np.float32) if reuse else np.empty(values.shape, dtype=np.float32)
     # In blocks: a million vectors are gigabytes, and every step would take as much again.
     for start in range(0, len(values), _BLOCK):
         rows = np.asarray(values[start : start + _BLOCK], dtype=np.float32)
