@@ -63,7 +63,9 @@ def write_json(
         file.write(text.removesuffix("\n}") + ',\n "studies": [')
         for study in range(len(predictions.studies)):
             file.write(",\n  " if study else "\n  ")
-            json.dump(_study(predictions, study, sheets), file, ensure_ascii=False, allow_nan=False)
+            json.dump(
+                _study(predictions, study, sheets), file, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+            )
         file.write("\n ]\n}\n")
 
     return write_whole(path, write)

@@ -15,7 +15,6 @@ from panecho_embed.prediction.agreement import Agreement
 from panecho_embed.prediction.averages import Predictions
 from panecho_embed.prediction.files import views_of
 from panecho_embed.prediction.groups import grouped
-from panecho_embed.prediction.outputs import Output
 from panecho_embed.prediction.sheet import Films, write_sheet
 from panecho_embed.prediction.wording import (
     AVERAGING,
@@ -33,11 +32,12 @@ from panecho_embed.prediction.wording import (
 from panecho_embed.records import Failure
 from panecho_embed.report import Facts, Link, Section, Table, Text, write_report
 from panecho_embed.store import EmbeddingFile
+from panecho_embed.tasks import Task
 from panecho_embed.wording import display_name, interval, number
 
 SHEETS = "studies"
 
-_COLUMNS = 6
+_TASKS = 6
 _LISTED = 50
 _METRICS = ("mae", "r2", "pearson", "bias", "auroc", "average_precision", "brier")
 
@@ -63,7 +63,7 @@ def write_pages(
     sections = [
         Section("Studies", [*_notices(file), _studies(predictions, links)]),
         *([Section("Agreement with labels", _agreement_blocks(found))] if found else []),
-        *([Section("Not read", [_failures(failures)])] if failures else []),
+        *([Section("Not read", _failures(failures))] if failures else []),
         Section("How it was made", [Facts(_facts(file)), Text(AVERAGING), Text(SPREAD)]),
     ]
     counts = (
@@ -126,40 +126,37 @@ def _notices(file: EmbeddingFile) -> list[Text]:
 
 
 def _studies(predictions: Predictions, links: Mapping[str, str]) -> Table:
-    shown = _shown(predictions.outputs)
-    more = len(predictions.outputs) - len(shown)
-    caption = "Mean over the videos ± standard deviation over them."
-    if more:
-        caption += f" {counted(more, 'column')} more in studies.csv and on the studies' own pages."
+    tasks = list(dict.fromkeys(output.task for output in predictions.outputs))
+    if len(tasks) > _TASKS:
+        tasks = [task for _, members in grouped(tasks) for task in members][:_TASKS]
+    columns = [[i for i, output in enumerate(predictions.outputs) if output.task == task] for task in tasks]
     rows = []
     for study, study_id in enumerate(map(str, predictions.studies.study_id)):
         name = Link(study_id, links[study_id]) if study_id in links else study_id
         videos = str(len(predictions.videos_of[study]))
-        values = [_cell(predictions, study, i) for i in shown]
+        values = [_cell(predictions, study, of_task) for of_task in columns]
         rows.append([name, ", ".join(views_of(predictions, study)), videos, *values])
-    return Table(["Study", "Views", "Videos", *(_heading(predictions.outputs[i]) for i in shown)], rows, caption)
+    caption = "Mean over the videos, with the standard deviation over them; of several classes the likeliest. "
+    caption += "Everything is in studies.csv" + (" and on the studies' own pages." if links else ".")
+    return Table(["Study", "Views", "Videos", *map(_heading, tasks)], rows, caption)
 
 
-def _shown(outputs: Sequence[Output]) -> list[int]:
-    """All columns if they are few; else the first measurements in the order of the sheets, whose names are short."""
-    if len(outputs) <= _COLUMNS:
-        return list(range(len(outputs)))
-    in_order = [task for _, tasks in grouped(dict.fromkeys(output.task for output in outputs)) for task in tasks]
-    by_rank = sorted(range(len(outputs)), key=lambda i: (bool(outputs[i].label), in_order.index(outputs[i].task)))
-    return by_rank[:_COLUMNS]
+def _heading(task: Task) -> str:
+    if task.type == "binary":
+        return f"{task.name}: {shown_class(task.positive_class)}"
+    return f"{task.name}, {task.unit}" if task.unit else task.name
 
 
-def _heading(output: Output) -> str:
-    if output.label:
-        return f"{output.task.name}: {shown_class(output.label)}, %"
-    return f"{output.task.name}, {output.task.unit}" if output.task.unit else output.task.name
-
-
-def _cell(predictions: Predictions, study: int, column: int) -> str:
-    output = predictions.outputs[column]
-    value = float(predictions.studies.values[study, column])
+def _cell(predictions: Predictions, study: int, columns: Sequence[int]) -> str:
+    values = predictions.studies.values[study]
+    column = max(columns, key=lambda i: float(values[i]))
+    output, value = predictions.outputs[column], float(values[column])
     sd = shown_sd(value, float(predictions.over_videos.sd[study, column]), output)
-    return (shown_percent(value) if output.label else shown_number(value)) + (f" ± {sd}" if sd else "")
+    spread = f" ± {sd}" if sd else ""
+    if not output.label:
+        return shown_number(value) + spread
+    name = f"{shown_class(output.label)}, " if output.task.type == "multiclass" else ""
+    return f"{name}{shown_percent(value)}{spread} %"
 
 
 def _agreement_blocks(found: Sequence[Agreement]) -> list[Text | Table]:
@@ -186,12 +183,10 @@ def _agreement_blocks(found: Sequence[Agreement]) -> list[Text | Table]:
     return [*([table] if rows else []), *(Text(note, "note") for note in notes)]
 
 
-def _failures(failures: Sequence[Failure]) -> Table:
-    rows = [[failure.video_id, failure.stage, failure.message] for failure in failures[:_LISTED]]
-    left = len(failures) - len(rows)
-    return Table(
-        ["Video", "Stage", "Why"], rows, f"And {left} more, in predictions.json." if left else "No part of any mean."
-    )
+def _failures(failures: Sequence[Failure]) -> list[Facts | Text]:
+    listed = Facts({failure.video_id: f"{failure.message} [{failure.stage}]" for failure in failures[:_LISTED]})
+    left = len(failures) - _LISTED
+    return [listed, *([Text(f"And {left} more, in predictions.json.")] if left > 0 else [])]
 
 
 def _facts(file: EmbeddingFile) -> dict[str, str]:
