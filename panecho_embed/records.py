@@ -273,17 +273,37 @@ class Provenance:
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
-        """Read what `to_json` wrote."""
-        raw = json.loads(text)
-        preprocess: dict[str, Any] = raw.pop("preprocess")
-        preprocess |= {name: tuple(preprocess[name]) for name in ("mean", "std")}
-        clips = raw.pop("clips")
-        return cls(
-            weights=WeightsInfo(**raw.pop("weights")),
-            preprocess=Preprocess(**preprocess),
-            clips=None if clips is None else ClipPlan(**clips),
-            **raw,
-        )
+        """Read what `to_json` wrote. Raises ArgumentError for anything else."""
+        try:
+            raw = json.loads(text)
+            preprocess: dict[str, Any] = raw.pop("preprocess")
+            preprocess |= {name: tuple(map(float, preprocess[name])) for name in ("mean", "std")}
+            clips = raw.pop("clips")
+            read = cls(
+                weights=WeightsInfo(**raw.pop("weights")),
+                preprocess=Preprocess(**preprocess),
+                clips=None if clips is None else ClipPlan(**clips),
+                versions={str(name): str(version) for name, version in dict(raw.pop("versions")).items()},
+                **raw,
+            )
+        except ArgumentError:
+            raise
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+            raise ArgumentError(f"no record of settings ({type(error).__name__}: {error})") from error
+        for record in (read, read.weights, read.preprocess, *([read.clips] if read.clips else [])):
+            _check_types(record)
+        return read
+
+
+_PLAIN_TYPES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "bool": bool}
+
+
+def _check_types(record: Any) -> None:
+    """Raise ArgumentError for a field of a plain type that holds another, as a record from a file can."""
+    for entry in dataclasses.fields(record):
+        value, plain = getattr(record, entry.name), _PLAIN_TYPES.get(str(entry.type))
+        if plain is not None and not (isinstance(value, plain) and (plain is bool or not isinstance(value, bool))):
+            raise ArgumentError(f"{entry.name} is {str(value)[:80]!r}; it must be {entry.type}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import h5py
@@ -16,7 +16,16 @@ SCHEMA_VERSION = 1
 CHUNK_BYTES = 256 * 1024
 
 ID_COLUMNS = ("video_id", "study_id", "patient_id", "view", "split", "path")
-FACT_COLUMNS = ("sha256", "num_frames", "fps", "fps_source", "status", "size_bytes", "mtime_ns")
+FACT_TYPES: dict[str, Literal["i", "f", "text"]] = {
+    "sha256": "text",
+    "num_frames": "i",
+    "fps": "f",
+    "fps_source": "text",
+    "status": "text",
+    "size_bytes": "i",
+    "mtime_ns": "i",
+}
+FACT_COLUMNS = tuple(FACT_TYPES)
 TABLES = ("rows", "videos", "labels", "failures")
 FAILURE_COLUMNS = ("video_id", "path", "stage", "message")
 ROW_TYPES: dict[str, np.dtype[Any]] = {

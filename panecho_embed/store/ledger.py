@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.errors import StoreError
 from panecho_embed.records import Failure, VideoFacts
 from panecho_embed.store.layout import FACT_COLUMNS
 from panecho_embed.store.read import EmbeddingFile
@@ -47,8 +48,10 @@ class Ledger:
         for entry, video_id, status in zip(entries, ids, columns["status"], strict=True):
             self._latest[video_id] = entry
             if status != "done":
+                if video_id not in reasons:
+                    raise StoreError(f"{file.path} is not whole: {video_id} is {status!r}, and /failures says not why")
                 self._failures[entry] = reasons[video_id]
-        columns["sha256"] = columns["sha256"].astype("S64")
+        columns["sha256"] = np.array([text.encode("ascii", "replace") for text in columns["sha256"]], dtype="S64")
         for name in ("status", "fps_source"):
             columns[name][:] = [sys.intern(text) for text in columns[name]]
         # Rows of one video stand together, in the order of /videos.

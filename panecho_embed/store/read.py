@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import StoreError
+from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.records import (
     FPS_OF_MANIFEST,
     EmbeddingTable,
@@ -28,17 +28,20 @@ from panecho_embed.records import (
 from panecho_embed.store.layout import (
     FACT_COLUMNS,
     FAILURE_COLUMNS,
-    FORMAT,
     ID_COLUMNS,
     ROW_TYPES,
-    SCHEMA_VERSION,
     label_name,
     read_column,
     tables_sha256,
 )
+from panecho_embed.store.structure import attributes_of, check_texts, problems_of_structure
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# What h5py raises for a file that is not as its headers say.
+_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError, OverflowError)
+_LISTED = 5
 
 
 class EmbeddingFile:
@@ -56,27 +59,23 @@ class EmbeddingFile:
         if not self.path.is_file():
             raise StoreError(f"{self.path}: no such file")
         with self._open() as file:
-            attributes = dict(file.attrs)
-            if attributes.get("format") != FORMAT:
-                raise StoreError(
-                    f"{self.path}: an HDF5 file, but no {FORMAT} file (format: {attributes.get('format')!r})"
-                )
-            if attributes.get("schema_version") != SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self.path}: schema version {attributes.get('schema_version')}; "
-                    f"this release reads version {SCHEMA_VERSION}"
-                )
-            columns = {"rows": ROW_TYPES, "videos": (*ID_COLUMNS, *FACT_COLUMNS), "failures": FAILURE_COLUMNS}
-            wanted = [f"{table}/{name}" for table, names in columns.items() for name in names]
-            missing = [name for name in ("embeddings", "labels", *wanted) if name not in file]
-            if missing:
-                raise StoreError(f"{self.path}: not whole, {', '.join(missing)} missing")
+            if problems := problems_of_structure(file, self.path):
+                more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+                raise StoreError(f"{self.path}: {'; '.join(problems[:_LISTED])}{more}")
             self._shape: tuple[int, int] = file["embeddings"].shape
             self.dtype: np.dtype[Any] = file["embeddings"].dtype
-        self.level = cast(Level, attributes["level"])
-        self.fingerprint = str(attributes["fingerprint"])
-        self.created_utc = str(attributes["created_utc"])
-        self.provenance = Provenance.from_json(attributes["provenance"])
+            self._videos = len(file["videos/video_id"])
+            attributes = attributes_of(file)
+        self.level: Level = attributes["level"]
+        self.fingerprint: str = attributes["fingerprint"]
+        self.created_utc: str = attributes["created_utc"]
+        self._tables_sha256 = attributes.get("tables_sha256")
+        if self.level not in get_args(Level):
+            raise StoreError(f"{self.path}: level is {self.level!r}; known are {', '.join(get_args(Level))}")
+        try:
+            self.provenance = Provenance.from_json(attributes["provenance"])
+        except ArgumentError as error:
+            raise StoreError(f"{self.path}: its provenance can't be read: {error}") from error
 
     def __enter__(self) -> Self:
         self._held = self._opened()
@@ -116,12 +115,14 @@ class EmbeddingFile:
         """Column video, first_frame, frame_step or frames_per_clip of the rows start ... stop-1, read anew."""
         with self._open() as file:
             values: npt.NDArray[Any] = file[f"rows/{column}"][start:stop]
+        if column == "video" and len(values) and not (values.min() >= 0 and values.max() < self._videos):
+            raise StoreError(f"{self.path}: /rows/video points outside /videos (0 ... {self._videos - 1})")
         return values
 
     def read_videos(self, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Some of the columns in `video_columns`, read anew."""
         with self._open() as file:
-            return {name: read_column(file[f"videos/{name}"]) for name in columns}
+            return {name: self._column(file[f"videos/{name}"]) for name in columns}
 
     @cached_property
     def row_columns(self) -> dict[str, npt.NDArray[Any]]:
@@ -137,32 +138,26 @@ class EmbeddingFile:
     def labels(self) -> dict[str, npt.NDArray[Any]]:
         """Label columns, (M,) each, one value a video: float (NaN missing) or str objects ("" missing)."""
         with self._open() as file:
-            return {label_name(key): read_column(dataset) for key, dataset in file["labels"].items()}
+            return {label_name(key): self._column(dataset) for key, dataset in file["labels"].items()}
 
     @cached_property
     def videos(self) -> pd.DataFrame:
         """One row a video of the manifest, with its status and labels."""
-        import pandas as pd
-
-        return pd.DataFrame({**self.video_columns, **self._label_columns(self.video_columns)})
+        return _frame({**self.video_columns, **self._label_columns(self.video_columns)})
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """One row an embedding: whose it is, which frames, and the labels of its video."""
-        import pandas as pd
-
         columns = dict(self.row_columns)
         video = columns.pop("video")
         known = {name: self.video_columns[name][video] for name in (*ID_COLUMNS, "fps")} | columns
-        return pd.DataFrame(known | {name: column[video] for name, column in self._label_columns(known).items()})
+        return _frame(known | {name: column[video] for name, column in self._label_columns(known).items()})
 
     @cached_property
     def failures(self) -> pd.DataFrame:
         """Inputs that gave no rows: video_id, path, stage ("skipped" or where it failed), message."""
-        import pandas as pd
-
         with self._open() as file:
-            return pd.DataFrame({name: read_column(file[f"failures/{name}"]) for name in FAILURE_COLUMNS})
+            return _frame({name: self._column(file[f"failures/{name}"]) for name in FAILURE_COLUMNS})
 
     def table(self) -> EmbeddingTable:
         """Everything that a later stage needs, in memory."""
@@ -200,20 +195,31 @@ class EmbeddingFile:
 
     def tables_are_unchanged(self) -> bool:
         """Are ids, labels and frame numbers, byte for byte, those that were written?"""
+        # Whatever can't be read to its end has raised by now.
+        _ = self.video_columns, self.labels, self.failures
         with self._open() as file:
-            return bool(file.attrs.get("tables_sha256") == tables_sha256(file))
+            return tables_sha256(file) == self._tables_sha256
 
     def _label_columns(self, taken: Mapping[str, object]) -> dict[str, npt.NDArray[Any]]:
         """Labels by name; one that is called as a column of our own is called "label:NAME"."""
         return {f"label:{name}" if name in taken else name: column for name, column in self.labels.items()}
 
+    def _column(self, dataset: h5py.Dataset) -> npt.NDArray[Any]:
+        check_texts(dataset, self.path)
+        return read_column(dataset)
+
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
-        if self._held is not None:
-            yield self._held
-            return
-        with self._opened() as file:
-            yield file
+        try:
+            if self._held is not None:
+                yield self._held
+                return
+            with self._opened() as file:
+                yield file
+        except StoreError:
+            raise
+        except _DAMAGE as error:
+            raise StoreError(f"{self.path}: can't be read, the file is damaged ({error})") from error
 
     def _opened(self) -> h5py.File:
         try:
@@ -221,3 +227,10 @@ class EmbeddingFile:
             return h5py.File(self.path, "r", locking=False)
         except OSError as error:
             raise StoreError(f"{self.path}: can't be opened as HDF5, truncated or another format ({error})") from error
+
+
+def _frame(columns: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:
+    """Columns as a table; text stays str objects, as pandas's own text type takes no names that are not UTF-8."""
+    import pandas as pd
+
+    return pd.DataFrame({name: pd.Series(column, dtype=column.dtype) for name, column in columns.items()})

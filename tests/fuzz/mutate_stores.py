@@ -1,0 +1,409 @@
+"""Mutators that know the structure of embedding files, weights files and tables."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import pickletools
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import h5py
+import numpy as np
+
+from tests.fuzz.mutate import RAW, flip_bits, number
+from tests.fuzz.seeds import SECRET, safetensors_file
+
+CANARY = "CANARY"
+"""A file of this name in the working directory: code from an input has run."""
+
+SECRET_FILE = Path(tempfile.gettempdir()) / "panecho-embed-fuzz-secret"
+"""What hostile embedding files point to."""
+
+
+def write_secret() -> None:
+    """Make the file that no input may give access to."""
+    SECRET_FILE.write_bytes(SECRET * 200)
+
+
+def hdf5(data: bytes, chance: Random) -> bytes:
+    """Other attributes, data sets, links or values, written as HDF5 writes them."""
+    buffer = io.BytesIO(data)
+    try:
+        with h5py.File(buffer, "r+") as file:
+            for _ in range(chance.choice((1, 1, 2))):
+                chance.choice((_attribute, _values, _values, _exchange, _exchange, _link))(file, chance)
+    except Exception:
+        return flip_bits(data, chance)
+    return buffer.getvalue()
+
+
+_ATTRIBUTES = (
+    "",
+    "clip",
+    "{}",
+    "[]",
+    "null",
+    "1e999",
+    '{"weights": 3}',
+    "[" * 50_000,
+    '{"a":' * 2000,
+    "ÿ",
+    7,
+    -1,
+    2**62,
+    1.5,
+    np.nan,
+    b"\xff\xfe",
+    np.zeros((3, 3)),
+    np.array(["a", "b"], dtype=object),
+)
+
+
+def _attribute(file: h5py.File, chance: Random) -> None:
+    name = chance.choice(sorted(file.attrs))
+    if name == "provenance" and chance.random() < 0.7:
+        content = json.loads(file.attrs[name])
+        field = chance.choice(sorted(content))
+        content[field] = chance.choice((None, 3, -1, "x", [], {}, [1] * 3, 1e400, {"resize": "x"}, 10**400))
+        file.attrs[name] = json.dumps(content)
+    elif chance.random() < 0.1:
+        del file.attrs[name]
+    else:
+        file.attrs[name] = chance.choice(_ATTRIBUTES)
+
+
+def _values(file: h5py.File, chance: Random) -> None:
+    dataset = file[chance.choice(_datasets(file))]
+    where = chance.randrange(max(len(dataset), 1))
+    if not len(dataset):
+        return
+    if dataset.dtype.kind in "iuf":
+        with np.errstate(all="ignore"):
+            dataset[where] = np.asarray(chance.choice((-1, 0, np.nan, np.inf, number(chance)))).astype(dataset.dtype)
+    else:
+        dataset[where] = chance.choice((b"", b"\xff\xfe", b"a" * 70_000, b"done", b"v0", b"\0", b"\xed\xb2\x80", b"-1"))
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return names
+
+
+def _exchange(file: h5py.File, chance: Random) -> None:
+    """A data set of another shape, type, storage or filter in the place of one."""
+    name = chance.choice([*_datasets(file), "embeddings"])
+    old = file[name]
+    shape, dtype = old.shape, old.dtype
+    del file[name]
+    huge = (10 ** chance.choice((6, 9, 12)), *shape[1:])
+    external = [(str(SECRET_FILE), chance.choice((0, 1)), h5py.h5f.UNLIMITED)]
+    makers: tuple[Callable[[], object], ...] = (
+        lambda: None,
+        lambda: file.create_group(name),
+        lambda: file.create_dataset(name, shape=huge, dtype=dtype),
+        lambda: file.create_dataset(name, shape=huge, dtype=dtype, chunks=(1024, *shape[1:])),
+        lambda: file.create_dataset(name, data=np.zeros((200_000, *shape[1:]), dtype), compression="gzip", chunks=True),
+        lambda: file.create_dataset(
+            name, shape=shape, dtype=dtype if dtype.kind in "iuf" else "S24", external=external
+        ),
+        lambda: file.create_virtual_dataset(name, _virtual(name, shape, dtype)),
+        lambda: file.create_dataset(name, shape=(), dtype=dtype),
+        lambda: file.create_dataset(name, shape=(*shape, 2), dtype=dtype),
+        lambda: file.create_dataset(name, shape=(shape[0] + chance.choice((-1, 1, 100)), *shape[1:]), dtype=dtype),
+        lambda: file.create_dataset(
+            name, data=np.zeros(shape, chance.choice(("i1", "u8", "f8", "c16", "S3", "V5", "?")))
+        ),
+        lambda: file.create_dataset(name, shape=shape, dtype=chance.choice(_dtypes())),
+        lambda: file.create_dataset(name, shape=shape, dtype="f4", compression="lzf", chunks=True),
+        lambda: file.create_dataset(name, shape=shape, dtype="f4", scaleoffset=3, chunks=True),
+        lambda: file.create_dataset(name, dtype=h5py.Empty("f4")),
+    )
+    chance.choice(makers)()
+
+
+def _dtypes() -> list[np.dtype[object]]:
+    return [
+        h5py.ref_dtype,
+        h5py.regionref_dtype,
+        h5py.vlen_dtype(np.int32),
+        h5py.string_dtype("ascii"),
+        h5py.string_dtype("utf-8", 12),
+        h5py.enum_dtype({"a": 1}),
+        np.dtype([("a", "f4"), ("b", "i2")]),
+        np.dtype(("f4", (3,))),
+    ]
+
+
+def _virtual(name: str, shape: tuple[int, ...], dtype: np.dtype[object]) -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout(shape, dtype)
+    layout[...] = h5py.VirtualSource(str(SECRET_FILE.with_suffix(".h5")), name, shape, dtype)
+    return layout
+
+
+def _link(file: h5py.File, chance: Random) -> None:
+    """A link elsewhere, to nowhere, or in a circle, in the place of a data set or table."""
+    name = chance.choice([*_datasets(file), "rows", "videos", "labels", "failures"])
+    del file[name]
+    file[name] = chance.choice(
+        (
+            h5py.SoftLink("/nowhere"),
+            h5py.SoftLink(f"/{name}"),
+            h5py.SoftLink("/"),
+            h5py.SoftLink("/embeddings"),
+            h5py.ExternalLink(str(SECRET_FILE.with_suffix(".h5")), "/"),
+            h5py.ExternalLink("/dev/zero", "/"),
+        )
+    )
+
+
+def pickled(data: bytes, chance: Random) -> bytes:
+    """Opcodes of the pickle inside a weights file exchanged, repeated, removed, or with other arguments."""
+    return _in_archive(data, chance, _change_opcodes)
+
+
+def _in_archive(data: bytes, chance: Random, change: Callable[[bytes, Random], bytes]) -> bytes:
+    """The pickle of a .pt archive changed, and the archive otherwise as it was; a bare pickle changed itself."""
+    if not data.startswith(b"PK"):
+        return change(data, chance)
+    try:
+        source = zipfile.ZipFile(io.BytesIO(data))
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as target:
+            for item in source.infolist():
+                content = source.read(item)
+                target.writestr(item.filename, change(content, chance) if item.filename.endswith(".pkl") else content)
+        return out.getvalue()
+    except Exception:
+        return flip_bits(data, chance)
+
+
+_INSERTED = (
+    b"0",
+    b"1",
+    b"2",
+    b"(",
+    b")",
+    b"]",
+    b"}",
+    b"N",
+    b"t",
+    b"R",
+    b"b",
+    b"s",
+    b"u",
+    b"a",
+    b"e",
+    b"d",
+    b"\x85",
+    b"\x86",
+    b"\x81",
+    b"Q",
+    b"h\0",
+    b"q\0",
+    b"j\xff\xff\xff\x7f",
+    b"r\xff\xff\xff\xff",
+    b"J\xff\xff\xff\x7f",
+    b"\x8b\x04\0\0\0aaaa",
+    b"B\xff\xff\xff\x7f",
+    b"\x8e\xff\xff\xff\xff\0\0\0\0",
+    b"X\xff\xff\xff\x7f",
+    b"\x8a\xff" + b"\x7f" * 255,
+    b"cos\nsystem\n",
+    b"cbuiltins\neval\n",
+    b"ctorch\nload\n",
+    b"c__main__\nx\n",
+    b"cnumpy\nfromfile\n",
+    b"\x80\xff",
+)
+
+
+def _change_opcodes(data: bytes, chance: Random) -> bytes:
+    try:
+        places = [position for _, _, position in pickletools.genops(data) if position is not None]
+    except Exception:
+        return flip_bits(data, chance)
+    start = chance.randrange(len(places))
+    here, there = places[start], places[min(start + 1, len(places) - 1)]
+    match chance.randrange(5):
+        case 0:
+            return data[:here] + data[there:]
+        case 1:
+            return data[:here] + data[here:there] * chance.choice((2, 1000)) + data[there:]
+        case 2:
+            return data[:here] + chance.choice(_INSERTED) * chance.choice((1, 1, 1, 5000)) + data[here:]
+        case 3:
+            # K and M: small numbers, such as shapes, strides and offsets.
+            numbers = [at for at in places if data[at : at + 1] in (b"K", b"M")]
+            if not numbers:
+                return flip_bits(data, chance)
+            at = chance.choice(numbers)
+            width = 2 if data[at : at + 1] == b"K" else 3
+            large = chance.choice((b"\x8a\x08" + number(chance).to_bytes(8, "little"), b"J\xff\xff\xff\xff"))
+            return data[:at] + large + data[at + width :]
+        case _:
+            names = [b"_rebuild_tensor_v2", b"_rebuild_parameter", b"OrderedDict", b"FloatStorage", b"storage"]
+            others = (b"_rebuild_meta_tensor_no_storage", b"_rebuild_sparse_tensor", b"_rebuild_qtensor", b"Size", b"x")
+            return data.replace(chance.choice(names), chance.choice((*names, *others)), 1)
+
+
+class _Call:
+    """Pickled as a call."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call
+
+
+def code(data: bytes, chance: Random) -> bytes:
+    """A pickle that, once loaded with code, makes a file named CANARY."""
+    hostile = chance.choice(
+        (
+            _Call(os.system, f"touch {CANARY}"),
+            _Call(eval, f"open({CANARY!r}, 'w')"),
+            _Call(exec, f"open({CANARY!r}, 'w')"),
+            _Call(open, CANARY, "w"),
+            _Call(Path.touch, Path(CANARY)),
+            _Call(np.save, CANARY, 1),
+        )
+    )
+    content = chance.choice((hostile, {"weights": hostile}, {"weights": {"a": hostile}}, {hostile: 1}))
+    return _in_archive(data, chance, lambda _data, chance: pickle.dumps(content, protocol=chance.choice((0, 2, 4, 5))))
+
+
+def bomb(data: bytes, chance: Random) -> bytes:
+    """A small file that claims, or unfolds into, more than any memory holds."""
+    match chance.randrange(5):
+        case 0:
+            return _in_archive(data, chance, lambda *_: b"\x80\x02" + b"\x85" * 3 + b"(" * 10**6 + b".")
+        case 1:
+            # Tuples of tuples: small in memory, endless to hash or to print.
+            levels = b"".join(b"q%c" % i + b"h%c" % i + b"\x86" for i in range(chance.choice((20, 60, 200))))
+            key = b"\x80\x02}(K\x01" + levels + chance.choice((b"K\x01u.", b"K\x01uK\x02\x86.", b"."))
+            return _in_archive(data, chance, lambda *_: key)
+        case 2:
+            return _in_archive(data, chance, lambda *_: b"\x80\x02]" + b"q\0" + b"(" + b"h\0" * 10**5 + b"e.")
+        case 3:
+            out = io.BytesIO()
+            with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("archive/data.pkl", b"\x80\x02" + b"N0" * (30 << 20) + b"N.")
+                archive.writestr("archive/version", "3\n")
+            return out.getvalue()
+        case _:
+            header = {
+                "a": {"dtype": "F32", "shape": [number(chance), number(chance)], "data_offsets": [0, number(chance)]}
+            }
+            return safetensors_file(header, b"\0" * 64)
+
+
+def safetensors(data: bytes, chance: Random) -> bytes:
+    """A .safetensors header that claims other shapes, types or offsets, or is no header."""
+    if data[8:9] != b"{":
+        return bomb(data, chance)
+    length = int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8 : 8 + length])
+        entry = header[chance.choice(sorted(header))]
+        field, value = chance.choice(
+            (
+                ("shape", [number(chance)] * chance.choice((0, 1, 4, 1000))),
+                ("dtype", chance.choice(("F64", "BOOL", "F8_E4M3", "X", ""))),
+                ("data_offsets", [number(chance), number(chance)]),
+                ("shape", "x"),
+            )
+        )
+        entry[field] = value
+    except Exception:
+        header = b"[" * 100_000
+    text = json.dumps(header).encode() if isinstance(header, dict) else header
+    claimed = chance.choice((len(text), len(text), number(chance)))
+    return claimed.to_bytes(8, "little") + text + data[8 + length :]
+
+
+_CELLS = (
+    "",
+    "v0.npy",
+    "v1.npy",
+    "../v0.npy",
+    "/dev/zero",
+    "/dev/stdin",
+    "/etc/passwd",
+    "~root/x",
+    "~nobody-of-this-name/x",
+    "-1",
+    "nan",
+    "inf",
+    "1e400",
+    "0",
+    "0x10",
+    "1_000",
+    "٣",
+    "=1+1",
+    "a" * 70_000,
+    "\0",
+    "\x1b[31m",
+    "\udcff",
+    '"',
+    '""',
+    "x\ny",
+    "pipe",
+    ".",
+    "/",
+    "http://localhost/x",
+    "a,b",
+    "\u2028",
+    "\ufeff",
+    "TRAIN",
+)
+_COLUMNS = (
+    "path",
+    "video_id",
+    "study_id",
+    "patient_id",
+    "view",
+    "split",
+    "fps",
+    "EF",
+    "query_key",
+    "SourceFolder",
+    "",
+    "FileName",
+)
+
+
+def table(data: bytes, chance: Random) -> bytes:
+    """A table with other cells, columns, rows, separators or quotes."""
+    lines = data.split(b"\n")
+    at = chance.randrange(len(lines))
+    cells = lines[at].split(b",")
+    cell = chance.choice(_CELLS).encode("utf-8", "surrogateescape")
+    match chance.randrange(9):
+        case 0 | 1 | 2:
+            cells[chance.randrange(len(cells))] = cell
+            lines[at] = b",".join(cells)
+        case 3:
+            lines[at] = b",".join(cells) + b"," + cell
+        case 4:
+            header = lines[0].split(b",")
+            header[chance.randrange(len(header))] = chance.choice(_COLUMNS).encode()
+            lines[0] = b",".join(header)
+        case 5:
+            lines[at:at] = [lines[at]] * chance.choice((1, 2, 3000))
+        case 6:
+            lines[at] = lines[at].replace(b",", chance.choice((b";", b"\t", b",,", b"")))
+        case 7:
+            lines[at] = b'"' + lines[at]
+        case _:
+            return b"\n".join(lines).replace(b"\n", chance.choice((b"\r", b"\r\n", b"\n\n", b"\0")))
+    return b"\n".join(lines)
+
+
+__all__ = ["CANARY", "RAW", "SECRET_FILE", "bomb", "code", "hdf5", "pickled", "safetensors", "table", "write_secret"]

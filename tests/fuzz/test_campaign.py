@@ -1,0 +1,23 @@
+"""Damaged and hostile inputs of every kind end in a result, a failure row, or an error of the package's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.campaign import run
+
+KINDS_THAT_HOLD = ("dicom", "video", "images", "embeddings")
+
+
+@pytest.mark.parametrize("kind", KINDS_THAT_HOLD)
+def test_a_sample_of_inputs(kind):
+    report = run(kind, 40)
+    assert not report.findings, str(report)
+    assert report.outcomes.total() == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS_THAT_HOLD)
+def test_two_thousand_inputs(kind):
+    report = run(kind, 2000, seed=1)
+    assert not report.findings, str(report)
