@@ -56,6 +56,14 @@ class WorkersError(PanEchoEmbedError, RuntimeError):
     """Worker processes can't start, or die one after the other."""
 
 
+class EngineError(PanEchoEmbedError, RuntimeError):
+    """An engine of the frame encoder can't run here, or gives other values than the eager one."""
+
+
+class NoMemoryError(PanEchoEmbedError, MemoryError):
+    """Memory does not suffice for a single frame or clip; the message says what was tried."""
+
+
 class StoreError(PanEchoEmbedError, OSError):
     """An embedding file can't be written, or is not whole."""
 

@@ -18,11 +18,13 @@ from panecho_embed.content import stamp
 from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, Encoder
 from panecho_embed.engines.pool import decoded
+from panecho_embed.engines.profile import Profile
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.records import (
+    EngineBackend,
     Failure,
     Layout,
     Level,
@@ -80,6 +82,7 @@ def extract(
     precision: Precision = "fp32",
     dtype: StoredType = "float32",
     compile: bool = False,
+    engine_backend: EngineBackend = "auto",
     device: str = "auto",
     workers: int | None = None,
     batch_frames: int | None = None,
@@ -91,6 +94,7 @@ def extract(
     timeout_seconds: float = 600.0,
     overwrite: bool = False,
     progress: bool | None = False,
+    profile: Profile | None = None,
     announce: Callable[[str], object] = lambda message: None,
 ) -> ExtractSummary:
     """Embed every video of a data set into one HDF5 file.
@@ -99,10 +103,12 @@ def extract(
     loaded backbone. level: "clip" or "frame". clips: which clips, as a plan or as changes to the default one (4 evenly
     spaced clips of as many consecutive frames as the backbone takes): {"stride": 4}. image_size: side of the model's
     input, in pixels. workers: decoding processes (0: none; default: one for four cores, beside an accelerator one per
-    core). batch_frames: frames per run of the encoder (default: 16 on a CPU, 256 elsewhere). mask_sector, crop_region:
-    see `Preprocess`. include_stills: DICOM stills too. id_salt: makes hashed ids of DICOM headers repeatable.
+    core). engine_backend: what runs the frame encoder, see `choose_engine`; compile: short for "compiled".
+    batch_frames: frames per run of the encoder (default: see `default_batch_frames`). mask_sector, crop_region: see
+    `Preprocess`. include_stills: DICOM stills too. id_salt: makes hashed ids of DICOM headers repeatable.
     timeout_seconds: that a worker may take for one video. overwrite: begin anew. progress: True or False; None shows a
-    bar on a terminal alone. announce: told, before the work begins, which weights under which licence run where.
+    bar on a terminal alone. profile: counts where the time goes. announce: told which weights under which licence run
+    where, which engine was chosen, and what else a person should know while it runs.
 
     Stopped at any moment and called again, it goes on where it was; called again on a finished file, it embeds only
     what is new or failed before. Raises SettingsMismatchError if `out` was begun with other settings (unless
@@ -129,15 +135,23 @@ def extract(
             settings = DecodeSettings(provenance.preprocess, provenance.clips, include_stills)
             model = backbone.to(resolve_device(device))
             announce(_introduction(model, len(todo), precision))
+            profile = profile or Profile()
+            profile.begin()
             encoder = Encoder(
                 model,
-                batch_frames=batch_frames or (16 if model.device.type == "cpu" else 256),
+                batch_frames=batch_frames or default_batch_frames(model, precision),
                 precision=precision,
                 dtype=dtype,
-                compile=compile,
+                engine=_backend(engine_backend, compile),
+                expected_videos=len(todo),
+                profile=profile,
+                announce=announce,
             )
-            results = _results(manifest, todo, settings, encoder, _default_workers(workers, model), timeout_seconds)
-            _write(results, _PartWriter(parts, manifest, provenance), len(manifest), len(todo), progress)
+            results = _results(
+                manifest, todo, settings, encoder, _default_workers(workers, model), timeout_seconds, profile
+            )
+            writer = _PartWriter(parts, manifest, provenance, encoder, profile)
+            _write(results, writer, len(manifest), len(todo), progress)
         file = parts.finish(manifest, provenance)
     failures = file.failure_records()
     return ExtractSummary(
@@ -197,6 +211,24 @@ def _write(results: Iterator[_Result], writer: _PartWriter, total: int, todo: in
         writer.write()
 
 
+def default_batch_frames(model: Backbone, precision: Precision) -> int:
+    """Frames per run of the encoder that are fast on most machines: 256, and on a CPU what its caches hold.
+
+    There it is 16 frames of 112 pixels, or as many pixels in frames of another size, and twice that in half precision
+    (benchmarks/encoder_peak.py measures them).
+    """
+    if model.device.type != "cpu":
+        return 256
+    frames = 16 * (112 / model.preprocess.crop) ** 2 * (1 if precision == "fp32" else 2)
+    return min(max(round(frames), 4), 64)
+
+
+def _backend(engine_backend: EngineBackend, compile: bool) -> EngineBackend:
+    if compile and engine_backend not in ("auto", "compiled"):
+        raise ArgumentError(f"compile and the engine {engine_backend} exclude each other (--compile, --engine-backend)")
+    return "compiled" if compile else engine_backend
+
+
 def _default_workers(workers: int | None, model: Backbone) -> int:
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -229,24 +261,36 @@ def _results(
     encoder: Encoder,
     workers: int,
     timeout_seconds: float,
+    profile: Profile,
 ) -> Iterator[_Result]:
     """What became of every video in `todo`, in that order but for failures, which come as soon as they are known."""
     with decoded(((i, manifest.videos[i]) for i in todo), settings, workers, timeout_seconds) as outcomes:
-        for position, outcome in outcomes:
+        waiting = iter(outcomes)
+        while True:
+            with profile.measure("wait"):
+                position, outcome = next(waiting, (-1, None))
+            if outcome is None:
+                break
             if isinstance(outcome, Failure):
                 yield position, outcome
-            else:
-                yield from encoder.add(position, outcome)
+                continue
+            if outcome.times is not None:
+                profile.decoded(outcome.times)
+            yield from encoder.add(position, outcome)
     yield from encoder.flush()
 
 
 class _PartWriter:
     """Gathers results and writes a part whenever enough of them, or a minute's worth, have come together."""
 
-    def __init__(self, parts: Parts, manifest: Manifest, provenance: Provenance) -> None:
+    def __init__(
+        self, parts: Parts, manifest: Manifest, provenance: Provenance, encoder: Encoder, profile: Profile
+    ) -> None:
         self._parts = parts
         self._manifest = manifest
         self._provenance = provenance
+        self._encoder = encoder
+        self._profile = profile
         self._results: list[_Result] = []
         self._bytes = 0
         self._since = time.monotonic()
@@ -261,11 +305,16 @@ class _PartWriter:
 
     def write(self) -> None:
         """Write what has been gathered as one part."""
-        if not self._results:
-            return
+        if self._results:
+            with self._profile.measure("write"):
+                self._write_part()
+
+    def _write_part(self) -> None:
         results = sorted(self._results, key=lambda result: result[0])
         path = self._parts.new_path()
-        with EmbeddingWriter(path, self._provenance) as writer:
+        # Which engine it is shows with the first batch.
+        provenance = replace(self._provenance, engine=", ".join(self._encoder.engines))
+        with EmbeddingWriter(path, provenance) as writer:
             facts, failures = [], []
             for i, (_, outcome) in enumerate(results):
                 if isinstance(outcome, Failure):

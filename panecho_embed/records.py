@@ -27,6 +27,7 @@ Status = Literal["done", "skipped", "failed"]
 PoolBy = Literal["video", "study"]
 PoolHow = Literal["mean", "mean+std", "max"]
 Precision = Literal["fp32", "bf16", "fp16"]
+EngineBackend = Literal["auto", "eager", "rearranged", "compiled"]
 StoredType = Literal["float32", "float16"]
 Interpolation = Literal["area", "bilinear", "bicubic"]
 ChannelOrder = Literal["rgb", "bgr"]
@@ -214,9 +215,9 @@ class Provenance:
     """How embeddings were made. Two files with the same `fingerprint` may be put together; others may not.
 
     clips: None at frame level. precision: of the encoder's arithmetic. dtype: of the stored numbers.
-    include_stills: whether DICOM stills were taken in. versions: of the
-    packages that could matter; recorded, but no part of the fingerprint, so that an upgrade of numpy does not stop a
-    resume.
+    include_stills: whether DICOM stills were taken in. versions: of the packages that could matter. engine: what ran
+    the frame encoder, "" where not known. Both are recorded, but no part of the fingerprint: engines of one precision
+    differ by its rounding, and neither they nor an upgrade of numpy may stop a resume.
     """
 
     backbone: str
@@ -230,6 +231,7 @@ class Provenance:
     include_stills: bool = False
     pooling: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    engine: str = ""
 
     def __post_init__(self) -> None:
         if self.level not in get_args(Level):
@@ -243,7 +245,8 @@ class Provenance:
         """What decides the values, flat: {"preprocess.crop": 224, ...}. Of the weights: content, not source."""
         flat: dict[str, Any] = {}
         whole = dataclasses.asdict(dataclasses.replace(self, versions={}))
-        whole.pop("versions")
+        for recorded in ("versions", "engine"):
+            whole.pop(recorded)
         whole["weights"].pop("source")
         whole["weights"].pop("licence")
         for name, value in whole.items():

@@ -259,3 +259,18 @@ def test_the_file_says_how_it_was_made(studies, tmp_path):
     assert made.preprocess == dataclasses.replace(tiny().preprocess, mask_sector=True)
     assert made.clips == ClipPlan()
     assert {"python", "torch", "numpy", "pydicom"} <= set(made.versions)
+
+
+def test_the_file_says_which_engine_it_was_made_with_and_another_may_go_on(studies, tmp_path):
+    _, file = run(studies, tmp_path / "out.h5", engine_backend="eager")
+    assert file.provenance.engine == "eager"
+    np.save(studies / "p0" / "a.npy", moving(20, seed=9))
+    summary, file = run(studies, tmp_path / "out.h5", engine_backend="auto")
+    assert (summary.reused, file.provenance.engine) == (5, "eager")
+
+
+def test_compile_and_another_engine_exclude_each_other(studies, tmp_path):
+    with pytest.raises(ArgumentError, match="exclude each other"):
+        run(studies, tmp_path / "out.h5", compile=True, engine_backend="eager")
+    with pytest.raises(ArgumentError, match="sees a clip as a whole"):
+        run(studies, tmp_path / "out.h5", compile=True, backbone=tiny_3d())

@@ -20,6 +20,7 @@ from panecho_embed.cli.options import (
 from panecho_embed.records import Failure, StoredType
 
 if TYPE_CHECKING:
+    from panecho_embed.engines.profile import Profile
     from panecho_embed.extraction import ExtractSummary
 
 _LISTED = 10
@@ -47,30 +48,45 @@ _LISTED = 10
     "--dtype", type=click.Choice(get_args(StoredType)), default="float32", show_default=True, help="Of the stored rows."
 )
 @encoding_options
+@click.option(
+    "--profile", "profiled", is_flag=True, help="Print where the time went, and draw it: OUT with .profile.png added."
+)
 @input_options
 @overwrite_option
 @click.pass_context
-def extract(ctx: click.Context, /, source: Path, out: Path, **options: Any) -> None:
+def extract(ctx: click.Context, /, source: Path, out: Path, profiled: bool, **options: Any) -> None:
     """Turn echo videos into an embedding file.
 
     INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or EchoNet-Dynamic,
     -Pediatric or -LVH as downloaded. Stopped at any moment and run again, it goes on where it was.
     """
+    from panecho_embed.engines.profile import Profile
     from panecho_embed.extraction import extract as run
 
+    profile = Profile()
     plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
     plan = given(**{name: options.pop(name) for name in plan_options}) or None
     try:
-        summary = run(source, out, clips=plan, progress=None, announce=announce, **options)
+        summary = run(source, out, clips=plan, progress=None, profile=profile, announce=announce, **options)
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; what was done is kept, the same command goes on from there") from None
     print_summary(summary)
+    if profiled:
+        _print_profile(profile, out.with_name(f"{out.name}.profile.png"))
     ctx.exit(summary.exit_code)
 
 
 def announce(message: str) -> None:
     """Say something that is no result, on standard error."""
     click.echo(message, err=True)
+
+
+def _print_profile(profile: Profile, picture: Path) -> None:
+    from panecho_embed.engines.timeline import draw_timeline
+
+    click.echo(profile.table())
+    draw_timeline(profile, picture)
+    click.echo(f"timeline in {picture}")
 
 
 def print_summary(summary: ExtractSummary) -> None:

@@ -63,6 +63,7 @@ def describe(file: EmbeddingFile) -> dict[str, Any]:
         "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
         "pooling": provenance.pooling,
         "precision": provenance.precision,
+        "engine": provenance.engine,
         "versions": dict(provenance.versions),
         "fingerprint": file.fingerprint,
     }

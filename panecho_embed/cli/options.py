@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from panecho_embed.clips import ShortVideoPolicy
-from panecho_embed.records import Layout, Precision
+from panecho_embed.records import EngineBackend, Layout, Precision
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -79,12 +79,20 @@ encoding_options = stacked(
         "--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True, help="Of the encoder."
     ),
     click.option(
-        "--compile", is_flag=True, help="Compile the frame encoder (TorchInductor): a slow start, then faster."
+        "--engine-backend",
+        type=click.Choice(get_args(EngineBackend)),
+        default="auto",
+        show_default=True,
+        help="What runs the frame encoder. auto: the fastest of a short trial, in the same precision; every one is "
+        "checked against eager on its first batch.",
+    ),
+    click.option(
+        "--compile", is_flag=True, help="As --engine-backend compiled: half a minute once, then from the cache."
     ),
     click.option(
         "--batch-frames",
         type=click.IntRange(min=1),
-        help="Frames per run of the encoder.  [default: 16 on a CPU, else 256]",
+        help="Frames per run of the encoder.  [default: on a CPU 16 of 112 pixels, else 256]",
     ),
     click.option(
         "--workers",

@@ -6,6 +6,8 @@ Imports no torch: a worker starts in a fraction of a second and holds no model.
 from __future__ import annotations
 
 import math
+import os
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from panecho_embed.clips import Clips, IntArray
 from panecho_embed.content import content_sha256, stamp
+from panecho_embed.engines.profile import DecodeTimes
 from panecho_embed.errors import MediaError
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import sector_mask
@@ -43,6 +46,7 @@ class DecodedVideo:
     pixels: (U, 3, S, S) uint8, the frames that are needed, each once, in order.
     clips: (N, L) int64, positions in `pixels` of every clip's frames; None at frame level.
     first_frame: (N,) or (U,) int64, number in the video of a row's first frame. frame_step: in frames.
+    times: when it was decoded, None where that is not known.
     """
 
     video_id: str
@@ -52,15 +56,17 @@ class DecodedVideo:
     first_frame: IntArray
     frame_step: float
     facts: VideoFacts
+    times: DecodeTimes | None = None
 
 
 def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Failure:
     """Decode one video; what is wrong with it comes back as a Failure, never as an exception."""
     # One video is one worker's work; OpenCV's own threads would fight over the same cores.
     cv2.setNumThreads(1)
+    started = time.perf_counter()
     try:
         cine = open_cine(video.path, include_stills=settings.include_stills)
-        return _decode(cine, video, settings)
+        return _decode(cine, video, settings, started)
     except MediaError as error:
         return Failure(video.video_id, video.path, error.stage, str(error))
     except OSError as error:
@@ -72,10 +78,10 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
         return Failure(video.video_id, video.path, "decode", message)
 
 
-def _decode(cine: Cine, video: VideoRef, settings: DecodeSettings) -> DecodedVideo:
+def _decode(cine: Cine, video: VideoRef, settings: DecodeSettings, started: float) -> DecodedVideo:
     fps, fps_source = (cine.fps, cine.fps_source) if video.fps is None else (video.fps, FPS_OF_MANIFEST)
     mask = sector_mask(cine.frames()) if settings.preprocess.mask_sector else None
-    prepare = frame_preparer(settings.preprocess, cine.region, mask)
+    prepare = _Timed(frame_preparer(settings.preprocess, cine.region, mask))
     count, pixels = _needed_frames(cine, fps, settings, prepare)
     seen = stamp(video.path)
     facts = VideoFacts(
@@ -87,9 +93,10 @@ def _decode(cine: Cine, video: VideoRef, settings: DecodeSettings) -> DecodedVid
         seen.size_bytes,
         seen.mtime_ns,
     )
+    times = DecodeTimes(started, time.perf_counter(), prepare.seconds, os.getpid())
     if settings.clips is None:
         every = np.arange(count, dtype=np.int64)
-        return DecodedVideo(video.video_id, video.path, pixels, None, every, 1.0, facts)
+        return DecodedVideo(video.video_id, video.path, pixels, None, every, 1.0, facts, times)
     indices = settings.clips.require(count, fps)
     return DecodedVideo(
         video.video_id,
@@ -99,7 +106,22 @@ def _decode(cine: Cine, video: VideoRef, settings: DecodeSettings) -> DecodedVid
         first_frame=settings.clips.starts(count, fps),
         frame_step=settings.clips.step(fps),
         facts=facts,
+        times=times,
     )
+
+
+class _Timed:
+    """A frame preparer that counts its seconds."""
+
+    def __init__(self, prepare: FramePreparer) -> None:
+        self._prepare = prepare
+        self.seconds = 0.0
+
+    def __call__(self, frame: UInt8Array) -> UInt8Array:
+        started = time.perf_counter()
+        prepared = self._prepare(frame)
+        self.seconds += time.perf_counter() - started
+        return prepared
 
 
 def _needed_frames(

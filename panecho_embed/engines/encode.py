@@ -10,9 +10,14 @@ import numpy as np
 import torch
 
 from panecho_embed.clips import IntArray
+from panecho_embed.engines.choose import Announce, check_backend, choose_engine
 from panecho_embed.engines.decode import DecodedVideo
+from panecho_embed.engines.frame_engine import EagerEngine, FrameEngine
+from panecho_embed.engines.memory import is_out_of_memory
+from panecho_embed.engines.profile import Profile
+from panecho_embed.errors import NoMemoryError
 from panecho_embed.models.backbones import Backbone
-from panecho_embed.records import Failure, FloatArray, Precision, StoredType, VideoFacts
+from panecho_embed.records import EngineBackend, Failure, FloatArray, Precision, StoredType, VideoFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,10 +44,12 @@ class _Waiting:
 class Encoder:
     """Encodes videos one after another; a batch of frames may hold the end of one and the beginning of the next.
 
-    batch_frames: frames in one run of the frame encoder. clip_batch: clips in one run of the clip encoder.
-    A video decoded without clips gives a row a frame, and the clip encoder is not used. With `compile`, the frame
-    encoder is compiled by TorchInductor for exactly that batch shape, and a last, smaller batch is filled up with black
-    frames.
+    batch_frames: frames in one run of the frame encoder. clip_batch: clips in one run of the clip encoder. Both are
+    halved, with a word to `announce`, when memory does not suffice. A video decoded without clips gives a row a frame,
+    and the clip encoder is not used.
+    engine: what runs the frame encoder, see `choose_engine`; it is chosen and checked on the first batch.
+    expected_videos: that will come, so that "auto" knows what pays. profile: counts the time.
+    ahead: batches that a GPU computes while the next is prepared (default: 1 on CUDA, else 0).
     """
 
     def __init__(
@@ -52,75 +59,123 @@ class Encoder:
         batch_frames: int,
         precision: Precision = "fp32",
         dtype: StoredType = "float32",
-        compile: bool = False,
+        engine: EngineBackend = "eager",
+        expected_videos: int = 0,
         clip_batch: int = 64,
+        profile: Profile | None = None,
+        announce: Announce = lambda message: None,
+        ahead: int | None = None,
     ) -> None:
+        check_backend(backbone, engine)
+        self.batch_frames = batch_frames
+        self.engines: list[str] = []
         self._backbone = backbone
-        self._batch_frames = batch_frames
-        self._precision = precision
+        self._precision: Precision = precision
         self._dtype = np.dtype(dtype)
-        self._compile = compile
+        self._backend: EngineBackend = engine
+        self._expected_videos = expected_videos
         self._clip_batch = clip_batch
+        self._profile = profile or Profile()
+        self._announce = announce
+        self._ahead = (1 if backbone.device.type == "cuda" else 0) if ahead is None else ahead
+        self._engine: FrameEngine | None = None
         self._waiting: deque[_Waiting] = deque()
         self._pixels: deque[tuple[_Waiting, torch.Tensor]] = deque()
-        self._pending = 0
-        if compile:
-            backbone.compile_frame_encoder()
+        self._computing: deque[list[tuple[_Waiting, torch.Tensor]]] = deque()
+        self._pending = self._seen_frames = self._seen_videos = 0
 
     def add(self, position: int, video: DecodedVideo) -> Iterator[tuple[int, EncodedVideo | Failure]]:
         """Take a video in; give back those that this completes, in order.
 
-        A video whose embedding is not finite is a Failure: half precision can overflow.
+        A video whose embedding is not finite is a Failure: half precision can overflow. Raises NoMemoryError if memory
+        does not suffice for a single frame or clip.
         """
         waiting = _Waiting(position, video)
         self._waiting.append(waiting)
         self._pixels.append((waiting, torch.from_numpy(video.pixels)))
         self._pending += len(video.pixels)
-        while self._pending >= self._batch_frames:
+        self._seen_frames += len(video.pixels)
+        self._seen_videos += 1
+        while self._pending >= self.batch_frames:
             self._encode_batch()
-            yield from self._completed()
+            yield from self._completed(self._ahead)
 
     def flush(self) -> Iterator[tuple[int, EncodedVideo | Failure]]:
         """Encode what waits for a full batch."""
         while self._pending:
             self._encode_batch()
-            yield from self._completed()
+            yield from self._completed(self._ahead)
+        yield from self._completed(0)
 
     def _encode_batch(self) -> None:
         shares: list[tuple[_Waiting, torch.Tensor]] = []
-        room = self._batch_frames
+        room = self.batch_frames
         while room and self._pixels:
             waiting, pixels = self._pixels.popleft()
             shares.append((waiting, pixels[:room]))
             if len(pixels) > room:
                 self._pixels.appendleft((waiting, pixels[room:]))
             room -= len(shares[-1][1])
-        batch = torch.cat([pixels for _, pixels in shares])
+        with self._profile.measure("transfer"):
+            batch = torch.cat([pixels for _, pixels in shares])
         self._pending -= len(batch)
-        features = self._features(batch).split([len(pixels) for _, pixels in shares])
-        for (waiting, _), share in zip(shares, features, strict=True):
-            waiting.features.append(share)
-            waiting.encoded += len(share)
+        with self._profile.measure("encode"):
+            features = self._features(batch).split([len(pixels) for _, pixels in shares])
+        self._computing.append([(waiting, share) for (waiting, _), share in zip(shares, features, strict=True)])
 
     def _features(self, batch: torch.Tensor) -> torch.Tensor:
-        count = len(batch)
-        if self._compile and count < self._batch_frames:
-            batch = torch.cat([batch, batch.new_zeros(self._batch_frames - count, *batch.shape[1:])])
-        device = self._backbone.device
-        if device.type == "cuda":
-            batch = batch.pin_memory()
-        batch = batch.to(device, non_blocking=True)
-        with self._backbone.autocast(self._precision):
-            return self._backbone.encode_frames(self._backbone.normalise(batch))[:count]
+        try:
+            if self._engine is None:
+                self._engine = self._choose(batch)
+            return self._engine(batch)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = error
+        # Outside the handler: the traceback holds on to the tensors that did not fit.
+        self._shrink(len(batch), reason)
+        return torch.cat([self._features(part) for part in batch.split(self.batch_frames)])
 
-    def _completed(self) -> Iterator[tuple[int, EncodedVideo | Failure]]:
+    def _choose(self, batch: torch.Tensor) -> FrameEngine:
+        expected = self._expected_videos * self._seen_frames / self._seen_videos
+        engine = choose_engine(
+            self._backbone, self._backend, self._precision, self.batch_frames, batch, expected, self._announce
+        )
+        self.engines.append(engine.name)
+        return engine
+
+    def _shrink(self, tried: int, reason: Exception) -> None:
+        if tried == 1:
+            raise NoMemoryError(
+                f"memory does not suffice to encode a single frame on {self._backbone.device} "
+                f"({str(reason).splitlines()[0]}); a smaller --image-size or another --device may do"
+            ) from reason
+        self.batch_frames = tried // 2
+        # A compiled engine takes one number of frames alone.
+        if self._engine is None or self._engine.batch_frames is not None:
+            self._engine = EagerEngine(self._backbone, self._precision)
+            self.engines.append(self._engine.name)
+        if self._backbone.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._announce(
+            f"memory does not suffice for {tried} frames at once: {self.batch_frames} from now on, by the engine "
+            f"{self._engine.name} (--batch-frames)"
+        )
+
+    def _completed(self, ahead: int) -> Iterator[tuple[int, EncodedVideo | Failure]]:
+        while len(self._computing) > ahead:
+            for waiting, share in self._computing.popleft():
+                waiting.features.append(share)
+                waiting.encoded += len(share)
         while self._waiting and self._waiting[0].encoded == len(self._waiting[0].video.pixels):
             done = self._waiting.popleft()
-            yield done.position, self._encoded(torch.cat(done.features), done.video)
+            with self._profile.measure("clip"):
+                encoded = self._encoded(torch.cat(done.features), done.video)
+            yield done.position, encoded
 
     def _encoded(self, features: torch.Tensor, video: DecodedVideo) -> EncodedVideo | Failure:
         if video.clips is not None:
-            features = encode_clips(self._backbone, features, video.clips, self._precision, self._clip_batch)
+            features = self._clips(features, video.clips)
         with np.errstate(over="ignore"):
             # What overflows is told below.
             values = features.float().cpu().numpy().astype(self._dtype)
@@ -132,6 +187,21 @@ class Encoder:
             return Failure(video.video_id, video.path, "encode", message)
         frames_per_clip = 1 if video.clips is None else video.clips.shape[1]
         return EncodedVideo(values, video.first_frame, video.frame_step, frames_per_clip, video.facts)
+
+    def _clips(self, features: torch.Tensor, clips: IntArray) -> torch.Tensor:
+        while True:
+            try:
+                return encode_clips(self._backbone, features, clips, self._precision, self._clip_batch)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._clip_batch == 1:
+                    raise NoMemoryError(
+                        f"memory does not suffice to encode a single clip on {self._backbone.device}; a smaller "
+                        "--image-size or --frames-per-clip, or another --device may do"
+                    ) from error
+            self._clip_batch = max(1, min(self._clip_batch, len(clips)) // 2)
+            self._announce(f"memory does not suffice for the clips at once: {self._clip_batch} from now on")
 
 
 def encode_clips(

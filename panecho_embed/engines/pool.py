@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, TimeoutError
@@ -143,4 +144,15 @@ class _Line:
 
     def _new_pool(self) -> ProcessPool:
         # "spawn": a forked child would inherit torch's threads in whatever state they are.
-        return ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"))
+        return ProcessPool(
+            max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_stand_back
+        )
+
+
+def _stand_back() -> None:
+    """Give way to the encoder: its threads wait for each other, so that one that is kept waiting holds up all.
+
+    Decoding goes on whenever the encoder leaves a core, and always when the encoder itself waits for videos.
+    """
+    if hasattr(os, "nice"):
+        os.nice(19)

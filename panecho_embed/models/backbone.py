@@ -84,12 +84,6 @@ class Backbone:
             self.preprocess = self.preprocess.at_size(image_size)
         return self
 
-    def compile_frame_encoder(self) -> None:
-        """Have TorchInductor compile the frame encoder when it first runs. Raises ArgumentError for a 3-D model."""
-        if self.frame_dim is None:
-            raise ArgumentError(f"{self.name} has no frame encoder that could be compiled (leave out --compile)")
-        self.frame_encoder.compile()
-
     @contextmanager
     def autocast(self, precision: Precision) -> Iterator[None]:
         """Encode inside with this precision of arithmetic; embeddings are float32 all the same."""

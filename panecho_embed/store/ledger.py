@@ -22,11 +22,13 @@ IndexArray = npt.NDArray[np.int64]
 class Ledger:
     """Entries, one for every video of every part, in the order in which the parts were added.
 
-    paths: the parts. Of a video that stands in several, the entry of the last one counts.
+    paths: the parts. engines: what ran the frame encoder for any of them. Of a video that stands in several, the entry
+    of the last one counts.
     """
 
     def __init__(self, parts: Iterable[str | Path] = ()) -> None:
         self.paths: list[Path] = []
+        self.engines: set[str] = set()
         self._latest: dict[str, int] = {}
         self._columns: dict[str, list[npt.NDArray[Any]]] = {}
         self._failures: dict[int, Failure] = {}
@@ -60,6 +62,7 @@ class Ledger:
         for name, column in columns.items():
             self._columns.setdefault(name, []).append(column)
         self.paths.append(file.path)
+        self.engines.update(filter(None, file.provenance.engine.split(", ")))
         self.__dict__.pop("columns", None)
 
     def entries(self, video_ids: Sequence[str]) -> IndexArray:

@@ -54,7 +54,7 @@ def merge_ledger(
     if (entries < 0).any():
         lost = [manifest.videos[position].video_id for position in np.flatnonzero(entries < 0)]
         raise StoreError(f"{len(lost)} videos are in no part, neither done nor failed: {', '.join(lost[:20])}")
-    with EmbeddingWriter(out, provenance, scratch) as writer:
+    with EmbeddingWriter(out, replace(provenance, engine=", ".join(sorted(ledger.engines))), scratch) as writer:
         block_rows = max(_BLOCK_BYTES // (provenance.dim * np.dtype(provenance.dtype).itemsize), 1)
         for start, stop in _blocks(ledger.columns["row_count"][entries], block_rows):
             rows = _gather(ledger, entries[start:stop], provenance)

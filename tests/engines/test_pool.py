@@ -66,3 +66,13 @@ def test_workers_that_are_killed_while_they_wait_cost_nothing():
 def test_a_time_limit_is_a_time(timeout):
     with pytest.raises(ArgumentError, match="--timeout"):
         outcomes(["ok"], timeout=timeout)
+
+
+def test_workers_give_way_to_the_encoder():
+    with pool.decoded(videos(*["sleep 0.3"] * 4), SETTINGS, 1, 60.0) as results:
+        next(results)
+        priorities = [
+            child.nice() for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())
+        ]
+        list(results)
+    assert priorities == [19]

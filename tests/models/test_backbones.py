@@ -114,8 +114,6 @@ def test_kinetics_agrees_with_torchvision(tmp_path, randomise):
     assert_close(backbone.encode_clips(clips), expected, atol=1e-4, rtol=0)
     assert (backbone.dim, backbone.frame_dim, backbone.pooling) == (512, None, "3d")
     assert (backbone.preprocess.resize, backbone.preprocess.crop) == (128, 112)
-    with pytest.raises(ArgumentError, match="no frame encoder that could be compiled"):
-        backbone.compile_frame_encoder()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,177 @@
+"""The frame encoder compiled ahead of time for this CPU, kept on the disk: compiled once, loaded in a moment after.
+
+TorchInductor freezes the weights into the program, packed for oneDNN, for one batch shape. Programs lie in
+`$PANECHO_EMBED_CACHE`, by default ~/.cache/panecho-embed, under a name that everything they depend on goes into. They
+are code: the folder is the user's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from panecho_embed.engines.frame_engine import WEIGHTS_DTYPES, filled
+from panecho_embed.errors import EngineError
+from panecho_embed.models.backbone import Backbone
+from panecho_embed.models.checkpoint import tensors_sha256
+from panecho_embed.models.rearranged import PixelEncoder, rearranged
+from panecho_embed.records import Precision
+
+# Raise it with every change of what is compiled, here or in `rearranged`.
+_REVISION = 1
+_KEPT = 8
+
+
+class CompiledEngine:
+    """Runs the compiled frame encoder, compiling it first if it is not in the cache (10 to 40 seconds).
+
+    In bf16 and fp16 the weights are rounded too. Raises EngineError where it can't be compiled.
+    """
+
+    name = "compiled"
+
+    def __init__(self, backbone: Backbone, precision: Precision, batch_frames: int) -> None:
+        self.batch_frames: int | None = batch_frames
+        program = compiled_path(backbone, precision, batch_frames)
+        if not program.exists():
+            try:
+                program.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with FileLock(program.with_suffix(".lock")):
+                    if not program.exists():
+                        _compile(backbone, precision, batch_frames, program)
+            except OSError as error:
+                raise EngineError(
+                    f"the compiled program can't be kept in {program.parent}: {error.strerror or error} "
+                    "($PANECHO_EMBED_CACHE names another folder)"
+                ) from error
+        self._run = _load(program)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """See FrameEngine."""
+        assert self.batch_frames is not None
+        encoded: Tensor = self._run(filled(pixels, self.batch_frames).contiguous())
+        return encoded[: len(pixels)]
+
+
+def cache_folder() -> Path:
+    """Where compiled programs lie."""
+    base = os.environ.get("PANECHO_EMBED_CACHE")
+    return Path(base).expanduser() if base else Path("~/.cache/panecho-embed").expanduser()
+
+
+def compiled_path(backbone: Backbone, precision: Precision, batch_frames: int) -> Path:
+    """Where the program lies, or will: its name changes with everything that it depends on."""
+    depends_on = (
+        _REVISION,
+        torch.__version__,
+        tensors_sha256(backbone.frame_encoder.state_dict()),
+        str(backbone.frame_encoder),
+        backbone.preprocess,
+        precision,
+        batch_frames,
+        torch.get_num_threads(),
+        torch.backends.cpu.get_cpu_capability(),
+        _processor(),
+    )
+    return cache_folder() / f"{hashlib.sha256(repr(depends_on).encode()).hexdigest()[:32]}.pt2"
+
+
+def has_compiler() -> bool:
+    """Is there a C++ compiler that TorchInductor would use?"""
+    named = os.environ.get("CXX")
+    names = (
+        [named] if named else ["cl"] if os.name == "nt" else ["clang++"] if platform.system() == "Darwin" else ["g++"]
+    )
+    return any(shutil.which(name) for name in names)
+
+
+def _processor() -> str:
+    """What code for this CPU may not run on another: its model and its instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _compile(backbone: Backbone, precision: Precision, batch_frames: int, program: Path) -> None:
+    if not has_compiler():
+        raise EngineError(
+            "compiling needs a C++ compiler, and there is none: install g++ (Linux), the Xcode tools (macOS) or the "
+            "Visual Studio build tools (Windows), or take --engine-backend rearranged"
+        )
+    encoder, count = rearranged(backbone.frame_encoder)
+    model = PixelEncoder(backbone, encoder if count else copy.deepcopy(encoder), WEIGHTS_DTYPES[precision]).eval()
+    side = backbone.preprocess.crop
+    example = torch.zeros(batch_frames, 3, side, side, dtype=torch.uint8)
+    with tempfile.TemporaryDirectory(dir=program.parent, prefix="compiling-") as folder:
+        written = Path(folder) / program.name
+        try:
+            _compile_into(model, example, written)
+        except Exception as error:
+            # Whatever a compiler stumbles over, the way on is the same.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise EngineError(
+                f"{backbone.name} can't be compiled on this machine: {reason} (--engine-backend eager)"
+            ) from error
+        written.replace(program)
+    _forget_the_oldest(program.parent)
+
+
+def _compile_into(model: nn.Module, example: Tensor, written: Path) -> None:
+    options: dict[str, Any] = {"freezing": True, "compile_threads": 1}
+    with _temporary(written.parent, "TORCHINDUCTOR_CACHE_DIR"), torch.no_grad(), warnings.catch_warnings():
+        # PyTorch's own parts warn of each other.
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(model, (example,))
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(written), inductor_configs=options)
+
+
+def _load(program: Path) -> Any:
+    program.touch()
+    # PyTorch unpacks the program into a temporary folder, which a killed process would leave behind; once it is loaded,
+    # the files are not needed.
+    with tempfile.TemporaryDirectory(dir=program.parent, prefix="loading-", ignore_cleanup_errors=True) as folder:
+        try:
+            with _temporary(Path(folder), "TMPDIR"):
+                return torch._inductor.aoti_load_package(str(program))
+        except RuntimeError as error:
+            raise EngineError(
+                f"the compiled program {program} can't be loaded ({str(error).splitlines()[0]}); remove it, and it is "
+                "compiled anew"
+            ) from error
+
+
+@contextmanager
+def _temporary(folder: Path, variable: str) -> Iterator[None]:
+    before = os.environ.get(variable)
+    os.environ[variable] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def _forget_the_oldest(folder: Path) -> None:
+    """Keep the programs used last; each takes about as much room as the weights."""
+    programs = sorted(folder.glob("*.pt2"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in programs[_KEPT:]:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".lock").unlink(missing_ok=True)

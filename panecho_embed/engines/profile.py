@@ -1,0 +1,99 @@
+"""Where the time of a run goes: seconds by stage, and what ran when."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+MainStage = Literal["start", "wait", "transfer", "encode", "clip", "write"]
+WorkerStage = Literal["decode", "resize"]
+MAIN_STAGES: tuple[MainStage, ...] = get_args(MainStage)
+WORKER_STAGES: tuple[WorkerStage, ...] = get_args(WorkerStage)
+
+# A timeline of more spans could be drawn, but not read.
+_MOST_SPANS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTimes:
+    """When and how long a worker had a video. started, stopped: `time.perf_counter`, the same clock in all processes.
+
+    resize_seconds: the share of it that went into resizing; process: the worker's id.
+    """
+
+    started: float
+    stopped: float
+    resize_seconds: float
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One stage at work on one thing. started, stopped: seconds by `time.perf_counter`; process: its id."""
+
+    stage: str
+    started: float
+    stopped: float
+    process: int
+
+
+class Profile:
+    """Gathers the stages' times. `spans` are the first 20,000 spans; `seconds` counts all of them."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.process = os.getpid()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.spans: list[Span] = []
+        self.workers: set[int] = set()
+
+    def begin(self) -> None:
+        """Count what has passed since this was made as the start."""
+        self._count(Span("start", self.started, time.perf_counter(), self.process))
+
+    @contextmanager
+    def measure(self, stage: MainStage) -> Iterator[None]:
+        """Count what happens inside as that stage of this process."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._count(Span(stage, started, time.perf_counter(), self.process))
+
+    def decoded(self, times: DecodeTimes) -> None:
+        """Count a video that a worker, or this process itself, has decoded."""
+        self.workers.add(times.process)
+        self.seconds["resize"] += times.resize_seconds
+        self.seconds["decode"] -= times.resize_seconds
+        self._count(Span("decode", times.started, times.stopped, times.process))
+        if times.process == self.process:
+            # It was this process that was waited for.
+            self.seconds["wait"] -= times.stopped - times.started
+
+    def table(self) -> str:
+        """The stages as lines of text: seconds until now, and their share of the wall time.
+
+        Decoding and resizing by workers run beside the other stages; "other" is what no stage of this process counts.
+        """
+        wall_seconds = time.perf_counter() - self.started
+        within: list[str] = [*MAIN_STAGES]
+        beside: list[str] = [*WORKER_STAGES]
+        if self.process in self.workers:
+            within, beside = [*beside, *within], []
+        rows = [(stage, self.seconds[stage]) for stage in within]
+        rows.append(("other", wall_seconds - sum(seconds for _, seconds in rows)))
+        lines = [f"{name:<10}{seconds:>9.2f} s{100 * seconds / wall_seconds:>7.1f} %" for name, seconds in rows]
+        lines.append(f"{'wall':<10}{wall_seconds:>9.2f} s{100:>7.1f} %")
+        workers = f"in {len(self.workers)} workers beside it" if len(self.workers) != 1 else "in 1 worker beside it"
+        lines += [f"{stage:<10}{self.seconds[stage]:>9.2f} s  {workers}" for stage in beside]
+        return "\n".join(lines)
+
+    def _count(self, span: Span) -> None:
+        self.seconds[span.stage] += span.stopped - span.started
+        if len(self.spans) < _MOST_SPANS:
+            self.spans.append(span)

@@ -1,0 +1,94 @@
+"""The same encoder, arranged for a CPU: pixels as they come, and ConvNeXt's linear layers as 1x1 convolutions."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from panecho_embed.models.backbone import Backbone
+from panecho_embed.models.torchvision_ops import ensure_torchvision
+
+ensure_torchvision()
+from timm.layers.mlp import Mlp  # noqa: E402
+from timm.models.convnext import ConvNeXtBlock  # noqa: E402
+
+
+class PixelEncoder(nn.Module):
+    """(T, 3, S, S) uint8, channels in the model's order, to (T, frame_dim) float32: normalising is part of it.
+
+    encoder: takes what `Backbone.normalise` gives, converted to `dtype`, in which its weights are too.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, encoder: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.encoder = encoder.to(dtype)
+        self._scale = backbone.preprocess.scale
+        self._dtype = dtype
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(backbone.preprocess, name), dtype=torch.float32)
+            self.register_buffer(name, values[:, None, None])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """See the class."""
+        frames = (pixels.to(torch.float32) * self._scale - self.mean) / self.std
+        encoded: Tensor = self.encoder(frames.to(self._dtype, memory_format=torch.channels_last))
+        return encoded.to(torch.float32)
+
+
+def rearranged(encoder: nn.Module) -> tuple[nn.Module, int]:
+    """A copy whose ConvNeXt blocks compute the same in another order, and how many blocks that are.
+
+    oneDNN runs a 1x1 convolution of channels-last frames faster than the BLAS of PyTorch's own builds runs the linear
+    layer that it equals; the layer scale becomes part of the second one's weights. Values differ by rounding.
+    """
+    encoder = copy.deepcopy(encoder)
+    count = 0
+    for module in list(encoder.modules()):
+        for name, child in module.named_children():
+            if _is_known(child):
+                setattr(module, name, _Block(child))
+                count += 1
+    return encoder.eval().to(memory_format=torch.channels_last), count  # type: ignore[call-overload]  # the stubs lack it
+
+
+def _is_known(module: nn.Module) -> bool:
+    """A block of ConvNeXt as published: others of that name have a normalisation inside, or convolutions already."""
+    return (
+        type(module) is ConvNeXtBlock
+        and type(module.mlp) is Mlp
+        and isinstance(module.mlp.fc1, nn.Linear)
+        and isinstance(module.mlp.norm, nn.Identity)
+    )
+
+
+class _Block(nn.Module):
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.conv_dw: nn.Module = block.conv_dw
+        self.norm: nn.Module = block.norm
+        self.act: nn.Module = block.mlp.act
+        self.shortcut: nn.Module = block.shortcut
+        self.fc1 = _pointwise(block.mlp.fc1)
+        self.fc2 = _pointwise(block.mlp.fc2, block.gamma)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.norm(self.conv_dw(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        added: Tensor = self.shortcut(x) + self.fc2(self.act(self.fc1(inner)))
+        return added
+
+
+def _pointwise(linear: nn.Linear, scale: Tensor | None = None) -> nn.Conv2d:
+    """The 1x1 convolution that equals a linear layer, its outputs times `scale`."""
+    weight, bias = linear.weight.detach(), linear.bias.detach()
+    if scale is not None:
+        weight, bias = weight * scale.detach()[:, None], bias * scale.detach()
+    convolution = nn.Conv2d(linear.in_features, linear.out_features, 1)
+    convolution.weight = nn.Parameter(weight[:, :, None, None], requires_grad=False)
+    convolution.bias = nn.Parameter(bias, requires_grad=False)
+    return convolution

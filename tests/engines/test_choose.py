@@ -1,0 +1,168 @@
+"""Engines agree with eager by value, are refused where they do not, and say what was chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from panecho_embed.engines import choose
+from panecho_embed.engines.compiled import CompiledEngine, cache_folder, compiled_path, has_compiler
+from panecho_embed.engines.frame_engine import EagerEngine, RearrangedEngine
+from panecho_embed.errors import ArgumentError, EngineError
+from panecho_embed.models.backbones import Backbone, MeanOverFrames
+from panecho_embed.models.rearranged import rearranged
+from tests.tiny import INFO, PREPROCESS, tiny, tiny_3d
+
+BATCH = 5
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """One cache for the module, so that a program is compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PANECHO_EMBED_CACHE", str(tmp_path_factory.mktemp("cache") / "programs"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Backbone:
+    """A ConvNeXt of two blocks, at 32 pixels."""
+    torch.manual_seed(0)
+    # Imported late: timm before the package trips over mismatched builds of torchvision.
+    import timm
+
+    encoder = timm.create_model("convnext_tiny", num_classes=0, depths=(1, 1), dims=(8, 16))
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("gamma"):
+            # As they are at first, blocks would hardly count.
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    return Backbone("narrow", encoder, MeanOverFrames(), 16, 16, PREPROCESS, INFO)
+
+
+@pytest.fixture(scope="module")
+def batch() -> torch.Tensor:
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, 32, 32), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+def chosen(backbone, backend, batch, precision="fp32", expected_frames=0.0):
+    said: list[str] = []
+    engine = choose.choose_engine(backbone, backend, precision, BATCH, batch, expected_frames, said.append)
+    return engine, " ".join(said)
+
+
+def test_rearranged_modules_give_the_same_values(narrow, batch):
+    assert rearranged(narrow.frame_encoder)[1] == 2
+    exact = EagerEngine(narrow, "fp32")(batch)
+    torch.testing.assert_close(RearrangedEngine(narrow, "fp32")(batch), exact, atol=1e-5, rtol=1e-5)
+    assert choose.agreement(RearrangedEngine(narrow, "bf16")(batch), exact).within("bf16")
+
+
+def test_the_model_itself_is_left_as_it_was(narrow, batch):
+    before = EagerEngine(narrow, "fp32")(batch)
+    RearrangedEngine(narrow, "bf16")
+    assert torch.equal(EagerEngine(narrow, "fp32")(batch), before)
+
+
+def test_a_model_without_convnext_blocks_is_not_rearranged(batch):
+    with pytest.raises(EngineError, match="tiny has no ConvNeXt blocks"):
+        chosen(tiny(), "rearranged", batch)
+
+
+@needs_compiler
+def test_the_compiled_encoder_gives_the_same_values_also_for_a_smaller_batch(narrow, batch):
+    engine, said = chosen(narrow, "compiled", batch)
+    exact = EagerEngine(narrow, "fp32")(batch)
+    torch.testing.assert_close(engine(batch), exact, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(engine(batch[:2]), exact[:2], atol=1e-5, rtol=1e-5)
+    assert "engine compiled: cosine 1.0" in said
+
+
+@needs_compiler
+def test_a_program_is_compiled_once_and_leaves_nothing_else_behind(narrow, batch, monkeypatch):
+    CompiledEngine(narrow, "fp32", BATCH)
+    assert {path.suffix for path in cache_folder().iterdir()} == {".pt2", ".lock"}
+    monkeypatch.setattr("panecho_embed.engines.compiled._compile", lambda *_: pytest.fail("compiled again"))
+    CompiledEngine(narrow, "fp32", BATCH)
+
+
+def test_a_program_belongs_to_weights_precision_and_batch(narrow):
+    paths = {
+        compiled_path(narrow, "fp32", 5),
+        compiled_path(narrow, "bf16", 5),
+        compiled_path(narrow, "fp32", 6),
+        compiled_path(tiny(), "fp32", 5),
+    }
+    assert len(paths) == 4
+
+
+def test_a_damaged_program_is_named(narrow, batch, monkeypatch, tmp_path):
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
+    compiled_path(narrow, "fp32", BATCH).write_bytes(b"damaged")
+    with pytest.raises(EngineError, match=r"compiled program .*\.pt2 can't be loaded"):
+        chosen(narrow, "compiled", batch)
+
+
+def test_without_a_compiler_the_message_says_what_to_do(narrow, batch, monkeypatch, tmp_path):
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EngineError, match=r"needs a C\+\+ compiler.*--engine-backend rearranged"):
+        chosen(narrow, "compiled", batch)
+
+
+class Wrong:
+    """An engine whose values are a little off."""
+
+    name = "rearranged"
+    batch_frames = None
+
+    def __init__(self, backbone, precision):
+        self._eager = EagerEngine(backbone, precision)
+
+    def __call__(self, pixels):
+        return self._eager(pixels) * 1.001
+
+
+def test_an_engine_that_gives_other_values_is_refused_and_never_chosen(narrow, batch, monkeypatch):
+    monkeypatch.setattr(choose, "RearrangedEngine", Wrong)
+    with pytest.raises(EngineError, match=r"gives other frame embeddings than eager.*--engine-backend eager"):
+        chosen(narrow, "rearranged", batch)
+    monkeypatch.setattr(choose, "_TRIAL_SECONDS", 0.0)
+    engine, said = chosen(narrow, "auto", batch, expected_frames=1.0)
+    assert engine.name != "rearranged"
+    assert "rearranged left out: the engine rearranged gives other" in said
+
+
+def test_auto_says_what_it_chose_and_why(narrow, batch, monkeypatch):
+    engine, said = chosen(narrow, "auto", batch, expected_frames=1)
+    assert engine.name == "eager"
+    assert "too little for a trial" in said
+    monkeypatch.setattr(choose, "_TRIAL_SECONDS", 0.0)
+    engine, said = chosen(narrow, "auto", batch, expected_frames=1)
+    assert said.startswith(f"engine {engine.name}, the fastest in fp32: eager ")
+    assert "rearranged " in said
+
+
+def test_auto_takes_the_fastest(narrow, batch, monkeypatch):
+    monkeypatch.setattr(choose, "_TRIAL_SECONDS", 0.0)
+    speeds = {"eager": 3.0, "rearranged": 2.0, "compiled": 4.0}
+    monkeypatch.setattr(choose._Trial, "seconds_per_frame", lambda self, engine: speeds[engine.name])
+    assert chosen(narrow, "auto", batch, expected_frames=1)[0].name == "rearranged"
+    speeds |= {"rearranged": 5.0, "compiled": 6.0}
+    assert chosen(narrow, "auto", batch, expected_frames=1)[0].name == "eager"
+
+
+def test_a_3d_model_has_no_frame_encoder_to_choose_an_engine_for(batch):
+    assert chosen(tiny_3d(), "auto", batch)[0].name == "eager"
+    with pytest.raises(ArgumentError, match="sees a clip as a whole"):
+        chosen(tiny_3d(), "compiled", batch)
+    with pytest.raises(ArgumentError, match="engine is 'fast'; allowed are auto, eager"):
+        chosen(tiny(), "fast", batch)
+
+
+def test_frames_that_overflow_in_eager_are_not_compared():
+    exact = torch.tensor([[torch.inf, 1.0], [1.0, 0.0]])
+    found = choose.agreement(torch.tensor([[torch.nan, 1.0], [1.0, 0.0]]), exact)
+    assert (found.cosine, found.difference) == (1.0, 0.0)
