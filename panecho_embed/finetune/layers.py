@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -57,13 +58,13 @@ def choose_trainable(model: FineTuneModel, trainable: str) -> list[Layer]:
     return frozen
 
 
-def parameter_groups(model: FineTuneModel, settings: OptimizerSettings) -> list[dict[str, object]]:
+def parameter_groups(model: FineTuneModel, settings: OptimizerSettings) -> list[dict[str, Any]]:
     """Groups for torch's optimisers: the heads at the full rate, every layer before them times `layer_decay` more.
 
     Biases, norms and other vectors are not decayed.
     """
     parts = [("heads", model.heads), *((layer.name, layer.module) for layer in reversed(layers_of(model)))]
-    groups: list[dict[str, object]] = []
+    groups: list[dict[str, Any]] = []
     seen: set[int] = set()
     for depth, (name, module) in enumerate(parts):
         parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in seen]

@@ -17,6 +17,7 @@ from panecho_embed.models.devices import resolve_device
 from panecho_embed.records import Precision
 
 T = TypeVar("T")
+Model = TypeVar("Model", bound=nn.Module)
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -60,10 +61,17 @@ class Processes:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=_HALF[self.precision])
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model on its device, in step with its copies in the other processes."""
+    def synced(self, model: Model) -> Model:
+        """The model with batch norms that take their statistics over all processes, where there are several.
+
+        On CUDA alone: torch has no such batch norm for CPUs.
+        """
         if self.count > 1 and self.on_cuda:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return model
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model on its device, in step with its copies in the other processes."""
         prepared: nn.Module = self.accelerator.prepare_model(model)
         return prepared
 

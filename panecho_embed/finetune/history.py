@@ -1,0 +1,76 @@
+"""How training goes: a row an epoch, as a table, as a figure, and for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
+Row = dict[str, float]
+
+
+def history_text(rows: Sequence[Row]) -> str:
+    """The rows as CSV, numbers in full precision, empty where not defined."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if math.isnan(value) else value for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def write_history(rows: Sequence[Row], folder: Path) -> None:
+    """history.csv and history.svg of a run folder. Raises OSError."""
+    from panecho_embed.plots import history
+
+    write_text(folder / "history.csv", history_text(rows))
+    columns = {name: np.array([row[name] for row in rows]) for name in ("epoch", "train_loss", "val_loss")}
+    curves = {"training": columns["train_loss"], "validation": columns["val_loss"]}
+    part = folder / f"history.svg.{os.getpid()}.tmp"
+    history(columns["epoch"], curves, "loss").savefig(part, format="svg")
+    part.replace(folder / "history.svg")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file at once or not at all. Raises OSError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+class Board:
+    """Scalars for TensorBoard; from a resumed step on, what stood there is forgotten."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer: SummaryWriter = SummaryWriter(str(folder), purge_step=step)
+
+    def step(self, step: int, loss: float, rate: float) -> None:
+        """The loss of one step, and its learning rate."""
+        self._writer.add_scalar("step/loss", loss, step)
+        self._writer.add_scalar("step/lr", rate, step)
+
+    def epoch(self, row: Row, step: int) -> None:
+        """The numbers of an epoch that ended at `step`."""
+        for name, value in row.items():
+            if name != "epoch" and np.isfinite(value):
+                self._writer.add_scalar(f"epoch/{name.replace(':', '/')}", value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+def as_rows(rows: Sequence[dict[str, Any]]) -> list[Row]:
+    """Rows out of a checkpoint."""
+    return [{str(name): float(value) for name, value in row.items()} for row in rows]

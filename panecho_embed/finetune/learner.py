@@ -1,0 +1,141 @@
+"""A model that learns from batches: gradients over micro batches and processes, the optimiser, its learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from panecho_embed.finetune.folds import Fold
+from panecho_embed.finetune.layers import choose_trainable, parameter_groups, set_training
+from panecho_embed.finetune.losses import Loss, mean_loss
+from panecho_embed.finetune.model import FineTuneModel
+from panecho_embed.finetune.processes import Processes
+from panecho_embed.finetune.recipe import Recipe
+from panecho_embed.finetune.sampling import Batch
+from panecho_embed.finetune.schedule import Rate
+from panecho_embed.records import Failure
+
+Ints = npt.NDArray[np.int64]
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class Learner:
+    """A model, its loss and its optimiser. note: is told of videos that can't be decoded."""
+
+    def __init__(
+        self,
+        model: FineTuneModel,
+        fold: Fold,
+        recipe: Recipe,
+        processes: Processes,
+        note: Callable[[Sequence[Failure]], object],
+    ) -> None:
+        self._recipe, self._processes, self._note = recipe, processes, note
+        self._targets = torch.from_numpy(fold.targets.values).float()
+        self.loss = Loss(fold.targets.tasks, fold.targets.values[fold.train], recipe.loss)
+        self._model = processes.synced(model)
+        self._frozen = choose_trainable(self._model, recipe.model.trainable)
+        self._wrapped = processes.wrapped(self._model)
+        groups = parameter_groups(self._model, recipe.optimizer)
+        self._rates: list[float] = [group["lr"] for group in groups]
+        self._optimizer = _OPTIMIZERS[recipe.optimizer.name](groups)
+        self._scaler = torch.amp.GradScaler(processes.device.type, enabled=processes.precision == "fp16")
+        decay = recipe.optimizer.ema
+        average = get_ema_multi_avg_fn(decay)
+        self._averaged = AveragedModel(self._model, multi_avg_fn=average, use_buffers=True) if decay else None
+        self.rate = Rate(recipe.schedule, higher_is_better=recipe.early_stopping.monitor == "score")
+
+    @property
+    def evaluated(self) -> FineTuneModel:
+        """The model whose predictions count: with the running mean of the weights, if the recipe has one."""
+        if self._averaged is None:
+            return self._model
+        averaged = self._averaged.module
+        assert isinstance(averaged, FineTuneModel)
+        return averaged
+
+    @property
+    def heads_rate(self) -> float:
+        """The heads' learning rate in the last step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def begin_epoch(self) -> None:
+        """Turn to training after an evaluation."""
+        set_training(self._model, self._frozen)
+
+    def set_step(self, epochs_done: float, seed: Sequence[int]) -> None:
+        """Set the rates of a step that ends at `epochs_done`, and what dropout draws from."""
+        factor = self.rate.factor(epochs_done)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        state = np.random.SeedSequence([*seed, self._processes.index]).generate_state(1)
+        torch.manual_seed(int(state[0]))
+
+    def gradients(self, videos: Ints, micro_batches: int, stream: Iterator[Batch]) -> Tensor:
+        """The gradient of the loss over `videos`, of which this process's share comes in micro batches.
+
+        Returns its share of the loss, () on the device; the sum over processes is the loss.
+        """
+        processes = self._processes
+        targets = self._targets[torch.from_numpy(videos)]
+        weights = self.loss.weights(targets, torch.ones(len(targets))).to(processes.device)
+        total = torch.zeros((), device=processes.device)
+        self._optimizer.zero_grad(set_to_none=True)
+        for number in range(micro_batches):
+            last = number == micro_batches - 1
+            with nullcontext() if last else processes.no_sync(self._wrapped):
+                total += self._one(next(stream), weights)
+        return total
+
+    def update(self) -> None:
+        """Take the step that the gradients say."""
+        limit = self._recipe.optimizer.clip_norm
+        if limit:
+            self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._averaged is not None:
+            self._averaged.update_parameters(self._model)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "model": self._model.state_dict(),
+            "averaged": None if self._averaged is None else self._averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "rate": self.rate.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self._model.load_state_dict(state["model"])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.rate.restore(state["rate"])
+
+    def _one(self, batch: Batch, weights: Tensor) -> Tensor:
+        """Add the gradient of a micro batch; returns its share of the step's loss."""
+        processes = self._processes
+        if batch.failures:
+            self._note(batch.failures)
+        pixels = batch.pixels.to(processes.device, non_blocking=True)
+        targets = self._targets[batch.video].to(processes.device, non_blocking=True)
+        counted = batch.counted.to(processes.device, torch.float32, non_blocking=True)
+        with processes.autocast():
+            outputs = self._wrapped(pixels)
+        part = mean_loss(self.loss.sums(outputs, targets, counted), weights)
+        # Gradients are averaged over processes; the loss is a sum over them.
+        self._scaler.scale(part * processes.count).backward()
+        return part.detach()

@@ -1,0 +1,265 @@
+"""The training loop: steps that no number of processes changes, epochs that a kill can interrupt anywhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from panecho_embed.errors import ManifestError, MediaError, TrainingError
+from panecho_embed.finetune.checkpoints import read_checkpoint, write_checkpoint
+from panecho_embed.finetune.evaluate import EvaluationClips, Predicted, epoch_scores, predict_videos
+from panecho_embed.finetune.folds import Fold
+from panecho_embed.finetune.history import Board, Row, write_history
+from panecho_embed.finetune.learner import Learner
+from panecho_embed.finetune.model import FineTuneModel
+from panecho_embed.finetune.processes import Processes
+from panecho_embed.finetune.progress import Progress
+from panecho_embed.finetune.recipe import Recipe
+from panecho_embed.finetune.sampling import Batch, MicroBatches, TrainingClips, epoch_steps, share, training_loader
+from panecho_embed.records import Failure, Preprocess
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """What a training needs to know.
+
+    folder: of the run; its checkpoints lie below it. checkpoint_seconds: a checkpoint is written so often, and after
+    every epoch. strict: a video that can't be decoded ends the training. show: a progress bar; None on a terminal
+    alone. tell: is told a line an epoch.
+    """
+
+    fold: Fold
+    recipe: Recipe
+    preprocess: Preprocess
+    processes: Processes
+    folder: Path
+    workers: int = 0
+    checkpoint_seconds: float = 600.0
+    strict: bool = False
+    show: bool | None = False
+    tell: Callable[[str], object] = lambda message: None
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.folder / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch so far."""
+        return self.folder / "checkpoints" / "best.pt"
+
+
+class Trainer:
+    """Trains a model, from the last checkpoint if there is one, and leaves it with the weights of the best epoch.
+
+    A step's clips, their order, augmentation and dropout follow from the seed, the epoch and the step, so nothing else
+    needs to be remembered to repeat them, and the number of processes changes only which of them encodes which clip
+    (and, with dropout, its pattern).
+    """
+
+    def __init__(self, model: FineTuneModel, training: Training) -> None:
+        self._training, self._recipe, self._fold = training, training.recipe, training.fold
+        self._processes = training.processes
+        self._learner = Learner(model, training.fold, training.recipe, training.processes, self._note)
+        self._higher = self._recipe.early_stopping.monitor == "score"
+        self._progress = Progress()
+        self._begun = self._saved = time.monotonic()
+
+    def run(self) -> Progress:
+        """Train to the end. Raises TrainingError when the loss is no number any more, MediaError if strict."""
+        devices = [self._processes.device] if self._processes.on_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            self._resume()
+            self._epochs()
+        self._processes.wait()
+        self._learner.evaluated.load_state_dict(read_checkpoint(self._training.best)["model"])
+        self._progress.seconds = self._seconds()
+        return self._progress
+
+    def predict(self, index: Ints, clips: int, each: Callable[[], object] = lambda: None) -> Predicted:
+        """Predict videos of the data set, so many clips each. Raises MediaError if strict."""
+        training = self._training
+        predicted = predict_videos(
+            self._learner.evaluated,
+            EvaluationClips(self._fold.dataset.videos, training.preprocess, self._recipe.clips.plan(clips)),
+            index,
+            self._fold.targets.values,
+            self._fold.targets.tasks,
+            self._learner.loss,
+            self._processes,
+            workers=training.workers,
+            each=each,
+        )
+        self._note(predicted.failures)
+        return predicted
+
+    def _epochs(self) -> None:
+        training, recipe, progress, processes = self._training, self._recipe, self._progress, self._processes
+        clips = TrainingClips(
+            self._fold.dataset.videos, training.preprocess, recipe.clips.plan(1), recipe.augmentation, recipe.seed
+        )
+        batches = MicroBatches()
+        loader = training_loader(clips, batches, training.workers, pin=processes.on_cuda)
+        board = Board(training.folder / "tensorboard", progress.steps_done) if processes.is_main else None
+        show = training.show if processes.is_main else False
+        epochs = recipe.schedule.epochs
+        total = progress.steps_done - progress.step + len(self._steps()) * (epochs - progress.epoch + 1)
+        with tqdm(
+            total=total, initial=progress.steps_done, unit="step", disable=None if show is None else not show
+        ) as bar:
+            while progress.epoch <= epochs and progress.waited < recipe.early_stopping.patience:
+                bar.set_description(f"epoch {progress.epoch}/{epochs}")
+                started = time.monotonic()
+                self._epoch(loader, batches, bar, board)
+                self._validate(started, board)
+        if board is not None:
+            board.close()
+
+    def _epoch(self, loader: Any, batches: MicroBatches, bar: Any, board: Board | None) -> None:
+        progress, processes = self._progress, self._processes
+        micro_batch = self._recipe.optimizer.micro_batch
+        steps = self._steps()
+        shares = [
+            share(step, progress.epoch, process=processes.index, processes=processes.count, micro_batch=micro_batch)
+            for step in steps[progress.step :]
+        ]
+        batches.batches = [batch for mine in shares for batch in mine]
+        stream: Iterator[Batch] = iter(loader)
+        self._learner.begin_epoch()
+        for step, mine in zip(steps[progress.step :], shares, strict=True):
+            loss = self._step(step, len(steps), len(mine), stream)
+            bar.update()
+            bar.set_postfix_str(f"loss {loss:.4g}")
+            if board is not None:
+                board.step(progress.steps_done, loss, self._learner.heads_rate)
+
+    def _steps(self) -> list[Ints]:
+        """The steps of the running epoch."""
+        progress, videos, train = self._progress, self._fold.dataset.videos, self._fold.train
+        without = [i for i in train.tolist() if videos[i].video_id in progress.left_out]
+        steps = epoch_steps(
+            train,
+            without,
+            seed=self._recipe.seed,
+            epoch=progress.epoch,
+            batch_size=self._recipe.optimizer.batch_size,
+        )
+        if not steps:
+            first = progress.failures[progress.left_out[0]]
+            raise ManifestError(
+                f"none of the {len(train)} training videos can be decoded; {first.path}: {first.message}"
+            )
+        return steps
+
+    def _step(self, step: Ints, steps: int, micro_batches: int, stream: Iterator[Batch]) -> float:
+        """Learn from one batch of all processes; returns its loss."""
+        progress, processes, learner = self._progress, self._processes, self._learner
+        done = progress.epoch - 1 + (progress.step + 1) / steps
+        learner.set_step(done, [self._recipe.seed, progress.epoch, progress.step])
+        mine = learner.gradients(step, micro_batches, stream)
+        due = processes.is_main and time.monotonic() - self._saved >= self._training.checkpoint_seconds
+        # One message for both: every process must know of the loss, and of the checkpoint that all take part in.
+        loss, save = processes.summed(torch.stack([mine, torch.tensor(float(due), device=mine.device)])).tolist()
+        self._check_finite(loss, step)
+        learner.update()
+        progress.step, progress.steps_done = progress.step + 1, progress.steps_done + 1
+        progress.loss_sum, progress.loss_count = progress.loss_sum + loss * len(step), progress.loss_count + len(step)
+        if save and progress.step < steps:
+            self._save()
+        return float(loss)
+
+    def _validate(self, started: float, board: Board | None) -> None:
+        """Close the epoch: validate, keep what is best, write down how it went."""
+        progress, tasks = self._progress, self._fold.targets.tasks
+        predicted = self.predict(self._fold.val, self._recipe.clips.validation)
+        score, columns = epoch_scores(tasks, self._fold.targets.values[predicted.index], predicted.values)
+        monitored = score if self._higher else predicted.loss
+        if not math.isfinite(monitored):
+            raise TrainingError(self._undefined(predicted, monitored))
+        row: Row = {
+            "epoch": float(progress.epoch),
+            "lr": self._learner.heads_rate,
+            "train_loss": progress.loss_sum / progress.loss_count,
+            "val_loss": predicted.loss,
+            "val_score": score,
+            "best": 0.0,
+            "seconds": time.monotonic() - started,
+        }
+        losses = zip(tasks, predicted.task_losses.tolist(), strict=True)
+        row |= {f"val_loss:{task.name}": loss for task, loss in losses} | columns
+        self._share_failures()
+        better = progress.epoch_ended(row, monitored, higher_is_better=self._higher)
+        self._learner.rate.epoch_ended(monitored)
+        self._keep(better, board)
+
+    def _keep(self, better: bool, board: Board | None) -> None:
+        """Write the checkpoints and the history of an epoch that has ended."""
+        training, row = self._training, self._progress.history[-1]
+        if self._processes.is_main and better:
+            write_checkpoint({"model": self._learner.evaluated.state_dict()}, training.best)
+        self._save()
+        if board is not None:
+            write_history(self._progress.history, training.folder)
+            board.epoch(row, self._progress.steps_done)
+        training.tell(
+            f"epoch {row['epoch']:.0f}/{self._recipe.schedule.epochs}: training loss {row['train_loss']:.4g}, "
+            f"validation loss {row['val_loss']:.4g}, score {row['val_score']:.4g}{' (best so far)' if better else ''}"
+        )
+
+    def _save(self) -> None:
+        self._share_failures()
+        self._saved = time.monotonic()
+        if self._processes.is_main:
+            progress = self._progress.state() | {"seconds": self._seconds()}
+            write_checkpoint({**self._learner.state(), "progress": progress}, self._training.last)
+
+    def _resume(self) -> None:
+        path = self._training.last
+        if not self._processes.from_main(path.is_file()):
+            return
+        state = read_checkpoint(path)
+        self._learner.restore(state)
+        self._progress = Progress.from_state(state["progress"])
+        at = f"epoch {self._progress.epoch}" + (f", step {self._progress.step + 1}" if self._progress.step else "")
+        self._training.tell(f"going on at {at}")
+
+    def _seconds(self) -> float:
+        return self._progress.seconds + time.monotonic() - self._begun
+
+    def _note(self, failures: Sequence[Failure]) -> None:
+        if failures and self._training.strict:
+            first = failures[0]
+            raise MediaError(f"{first.path} can't be decoded: {first.message} (--strict)", stage=first.stage)
+        self._progress.failures |= {failure.video_id: failure for failure in failures}
+
+    def _share_failures(self) -> None:
+        everybody = self._processes.gathered(list(self._progress.failures.values()))
+        self._progress.failures = {failure.video_id: failure for failure in everybody}
+
+    def _check_finite(self, loss: float, step: Ints) -> None:
+        if not math.isfinite(loss):
+            ids = ", ".join(self._fold.dataset.videos[i].video_id for i in step)
+            raise TrainingError(
+                f"the loss is {loss} in epoch {self._progress.epoch}, step {self._progress.step + 1}; a smaller "
+                f"optimizer.lr, optimizer.clip_norm or precision=fp32 may help. The videos of the batch: {ids}"
+            )
+
+    def _undefined(self, predicted: Predicted, monitored: float) -> str:
+        what = "score" if self._higher else "loss"
+        hint = "; a score needs two classes, or two different values (--set early_stopping.monitor=loss)"
+        return (
+            f"the validation {what} is {monitored} after epoch {self._progress.epoch}; {len(predicted.index)} of "
+            f"{len(self._fold.val)} validation videos could be predicted{hint if self._higher else ''}"
+        )
