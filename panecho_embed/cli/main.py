@@ -28,6 +28,7 @@ _COMMANDS = {
     "index": "panecho_embed.cli.index:index",
     "serve": "panecho_embed.cli.serve:serve",
     "atlas": "panecho_embed.cli.atlas:atlas",
+    "finetune": "panecho_embed.cli.finetune:finetune",
     "recipes": "panecho_embed.cli.recipes:recipes",
     "weights": "panecho_embed.cli.weights:weights",
 }

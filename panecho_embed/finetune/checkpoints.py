@@ -13,9 +13,13 @@ from panecho_embed.errors import StoreError
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
-    """Save tensors and plain values; `path` is replaced at once or left as it was. Raises StoreError."""
+    """Save tensors and plain values; `path` is replaced at once or left as it was; its folder is made.
+
+    Raises StoreError.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(exist_ok=True)
         with part.open("wb") as stream:
             torch.save(dict(content), stream)
             stream.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, PanEchoEmbedError
 from panecho_embed.finetune.recipe import RunPrecision
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.records import Precision
@@ -92,11 +93,18 @@ class Processes:
         everything: list[T] = gather_object(items)
         return everything
 
-    def from_main(self, value: T) -> T:
-        """What the main process has, in all of them."""
-        held: list[Any] = [value]
+    def on_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns in the main process, in all of them; an error that it raises on purpose as well."""
+        held: list[Any] = [None]
+        if self.is_main:
+            try:
+                held = [work()]
+            except PanEchoEmbedError as error:
+                held = [error]
         if self.count > 1:
             broadcast_object_list(held, from_process=0)
+        if isinstance(held[0], PanEchoEmbedError):
+            raise held[0]
         shared: T = held[0]
         return shared
 

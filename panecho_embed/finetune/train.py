@@ -227,7 +227,7 @@ class Trainer:
 
     def _resume(self) -> None:
         path = self._training.last
-        if not self._processes.from_main(path.is_file()):
+        if not self._processes.on_main(path.is_file):
             return
         state = read_checkpoint(path)
         self._learner.restore(state)

@@ -1,0 +1,101 @@
+"""`panecho-embed finetune`: train a starting point on a task."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from panecho_embed.cli.extract import announce, print_failures
+from panecho_embed.cli.options import existing_file, out_option
+
+if TYPE_CHECKING:
+    from panecho_embed.finetune.run import FinetuneSummary
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE")
+@click.option(
+    "--init",
+    default="panecho",
+    show_default=True,
+    help="panecho, random, imagenet, echoclip, kinetics, echoprime, panecho-image, timm:NAME, or a registered one.",
+)
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Data set as downloaded, or a table.")
+@out_option("Run folder to write")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe, any number of times."
+)
+@click.option(
+    "--weights", type=existing_file, help="Weights file. Default: $PANECHO_EMBED_WEIGHTS, the cache, a download."
+)
+@click.option("--fold", type=int, help="Of a cross-validation, this fold alone.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Decoding processes of each training process.  [default: its share of the cores beside a GPU, else none]",
+)
+@click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Write a checkpoint so often, besides after every epoch.",
+)
+@click.option("--strict", is_flag=True, help="Stop at a row without its file, a file without its row, a broken video.")
+@click.option("--allow-leakage", is_flag=True, help="Let a patient be in training and in validation or test.")
+@click.option("--overwrite", is_flag=True, help="Begin anew: discard the run that stands at the output.")
+@click.pass_context
+def finetune(ctx: click.Context, /, recipe: str, data: Path, out: Path, **options: Any) -> None:
+    """Fine-tune a starting point on a data set.
+
+    RECIPE is one that `panecho-embed recipes list` names, or a file of your own. Stopped at any moment and run again,
+    it goes on where it was. On several GPUs: torchrun --nproc-per-node=8 -m panecho_embed finetune RECIPE ...
+    docs/finetuning.md says what a run folder holds.
+    """
+    from panecho_embed.finetune.processes import leave_processes
+    from panecho_embed.finetune.run import finetune as run
+
+    command = shlex.join(["panecho-embed", *sys.argv[1:]])
+    try:
+        summary = run(recipe, data, out, progress=None, announce=announce, command=command, **options)
+    except KeyboardInterrupt:
+        raise click.ClickException("interrupted; the same command goes on from the last checkpoint") from None
+    finally:
+        leave_processes()
+    # Under torchrun, one process speaks for all.
+    if os.environ.get("RANK", "0") == "0":
+        print_summary(summary)
+    ctx.exit(summary.exit_code)
+
+
+def print_summary(summary: FinetuneSummary) -> None:
+    """Say what the test patients say, what failed, and where the result lies."""
+    print_failures([], summary.failures, str(summary.out / "failures.csv"))
+    if summary.unfinished:
+        folds = ", ".join(map(str, summary.unfinished))
+        click.echo(f"folds still to be run: {folds}; the same command without --fold runs them")
+        return
+    document = json.loads((summary.out / "metrics.json").read_text(encoding="utf-8"))
+    for name, target in document["targets"].items():
+        shown = ("mae", "r2") if target["task"] == "regression" else ("auroc", "balanced_accuracy")
+        parts = [_score(metric, target) for metric in shown]
+        unit = f" {target['unit']}" if target["unit"] else ""
+        people = f"{target['n']} test {'videos' if document['level'] == 'video' else 'studies'}"
+        click.echo(f"{name}{unit}: {'; '.join(parts)} ({people} of {target['n_patients']} patients)")
+    click.echo(f"results in {summary.out}, for people in {summary.out / 'report.html'}")
+
+
+def _score(metric: str, target: dict[str, Any]) -> str:
+    score, trivial = target["metrics"][metric], target["baseline"][metric]["value"]
+    numbers = [
+        "undefined" if value is None else f"{value:.3g}" for value in (score["value"], score["low"], score["high"])
+    ]
+    baseline = "undefined" if trivial is None else f"{trivial:.3g}"
+    return f"{metric} {numbers[0]} (95 % {numbers[1]} to {numbers[2]}; baseline {baseline})"

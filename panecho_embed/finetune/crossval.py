@@ -1,0 +1,69 @@
+"""The folds of a cross-validation put together: every patient predicted by the model that has not seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from panecho_embed.finetune.folder import Identity, RunFolder, read_failures
+from panecho_embed.finetune.recipe import Recipe
+from panecho_embed.finetune.report import write_run_report
+from panecho_embed.finetune.results import metrics_document, write_json
+from panecho_embed.finetune.tables import read_table, study_table, write_table
+from panecho_embed.tasks import read_tasks
+
+_OF_ALL = ("command", "versions", "weights", "preprocess", "device", "processes", "precision")
+
+
+def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
+    """Write the tables and metrics of all test folds into `out`, if all are done; returns the folds that are not.
+
+    Both views, or all videos, of a study are averaged over the folds too. Raises StoreError.
+    """
+    infos = {number: RunFolder(out / f"fold-{number}").info() for number in range(recipe.data.folds)}
+    done = [number for number, info in infos.items() if info.get("status") == "done"]
+    missing = [number for number in infos if number not in done]
+    with RunFolder(out) as folder:
+        if missing:
+            folder.begin(identity, _facts(infos, done))
+            return missing
+        try:
+            _write(folder, recipe, infos)
+        except OSError as error:
+            raise folder.unwritable(error) from error
+        folder.begin(identity, _facts(infos, done))
+        folder.end("done", {"seconds": sum(info["seconds"] for info in infos.values())})
+    write_run_report(out)
+    return []
+
+
+def _write(folder: RunFolder, recipe: Recipe, infos: Mapping[int, Mapping[str, Any]]) -> None:
+    places = [folder.path / f"fold-{number}" for number in infos]
+    tasks = read_tasks(places[0] / "tasks.csv")
+    tables = [read_table(place / "predictions.csv", tasks) for place in places]
+    videos = pd.concat([table[table["split"] == "test"] for table in tables], ignore_index=True)
+    studies = study_table(videos, tasks)
+    rows = studies if recipe.evaluation.level == "study" else videos
+    baselines = {str(number): info["baseline"] for number, info in infos.items()}
+    write_table(videos, folder.path / "predictions.csv")
+    write_table(studies, folder.path / "predictions_studies.csv")
+    write_json(folder.path / "metrics.json", metrics_document(rows, tasks, baselines, recipe))
+    failures = {failure.video_id: failure for place in places for failure in read_failures(place)}
+    folder.write_failures(list(failures.values()))
+
+
+def _facts(infos: Mapping[int, Mapping[str, Any]], done: Sequence[int]) -> dict[str, Any]:
+    """Of run.json: what the folds have in common, and how many videos; of training and validation their mean."""
+    if not done:
+        return {"folds": []}
+    first = infos[done[0]]
+    counts = [infos[number]["counts"] for number in done]
+    together = {}
+    for key in counts[0]:
+        total = sum(count[key] for count in counts)
+        together[key] = total if key.startswith("test") else round(total / len(done))
+    together["failed"] = max(count["failed"] for count in counts)
+    return {name: first[name] for name in _OF_ALL} | {"data": first["data"], "counts": together, "folds": list(done)}

@@ -1,0 +1,189 @@
+"""A run's folder: whose it is, whether its work is done, and that one process at a time writes it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from filelock import FileLock, Timeout
+
+from panecho_embed._version import __version__
+from panecho_embed.errors import PanEchoEmbedError, SettingsMismatchError, StoreError
+from panecho_embed.finetune.history import write_text
+from panecho_embed.finetune.recipe import Recipe
+from panecho_embed.finetune.recipe_files import parse_recipe, recipe_differences, to_toml
+from panecho_embed.finetune.results import write_json
+from panecho_embed.records import Failure
+
+SCHEMA_VERSION = 1
+Status = Literal["fresh", "begun", "done"]
+
+_CONTENT = (
+    *("recipe.toml", "run.json", "tasks.csv", "history.csv", "history.svg", "model.pt", "metrics.json", "failures.csv"),
+    *("predictions.csv", "predictions_studies.csv", "report.html"),
+)
+_LOCK = ".lock"
+_FOLDERS = ("checkpoints", "tensorboard", "plots")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes two runs the same. data: the fingerprint of its ids, splits and labels."""
+
+    recipe: Recipe
+    init: str
+    data: str
+    fold: int | None = None
+
+
+class RunFolder:
+    """A run's folder, to be used in a `with` block by the one process that writes it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock = FileLock(self.path / _LOCK, blocking=False)
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise StoreError(f"another run is writing {self.path}; wait for it, or take another folder (-o)") from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: the folder can't be made ({error.strerror or error}) (-o)") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        # What failed before it began leaves nothing behind.
+        if {entry.name for entry in self.path.iterdir()} <= {_LOCK}:
+            (self.path / _LOCK).unlink(missing_ok=True)
+            self.path.rmdir()
+
+    def claim(self, identity: Identity, *, overwrite: bool = False) -> Status:
+        """Whose the folder is: nobody's, or this run's, begun or done.
+
+        overwrite: clear what another run left. Raises SettingsMismatchError naming every setting that differs, and
+        StoreError if the folder holds anything else.
+        """
+        info = self.info()
+        if overwrite:
+            self._clear()
+        elif info:
+            self._check_same(identity, info)
+            return "done" if info["status"] == "done" else "begun"
+        strangers = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+        if strangers:
+            raise StoreError(f"{self.path} holds {', '.join(strangers[:3])} and no run; take another folder (-o)")
+        return "fresh"
+
+    def info(self) -> dict[str, Any]:
+        """What run.json says; {} if there is none. Raises StoreError if it is damaged."""
+        path = self.path / "run.json"
+        if not path.is_file():
+            return {}
+        try:
+            info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is damaged ({error}); begin anew with --overwrite") from error
+        return info
+
+    def begin(self, identity: Identity, facts: Mapping[str, Any]) -> None:
+        """Write recipe.toml and run.json of a run that begins or goes on. Raises StoreError."""
+        created = self.info().get("created_utc", _now())
+        info = {
+            "schema_version": SCHEMA_VERSION,
+            "version": __version__,
+            "created_utc": created,
+            "finished_utc": None,
+            "status": "running",
+            "init": identity.init,
+            "fold": identity.fold,
+            **facts,
+        }
+        try:
+            write_text(self.path / "recipe.toml", to_toml(identity.recipe))
+            write_json(self.path / "run.json", info)
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def check_weights(self, sha256: str) -> None:
+        """Raise SettingsMismatchError if the run began from other weights than these."""
+        begun = self.info().get("weights", {}).get("sha256", sha256)
+        if begun != sha256:
+            raise SettingsMismatchError(
+                f"{self.path} was begun from other weights: sha256 {begun[:12]}..., not {sha256[:12]}...; give those "
+                "(--weights), take another folder (-o), or begin anew (--overwrite)"
+            )
+
+    def end(self, status: Literal["done", "failed"], facts: Mapping[str, Any]) -> None:
+        """Write how the run ended. Raises StoreError."""
+        try:
+            write_json(self.path / "run.json", self.info() | {"status": status, "finished_utc": _now()} | dict(facts))
+        except OSError as error:
+            raise self.unwritable(error) from error
+        if status == "done":
+            # What is only needed to go on: several times the size of the model.
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def write_failures(self, failures: Sequence[Failure]) -> None:
+        """failures.csv, with its header where there is none. Raises OSError."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ["video_id", "path", "stage", "message"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(failure) for failure in failures)
+        write_text(self.path / "failures.csv", text.getvalue())
+
+    def unwritable(self, error: Exception) -> StoreError:
+        """The error to raise when a file of the run can't be written."""
+        return StoreError(f"{self.path}: the run can't be written ({error}) (-o)")
+
+    def _check_same(self, identity: Identity, info: Mapping[str, Any]) -> None:
+        file = self.path / "recipe.toml"
+        try:
+            theirs = parse_recipe(file.read_text(encoding="utf-8"), str(file))
+        except (OSError, PanEchoEmbedError) as error:
+            raise StoreError(f"{file} can't be read ({error}); begin anew with --overwrite") from error
+        differ = recipe_differences(identity.recipe, theirs)
+        for name, mine, other in (
+            ("init", identity.init, info.get("init")),
+            ("fold", identity.fold, info.get("fold")),
+            ("the data's ids, splits and labels", identity.data[:12], info.get("data", {}).get("fingerprint", "")[:12]),
+        ):
+            if mine != other:
+                differ.append(f"{name}: {mine}, not {other}")
+        if differ:
+            listed = "\n  ".join(differ)
+            raise SettingsMismatchError(
+                f"{self.path} holds a run of other settings than asked for now:\n  {listed}\n"
+                "Take another folder (-o), or begin anew (--overwrite)"
+            )
+
+    def _clear(self) -> None:
+        for name in _FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for fold in self.path.glob("fold-*"):
+            shutil.rmtree(fold, ignore_errors=True)
+        for name in _CONTENT:
+            (self.path / name).unlink(missing_ok=True)
+
+
+def read_failures(folder: Path) -> tuple[Failure, ...]:
+    """What `write_failures` wrote. Raises StoreError."""
+    path = folder / "failures.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(Failure(**row) for row in csv.DictReader(file))
+    except (OSError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} can't be read ({error}); begin anew with --overwrite") from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

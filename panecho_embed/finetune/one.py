@@ -1,0 +1,196 @@
+"""One training and its test: a whole run without folds, or one fold of a cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from panecho_embed.errors import PanEchoEmbedError
+from panecho_embed.extraction import package_versions
+from panecho_embed.finetune.data import Dataset
+from panecho_embed.finetune.evaluate import Predicted
+from panecho_embed.finetune.folder import Identity, RunFolder, Status, read_failures
+from panecho_embed.finetune.folds import SPLITS, Fold, make_fold
+from panecho_embed.finetune.model import FineTuneModel
+from panecho_embed.finetune.processes import Processes
+from panecho_embed.finetune.progress import Progress
+from panecho_embed.finetune.recipe import Recipe
+from panecho_embed.finetune.report import write_run_report
+from panecho_embed.finetune.results import baseline_of, metrics_document, write_json
+from panecho_embed.finetune.saved import write_model
+from panecho_embed.finetune.starts import Start, load_start
+from panecho_embed.finetune.tables import study_table, video_table, write_table
+from panecho_embed.finetune.train import Trainer, Training
+from panecho_embed.records import Failure
+from panecho_embed.tasks import write_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked of every fold; see `finetune`."""
+
+    recipe: Recipe
+    init: str
+    weights: str | Path | None
+    workers: int
+    strict: bool
+    overwrite: bool
+    allow_leakage: bool
+    checkpoint_seconds: float
+    progress: bool | None
+    announce: Callable[[str], object]
+    command: str
+
+
+def run_fold(
+    dataset: Dataset, number: int | None, out: Path, job: Job, processes: Processes
+) -> tuple[bool, tuple[Failure, ...]]:
+    """Train, test and write a run folder; returns whether that was done before, and the videos that could not be used.
+
+    number: of the fold; None for the split column's train, val and test.
+    """
+    recipe = job.recipe
+    fold = make_fold(dataset, recipe.data, number, seed=recipe.seed, allow_leakage=job.allow_leakage)
+    identity = Identity(recipe, job.init, dataset.fingerprint, number)
+    folder = RunFolder(out)
+    with ExitStack() as stack:
+
+        def claim() -> Status:
+            stack.enter_context(folder)
+            return folder.claim(identity, overwrite=job.overwrite)
+
+        if processes.on_main(claim) == "done":
+            job.announce(f"{out} is done already")
+            return True, processes.on_main(lambda: read_failures(out))
+        start = _start(job)
+        processes.on_main(lambda: folder.check_weights(start.weights.sha256))
+        model = FineTuneModel(start, fold.targets.tasks, head_dropout=recipe.model.head_dropout, seed=recipe.seed)
+        job.announce(_introduction(start, fold, processes))
+        processes.on_main(lambda: folder.begin(identity, _facts(start, fold, job, processes)))
+        try:
+            failures = _train_and_test(model, start, fold, folder, job, processes)
+        except PanEchoEmbedError as error:
+            # Perhaps of this process alone, so the others are not waited for.
+            if processes.is_main:
+                folder.end("failed", {"message": str(error)})
+            raise
+    return False, failures
+
+
+def _start(job: Job) -> Start:
+    recipe = job.recipe
+    start = load_start(job.init, recipe.model, recipe.clips.frames, weights=job.weights, seed=recipe.seed)
+    seen = replace(start.preprocess, mask_sector=recipe.data.mask_sector, crop_region=recipe.data.crop_region)
+    return replace(start, preprocess=seen)
+
+
+def _train_and_test(
+    model: FineTuneModel, start: Start, fold: Fold, folder: RunFolder, job: Job, processes: Processes
+) -> tuple[Failure, ...]:
+    training = Training(
+        fold,
+        job.recipe,
+        start.preprocess,
+        processes,
+        folder.path,
+        workers=job.workers,
+        checkpoint_seconds=job.checkpoint_seconds,
+        strict=job.strict,
+        show=job.progress,
+        tell=job.announce,
+    )
+    trainer = Trainer(model, training)
+    progress = trainer.run()
+    predicted = {name: _predict(trainer, fold, name, job, processes) for name in ("val", "test")}
+    known = {failure.video_id: failure for failure in fold.dataset.failures} | progress.failures
+    failures = tuple(known.values())
+
+    def write() -> None:
+        try:
+            _write(model, start, fold, folder, job.recipe, predicted, failures)
+        except OSError as error:
+            raise folder.unwritable(error) from error
+        folder.end("done", _outcome(progress, failures, fold))
+        write_run_report(folder.path)
+
+    processes.on_main(write)
+    return failures
+
+
+def _predict(trainer: Trainer, fold: Fold, part: str, job: Job, processes: Processes) -> Predicted:
+    index = fold.part(part)
+    show = job.progress if processes.is_main else False
+    total = len(index[processes.index :: processes.count])
+    with tqdm(total=total, desc=f"predict {part}", unit="video", disable=None if show is None else not show) as bar:
+        return trainer.predict(index, job.recipe.clips.test, bar.update)
+
+
+def _write(
+    model: FineTuneModel,
+    start: Start,
+    fold: Fold,
+    folder: RunFolder,
+    recipe: Recipe,
+    predicted: dict[str, Predicted],
+    failures: tuple[Failure, ...],
+) -> None:
+    tasks = fold.targets.tasks
+    write_model(model, start, tasks, recipe.clips, folder.path / "model.pt")
+    write_tasks(tasks, folder.path / "tasks.csv")
+    videos = pd.concat([video_table(fold, values, part) for part, values in predicted.items()], ignore_index=True)
+    studies = study_table(videos, tasks)
+    write_table(videos, folder.path / "predictions.csv")
+    write_table(studies, folder.path / "predictions_studies.csv")
+    rows = studies if recipe.evaluation.level == "study" else videos
+    baselines = {"" if fold.number is None else str(fold.number): baseline_of(fold)}
+    write_json(folder.path / "metrics.json", metrics_document(rows, tasks, baselines, recipe))
+    folder.write_failures(failures)
+
+
+def _introduction(start: Start, fold: Fold, processes: Processes) -> str:
+    weights = start.weights
+    source = f"{weights.source}, licence {weights.licence}"
+    if not weights.pretrained:
+        source = f"RANDOM WEIGHTS, NOT PRETRAINED ({weights.source})"
+    sizes = ", ".join(f"{len(fold.part(name))} {name}" for name in SPLITS)
+    several = f" in {processes.count} processes" if processes.count > 1 else ""
+    which = "" if fold.number is None else f"fold {fold.number}: "
+    targets = ", ".join(task.name for task in fold.targets.tasks)
+    where = f"{processes.device}{several} in {processes.precision}"
+    return f"{which}{targets}; {sizes} videos; {start.name} on {where}; {source}"
+
+
+def _facts(start: Start, fold: Fold, job: Job, processes: Processes) -> dict[str, Any]:
+    return {
+        "command": job.command,
+        "versions": package_versions() | {"accelerate": metadata.version("accelerate")},
+        "weights": asdict(start.weights),
+        "preprocess": asdict(start.preprocess),
+        "data": {"path": str(fold.dataset.path), "fingerprint": fold.dataset.fingerprint},
+        "device": processes.device.type,
+        "processes": processes.count,
+        "precision": processes.precision,
+        "counts": _counts(fold),
+        "baseline": baseline_of(fold),
+    }
+
+
+def _counts(fold: Fold) -> dict[str, int]:
+    videos = {name: len(fold.part(name)) for name in SPLITS}
+    return videos | {f"{name}_patients": len(fold.patients(name)) for name in SPLITS}
+
+
+def _outcome(progress: Progress, failures: tuple[Failure, ...], fold: Fold) -> dict[str, Any]:
+    return {
+        "counts": _counts(fold) | {"failed": len(failures)},
+        "best_epoch": progress.best_epoch,
+        "epochs": len(progress.history),
+        "seconds": progress.seconds,
+    }
