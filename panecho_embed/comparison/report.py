@@ -141,7 +141,7 @@ def _training(result: ComparisonResult, drawn: Mapping[str, Figure]) -> list[Blo
     rows = []
     for trial, outcome in result.outcomes.items():
         epochs = [str(len(table)) for table in outcome.histories.values()]
-        kept = outcome.info["best_epoch"] if None in outcome.histories else "-"
+        kept = outcome.info["best_epoch"] if "" in outcome.histories else "-"
         folder = trial.folder.relative_to(result.folder)
         row = [trial.init, f"{trial.fraction:g}", str(trial.seed), "+".join(epochs), str(kept)]
         rows.append([*row, f"{training_seconds(outcome) / 60:.1f}", str(folder)])

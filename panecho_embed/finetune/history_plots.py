@@ -12,9 +12,9 @@ _MOST_LINES = 6
 
 def history_figures(outcome: Outcome) -> dict[str, tuple[Figure, str]]:
     """Loss and score per epoch with a caption each, by file name without suffix; of every fold, if there are folds."""
-    if None not in outcome.histories:
+    if "" not in outcome.histories:
         return _of_folds(outcome)
-    table = outcome.histories[None]
+    table = outcome.histories[""]
     epochs = table["epoch"].to_numpy()
     best = outcome.info["best_epoch"]
     losses = {"training": table["train_loss"].to_numpy(), "validation": table["val_loss"].to_numpy()}

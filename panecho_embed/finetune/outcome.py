@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from panecho_embed.errors import StoreError
 from panecho_embed.finetune.recipe import EvaluationLevel, Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe
+from panecho_embed.finetune.tables import arrays_of, read_table, trivial
 from panecho_embed.metrics import Metrics, task_metrics
 from panecho_embed.tasks import Task, read_tasks
 
@@ -30,15 +31,15 @@ class Outcome:
     """A finished run. info: of run.json. tasks: of its heads.
 
     histories, baselines: for each fold of a cross-validation, a table of epochs, and target -> training mean or
-    training frequency of every class. Without folds there is one of each, under None.
+    training frequency of every class. Without folds there is one of each, under "".
     """
 
     folder: Path
     recipe: Recipe
     info: Mapping[str, Any]
     tasks: tuple[Task, ...]
-    histories: Mapping[int | None, pd.DataFrame]
-    baselines: Mapping[int | None, Mapping[str, Any]]
+    histories: Mapping[str, pd.DataFrame]
+    baselines: Mapping[str, Mapping[str, Any]]
 
     @property
     def level(self) -> EvaluationLevel:
@@ -51,16 +52,15 @@ class TargetRows:
     """The labelled test rows of one task, N videos or studies.
 
     classes: of a binary task the clinically positive one last; () for regression. ids: (N,) of videos or studies,
-    ascending.
-    patients: (N,) ids. fold: (N,) of the cross-validation, -1 without one. truth: (N,) value or index in `classes`.
-    prediction: (N,) value or probability of the positive class; multiclass (N, K).
+    ascending. patients: (N,) ids. fold: (N,) name of the cross-validation's, "" without one. truth: (N,) value or index
+    in `classes`. prediction: (N,) value or probability of the positive class; multiclass (N, K).
     """
 
     task: Task
     classes: tuple[str, ...]
     ids: npt.NDArray[np.object_]
     patients: npt.NDArray[np.object_]
-    fold: npt.NDArray[np.int64]
+    fold: npt.NDArray[np.object_]
     truth: Floats
     prediction: Floats
 
@@ -84,7 +84,7 @@ def read_outcome(folder: str | Path) -> Outcome:
         if info["status"] != "done":
             raise StoreError(f"{path}: the run is not done but {info['status']}; the same `finetune` command goes on")
         folds = info.get("folds") or []
-        places = {int(fold): path / f"fold-{fold}" for fold in folds} if folds else {None: path}
+        places = {str(fold): path / f"fold-{fold}" for fold in folds} if folds else {"": path}
         recipe = parse_recipe((path / "recipe.toml").read_text(encoding="utf-8"), str(path / "recipe.toml"))
         tasks = read_tasks(next(iter(places.values())) / "tasks.csv")
         histories = {fold: pd.read_csv(place / "history.csv") for fold, place in places.items()}
@@ -99,29 +99,27 @@ def read_targets(outcome: Outcome, level: EvaluationLevel | None = None) -> dict
 
     level: "video" or "study"; that of the run's metrics by default. Raises StoreError.
     """
-    import pandas as pd
-
     level = level or outcome.level
     path = outcome.folder / _FILES[level]
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-        rows = rows[(rows["split"] == "test") & (rows["truth"] != "")]
-        return {
-            task.name: _target_rows(task, rows[rows["target"] == task.name], f"{level}_id")
-            for task in outcome.tasks
-            if (rows["target"] == task.name).any()
-        }
+        return tested_rows(read_table(path, outcome.tasks), outcome.tasks, level)
     except (OSError, KeyError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
+def tested_rows(table: pd.DataFrame, tasks: Sequence[Task], level: EvaluationLevel) -> dict[str, TargetRows]:
+    """The labelled test rows of every task that has some, by its name, of a table of predictions."""
+    tested = table[(table["split"] == "test") & (table["truth"] != "")]
+    of_task = {task: tested[tested["target"] == task.name] for task in tasks}
+    return {task.name: rows_of(rows, task, f"{level}_id") for task, rows in of_task.items() if len(rows)}
+
+
 def baseline_rows(outcome: Outcome, rows: TargetRows) -> TargetRows:
     """The same rows as the training mean, or the training frequencies, of their fold would have them."""
-    given = {-1 if fold is None else fold: baseline[rows.task.name] for fold, baseline in outcome.baselines.items()}
-    trivial = np.array([given[fold] for fold in rows.fold.tolist()], dtype=np.float64)
-    if rows.task.type == "binary":
-        trivial = trivial[:, rows.task.positive_class_index or 0]
-    return replace(rows, prediction=trivial)
+    import pandas as pd
+
+    folds = pd.DataFrame({"fold": rows.fold})
+    return replace(rows, prediction=trivial(folds, rows.task, outcome.baselines))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -136,24 +134,17 @@ def _unreadable(path: Path, error: Exception) -> StoreError:
     return StoreError(f"{path}: no whole run of `panecho-embed finetune` ({reason})")
 
 
-def _target_rows(task: Task, rows: pd.DataFrame, id_column: str) -> TargetRows:
-    order = np.argsort(rows[id_column].to_numpy(dtype=str), kind="stable")
-    rows = rows.iloc[order]
-    classes, truth, prediction = task.classes, rows["truth"], rows["prediction"]
-    if task.type == "regression":
-        values, predicted = truth.to_numpy(dtype=np.float64), prediction.to_numpy(dtype=np.float64)
-    else:
-        probabilities = rows[[f"probability_{i}" for i in range(len(classes))]].to_numpy(dtype=np.float64)
-        if task.type == "binary" and task.positive_class_index == 0:
-            classes, probabilities = classes[::-1], probabilities[:, ::-1]
-        values = np.array([classes.index(name) for name in truth], dtype=np.float64)
-        predicted = probabilities[:, 1] if task.type == "binary" else probabilities
+def rows_of(table: pd.DataFrame, task: Task, id_column: str) -> TargetRows:
+    """The rows of one task in a table of predictions, all of them labelled, by ascending id."""
+    ids = table[id_column].to_numpy(dtype=str)
+    mine = table.iloc[np.argsort(ids, kind="stable")]
+    truth, prediction = arrays_of(mine, task)
     return TargetRows(
         task,
-        classes,
-        ids=rows[id_column].to_numpy(dtype=object),
-        patients=rows["patient_id"].to_numpy(dtype=object),
-        fold=np.array([int(fold) if fold else -1 for fold in rows["fold"]], dtype=np.int64),
-        truth=values,
-        prediction=predicted,
+        task.classes[::-1] if task.positive_class_index == 0 else task.classes,
+        ids=mine[id_column].to_numpy(dtype=object),
+        patients=mine["patient_id"].to_numpy(dtype=object),
+        fold=mine["fold"].to_numpy(dtype=object),
+        truth=truth,
+        prediction=prediction,
     )

@@ -175,7 +175,7 @@ def _target_sections(details: list[Folded]) -> list[Section]:
 def _training_facts(outcome: Outcome) -> dict[str, str]:
     info = outcome.info
     facts = {}
-    if None in outcome.histories:
+    if "" in outcome.histories:
         facts["Epochs"] = f"{info['epochs']}, kept: {info['best_epoch']}"
     else:
         facts["Folds"] = str(len(outcome.histories))
