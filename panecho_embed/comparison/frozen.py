@@ -1,0 +1,140 @@
+"""The frozen start beside the trained one: a probe on its embeddings, of the same patients in the same parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.extraction import extract
+from panecho_embed.finetune.data import Dataset
+from panecho_embed.finetune.evaluate import Predicted
+from panecho_embed.finetune.folds import SPLITS, Fold, make_fold
+from panecho_embed.finetune.outcome import TargetRows, tested_rows
+from panecho_embed.finetune.recipe import Recipe
+from panecho_embed.finetune.starts import RANDOM
+from panecho_embed.finetune.tables import study_table, video_table, write_table
+from panecho_embed.models import zoo
+from panecho_embed.models.backbones import Backbone, load_backbone
+from panecho_embed.pooling import pool_table
+from panecho_embed.records import EmbeddingTable
+from panecho_embed.store import EmbeddingFile
+from panecho_embed.tasks import TaskType
+
+Floats = npt.NDArray[np.float64]
+
+
+class FrozenProbe(Protocol):
+    """What reads a target from embeddings; those of other packages join by the entry-point group below."""
+
+    def __call__(self, values: Floats, truth: Floats, split: npt.NDArray[np.str_], *, task: TaskType) -> Floats:
+        """Learn from the training rows, choose settings on the validation rows, predict the test rows.
+
+        values: (N, D). truth: (N,) value or class index. split: (N,) "train", "val" or "test". Returns (n,) values or
+        (n, K) probabilities of class index 0 to K - 1, for the test rows in their order.
+        """
+
+
+ENTRY_POINTS = "panecho_embed.frozen_probes"
+
+
+def embed_start(
+    init: str, weights: Path | None, recipe: Recipe, data: Path, out: Path, *, device: str, workers: int | None
+) -> EmbeddingTable:
+    """Video embeddings of an untrained start: the means of the clips that the recipe tests on. Resumes, and reuses.
+
+    Raises as `extract` does.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    clips = recipe.clips.plan(recipe.clips.test)
+    extract(
+        data,
+        out,
+        backbone=_backbone(init, weights, recipe),
+        clips=clips,
+        mask_sector=recipe.data.mask_sector,
+        crop_region=recipe.data.crop_region,
+        include_stills=clips.frames_per_clip == 1,
+        layout=recipe.data.layout,
+        device=device,
+        workers=workers,
+        progress=None,
+    )
+    return pool_table(EmbeddingFile(out).table(), "video")
+
+
+def frozen_rows(
+    table: EmbeddingTable, dataset: Dataset, recipe: Recipe, probe: FrozenProbe, out: Path
+) -> dict[str, TargetRows]:
+    """What the probe predicts for the test rows, over all folds; written into the folder `out` as a run's predictions.
+
+    The recipe's seed and fraction decide whom it learns from, as in training.
+    """
+    numbers: Sequence[int | None] = range(recipe.data.folds) if recipe.data.folds else [None]
+    folds = [make_fold(dataset, recipe.data, number, seed=recipe.seed) for number in numbers]
+    videos = pd.concat([_fold_table(table, fold, probe) for fold in folds], ignore_index=True)
+    tasks = folds[0].targets.tasks
+    studies = study_table(videos, tasks)
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(videos, out / "predictions.csv")
+    write_table(studies, out / "predictions_studies.csv")
+    level = recipe.evaluation.level
+    return tested_rows(studies if level == "study" else videos, tasks, level)
+
+
+def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
+    size = recipe.model.image_size or None
+    if init != RANDOM:
+        return load_backbone(init, weights, recipe.seed, image_size=size)
+    backbone = zoo.random(weights, recipe.seed, recipe.model.width)
+    backbone.preprocess = backbone.preprocess.at_size(size) if size else backbone.preprocess
+    return backbone
+
+
+def _fold_table(table: EmbeddingTable, fold: Fold, probe: FrozenProbe) -> pd.DataFrame:
+    place = {video_id: i for i, video_id in enumerate(table.video_id.tolist())}
+    parts = {
+        name: np.array([i for i in fold.part(name) if fold.dataset.videos[i].video_id in place], dtype=np.int64)
+        for name in SPLITS
+    }
+    index = np.concatenate(list(parts.values()))
+    split = np.repeat(list(parts), [len(part) for part in parts.values()])
+    rows = [place[fold.dataset.videos[i].video_id] for i in index]
+    values = table.values[rows].astype(np.float64)
+    outputs = [
+        _predict(values, fold.targets.values[index, i], split, task.name, task.type, task.num_outputs, probe)
+        for i, task in enumerate(fold.targets.tasks)
+    ]
+    losses = np.full(len(fold.targets.tasks), np.nan)
+    return video_table(fold, Predicted(parts["test"], np.hstack(outputs), float("nan"), losses, ()), "test")
+
+
+def _predict(
+    values: Floats,
+    truth: Floats,
+    split: npt.NDArray[np.str_],
+    name: str,
+    task: TaskType,
+    num_outputs: int,
+    probe: FrozenProbe,
+) -> Floats:
+    """(n, num_outputs) of all test rows, labelled or not."""
+    used = np.isfinite(truth) | (split == "test")
+    try:
+        predicted = np.asarray(probe(values[used], truth[used], split[used], task=task))
+    except ValueError as error:
+        raise ArgumentError(f"{name}: no frozen probe can be fitted ({error})") from error
+    if task == "regression":
+        return predicted[:, None]
+    return predicted[:, 1:2] if task == "binary" else _padded(predicted, num_outputs)
+
+
+def _padded(predicted: Floats, num_outputs: int) -> Floats:
+    if predicted.shape[1] != num_outputs:
+        raise ArgumentError(f"the probe gave {predicted.shape[1]} probabilities; there are {num_outputs} classes")
+    return predicted
