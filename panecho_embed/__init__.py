@@ -13,6 +13,7 @@ from panecho_embed._version import __version__
 if TYPE_CHECKING:
     from panecho_embed.clips import ClipPlan
     from panecho_embed.extraction import extract
+    from panecho_embed.merging import merge
     from panecho_embed.models.backbones import load_backbone, register_backbone
     from panecho_embed.models.panecho import PanEcho
     from panecho_embed.pooling import pool
@@ -26,6 +27,7 @@ _HOME = {
     "PanEcho": "models.panecho",
     "extract": "extraction",
     "load_backbone": "models.backbones",
+    "merge": "merging",
     "pool": "pooling",
     "predict": "prediction.run",
     "reclip": "reclipping",
@@ -39,6 +41,7 @@ __all__ = [
     "__version__",
     "extract",
     "load_backbone",
+    "merge",
     "pool",
     "predict",
     "reclip",

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from typing import Any
 from tqdm import tqdm
 
 from panecho_embed.clips import ClipPlan, resolve_plan
-from panecho_embed.content import stamp
 from panecho_embed.engines.decode import DecodeSettings
-from panecho_embed.engines.encode import EncodedVideo, Encoder
+from panecho_embed.engines.encode import Encoder
 from panecho_embed.engines.pool import decoded
 from panecho_embed.engines.profile import Profile
+from panecho_embed.engines.writing import PartWriter, Result
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
@@ -31,42 +31,11 @@ from panecho_embed.records import (
     Manifest,
     Precision,
     Provenance,
-    Status,
     StoredType,
-    VideoFacts,
 )
-from panecho_embed.store import EmbeddingWriter, Parts
-
-# A part is what a kill can cost: a minute's work, or less where videos are quick.
-_PART_SECONDS = 60.0
-_PART_VIDEOS = 256
-_PART_BYTES = 64 * 1024 * 1024
-
-_Result = tuple[int, EncodedVideo | Failure]
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractSummary:
-    """How an extraction ended.
-
-    videos: in the manifest; done + len(skipped) + len(failed). reused: done before this run. skipped: readable, but no
-    cine loop. failed: could not be read. notes: what a person should know besides.
-    """
-
-    out: Path
-    rows: int
-    videos: int
-    done: int
-    reused: int
-    skipped: tuple[Failure, ...]
-    failed: tuple[Failure, ...]
-    seconds: float
-    notes: tuple[str, ...] = ()
-
-    @property
-    def exit_code(self) -> int:
-        """0 if all is done (skipped stills are no failure), 3 if some inputs failed."""
-        return 3 if self.failed else 0
+from panecho_embed.shards import Shard
+from panecho_embed.store import Parts
+from panecho_embed.summary import ExtractSummary
 
 
 def extract(
@@ -92,6 +61,7 @@ def extract(
     layout: Layout = "auto",
     id_salt: str | None = None,
     timeout_seconds: float = 600.0,
+    shard: Shard | None = None,
     overwrite: bool = False,
     progress: bool | None = False,
     profile: Profile | None = None,
@@ -106,9 +76,10 @@ def extract(
     core). engine_backend: what runs the frame encoder, see `choose_engine`; compile: short for "compiled".
     batch_frames: frames per run of the encoder (default: see `default_batch_frames`). mask_sector, crop_region: see
     `Preprocess`. include_stills: DICOM stills too. id_salt: makes hashed ids of DICOM headers repeatable.
-    timeout_seconds: that a worker may take for one video. overwrite: begin anew. progress: True or False; None shows a
-    bar on a terminal alone. profile: counts where the time goes. announce: told which weights under which licence run
-    where, which engine was chosen, and what else a person should know while it runs.
+    timeout_seconds: that a worker may take for one video. shard: do this share of the videos alone, and leave its parts
+    beside `out`, for `merge` to put together with those of the other shards. overwrite: begin anew. progress: True or
+    False; None shows a bar on a terminal alone. profile: counts where the time goes. announce: told which weights under
+    which licence run where, which engine was chosen, and what else a person should know while it runs.
 
     Stopped at any moment and called again, it goes on where it was; called again on a finished file, it embeds only
     what is new or failed before. Raises SettingsMismatchError if `out` was begun with other settings (unless
@@ -118,7 +89,7 @@ def extract(
     _check_level(level, clips)
     if Path(source).absolute() == Path(out).absolute():
         raise ArgumentError(f"{out} is both the input and the output (-o)")
-    with Parts(Path(out).absolute(), id_salt) as parts:
+    with Parts(Path(out).absolute(), id_salt, shard) as parts:
         manifest = read_manifest(source, layout, salt=parts.salt)
         if not isinstance(backbone, Backbone):
             backbone = load_backbone(backbone, weights, seed, image_size=image_size)
@@ -130,7 +101,7 @@ def extract(
             preprocess=replace(backbone.preprocess, mask_sector=mask_sector, crop_region=crop_region),
         )
         parts.begin(manifest, provenance, overwrite)
-        todo = parts.todo(manifest)
+        videos, todo = len(parts.share(manifest)), parts.todo(manifest)
         if todo:
             settings = DecodeSettings(provenance.preprocess, provenance.clips, include_stills)
             model = backbone.to(resolve_device(device))
@@ -150,20 +121,22 @@ def extract(
             results = _results(
                 manifest, todo, settings, encoder, _default_workers(workers, model), timeout_seconds, profile
             )
-            writer = _PartWriter(parts, manifest, provenance, encoder, profile)
-            _write(results, writer, len(manifest), len(todo), progress)
-        file = parts.finish(manifest, provenance)
-    failures = file.failure_records()
+            writer = PartWriter(parts, manifest, provenance, encoder, profile)
+            _write(results, writer, videos, len(todo), progress)
+        if shard is None:
+            parts.finish(manifest, provenance)
+        rows, failures = parts.tally(manifest)
     return ExtractSummary(
-        file.path,
-        rows=len(file),
-        videos=len(manifest),
-        done=len(manifest) - len(failures),
-        reused=len(manifest) - len(todo),
+        Path(out).absolute(),
+        rows=rows,
+        videos=videos,
+        done=videos - len(failures),
+        reused=videos - len(todo),
         skipped=tuple(f for f in failures if f.stage == "skipped"),
         failed=tuple(f for f in failures if f.stage != "skipped"),
         seconds=time.monotonic() - started,
         notes=(*manifest.notes, *parts.notes),
+        shard=shard,
     )
 
 
@@ -196,7 +169,7 @@ def _provenance(model: Backbone, level: Level, clips: ClipPlan | Mapping[str, An
     )
 
 
-def _write(results: Iterator[_Result], writer: _PartWriter, total: int, todo: int, progress: bool | None) -> None:
+def _write(results: Iterator[Result], writer: PartWriter, total: int, todo: int, progress: bool | None) -> None:
     disable = None if progress is None else not progress
     with tqdm(total=total, initial=total - todo, unit="video", disable=disable, smoothing=0.1) as bar:
         try:
@@ -262,7 +235,7 @@ def _results(
     workers: int,
     timeout_seconds: float,
     profile: Profile,
-) -> Iterator[_Result]:
+) -> Iterator[Result]:
     """What became of every video in `todo`, in that order but for failures, which come as soon as they are known."""
     with decoded(((i, manifest.videos[i]) for i in todo), settings, workers, timeout_seconds) as outcomes:
         waiting = iter(outcomes)
@@ -278,55 +251,3 @@ def _results(
                 profile.decoded(outcome.times)
             yield from encoder.add(position, outcome)
     yield from encoder.flush()
-
-
-class _PartWriter:
-    """Gathers results and writes a part whenever enough of them, or a minute's worth, have come together."""
-
-    def __init__(
-        self, parts: Parts, manifest: Manifest, provenance: Provenance, encoder: Encoder, profile: Profile
-    ) -> None:
-        self._parts = parts
-        self._manifest = manifest
-        self._provenance = provenance
-        self._encoder = encoder
-        self._profile = profile
-        self._results: list[_Result] = []
-        self._bytes = 0
-        self._since = time.monotonic()
-
-    def add(self, result: _Result) -> None:
-        self._results.append(result)
-        if not isinstance(result[1], Failure):
-            self._bytes += result[1].values.nbytes
-        waited = time.monotonic() - self._since
-        if len(self._results) >= _PART_VIDEOS or self._bytes >= _PART_BYTES or waited >= _PART_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        """Write what has been gathered as one part."""
-        if self._results:
-            with self._profile.measure("write"):
-                self._write_part()
-
-    def _write_part(self) -> None:
-        results = sorted(self._results, key=lambda result: result[0])
-        path = self._parts.new_path()
-        # Which engine it is shows with the first batch.
-        provenance = replace(self._provenance, engine=", ".join(self._encoder.engines))
-        with EmbeddingWriter(path, provenance) as writer:
-            facts, failures = [], []
-            for i, (_, outcome) in enumerate(results):
-                if isinstance(outcome, Failure):
-                    seen = stamp(outcome.path)
-                    status: Status = "skipped" if outcome.stage == "skipped" else "failed"
-                    facts.append(VideoFacts(status, size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns))
-                    failures.append(outcome)
-                else:
-                    facts.append(outcome.facts)
-                    writer.add(i, outcome.values, outcome.first_frame, outcome.frame_step, outcome.frames_per_clip)
-            writer.finish(self._manifest.take([position for position, _ in results]), facts, failures)
-        self._parts.written(path)
-        self._results.clear()
-        self._bytes = 0
-        self._since = time.monotonic()

@@ -25,8 +25,9 @@ KILLER = textwrap.dedent(
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     import panecho_embed.extraction as work
+    import panecho_embed.engines.writing as writing
     from tests.tiny import tiny
-    work._PART_VIDEOS = 2
+    writing.PART_VIDEOS = 2
 
     source, out, kills, longest = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     chance = random.Random(0)

@@ -17,13 +17,27 @@ from panecho_embed.cli.options import (
     out_option,
     overwrite_option,
 )
+from panecho_embed.errors import ArgumentError
 from panecho_embed.records import Failure, StoredType
+from panecho_embed.shards import Shard
 
 if TYPE_CHECKING:
     from panecho_embed.engines.profile import Profile
-    from panecho_embed.extraction import ExtractSummary
+    from panecho_embed.summary import ExtractSummary
 
 _LISTED = 10
+
+
+class _ShardType(click.ParamType[Shard]):
+    """3/8 -> Shard(3, 8)."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        try:
+            return value if isinstance(value, Shard) else Shard.parse(value)
+        except ArgumentError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command()
@@ -52,6 +66,11 @@ _LISTED = 10
     "--profile", "profiled", is_flag=True, help="Print where the time went, and draw it: OUT with .profile.png added."
 )
 @input_options
+@click.option(
+    "--shard",
+    type=_ShardType(),
+    help="Do the i-th of n shares of the videos, as a job of a job array; `merge` puts the shares together.",
+)
 @overwrite_option
 @click.pass_context
 def extract(ctx: click.Context, /, source: Path, out: Path, profiled: bool, **options: Any) -> None:
@@ -97,8 +116,14 @@ def print_summary(summary: ExtractSummary) -> None:
         f"{summary.done} of {summary.videos} videos done"
         + (f", {summary.reused} of them before" if summary.reused else "")
     )
-    print_failures(summary.skipped, summary.failed, f"panecho-embed info {summary.out} --failures")
-    click.echo(f"{summary.rows} rows in {summary.out} after {summary.seconds:.1f} s")
+    if summary.shard is None:
+        print_failures(summary.skipped, summary.failed, f"panecho-embed info {summary.out} --failures")
+        click.echo(f"{summary.rows} rows in {summary.out} after {summary.seconds:.1f} s")
+        return
+    merge = f"panecho-embed merge {summary.out}"
+    print_failures(summary.skipped, summary.failed, f"{merge}, then info --failures")
+    click.echo(f"{summary.rows} rows of shard {summary.shard} after {summary.seconds:.1f} s")
+    click.echo(f"when all {summary.shard.count} shards have ended: {merge}")
 
 
 def print_failures(skipped: Sequence[Failure], failed: Sequence[Failure], where_all: str) -> None:

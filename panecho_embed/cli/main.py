@@ -19,6 +19,7 @@ _COMMANDS = {
     "phantom": "panecho_embed.cli.phantom:phantom",
     "manifest": "panecho_embed.cli.manifest:manifest",
     "extract": "panecho_embed.cli.extract:extract",
+    "merge": "panecho_embed.cli.merge:merge",
     "reclip": "panecho_embed.cli.reclip:reclip",
     "pool": "panecho_embed.cli.pool:pool",
     "info": "panecho_embed.cli.info:info",

@@ -4,63 +4,77 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
+import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
 from panecho_embed.content import Stamp, unchanged
 from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.records import FPS_OF_MANIFEST, Manifest, Provenance, VideoFacts, VideoRef
+from panecho_embed.records import FPS_OF_MANIFEST, Failure, Manifest, Provenance, VideoFacts, VideoRef
+from panecho_embed.shards import Shard
+from panecho_embed.store.agreement import Agreement
 from panecho_embed.store.ledger import Ledger
+from panecho_embed.store.lock import RunLock
 from panecho_embed.store.merge import merge_ledger
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import explain_os_error
 
 # Hidden, so that an output inside the input folder adds nothing to the input.
-_SALT, _LOCK, _REPLACING = ".salt", ".lock", ".replacing"
+_SALT, _REPLACING, _AGREEMENT = ".salt", ".replacing", ".videos.jsonl.gz"
+_LISTED = 20
+_SHARD_OF_PART = re.compile(r"-(\d+)of(\d+)\.h5$")
 
 
 class Parts:
     """The parts of `out`, and `out` itself if it is there already: a finished file counts as a part.
 
     out: absolute path of the embedding file. salt: of the ids taken from headers; None for a random one, which stays
-    beside the parts until the merge, so that a resumed extraction gives the same ids.
-    Use it in a `with` block: one run at a time has it, and a run that fails before its first part leaves no trace.
+    beside the parts until the merge, so that a resumed extraction and all shards give the same ids. shard: which share
+    of the videos is looked after; None for all.
+    Use it in a `with` block: one run at a time has it, or every shard once, and a run that fails before its first part
+    leaves no trace.
     """
 
-    def __init__(self, out: Path, salt: str | None = None) -> None:
+    def __init__(self, out: Path, salt: str | None = None, shard: Shard | None = None) -> None:
         self.out = out
         self.folder = out.with_name(out.name + ".parts")
+        self.shard = shard
         self.notes: list[str] = []
         self._given_salt = salt
         self._valid = Ledger()
-        self._lock = FileLock(self.folder / _LOCK, blocking=False)
+        self._lock = RunLock(self.folder, shard)
 
     def __enter__(self) -> Self:
         if self.out.is_dir():
             raise StoreError(f"{self.out} is a folder; name the file to write (-o)")
         try:
-            self.folder.mkdir(exist_ok=True)
             self._lock.acquire()
-            self.salt = self._salt()
-        except Timeout:
-            raise StoreError(f"another run is writing {self.out}; wait for it, or take another output (-o)") from None
+            with self._lock.briefly():
+                self.salt = self._salt()
+        except StoreError:
+            raise
         except OSError as error:
+            self._lock.release()
             raise StoreError(f"can't write {self.out}: {explain_os_error(error)}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.folder.is_dir() and not any(self.folder.glob("part-*.h5")):
-            shutil.rmtree(self.folder)
-        self._lock.release()
+        try:
+            if self.folder.is_dir() and not self._names():
+                with self._lock.briefly():
+                    if not (self._names() or self._lock.working(self._lock.shards())):
+                        self._lock.remove_folder()
+        finally:
+            self._lock.release()
 
     def begin(self, manifest: Manifest, provenance: Provenance, overwrite: bool = False) -> None:
         """Look at what is there already, and refuse what does not go together with this manifest and these settings.
@@ -71,21 +85,30 @@ class Parts:
         """
         if overwrite and self.out.exists():
             EmbeddingFile(self.out)
-        parts = sorted(self.folder.glob("part-*.h5"))
-        replacing = self.folder / _REPLACING
-        if overwrite and not (replacing.exists() and all(_made_with(path, provenance) for path in parts)):
-            for path in parts:
-                path.unlink()
-            parts = []
-            replacing.touch()
-        if self.out.exists() and not replacing.exists():
+        with self._lock.briefly():
+            if overwrite:
+                self._begin_anew(provenance)
+            if self.shard is not None:
+                self._agree(Agreement(manifest, provenance))
+        if self.out.exists() and not self._replacing.exists():
             self._enter(self.out, provenance)
-        for path in parts:
-            if problems := verify(path):
-                self.notes.append(f"{path.name} is damaged and was left out: {problems[0]}")
-            else:
-                self._enter(path, provenance)
+        for name in self._names():
+            if self._concerns(name):
+                path = self.folder / name
+                if problems := verify(path):
+                    self.notes.append(f"{name} is damaged and was left out: {problems[0]}")
+                else:
+                    self._enter(path, provenance)
         self._check_complete(manifest)
+
+    def agreement(self) -> Agreement | None:
+        """What the shards have agreed on; None if no shard was here."""
+        file = self.folder / _AGREEMENT
+        return Agreement.from_bytes(file.read_bytes()) if file.exists() else None
+
+    def share(self, manifest: Manifest) -> list[int]:
+        """Positions of the videos that are looked after."""
+        return [i for i, video in enumerate(manifest.videos) if self.shard is None or self.shard.takes(video.video_id)]
 
     def todo(self, manifest: Manifest) -> list[int]:
         """Positions of the videos that are not settled.
@@ -93,16 +116,40 @@ class Parts:
         Settled is what the latest word on it calls done or skipped, if its content and its frame rate by hand are still
         the same; what failed is tried again.
         """
-        entries = self._valid.entries([video.video_id for video in manifest.videos]).tolist()
+        share = self.share(manifest)
+        entries = self._valid.entries([manifest.videos[i].video_id for i in share]).tolist()
         return [
-            position
-            for position, (video, entry) in enumerate(zip(manifest.videos, entries, strict=True))
-            if entry < 0 or not _is_settled(video, self._valid.fact(entry))
+            i
+            for i, entry in zip(share, entries, strict=True)
+            if entry < 0 or not _is_settled(manifest.videos[i], self._valid.fact(entry))
         ]
+
+    def check_all_there(self, manifest: Manifest) -> None:
+        """Raise StoreError, naming the shards that have to run again, if a video is neither done nor failed."""
+        entries = self._valid.entries([video.video_id for video in manifest.videos])
+        lost = [manifest.videos[i].video_id for i in np.flatnonzero(entries < 0)]
+        if not lost:
+            return
+        counts = {shard.count for shard in self._lock.shards()}
+        found = Counter(str(shard) for count in counts for video_id in lost for shard in (Shard.of(video_id, count),))
+        whose = ", ".join(f"{shard} ({videos} videos)" for shard, videos in sorted(found.items()))
+        raise StoreError(
+            f"{self.out} can't be put together yet: {len(lost)} videos are neither done nor failed. Run again: shard "
+            f"{whose}; or the same command without --shard, which does what is left and puts everything together"
+        )
+
+    def tally(self, manifest: Manifest) -> tuple[int, list[Failure]]:
+        """Number of rows, and the failures, of the videos that are looked after, once all are settled."""
+        videos = [manifest.videos[i] for i in self.share(manifest)]
+        entries = self._valid.entries([video.video_id for video in videos])
+        failures = (self._valid.failure(entry) for entry in entries.tolist())
+        told = [replace(f, path=video.path) for f, video in zip(failures, videos, strict=True) if f is not None]
+        return (int(self._valid.columns["row_count"][entries].sum()) if len(videos) else 0), told
 
     def new_path(self) -> Path:
         """Where the next part goes; names sort by time. The caller writes it, and tells with `written`."""
-        return self.folder / f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.h5"
+        tag = "" if self.shard is None else f"-{self.shard.index}of{self.shard.count}"
+        return self.folder / f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}{tag}.h5"
 
     def written(self, path: Path) -> None:
         """Count a part in that was written to `new_path`."""
@@ -117,8 +164,41 @@ class Parts:
             if self.out in self._valid.paths:
                 self._tell_of_new_ids(manifest)
             merge_ledger(self._valid, manifest, provenance, self.out, scratch=self.folder)
-        shutil.rmtree(self.folder)
+        self._lock.remove_folder()
         return EmbeddingFile(self.out)
+
+    @property
+    def _replacing(self) -> Path:
+        return self.folder / _REPLACING
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.glob("part-*.h5"))
+
+    def _concerns(self, name: str) -> bool:
+        """Whether a part can hold videos of this share: not if another shard of as many has written it."""
+        match = _SHARD_OF_PART.search(name)
+        if match is None or self.shard is None or int(match[2]) != self.shard.count:
+            return True
+        return int(match[1]) == self.shard.index
+
+    def _begin_anew(self, provenance: Provenance) -> None:
+        """Discard the parts that were not made by a new beginning with the same settings."""
+        names = self._names()
+        if self._replacing.exists() and all(_made_with(self.folder / name, provenance) for name in names):
+            return
+        if working := self._lock.working(self._lock.shards()):
+            raise StoreError(f"shard {working[0]} is writing {self.out}; its work can't be discarded (--overwrite)")
+        for name in (*names, _AGREEMENT):
+            (self.folder / name).unlink(missing_ok=True)
+        self._replacing.touch()
+
+    def _agree(self, mine: Agreement) -> None:
+        file = self.folder / _AGREEMENT
+        if not file.exists():
+            temporary = file.with_name(f"{_AGREEMENT}.{os.getpid()}.tmp")
+            temporary.write_bytes(mine.to_bytes())
+            temporary.replace(file)
+        mine.check(file.read_bytes(), self.folder)
 
     def _enter(self, path: Path, provenance: Provenance) -> None:
         file = EmbeddingFile(path)

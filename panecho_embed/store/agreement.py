@@ -1,0 +1,100 @@
+"""What all shards of an extraction must agree on: the settings and the list of videos, kept beside the parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from panecho_embed.errors import SettingsMismatchError, StoreError
+from panecho_embed.records import Manifest, Provenance, VideoRef
+
+_VERSION = 1
+_FIELDS = tuple(field.name for field in dataclasses.fields(VideoRef))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Agreement:
+    """The settings and the videos of one extraction.
+
+    As bytes: gzip, lines of JSON; a head with the settings and a digest of the list, then the list, column by column,
+    so that those who only compare need not read it.
+    """
+
+    manifest: Manifest
+    provenance: Provenance
+
+    def to_bytes(self) -> bytes:
+        """As it is kept."""
+        head = {
+            "version": _VERSION,
+            "provenance": self.provenance.to_json(),
+            "manifest": self.digest(),
+            "labels": list(self.manifest.labels),
+        }
+        lines: list[Any] = [head, *([getattr(v, name) for v in self.manifest.videos] for name in _FIELDS)]
+        lines += [column.tolist() for column in self.manifest.labels.values()]
+        return gzip.compress("\n".join(map(json.dumps, lines)).encode(), compresslevel=1, mtime=0)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote. Raises StoreError."""
+        try:
+            head, *columns = map(json.loads, gzip.decompress(data).splitlines())
+            videos = tuple(
+                VideoRef(**dict(zip(_FIELDS, values, strict=True)))
+                for values in zip(*columns[: len(_FIELDS)], strict=True)
+            )
+            labels = {
+                name: np.array(column, dtype=object if column and isinstance(column[0], str) else np.float64)
+                for name, column in zip(head["labels"], columns[len(_FIELDS) :], strict=True)
+            }
+            return cls(Manifest(videos, labels), Provenance.from_json(head["provenance"]))
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"the list of videos beside the parts is damaged ({error})") from error
+
+    def digest(self) -> str:
+        """SHA-256 of ids, views, splits, frame rates and labels; not of paths, which machines may see differently."""
+        digest = hashlib.sha256()
+        for name in _FIELDS:
+            if name != "path":
+                digest.update(json.dumps([getattr(video, name) for video in self.manifest.videos]).encode())
+        for name, column in self.manifest.labels.items():
+            digest.update(json.dumps([name, column.tolist()]).encode())
+        return digest.hexdigest()
+
+    def check(self, kept: bytes, where: object) -> None:
+        """Raise SettingsMismatchError unless `kept` says the same as this."""
+        head = json.loads(gzip.decompress(kept).partition(b"\n")[0])
+        theirs = Provenance.from_json(head["provenance"])
+        if theirs.fingerprint != self.provenance.fingerprint:
+            raise SettingsMismatchError(
+                f"another shard in {where} has other settings: {'; '.join(self.provenance.differences(theirs))}. "
+                "Give all shards the same options, or begin anew with --overwrite"
+            )
+        if head["manifest"] != self.digest():
+            raise SettingsMismatchError(
+                f"another shard in {where} was given another list of videos: {self._difference(kept)}. Give all shards "
+                "one table (panecho-embed manifest), or begin anew with --overwrite"
+            )
+
+    def _difference(self, kept: bytes) -> str:
+        theirs = Agreement.from_bytes(kept).manifest
+        mine = {video.video_id: video for video in self.manifest.videos}
+        others = {video.video_id: video for video in theirs.videos}
+        for what, ids in (
+            ("not in its list", mine.keys() - others.keys()),
+            ("only there", others.keys() - mine.keys()),
+        ):
+            if ids:
+                return f"{len(ids)} videos are {what}, for example {min(ids)}"
+        for name in _FIELDS:
+            changed = [i for i in mine if getattr(mine[i], name) != getattr(others[i], name)]
+            if changed and name != "path":
+                return f"{name} of {len(changed)} videos differs, for example of {changed[0]}"
+        return "the labels or the order of the videos differ"
