@@ -134,7 +134,12 @@ class Encoder:
             reason = error
         # Outside the handler: the traceback holds on to the tensors that did not fit.
         self._shrink(len(batch), reason)
-        return torch.cat([self._features(part) for part in batch.split(self.batch_frames)])
+        encoded: list[torch.Tensor] = []
+        while len(batch):
+            # Each piece as small as the one before it had to become.
+            part, batch = batch[: self.batch_frames], batch[self.batch_frames :]
+            encoded.append(self._features(part))
+        return torch.cat(encoded)
 
     def _choose(self, batch: torch.Tensor) -> FrameEngine:
         expected = self._expected_videos * self._seen_frames / self._seen_videos
