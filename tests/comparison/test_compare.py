@@ -1,0 +1,172 @@
+"""`panecho-embed compare` from videos to the report: what is missing is run, what is done reused, what is lost told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from panecho_embed.cli.main import main
+from panecho_embed.finetune.report import read_metrics
+from panecho_embed.models.panecho import PanEcho, save_checkpoint
+from panecho_embed.phantom import write_studies
+from probes.frozen import linear_probe
+
+SMALL = {
+    "model.image_size": "32",
+    "clips.frames": "4",
+    "clips.test": "2",
+    "schedule.epochs": "1",
+    "optimizer.batch_size": "8",
+    "evaluation.draws": "100",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phantom studies, and weights of two narrow models."""
+    folder = tmp_path_factory.mktemp("compare")
+    write_studies(folder / "data", "echonet-dynamic", 12, num_frames=8, fps=30, size=48)
+    for seed, name in enumerate(("a", "b")):
+        torch.manual_seed(seed)
+        save_checkpoint(PanEcho(pretrained=False, tasks=["EF"], width=1 / 12), folder / f"{name}.pt")
+    return folder
+
+
+def run(
+    place: Path, out: str, *more: str, inits: str = "panecho,panecho-image", settings: Sequence[str] = ()
+) -> Result:
+    words = ["compare", "echonet-dynamic", "--inits", inits, "--data", place / "data", "-o", place / out]
+    for init, file in (("panecho", "a.pt"), ("panecho-image", "b.pt")):
+        words += ["--weights", f"{init}={place / file}"] if init in inits.split(",") else []
+    for key, value in SMALL.items():
+        words += ["--set", f"{key}={value}"]
+    for setting in settings:
+        words += ["--set", setting]
+    return CliRunner().invoke(main, [*map(str, words), *more])
+
+
+@pytest.fixture(scope="module")
+def compared(place: Path) -> Path:
+    """Two starts, two seeds, two fractions, frozen probes."""
+    result = run(place, "whole", "--seeds", "2", "--fractions", "0.5,1", "--frozen")
+    assert result.exit_code == 0, result.output
+    assert "8 runs trained, 0 reused" in result.output
+    return place / "whole"
+
+
+def test_every_run_has_its_folder_and_its_value_in_the_table(compared: Path) -> None:
+    runs = pd.read_csv(compared / "runs.csv")
+    assert len(runs) == 8
+    for _, row in runs.iterrows():
+        assert row["mae:EF"] == pytest.approx(read_metrics(Path(row["folder"]))[0]["EF"]["mae"].value)
+
+
+def test_starts_frozen_starts_and_the_baseline_stand_in_one_table(compared: Path) -> None:
+    scores = pd.read_csv(compared / "scores.csv").query("metric == 'mae' and fraction == 1")
+    starts = {"panecho", "panecho-image", "panecho (frozen)", "panecho-image (frozen)"}
+    assert set(scores["candidate"]) == starts | {"training mean or frequencies"}
+    assert set(scores["n"]) == {2}
+    page = (compared / "report.html").read_text(encoding="utf-8")
+    assert "a.pt" in page
+    assert "CC BY-NC-SA 4.0" in page
+
+
+def test_the_frozen_probe_is_tested_on_the_same_videos(compared: Path) -> None:
+    trained = pd.read_csv(compared / "runs/panecho/fraction-1/seed-0/predictions.csv").query("split == 'test'")
+    frozen = pd.read_csv(compared / "frozen/panecho/fraction-1/seed-0/predictions.csv")
+    columns = ["video_id", "patient_id", "truth"]
+    pd.testing.assert_frame_equal(
+        trained[columns].sort_values("video_id").reset_index(drop=True),
+        frozen[columns].sort_values("video_id").reset_index(drop=True),
+    )
+
+
+def test_what_is_done_is_reused_and_what_is_missing_is_run(place: Path, compared: Path) -> None:
+    again = place / "again"
+    shutil.copytree(compared, again)
+    shutil.rmtree(again / "runs/panecho/fraction-1/seed-1")
+    kept = again / "runs/panecho-image/fraction-1/seed-0/model.pt"
+    written = kept.stat().st_mtime_ns
+    result = run(place, "again", "--seeds", "2", "--fractions", "0.5,1", "--frozen")
+    assert "1 runs trained, 7 reused" in result.output
+    assert kept.stat().st_mtime_ns == written
+    first, second = (pd.read_csv(folder / "scores.csv") for folder in (compared, again))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_run_that_was_stopped_goes_on(place: Path, compared: Path) -> None:
+    stopped = place / "stopped"
+    shutil.copytree(compared, stopped)
+    for info in (stopped / "runs/panecho").glob("*/*/run.json"):
+        info.write_text(json.dumps(json.loads(info.read_text()) | {"status": "running"}))
+    result = run(place, "stopped", "--seeds", "2", "--fractions", "0.5,1")
+    assert "4 runs trained, 4 reused" in result.output
+
+
+def test_other_settings_are_refused_before_anything_is_trained(place: Path, compared: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in compared.rglob("*") if path.is_file()}
+    result = run(place, "whole", "--seeds", "3", settings=["optimizer.lr=3e-5"])
+    assert result.exit_code == 1
+    assert "optimizer.lr: 0.0001, not 3e-05" in result.output
+    assert {path: path.stat().st_mtime_ns for path in compared.rglob("*") if path.is_file()} == before
+
+
+def test_a_start_whose_weights_are_lost_is_told_and_the_others_go_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("PANECHO_EMBED_WEIGHTS", str(tmp_path))  # an empty folder: nothing to be found there
+    result = run(place, "lost", "--seeds", "1", inits="panecho,echoprime")
+    assert result.exit_code == 3
+    assert "not had: echoprime" in result.output
+    assert "the weights of echoprime" in (place / "lost/report.html").read_text(encoding="utf-8")
+    strict = run(place, "strict", "--seeds", "1", "--strict", inits="panecho,echoprime")
+    assert strict.exit_code == 1
+    assert not (place / "strict").exists()
+
+
+def test_an_unknown_start_is_refused_before_anything_is_trained(place: Path) -> None:
+    result = run(place, "unknown", inits="panecho,pancho")
+    assert result.exit_code == 2
+    assert "no backbone is called 'pancho'" in result.output
+    assert not (place / "unknown").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--reference", "imagenet"], "the starts are panecho, panecho-image"),
+        (["--fractions", "0"], "each above 0"),
+        (["--fractions", "all"], "no list|not a list"),
+        (["--weights", "kinetics=nowhere.pt"], "START=FILE"),
+    ],
+)
+def test_wrong_usage_is_refused(place: Path, more: list[str], message: str) -> None:
+    result = run(place, "wrong", *more)
+    assert result.exit_code == 2
+    assert any(part in result.output for part in message.split("|"))
+
+
+def test_the_frozen_probe_learns_from_training_rows_alone() -> None:
+    rng = torch.Generator().manual_seed(0)
+    values = torch.randn(90, 5, generator=rng).double().numpy()
+    truth = values @ [3.0, 0, 0, 1, 0]
+    split = pd.Series(["train"] * 40 + ["val"] * 20 + ["test"] * 30).to_numpy(dtype=str)
+    predicted = linear_probe(values, truth, split, task="regression")
+    assert abs(predicted - truth[60:]).mean() < 0.2
+    shifted = truth.copy()
+    shifted[40:60] += 1000  # validation labels choose the strength, and teach nothing else
+    assert abs(linear_probe(values, shifted, split, task="regression")).max() < 20
+
+
+def test_a_class_that_training_lacks_is_refused() -> None:
+    values, split = torch.randn(6, 2).numpy(), pd.Series(["train"] * 3 + ["val"] * 2 + ["test"]).to_numpy(dtype=str)
+    with pytest.raises(ValueError, match="no training row has class 1"):
+        linear_probe(values.astype(float), pd.Series([0.0, 0, 0, 1, 0, 1]).to_numpy(), split, task="binary")
