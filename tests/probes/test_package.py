@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import types
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +24,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_dir_lists_what_there_is() -> None:
     assert dir(probes) == sorted(probes.__all__)
+
+
+def test_the_lines_of_the_readme_run(
+    embeddings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = [b for b in readme.split("```python\n")[1:] if b.startswith("from probes import")]
+    monkeypatch.chdir(embeddings.parent)
+    exec(block.partition("```")[0].replace("echos.h5", embeddings.name), {})
+    assert "mae" in capsys.readouterr().out
