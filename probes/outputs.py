@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import StoreError
+from panecho_embed.jsonable import without_nan
 from panecho_embed.records import Provenance
 from probes.folds import leaking_patients
 
@@ -85,7 +85,7 @@ def clear_folder(folder: Path, files: Sequence[str]) -> None:
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write JSON in which numbers that are not finite are null."""
-    path.write_text(json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(without_nan(document), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def metrics_document(results: Sequence[TargetResult], info: RunInfo) -> dict[str, Any]:
@@ -242,13 +242,3 @@ def _write_plots(results: Sequence[TargetResult], folder: Path) -> None:
             figure.savefig(folder / f"{stem}-{name}.png", dpi=150)
         if result.efficiency is not None:
             label_efficiency_curve(result.efficiency).savefig(folder / f"{stem}-label-efficiency.png", dpi=150)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, np.generic):
-        return _without_nan(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

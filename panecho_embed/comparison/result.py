@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from panecho_embed.comparison.plan import Trial
 from panecho_embed.comparison.statistics import Comparison, Standing
 from panecho_embed.finetune.outcome import Outcome
 from panecho_embed.finetune.recipe import Recipe
+from panecho_embed.jsonable import without_nan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +120,7 @@ def write_files(result: ComparisonResult) -> None:
     score_table(comparisons).to_csv(folder / "scores.csv", index=False)
     difference_table(comparisons).to_csv(folder / "differences.csv", index=False)
     run_table(result.outcomes, comparisons).to_csv(folder / "runs.csv", index=False)
-    text = json.dumps(_without_nan(_document(result)), indent=2, allow_nan=False)
+    text = json.dumps(without_nan(_document(result)), indent=2, allow_nan=False)
     (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -156,11 +156,3 @@ def _value_of(trial: Trial, outcomes: Mapping[Trial, Outcome], comparison: Compa
 def standing_of(comparison: Comparison, name: str, fraction: float) -> Standing:
     """A candidate's standing by its name and fraction."""
     return next(s for s in comparison.standings if (s.candidate.name, s.candidate.fraction) == (name, fraction))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from panecho_embed.finetune.history import write_text
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.tables import arrays_of, trivial
 from panecho_embed.finetune.targets import class_frequencies
+from panecho_embed.jsonable import without_nan
 from panecho_embed.metrics import scores, task_metrics
 from panecho_embed.tasks import Task
 
@@ -70,12 +70,4 @@ def baseline_of(fold: Fold) -> dict[str, float | list[float]]:
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write JSON at once or not at all; numbers that are not finite are null. Raises OSError."""
-    write_text(path, json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_text(path, json.dumps(without_nan(document), indent=2, allow_nan=False) + "\n")
