@@ -6,7 +6,7 @@ Nothing here depends on workers, batches or chance, so a plan gives the same cli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -17,6 +17,8 @@ from panecho_embed.errors import ArgumentError, MediaError, NotACineError
 ShortVideoPolicy = Literal["repeat", "wrap", "skip"]
 
 IntArray = npt.NDArray[np.int64]
+
+_EXCLUSIVE = (("target_fps", "frame_step"), ("stride", "num_clips"))
 
 # Far beyond any use, and small enough that no arithmetic overflows.
 MAX_FRAMES_PER_CLIP = 4096
@@ -192,10 +194,11 @@ class OneClip:
         return self.indices(num_frames, fps)
 
 
-def resolve_plan(clips: ClipPlan | Mapping[str, Any] | None, frames_per_clip: int) -> ClipPlan:
-    """A plan as it is; or the default plan of a model that takes `frames_per_clip`, with some fields changed.
+def resolve_plan(clips: ClipPlan | Mapping[str, Any] | None, default: ClipPlan) -> ClipPlan:
+    """A plan as it is; or a model's default plan with some fields changed.
 
-    {"stride": 4} takes the place of num_clips, {"target_fps": 30} that of frame_step. None: the default plan.
+    {"stride": 4} takes the place of num_clips, {"target_fps": 30} that of frame_step, and the other way round. None:
+    the default plan.
     Raises ArgumentError for a field that there is not.
     """
     if isinstance(clips, ClipPlan):
@@ -203,8 +206,7 @@ def resolve_plan(clips: ClipPlan | Mapping[str, Any] | None, frames_per_clip: in
     changes = dict(clips or {})
     if unknown := changes.keys() - ClipPlan.__dataclass_fields__.keys():
         raise ArgumentError(f"no field of a clip plan: {unknown}; allowed: {', '.join(ClipPlan.__dataclass_fields__)}")
-    if changes.get("target_fps") is not None:
-        changes.setdefault("frame_step", None)
-    if changes.get("stride") is not None:
-        changes.setdefault("num_clips", None)
-    return ClipPlan(**{"frames_per_clip": frames_per_clip, **changes})
+    for one, other in (*_EXCLUSIVE, *((b, a) for a, b in _EXCLUSIVE)):
+        if changes.get(one) is not None:
+            changes.setdefault(other, None)
+    return replace(default, **changes)

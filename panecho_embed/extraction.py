@@ -70,8 +70,9 @@ def extract(
     """Embed every video of a data set into one HDF5 file.
 
     source: a folder, a table or a public data set, see `read_manifest`. out: the embedding file. backbone: a name or a
-    loaded backbone. level: "clip" or "frame". clips: which clips, as a plan or as changes to the default one (4 evenly
-    spaced clips of as many consecutive frames as the backbone takes): {"stride": 4}. image_size: side of the model's
+    loaded backbone. level: "clip" or "frame". clips: which clips, as a plan or as changes to the default one (that
+    which the weights record, else 4 evenly spaced clips of as many consecutive frames as the backbone takes):
+    {"stride": 4}. image_size: side of the model's
     input, in pixels. workers: decoding processes (0: none; default: one for four cores, beside an accelerator one per
     core). engine_backend: what runs the frame encoder, see `choose_engine`; compile: short for "compiled".
     batch_frames: frames per run of the encoder (default: see `default_batch_frames`). mask_sector, crop_region: see
@@ -98,7 +99,12 @@ def extract(
             precision=precision,
             dtype=dtype,
             include_stills=include_stills,
-            preprocess=replace(backbone.preprocess, mask_sector=mask_sector, crop_region=crop_region),
+            # Weights that were trained on masked or cut frames are given such frames unasked.
+            preprocess=replace(
+                backbone.preprocess,
+                mask_sector=mask_sector or backbone.preprocess.mask_sector,
+                crop_region=crop_region or backbone.preprocess.crop_region,
+            ),
         )
         parts.begin(manifest, provenance, overwrite)
         videos, todo = len(parts.share(manifest)), parts.todo(manifest)
@@ -162,7 +168,7 @@ def _provenance(model: Backbone, level: Level, clips: ClipPlan | Mapping[str, An
         backbone=model.name,
         weights=model.weights,
         preprocess=model.preprocess,
-        clips=None if level == "frame" else resolve_plan(clips, model.frames_per_clip),
+        clips=None if level == "frame" else resolve_plan(clips, model.clip_plan),
         level=level,
         dim=model.frame_dim if level == "frame" and model.frame_dim else model.dim,
         versions=package_versions(),

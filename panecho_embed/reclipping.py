@@ -40,7 +40,7 @@ def reclip(
     file = EmbeddingFile(source)
     backbone = backbone_of_frames(file, weights, seed, device)
     made_with = file.provenance
-    plan = resolve_plan(clips, backbone.frames_per_clip)
+    plan = resolve_plan(clips, backbone.clip_plan)
     # Frames that were rounded give clips that extract would not have given.
     rounded = "from float16 frames" if made_with.dtype == "float16" else ""
     provenance = replace(made_with, level="clip", clips=plan, dim=backbone.dim, pooling=rounded)

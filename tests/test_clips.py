@@ -83,12 +83,18 @@ def test_more_clips_than_starts_are_every_start():
     ],
 )
 def test_changes_are_to_the_plan_of_the_model(changes, expected):
-    assert resolve_plan(changes, 32) == expected
+    assert resolve_plan(changes, ClipPlan(frames_per_clip=32)) == expected
+
+
+def test_one_of_two_ways_to_say_it_takes_the_place_of_the_other():
+    default = ClipPlan(frames_per_clip=8, frame_step=None, target_fps=25.0, num_clips=None, stride=4)
+    changed = resolve_plan({"frame_step": 2, "num_clips": 3}, default)
+    assert changed == ClipPlan(frames_per_clip=8, frame_step=2, num_clips=3)
 
 
 def test_a_change_of_no_field_lists_them():
     with pytest.raises(ArgumentError, match=r"strid.*allowed: frames_per_clip"):
-        resolve_plan({"strid": 4}, 16)
+        resolve_plan({"strid": 4}, ClipPlan())
 
 
 def test_four_clips_of_thirty_frames():

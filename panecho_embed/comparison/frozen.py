@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -88,12 +89,13 @@ def frozen_rows(
 
 
 def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
-    size = recipe.model.image_size or None
-    if init != RANDOM:
-        return load_backbone(init, weights, recipe.seed, image_size=size)
-    backbone = zoo.random(weights, recipe.seed, recipe.model.width)
-    backbone.preprocess = backbone.preprocess.at_size(size) if size else backbone.preprocess
-    return backbone
+    if init == RANDOM:
+        backbone = zoo.random(weights, recipe.seed, recipe.model.width)
+    else:
+        backbone = load_backbone(init, weights, recipe.seed)
+    # The recipe says what fine-tuning sees of a frame, whatever the weights were trained on.
+    backbone.preprocess = replace(backbone.preprocess, mask_sector=False, crop_region=False)
+    return backbone.at_size(recipe.model.image_size or None)
 
 
 def _fold_table(table: EmbeddingTable, fold: Fold, probe: FrozenProbe) -> pd.DataFrame:

@@ -17,7 +17,9 @@ from panecho_embed.finetune.starts import Start
 from panecho_embed.models.convnext import CHANNELS
 from panecho_embed.models.names import POSITION_KEY, to_checkpoint_names
 from panecho_embed.models.panecho import PanEcho, sinusoid
-from panecho_embed.records import Preprocess
+from panecho_embed.models.recorded import KEY
+from panecho_embed.models.weights import NOT_STATED
+from panecho_embed.records import Preprocess, WeightsInfo
 from panecho_embed.tasks import Task
 
 SCHEMA_VERSION = 1
@@ -46,12 +48,21 @@ def write_model(model: FineTuneModel, start: Start, tasks: Sequence[Task], clips
         "init": start.name,
         "pretrained": start.weights.pretrained,
         "layout": "panecho" if whole else start.name,
+        "licence": _licence(start.weights),
+        "start": _plain(asdict(start.weights)),
         "preprocess": _plain(asdict(preprocess)),
         "clips": _plain(asdict(clips.plan(clips.test))),
         "tasks": [_plain(asdict(task)) for task in tasks],
     }
-    write_checkpoint({"weights": state, "panecho_embed": about}, path)
+    write_checkpoint({"weights": state, KEY: about}, path)
     return whole
+
+
+def _licence(start: WeightsInfo) -> str:
+    """Of weights that were trained from others: theirs, where they have one; "" where nothing is stated."""
+    if not start.pretrained or start.licence == NOT_STATED:
+        return ""
+    return f"{start.licence} (of {start.source}, which it was trained from)"
 
 
 def is_panecho(state: Mapping[str, Tensor]) -> bool:

@@ -10,10 +10,14 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
+from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import Precision, Preprocess, WeightsInfo
 
 Pooling = Literal["transformer", "mean", "3d"]
+
+FRAMES_PER_CLIP = 16
+"""Frames in a clip of a model that names no other number; PanEcho's."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,7 +39,8 @@ class Backbone:
     dim: of a clip's embedding. frame_dim: of a frame's; None for a 3-D model, which has none: its `encode_frames` hands
     the pixels on, and its clip_encoder takes (N, L, 3, S, S).
     pooling: how a clip is made of its frames. frames_per_clip: that it was trained with; fixed_clip_length: it takes
-    no other number. fixed_image_size: it takes no other size than `preprocess.crop`.
+    no other number. fixed_image_size: it takes no other size than `preprocess.crop`. recorded_clips: those that its
+    weights file says it was tested on, None where it says nothing.
     """
 
     name: str
@@ -46,9 +51,10 @@ class Backbone:
     preprocess: Preprocess
     weights: WeightsInfo
     pooling: Pooling = "mean"
-    frames_per_clip: int = 16
+    frames_per_clip: int = FRAMES_PER_CLIP
     fixed_clip_length: bool = False
     fixed_image_size: bool = False
+    recorded_clips: ClipPlan | None = None
     device: torch.device = field(default=torch.device("cpu"), init=False)
 
     def __post_init__(self) -> None:
@@ -83,6 +89,11 @@ class Backbone:
                 )
             self.preprocess = self.preprocess.at_size(image_size)
         return self
+
+    @property
+    def clip_plan(self) -> ClipPlan:
+        """The clips where none are asked for: those recorded, else 4 of as many consecutive frames as it takes."""
+        return self.recorded_clips or ClipPlan(self.frames_per_clip)
 
     @contextmanager
     def autocast(self, precision: Precision) -> Iterator[None]:

@@ -10,6 +10,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from panecho_embed.errors import WeightsError
+from panecho_embed.models.recorded import Recorded, read_recorded
 
 # What torch.load and safetensors raise on bytes that are no checkpoint; a wrong seek of torch's is an OSError too.
 _DAMAGED = (
@@ -37,8 +39,21 @@ _WRAPPERS = ("weights", "state_dict")
 _MOST_LINES = 12
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A weights file. tensors: on the CPU, under the file's own names. recorded: what else it says of itself."""
+
+    tensors: dict[str, Tensor]
+    recorded: Recorded
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file, on the CPU, under the file's own names.
+    """The tensors of a weights file; see `read_checkpoint`."""
+    return read_checkpoint(path).tensors
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """What a weights file holds.
 
     A dict with the state dict under "weights" (PanEcho) or "state_dict", a bare state dict, or a .safetensors file.
     Read with `weights_only=True`, so that no code in it runs. Raises WeightsError, which names the file and its size,
@@ -58,8 +73,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: no readable weights file, or only the beginning of one; it has {path.stat().st_size:,} bytes. "
             f"Fetch or copy it again (--weights). torch says: {_first_sentence(error)}"
         ) from error
+    recorded = Recorded()
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            recorded = read_recorded(content, path)
             content = content[wrapper]
             break
     if not isinstance(content, dict) or not content:
@@ -70,7 +87,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: no state dict, nor one under {' or '.join(map(repr, _WRAPPERS))}; "
             f"these entries are no tensors: {_some(strangers)}"
         )
-    return content
+    return Checkpoint(content, recorded)
 
 
 def _read(stream: BinaryIO) -> Any:

@@ -15,9 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from panecho_embed.errors import ArgumentError, WeightsError
-from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, write_state_dict
+from panecho_embed.models.checkpoint import (
+    Checkpoint,
+    matching_tensors,
+    read_checkpoint,
+    read_state_dict,
+    write_state_dict,
+)
 from panecho_embed.models.convnext import channels_in, channels_of_width, convnext
 from panecho_embed.models.names import POSITION_KEY, from_checkpoint_names, to_checkpoint_names
+from panecho_embed.models.recorded import Recorded
 from panecho_embed.models.weights import find_weights, weights_info
 from panecho_embed.nearest import nearest
 from panecho_embed.records import WeightsInfo
@@ -85,7 +92,8 @@ class PanEcho(nn.Module):
     was trained, in the task's unit (GLS with its sign flipped: Task.sign). With `backbone_only`: (N, 768). With
     `image_encoder_only`: (N, 3, H, W) -> (N, 768).
 
-    `weights_info` says which weights these are; None if random. Raises ArgumentError (a ValueError), TaskTableError,
+    `weights_info` says which weights these are, None if random; `recorded` which pixels and clips they were trained on,
+    where the file says so. Raises ArgumentError (a ValueError), TaskTableError,
     WeightsError, WeightsNotFoundError.
     """
 
@@ -111,21 +119,23 @@ class PanEcho(nn.Module):
         if isinstance(clip_len, bool) or not isinstance(clip_len, int) or clip_len < 1:
             raise ArgumentError(f"clip_len is {clip_len!r}; it must be a whole number of frames, 1 or more")
         path = find_weights("panecho", weights) if pretrained else None
-        state = {} if path is None else read_state_dict(path)
+        file = Checkpoint({}, Recorded()) if path is None else read_checkpoint(path)
+        state = file.tensors
         if path is not None and tasks == "all" and not headless:
             chosen = _with_heads(table, state, path)
 
         self.tasks: tuple[Task, ...] = chosen
         self.activations = activations
         self.weights_info: WeightsInfo | None = None
+        self.recorded = file.recorded
         channels = channels_in("tiny", state, _STEM) if state else channels_of_width("tiny", width)
         self.dim = 8 * channels
         self.frame_encoder: nn.Module = convnext("tiny", channels)
         self.clip_encoder = None if image_encoder_only else ClipEncoder(self.dim, clip_len)
-        self.heads = nn.ModuleDict({task.name: _head(task, self.dim) for task in self.tasks})
+        self.heads = nn.ModuleDict({task.name: make_head(task, self.dim) for task in self.tasks})
         if path is not None:
             _load(self, path, state, table, other_heads=headless or tasks != "all")
-            self.weights_info = weights_info("panecho", path)
+            self.weights_info = weights_info("panecho", path, self.recorded.licence)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
@@ -224,7 +234,8 @@ def _advice(model: PanEcho, heads: list[str], table: tuple[Task, ...], *, other_
     return "\n".join(lines)
 
 
-def _head(task: Task, dim: int) -> nn.Sequential:
+def make_head(task: Task, dim: int) -> nn.Sequential:
+    """(N, dim) to (N, outputs) of a task, randomly initialised; one output begins at the task's training mean."""
     linear = nn.Linear(dim, task.num_outputs)
     if task.num_outputs == 1 and math.isfinite(task.training_mean):
         nn.init.constant_(linear.bias, task.training_mean)

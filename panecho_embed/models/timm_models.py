@@ -10,9 +10,10 @@ from torch import nn
 
 from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
 from panecho_embed.models.backbone import Backbone, MeanOverFrames
-from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, tensors_sha256
+from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
 from panecho_embed.models.digests import checked_sha256
 from panecho_embed.models.torchvision_ops import ensure_torchvision
+from panecho_embed.models.weights import NOT_STATED
 from panecho_embed.nearest import nearest
 from panecho_embed.records import Interpolation, Preprocess, WeightsInfo
 
@@ -32,10 +33,12 @@ def timm_backbone(model_name: str, weights: str | Path | None) -> Backbone:
     if weights is None:
         model = _pretrained(model_name)
         source, sha256 = f"timm {model_name}", tensors_sha256(model.state_dict())
+        published: Any = model.pretrained_cfg
+        licence = published.get("license") or f"{NOT_STATED} by timm; see the model's page"
     else:
         path = Path(weights).expanduser()
-        model = _from_file(model_name, path)
-        source, sha256 = path.name, checked_sha256(path)
+        model, stated = _from_file(model_name, path)
+        source, sha256, licence = path.name, checked_sha256(path), stated or NOT_STATED
     config: Any = model.pretrained_cfg
     preprocess = _preprocess(model_name, resolve_model_data_config(model))  # type: ignore[no-untyped-call]
     dim = _embedding_dim(model_name, model, preprocess.crop)
@@ -46,7 +49,7 @@ def timm_backbone(model_name: str, weights: str | Path | None) -> Backbone:
         dim=dim,
         frame_dim=dim,
         preprocess=preprocess,
-        weights=WeightsInfo(source, sha256, config.get("license") or "not stated by timm; see the model's page", True),
+        weights=WeightsInfo(source, sha256, licence, pretrained=True),
         fixed_image_size=bool(config.get("fixed_input_size")),
     )
 
@@ -82,18 +85,20 @@ def _pretrained(model_name: str) -> nn.Module:
     return cast(nn.Module, model)
 
 
-def _from_file(model_name: str, path: Path) -> nn.Module:
+def _from_file(model_name: str, path: Path) -> tuple[nn.Module, str]:
+    """The model with a file's weights, and the licence that the file states, "" for none."""
     if not path.is_file():
         raise WeightsNotFoundError(f"{path}, given as weights (--weights), is not there")
     model: Any = timm.create_model(model_name, pretrained=False, num_classes=0)
     classifier = model.pretrained_cfg.get("classifier") or ()
     layers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     spare = "|".join(rf"{layer.replace('.', '[.]')}[.](weight|bias)" for layer in layers)
+    file = read_checkpoint(path)
     taken = matching_tensors(
-        model.state_dict(), read_state_dict(path), model=f"timm's {model_name}", path=path, spare=spare or "(?!)"
+        model.state_dict(), file.tensors, model=f"timm's {model_name}", path=path, spare=spare or "(?!)"
     )
     model.load_state_dict(taken)
-    return cast(nn.Module, model)
+    return cast(nn.Module, model), file.recorded.licence
 
 
 def _preprocess(model_name: str, config: dict[str, Any]) -> Preprocess:

@@ -82,6 +82,9 @@ KNOWN: tuple[WeightsFile, ...] = (
 
 _SERVES = {"panecho-image": "panecho"}
 
+NOT_STATED = "not stated"
+"""The licence of weights that say nothing of it and are no published file."""
+
 
 def known(name: str) -> WeightsFile:
     """The published file behind a model's name. Raises ArgumentError, with the nearest names, if there is none."""
@@ -148,12 +151,17 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
     return path
 
 
-def weights_info(name: str, path: Path) -> WeightsInfo:
+def weights_info(name: str, path: Path, stated: str = "") -> WeightsInfo:
     """What goes into every file and report about these weights. Reads the whole file once, for its SHA-256.
 
-    Raises WeightsError if a SHA-256 was recorded when it was fetched and is now another one.
+    stated: the licence that the file itself states. Without one, a published file has its publisher's, and is told by
+    its SHA-256 where the publisher names it, else by its name; any other file's is not stated. Raises WeightsError if a
+    SHA-256 was recorded when it was fetched and is now another one.
     """
-    return WeightsInfo(source=path.name, sha256=checked_sha256(path), licence=known(name).licence, pretrained=True)
+    file, digest = known(name), checked_sha256(path)
+    published = digest.startswith(file.sha256) if file.sha256 else path.name == file.file_name
+    licence = stated or (file.licence if published else NOT_STATED)
+    return WeightsInfo(source=path.name, sha256=digest, licence=licence, pretrained=True)
 
 
 def _places(file: WeightsFile) -> Iterator[tuple[str, Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.models.backbone import Backbone, MeanOverFrames
-from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, tensors_sha256
+from panecho_embed.models.backbone import FRAMES_PER_CLIP, Backbone, MeanOverFrames
+from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
 from panecho_embed.models.convnext import channels_in, convnext
 from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, from_checkpoint_names, to_checkpoint_names
-from panecho_embed.models.panecho import DIM, PanEcho, TaskTable
+from panecho_embed.models.panecho import DIM, PanEcho, TaskTable, make_head
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
 from panecho_embed.records import Preprocess, WeightsInfo
@@ -33,7 +34,10 @@ _OPEN_CLIP_TEXT = (
 
 
 def panecho(weights: WeightsArgument) -> Backbone:
-    """PanEcho's embedding of a clip. 256 x 256 resized with pixel areas, 224 cut out, BGR as it was trained."""
+    """PanEcho's embedding of a clip. 256 x 256 resized with pixel areas, 224 cut out, BGR as it was trained.
+
+    A fine-tuned file that records other pixels and clips is given those.
+    """
     return _from_panecho(PanEcho(backbone_only=True, weights=weights), "panecho")
 
 
@@ -59,7 +63,8 @@ def panecho_with_heads(
 ) -> tuple[Backbone, PanEcho]:
     """The backbone `name`, panecho or random, and the model that it is part of, which reads its clip embeddings.
 
-    The model gives probabilities. Random heads are drawn after the backbone, which is so the same as without them.
+    The model gives probabilities. Random heads are drawn each from a seed of its own, so that a task has the same one
+    whichever others are asked for, and the backbone is the same as without them.
     Raises ArgumentError for another name, and as `PanEcho` does.
     """
     if name == "panecho":
@@ -74,7 +79,8 @@ def panecho_with_heads(
 def imagenet(weights: WeightsArgument) -> Backbone:
     """ConvNeXt-Tiny trained on ImageNet-1K by torchvision (IMAGENET1K_V1), RGB; a clip is the mean of its frames."""
     path = find_weights("imagenet", weights)
-    found = read_state_dict(path)
+    file = read_checkpoint(path)
+    found = file.tensors
     channels = channels_in("tiny", found, "features.0.0.weight")
     encoder = convnext("tiny", channels)
     taken = matching_tensors(
@@ -87,7 +93,8 @@ def imagenet(weights: WeightsArgument) -> Backbone:
     encoder.load_state_dict(from_checkpoint_names(taken, CONVNEXT_TINY))
     preprocess = Preprocess(channel_order="rgb")
     dim = 8 * channels
-    return Backbone("imagenet", encoder, MeanOverFrames(), dim, dim, preprocess, weights_info("imagenet", path))
+    info = weights_info("imagenet", path, file.recorded.licence)
+    return Backbone("imagenet", encoder, MeanOverFrames(), dim, dim, preprocess, info)
 
 
 def echoclip(weights: WeightsArgument) -> Backbone:
@@ -96,7 +103,8 @@ def echoclip(weights: WeightsArgument) -> Backbone:
     Embeddings are as projected, not scaled to unit length.
     """
     path = find_weights("echoclip", weights)
-    found = read_state_dict(path)
+    file = read_checkpoint(path)
+    found = file.tensors
     channels = channels_in("base", found, "visual.trunk.stem.0.weight")
     encoder = nn.Sequential()
     encoder.add_module("trunk", convnext("base", channels))
@@ -115,7 +123,7 @@ def echoclip(weights: WeightsArgument) -> Backbone:
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),
     )
-    info = weights_info("echoclip", path)
+    info = weights_info("echoclip", path, file.recorded.licence)
     return Backbone("echoclip", encoder, MeanOverFrames(), 4 * channels, 4 * channels, preprocess, info)
 
 
@@ -134,11 +142,12 @@ class _Video(nn.Module):
 def kinetics(weights: WeightsArgument) -> Backbone:
     """3-D ResNet-18 trained on Kinetics-400 by torchvision (KINETICS400_V1), RGB, 112 x 112, without its classifier."""
     path = find_weights("kinetics", weights)
+    file = read_checkpoint(path)
     model = r3d_18(weights=None)
     model.fc = nn.Identity()
     taken = matching_tensors(
         model.state_dict(),
-        read_state_dict(path),
+        file.tensors,
         model="torchvision's r3d_18",
         path=path,
         spare=r"fc\.(weight|bias)",
@@ -152,7 +161,7 @@ def kinetics(weights: WeightsArgument) -> Backbone:
         mean=(0.43216, 0.394666, 0.37645),
         std=(0.22803, 0.22145, 0.216989),
     )
-    info = weights_info("kinetics", path)
+    info = weights_info("kinetics", path, file.recorded.licence)
     return Backbone("kinetics", nn.Identity(), _Video(model), 512, None, preprocess, info, pooling="3d")
 
 
@@ -165,7 +174,8 @@ def echoprime(weights: WeightsArgument) -> Backbone:
     path = find_weights("echoprime", weights)
     model = mvit_v2_s(weights=None)
     model.head[-1] = nn.Linear(DIM, 512)
-    found = read_state_dict(path)
+    file = read_checkpoint(path)
+    found = file.tensors
     # The whole head may have been replaced, or its last layer alone, behind the dropout.
     found = {
         name.replace("head.", "head.1.") if name in ("head.weight", "head.bias") else name: found[name]
@@ -187,7 +197,7 @@ def echoprime(weights: WeightsArgument) -> Backbone:
         dim=512,
         frame_dim=None,
         preprocess=preprocess,
-        weights=weights_info("echoprime", path),
+        weights=weights_info("echoprime", path, file.recorded.licence),
         pooling="3d",
         fixed_clip_length=True,
         fixed_image_size=True,
@@ -201,6 +211,12 @@ def _random_panecho(weights: WeightsArgument, seed: int, **arguments: Any) -> Pa
         # The CPU's generator alone: torch.manual_seed would reseed the accelerators too.
         torch.default_generator.manual_seed(seed)
         model = PanEcho(pretrained=False, **arguments)
+        for task in model.tasks:
+            of_task = hashlib.sha256(f"{seed} {task.name}".encode()).digest()
+            torch.default_generator.manual_seed(int.from_bytes(of_task[:4], "big"))
+            model.heads[task.name] = make_head(task, model.dim)
+        # Drawn after the module was put into eval mode.
+        model.eval()
     backbone = {key: value for key, value in model.state_dict().items() if not key.startswith("heads.")}
     model.weights_info = WeightsInfo(
         source=f"random (seed {seed})",
@@ -211,15 +227,18 @@ def _random_panecho(weights: WeightsArgument, seed: int, **arguments: Any) -> Pa
     return model
 
 
-def _from_panecho(model: PanEcho, name: str, preprocess: Preprocess | None = None) -> Backbone:
+def _from_panecho(model: PanEcho, name: str) -> Backbone:
     assert model.weights_info is not None
+    clips = model.recorded.clips
     return Backbone(
         name,
         model.frame_encoder,
         model.clip_encoder or MeanOverFrames(),
         dim=model.dim,
         frame_dim=model.dim,
-        preprocess=preprocess or Preprocess(),
+        preprocess=model.recorded.preprocess or Preprocess(),
         weights=model.weights_info,
+        frames_per_clip=clips.frames_per_clip if clips else FRAMES_PER_CLIP,
+        recorded_clips=clips,
         pooling="mean" if model.clip_encoder is None else "transformer",
     )

@@ -177,7 +177,7 @@ def test_timm_model_from_a_file(tmp_path):
         168,
         "bilinear",
     )
-    assert backbone.weights.licence == "apache-2.0"
+    assert backbone.weights.licence == "not stated"
     torch.save({**model.state_dict(), "more": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"timm's test_resnet.*\n  \+ more"):
         load_backbone("timm:test_resnet", tmp_path / "w.pth")

@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError, WeightsError
-from panecho_embed.models.checkpoint import matching_tensors, read_state_dict, tensors_sha256, write_state_dict
+from panecho_embed.models.checkpoint import (
+    matching_tensors,
+    read_checkpoint,
+    read_state_dict,
+    tensors_sha256,
+    write_state_dict,
+)
 from panecho_embed.models.names import from_checkpoint_names, to_checkpoint_names
+from panecho_embed.models.recorded import Recorded
+from panecho_embed.records import Preprocess
 
 ARRAYS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2)}
 MANY = {f"a{i}.weight": torch.randn(30, 30) for i in range(40)}
@@ -159,3 +168,27 @@ def test_every_name_of_the_released_layout_goes_there_and_back(reference, panech
 def test_a_name_without_a_rule_is_an_error():
     with pytest.raises(ArgumentError, match=r"no rule renames 'decoder\.weight'"):
         to_checkpoint_names({"decoder.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("key", ["licence", "license"])
+def test_what_a_file_says_of_itself_is_read(key, tmp_path):
+    about = {key: "MIT\n", "preprocess": {"resize": 37, "crop": 32, "mean": [0, 0, 0]}, "clips": {"frames_per_clip": 4}}
+    torch.save({"weights": ARRAYS, "panecho_embed": about}, tmp_path / "w.pt")
+    recorded = read_checkpoint(tmp_path / "w.pt").recorded
+    assert recorded.licence == "MIT"
+    assert recorded.preprocess == Preprocess(resize=37, crop=32, mean=(0, 0, 0))
+    assert recorded.clips == ClipPlan(frames_per_clip=4)
+
+
+def test_what_a_file_does_not_say_is_not_made_up(tmp_path):
+    torch.save({"weights": ARRAYS, "license": "MIT"}, tmp_path / "w.pt")
+    assert read_checkpoint(tmp_path / "w.pt").recorded == Recorded("MIT")
+    torch.save(ARRAYS, tmp_path / "w.pt")
+    assert read_checkpoint(tmp_path / "w.pt").recorded == Recorded()
+
+
+@pytest.mark.parametrize("preprocess", [{"crop": 0}, {"crop": "x"}, {"colour": 1}, 7, {"mean": 3}])
+def test_pixels_that_there_cannot_be_are_refused(preprocess, tmp_path):
+    torch.save({"weights": ARRAYS, "panecho_embed": {"preprocess": preprocess}}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="records as its preprocess can't be"):
+        read_checkpoint(tmp_path / "w.pt")

@@ -111,9 +111,19 @@ def test_fetch_checks_the_digits_in_a_published_name(tmp_path, mirror):
 
 
 def test_weights_info_holds_the_hash_and_the_licence(tmp_path):
-    info = weights_info("panecho", put(tmp_path / "mine.pt"))
+    info = weights_info("panecho", put(tmp_path / "panecho.pt"))
     assert info.sha256 == hashlib.sha256(b"weights").hexdigest()
-    assert (info.source, info.licence, info.pretrained) == ("mine.pt", "CC BY-NC-SA 4.0", True)
+    assert (info.source, info.licence, info.pretrained) == ("panecho.pt", "CC BY-NC-SA 4.0", True)
+
+
+def test_a_file_of_one_s_own_has_the_licence_that_it_states(tmp_path):
+    path = put(tmp_path / "mine.pt")
+    assert weights_info("panecho", path).licence == "not stated"
+    assert weights_info("panecho", path, "MIT").licence == "MIT"
+
+
+def test_where_the_publisher_names_a_digest_the_name_is_not_enough(tmp_path):
+    assert weights_info("imagenet", put(tmp_path / "convnext_tiny-983f1562.pth")).licence == "not stated"
 
 
 def test_every_published_file_has_a_licence_and_a_way_to_it():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from panecho_embed.models.panecho import PanEcho
+from panecho_embed.models.zoo import panecho_with_heads
 from panecho_embed.prediction.heads import read_heads
 from panecho_embed.prediction.outputs import outputs_of
 from panecho_embed.prediction.wording import shown_class, shown_number, shown_percent, shown_sd
@@ -102,3 +103,12 @@ def test_a_spread_has_the_decimals_of_its_value():
     ef, stenosis = outputs_of([TASK["EF"], TASK["AVStenosis"]])[:2]
     assert (shown_sd(58.3, 4.6012, ef), shown_sd(115, 4.6, ef), shown_sd(0.5, float("nan"), ef)) == ("4.6", "5", "")
     assert (shown_sd(0.5, 0.034, stenosis), shown_sd(0.5, 0.0034, stenosis)) == ("3", "0.3")
+
+
+def test_a_random_head_is_the_same_whichever_tasks_are_asked_for():
+    every = panecho_with_heads("random", None, 3, "all", None)[1].heads
+    some = panecho_with_heads("random", None, 3, ["AVStenosis", "EF"], None)[1].heads
+    other = panecho_with_heads("random", None, 4, ["EF"], None)[1].heads
+    for name in ("AVStenosis", "EF"):
+        torch.testing.assert_close(some[name].state_dict(), every[name].state_dict(), rtol=0, atol=0)
+    assert not torch.equal(other["EF"][1].weight, every["EF"][1].weight)
