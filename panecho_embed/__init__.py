@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from panecho_embed._version import __version__
 
 if TYPE_CHECKING:
+    from panecho_embed.checkup.run import doctor
     from panecho_embed.clips import ClipPlan
     from panecho_embed.extraction import extract
     from panecho_embed.merging import merge
@@ -25,6 +26,7 @@ _HOME = {
     "ClipPlan": "clips",
     "EmbeddingFile": "store",
     "PanEcho": "models.panecho",
+    "doctor": "checkup.run",
     "extract": "extraction",
     "load_backbone": "models.backbones",
     "merge": "merging",
@@ -39,6 +41,7 @@ __all__ = [
     "EmbeddingFile",
     "PanEcho",
     "__version__",
+    "doctor",
     "extract",
     "load_backbone",
     "merge",

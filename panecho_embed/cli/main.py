@@ -33,6 +33,7 @@ _COMMANDS = {
     "compare": "panecho_embed.cli.compare:compare",
     "recipes": "panecho_embed.cli.recipes:recipes",
     "weights": "panecho_embed.cli.weights:weights",
+    "doctor": "panecho_embed.cli.doctor:doctor",
 }
 
 

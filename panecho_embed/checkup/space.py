@@ -1,0 +1,78 @@
+"""Room on the disks, and the right to write there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from panecho_embed.checkup.findings import CLIPS_PER_VIDEO, Check, Status
+from panecho_embed.engines.compiled import cache_folder as compiled_folder
+from panecho_embed.models.weights import cache_folder as weights_folder
+from panecho_embed.store.write import explain_os_error
+
+# Ids, path, digest and numbers of a video, and the HDF5 heaps that hold them.
+_VIDEO_BYTES = 600
+_ROW_BYTES = 20
+# The first chunk of every column.
+_LEAST_BYTES = 950_000
+# A compiled program is about as large as its weights, PanEcho's file with its heads a little larger.
+_CACHE_BYTES = 500_000_000
+_TEMPORARY_BYTES = 500_000_000
+
+
+def file_bytes(videos: int, dim: int, rows_per_video: int = CLIPS_PER_VIDEO) -> int:
+    """About the size of an embedding file with float32 rows."""
+    return _LEAST_BYTES + videos * (_VIDEO_BYTES + rows_per_video * (4 * dim + _ROW_BYTES))
+
+
+def check_space(out: Path, needed_bytes: int) -> list[Check]:
+    """The folder of the output, which must take parts and then all of them once more; the caches; temporary files.
+
+    out: a folder, or the file to write. needed_bytes: of the output.
+    """
+    folder = out if out.is_dir() else out.absolute().parent
+    elsewhere = "choose another place with -o"
+    checks = [_check("output", folder, 2 * needed_bytes, "problem", f"free some space, or {elsewhere}", elsewhere)]
+    for what, place, variable in (
+        ("cache of compiled programs", compiled_folder(), "PANECHO_EMBED_CACHE"),
+        ("cache of weights", weights_folder(), "TORCH_HOME"),
+    ):
+        move = f"set ${variable} to another folder"
+        checks.append(_check(what, place, _CACHE_BYTES, "warning", f"free some space, or {move}", move))
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except OSError as error:
+        checks.append(Check("space", "warning", f"no folder for temporary files: {error}", "set $TMPDIR"))
+    else:
+        move = "set $TMPDIR to another folder"
+        checks.append(
+            _check("temporary files", temporary, _TEMPORARY_BYTES, "warning", f"free some space, or {move}", move)
+        )
+    return checks
+
+
+def _check(what: str, folder: Path, needed: int, worst: Status, mend_room: str, mend_right: str) -> Check:
+    existing = next((place for place in (folder, *folder.parents) if place.is_dir()), Path("/"))
+    if what == "output" and existing != folder:
+        return Check("space", worst, f"{what}: the folder {folder} does not exist", f"mkdir -p {folder}")
+    try:
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".panecho-embed-") as file:
+            file.write(b"room")
+            file.flush()
+        free = shutil.disk_usage(existing).free
+    except OSError as error:
+        return Check("space", worst, f"{what}: nothing can be written to {existing}: {_reason(error)}", mend_right)
+    if free < needed:
+        text = f"{what}: {gigabytes(free)} free in {folder}, {gigabytes(needed)} needed"
+        return Check("space", worst, text, mend_room)
+    return Check("space", "ok", f"{what}: {gigabytes(free)} free in {folder}")
+
+
+def _reason(error: OSError) -> str:
+    return explain_os_error(error).partition(";")[0]
+
+
+def gigabytes(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

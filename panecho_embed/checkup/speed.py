@@ -1,0 +1,99 @@
+"""How fast this machine encodes and decodes, by the code that `extract` runs, on phantom videos and random weights.
+
+Speed does not depend on what the weights are.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from panecho_embed.checkup.findings import DecodingSpeed, EncodingSpeed
+from panecho_embed.clips import ClipPlan
+from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
+from panecho_embed.engines.encode import Encoder
+from panecho_embed.engines.frame_engine import EagerEngine
+from panecho_embed.errors import MediaError
+from panecho_embed.extraction import default_batch_frames
+from panecho_embed.media import describe
+from panecho_embed.models.backbone import Backbone
+from panecho_embed.phantom import write_studies
+from panecho_embed.records import Failure, Precision, VideoRef
+
+_FRAMES = 16
+# Work enough for a trial of all engines, too little for one that would have to be compiled first.
+_WORTH_SECONDS = 40.0
+
+
+def phantom_videos(folder: Path) -> dict[str, Path]:
+    """A small file of each common kind, written into `folder`: kind -> path. Raises StoreError if it can't be."""
+    avi = write_studies(folder / "avi", "echonet-dynamic", patients=1, num_frames=_FRAMES)
+    dicom = write_studies(folder / "dicom", "dicom", patients=1, videos_per_study=1, num_frames=_FRAMES)
+    return {"AVI": avi[0], "DICOM": dicom[0]}
+
+
+def decoding_speed(kind: str, path: Path, backbone: Backbone, seconds: float) -> tuple[DecodingSpeed, DecodedVideo]:
+    """Decode one file again and again in this process. Raises MediaError if it can't be."""
+    settings = DecodeSettings(backbone.preprocess, ClipPlan(frames_per_clip=_FRAMES, num_clips=1))
+    ref = VideoRef("phantom", "phantom", "phantom", str(path))
+    video = _decoded(ref, settings)
+    frames, started = 0, time.perf_counter()
+    while frames == 0 or time.perf_counter() - started < seconds:
+        frames += _decoded(ref, settings).facts.num_frames
+    rate = frames / (time.perf_counter() - started)
+    info = describe(str(path))
+    return DecodingSpeed(kind, info.height or 0, info.width or 0, rate), video
+
+
+def _decoded(ref: VideoRef, settings: DecodeSettings) -> DecodedVideo:
+    outcome = decode_video(ref, settings)
+    if isinstance(outcome, Failure):
+        raise MediaError(outcome.message, stage=outcome.stage)
+    return outcome
+
+
+def encoding_speed(backbone: Backbone, precision: Precision, video: DecodedVideo, seconds: float) -> EncodingSpeed:
+    """Encode a decoded video again and again, by the engine that `extract` would choose if it had a minute's work.
+
+    Raises EngineError and NoMemoryError.
+    """
+    batch_frames = default_batch_frames(backbone, precision)
+    encoder = Encoder(
+        backbone,
+        batch_frames=batch_frames,
+        precision=precision,
+        engine="auto",
+        expected_videos=_expected_videos(backbone, precision, video, batch_frames),
+    )
+    # Chooses the engine.
+    _drain(encoder, video, batch_frames)
+    frames, started = 0, time.perf_counter()
+    while frames == 0 or time.perf_counter() - started < seconds:
+        frames += _drain(encoder, video, batch_frames)
+    rate = frames / (time.perf_counter() - started)
+    return EncodingSpeed(precision, ", ".join(encoder.engines), backbone.preprocess.crop, rate)
+
+
+def _drain(encoder: Encoder, video: DecodedVideo, batch_frames: int) -> int:
+    """Encode as many frames as fill a batch; how many those were."""
+    videos = -(-batch_frames // len(video.pixels))
+    for position in range(videos):
+        for _ in encoder.add(position, replace(video, times=None)):
+            pass
+    for _ in encoder.flush():
+        pass
+    return videos * len(video.pixels)
+
+
+def _expected_videos(backbone: Backbone, precision: Precision, video: DecodedVideo, batch_frames: int) -> int:
+    engine = EagerEngine(backbone, precision)
+    pixels = torch.from_numpy(video.pixels)[:batch_frames]
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        engine(pixels).cpu()
+        times.append(time.perf_counter() - started)
+    return max(round(_WORTH_SECONDS / (min(times) * len(video.pixels) / len(pixels))), 1)
