@@ -21,9 +21,13 @@ Announce = Callable[[str], object]
 # Cosine at least, and largest difference at most as a share of the largest value, on the first batch.
 BOUNDS: dict[Precision, tuple[float, float]] = {"fp32": (0.999999, 1e-4), "bf16": (0.999, 0.1), "fp16": (0.999, 0.1)}
 
-# A trial takes about a second and a compilation half a minute: each must be worth it.
-_TRIAL_SECONDS = 20.0
-_COMPILE_SECONDS = 120.0
+# Less work than that, by eager, is done before a trial of others, of about a second, has paid for itself.
+_TRIAL_SECONDS = 4.0
+# What trying a compiled engine costs on a CPU: from the cache, and with the compilation; on a GPU, where PyTorch keeps
+# a cache of its own.
+_LOAD_SECONDS, _COMPILE_SECONDS, _GPU_SECONDS = 3.0, 40.0, 60.0
+# The share of the time that it saves where others are rearranged, and where there is nothing but eager.
+_SAVED_OF_REARRANGED, _SAVED_OF_EAGER = 0.07, 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,7 @@ def choose_engine(
     eager = EagerEngine(backbone, precision)
     if backend == "eager" or backbone.frame_dim is None:
         return eager
-    exact = EagerEngine(backbone, "fp32")(pixels)
-    trial = _Trial(backbone, precision, batch_frames, pixels, exact)
+    trial = _Trial(backbone, precision, batch_frames, pixels)
     if backend != "auto":
         engine = trial.make(backend)
         found = trial.check(engine)
@@ -105,19 +108,15 @@ def choose_engine(
 class _Trial:
     """Makes engines, compares their values with eager's, and times them, all on one batch."""
 
-    def __init__(
-        self, backbone: Backbone, precision: Precision, batch_frames: int, pixels: Tensor, exact: Tensor
-    ) -> None:
+    def __init__(self, backbone: Backbone, precision: Precision, batch_frames: int, pixels: Tensor) -> None:
         self.backbone = backbone
         self.precision: Precision = precision
         self.batch_frames = batch_frames
         self.pixels = pixels
-        self._exact = exact
+        self._exact = EagerEngine(backbone, "fp32")(pixels)
 
     def make(self, backend: EngineBackend) -> FrameEngine:
         """The engine of that name, which is not "auto"."""
-        if backend == "eager":
-            return EagerEngine(self.backbone, self.precision)
         if backend == "rearranged":
             return RearrangedEngine(self.backbone, self.precision)
         if self.backbone.device.type == "cpu":
@@ -129,61 +128,63 @@ class _Trial:
         found = agreement(engine(self.pixels), self._exact)
         if not found.within(self.precision):
             cosine, difference = BOUNDS[self.precision]
+            way_on = "--precision fp32" if engine.name == "eager" else "--engine-backend eager"
             raise EngineError(
-                f"the engine {engine.name} gives other frame embeddings than eager: {found} at values up to "
+                f"the engine {engine.name} gives other frame embeddings than eager in fp32: {found} at values up to "
                 f"{found.scale:.3g}; in {self.precision} allowed are a cosine of {cosine} and a difference of "
-                f"{difference * found.scale:.1e}. Take another one (--engine-backend eager)"
+                f"{difference * found.scale:.1e} ({way_on})"
             )
         return found
 
     def seconds_per_frame(self, engine: FrameEngine) -> float:
-        """The better of two runs; the first run of an engine is `check`'s."""
-        times = []
-        for _ in range(2):
-            started = time.perf_counter()
-            engine(self.pixels)
-            if self.backbone.device.type == "cuda":
-                torch.cuda.synchronize(self.backbone.device)
-            times.append(time.perf_counter() - started)
-        return min(times) / len(self.pixels)
+        """Of a run that is not the engine's first."""
+        started = time.perf_counter()
+        engine(self.pixels)
+        if self.backbone.device.type == "cuda":
+            torch.cuda.synchronize(self.backbone.device)
+        return (time.perf_counter() - started) / len(self.pixels)
 
 
 def _fastest(trial: _Trial, eager: FrameEngine, expected_frames: float, announce: Announce) -> FrameEngine:
-    trial.check(eager)
-    eager_seconds = trial.seconds_per_frame(eager)
-    left = eager_seconds * expected_frames
-    if left < _TRIAL_SECONDS:
-        announce(f"engine eager: {left:.0f} s of work, too little for a trial of others (--engine-backend)")
+    if trial.precision != "fp32":
+        trial.check(eager)
+    best, seconds, best_found = eager, trial.seconds_per_frame(eager), ""
+    if seconds * expected_frames < _TRIAL_SECONDS:
+        left = f"{seconds * expected_frames:.1f} s of work"
+        announce(f"engine eager: {left}, too little for a trial of others (--engine-backend)")
         return eager
-    best, best_seconds, best_found, remarks = eager, eager_seconds, "", []
-    for backend, obstacle in _candidates(trial, left):
-        if obstacle:
-            remarks.append(f"{backend} not tried: {obstacle}")
+    tried = [f"eager {1000 * seconds:.1f} ms a frame"]
+    candidates: tuple[EngineBackend, ...] = (
+        ("rearranged", "compiled") if trial.backbone.device.type == "cpu" else ("compiled",)
+    )
+    for backend in candidates:
+        if backend == "compiled" and (obstacle := _obstacle(trial, best, seconds * expected_frames)):
+            tried.append(f"compiled not tried: {obstacle}")
             continue
         try:
             engine = trial.make(backend)
             found = trial.check(engine)
         except EngineError as error:
-            remarks.append(f"{backend} left out: {error}")
+            tried.append(f"{backend} left out: {error}")
             continue
-        seconds = trial.seconds_per_frame(engine)
-        remarks.append(f"{backend} {1000 * seconds:.1f} ms a frame")
-        if seconds < best_seconds:
-            best, best_seconds, best_found = engine, seconds, f"; {found} from eager fp32"
-    tried = "; ".join([f"eager {1000 * eager_seconds:.1f} ms a frame", *remarks])
-    announce(f"engine {best.name}, the fastest in {trial.precision}: {tried}{best_found}")
+        takes = trial.seconds_per_frame(engine)
+        tried.append(f"{backend} {1000 * takes:.1f} ms a frame")
+        if takes < seconds:
+            best, seconds, best_found = engine, takes, f"; {found} from eager fp32"
+    announce(f"engine {best.name}, the fastest in {trial.precision}: {'; '.join(tried)}{best_found}")
     return best
 
 
-def _candidates(trial: _Trial, left: float) -> list[tuple[EngineBackend, str]]:
-    """What else could run here, each with the reason why it is not worth trying ("" if it is)."""
-    cpu = trial.backbone.device.type == "cpu"
-    compiled = ""
-    if cpu and not compiled_path(trial.backbone, trial.precision, trial.batch_frames).exists():
-        if not has_compiler():
-            compiled = "no C++ compiler"
-        elif left < _COMPILE_SECONDS:
-            compiled = f"{left:.0f} s of work are too little to compile for"
-    elif not cpu and left < _COMPILE_SECONDS:
-        compiled = f"{left:.0f} s of work are too little to compile for"
-    return [("rearranged", ""), ("compiled", compiled)] if cpu else [("compiled", compiled)]
+def _obstacle(trial: _Trial, best: FrameEngine, left_seconds: float) -> str:
+    """Why a compiled engine is not worth trying beside the best so far; "" if it is."""
+    cost = _GPU_SECONDS
+    if trial.backbone.device.type == "cpu":
+        cost = _LOAD_SECONDS
+        if not compiled_path(trial.backbone, trial.precision, trial.batch_frames).exists():
+            cost = _COMPILE_SECONDS
+            if not has_compiler():
+                return "no C++ compiler"
+    saved = left_seconds * (_SAVED_OF_REARRANGED if best.name == "rearranged" else _SAVED_OF_EAGER)
+    if saved < cost:
+        return f"of {left_seconds:.0f} s of work it might save {saved:.0f}, and costs {cost:.0f}"
+    return ""

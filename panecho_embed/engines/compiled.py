@@ -7,7 +7,6 @@ are code: the folder is the user's own.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import platform
@@ -15,12 +14,13 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from panecho_embed.engines.frame_engine import WEIGHTS_DTYPES, filled
@@ -46,18 +46,18 @@ class CompiledEngine:
     def __init__(self, backbone: Backbone, precision: Precision, batch_frames: int) -> None:
         self.batch_frames: int | None = batch_frames
         program = compiled_path(backbone, precision, batch_frames)
-        if not program.exists():
-            try:
-                program.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with FileLock(program.with_suffix(".lock")):
-                    if not program.exists():
-                        _compile(backbone, precision, batch_frames, program)
-            except OSError as error:
-                raise EngineError(
-                    f"the compiled program can't be kept in {program.parent}: {error.strerror or error} "
-                    "($PANECHO_EMBED_CACHE names another folder)"
-                ) from error
-        self._run = _load(program)
+        try:
+            program.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Loading is inside too: another process may be forgetting the oldest programs.
+            with FileLock(program.with_suffix(".lock")):
+                if not program.exists():
+                    _compile(backbone, precision, batch_frames, program)
+                self._run = _load(program)
+        except OSError as error:
+            raise EngineError(
+                f"the compiled program can't be kept in {program.parent}: {error.strerror or error} "
+                "($PANECHO_EMBED_CACHE names another folder)"
+            ) from error
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -78,6 +78,7 @@ def compiled_path(backbone: Backbone, precision: Precision, batch_frames: int) -
     depends_on = (
         _REVISION,
         torch.__version__,
+        metadata.version("timm"),
         tensors_sha256(backbone.frame_encoder.state_dict()),
         str(backbone.frame_encoder),
         backbone.preprocess,
@@ -114,8 +115,8 @@ def _compile(backbone: Backbone, precision: Precision, batch_frames: int, progra
             "compiling needs a C++ compiler, and there is none: install g++ (Linux), the Xcode tools (macOS) or the "
             "Visual Studio build tools (Windows), or take --engine-backend rearranged"
         )
-    encoder, count = rearranged(backbone.frame_encoder)
-    model = PixelEncoder(backbone, encoder if count else copy.deepcopy(encoder), WEIGHTS_DTYPES[precision]).eval()
+    encoder, _ = rearranged(backbone.frame_encoder)
+    model = PixelEncoder(backbone, encoder, WEIGHTS_DTYPES[precision]).eval()
     side = backbone.preprocess.crop
     example = torch.zeros(batch_frames, 3, side, side, dtype=torch.uint8)
     with tempfile.TemporaryDirectory(dir=program.parent, prefix="compiling-") as folder:
@@ -142,7 +143,7 @@ def _compile_into(model: nn.Module, example: Tensor, written: Path) -> None:
 
 
 def _load(program: Path) -> Any:
-    program.touch()
+    os.utime(program)
     # PyTorch unpacks the program into a temporary folder, which a killed process would leave behind; once it is loaded,
     # the files are not needed.
     with tempfile.TemporaryDirectory(dir=program.parent, prefix="loading-", ignore_cleanup_errors=True) as folder:
@@ -173,5 +174,7 @@ def _forget_the_oldest(folder: Path) -> None:
     """Keep the programs used last; each takes about as much room as the weights."""
     programs = sorted(folder.glob("*.pt2"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in programs[_KEPT:]:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".lock").unlink(missing_ok=True)
+        lock = path.with_suffix(".lock")
+        with suppress(Timeout), FileLock(lock, timeout=0):
+            path.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)

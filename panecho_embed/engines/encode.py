@@ -119,15 +119,16 @@ class Encoder:
         with self._profile.measure("transfer"):
             batch = torch.cat([pixels for _, pixels in shares])
         self._pending -= len(batch)
-        with self._profile.measure("encode"):
-            features = self._features(batch).split([len(pixels) for _, pixels in shares])
+        features = self._features(batch).split([len(pixels) for _, pixels in shares])
         self._computing.append([(waiting, share) for (waiting, _), share in zip(shares, features, strict=True)])
 
     def _features(self, batch: torch.Tensor) -> torch.Tensor:
         try:
             if self._engine is None:
-                self._engine = self._choose(batch)
-            return self._engine(batch)
+                with self._profile.measure("choose"):
+                    self._engine = self._choose(batch)
+            with self._profile.measure("encode"):
+                return self._engine(batch)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -156,15 +157,16 @@ class Encoder:
                 f"({str(reason).splitlines()[0]}); a smaller --image-size or another --device may do"
             ) from reason
         self.batch_frames = tried // 2
-        # A compiled engine takes one number of frames alone.
-        if self._engine is None or self._engine.batch_frames is not None:
+        # A compiled engine takes one number of frames alone. One that is yet to be chosen is chosen by fewer frames.
+        if self._engine is not None and self._engine.batch_frames is not None:
             self._engine = EagerEngine(self._backbone, self._precision)
             self.engines.append(self._engine.name)
         if self._backbone.device.type == "cuda":
             torch.cuda.empty_cache()
         self._announce(
-            f"memory does not suffice for {tried} frames at once: {self.batch_frames} from now on, by the engine "
-            f"{self._engine.name} (--batch-frames)"
+            f"memory does not suffice for {tried} frames at once: {self.batch_frames} from now on"
+            + (f", by the engine {self._engine.name}" if self._engine else "")
+            + " (--batch-frames)"
         )
 
     def _completed(self, ahead: int) -> Iterator[tuple[int, EncodedVideo | Failure]]:

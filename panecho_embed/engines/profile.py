@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-MainStage = Literal["start", "wait", "transfer", "encode", "clip", "write"]
+MainStage = Literal["start", "wait", "transfer", "choose", "encode", "clip", "write"]
 WorkerStage = Literal["decode", "resize"]
 MAIN_STAGES: tuple[MainStage, ...] = get_args(MainStage)
 WORKER_STAGES: tuple[WorkerStage, ...] = get_args(WorkerStage)

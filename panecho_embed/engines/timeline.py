@@ -14,7 +14,7 @@ from panecho_embed.engines.profile import MAIN_STAGES, WORKER_STAGES, Profile
 _COLOURS = dict(
     zip(
         (*MAIN_STAGES, *WORKER_STAGES),
-        ("#bbbbbb", "#eeeeee", "#cc79a7", "#0072b2", "#e69f00", "#d55e00", "#009e73", "#56b4e9"),
+        ("#bbbbbb", "#eeeeee", "#cc79a7", "#000000", "#0072b2", "#e69f00", "#d55e00", "#009e73", "#56b4e9"),
         strict=True,
     )
 )

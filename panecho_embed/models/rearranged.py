@@ -52,7 +52,7 @@ def rearranged(encoder: nn.Module) -> tuple[nn.Module, int]:
     for module in list(encoder.modules()):
         for name, child in module.named_children():
             if _is_known(child):
-                setattr(module, name, _Block(child))
+                setattr(module, name, Block(child))
                 count += 1
     return encoder.eval().to(memory_format=torch.channels_last), count  # type: ignore[call-overload]  # the stubs lack it
 
@@ -67,7 +67,9 @@ def _is_known(module: nn.Module) -> bool:
     )
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """A block of ConvNeXt with 1x1 convolutions for its linear layers, channels first throughout."""
+
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.conv_dw: nn.Module = block.conv_dw
@@ -78,6 +80,7 @@ class _Block(nn.Module):
         self.fc2 = _pointwise(block.mlp.fc2, block.gamma)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(T, C, H, W) to the same shape."""
         inner = self.norm(self.conv_dw(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         added: Tensor = self.shortcut(x) + self.fc2(self.act(self.fc1(inner)))
         return added

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
-from panecho_embed.engines import choose
+from panecho_embed.engines import choose, compiled
 from panecho_embed.engines.compiled import CompiledEngine, cache_folder, compiled_path, has_compiler
 from panecho_embed.engines.frame_engine import EagerEngine, RearrangedEngine
 from panecho_embed.errors import ArgumentError, EngineError
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
+from panecho_embed.models.fused import can_fuse
 from panecho_embed.models.rearranged import rearranged
 from tests.tiny import INFO, PREPROCESS, tiny, tiny_3d
 
@@ -57,7 +61,20 @@ def test_rearranged_modules_give_the_same_values(narrow, batch):
     assert rearranged(narrow.frame_encoder)[1] == 4
     exact = EagerEngine(narrow, "fp32")(batch)
     torch.testing.assert_close(RearrangedEngine(narrow, "fp32")(batch), exact, atol=1e-5, rtol=1e-5)
-    assert choose.agreement(RearrangedEngine(narrow, "bf16")(batch), exact).within("bf16")
+    for precision in ("bf16", "fp16"):
+        assert choose.agreement(RearrangedEngine(narrow, precision)(batch), exact).within(precision)
+
+
+def test_fused_operators_and_plain_ones_agree_whatever_the_batch(narrow, batch, monkeypatch):
+    """Weights are ordered for the first batch's shape."""
+    assert can_fuse(torch.float32)
+    fused = RearrangedEngine(narrow, "fp32")
+    assert any(type(module).__name__ == "_FusedBlock" for module in fused._encoder.modules())
+    monkeypatch.setattr("panecho_embed.engines.frame_engine.can_fuse", lambda dtype: False)
+    plain = RearrangedEngine(narrow, "fp32")
+    assert not any(type(module).__name__ == "_FusedBlock" for module in plain._encoder.modules())
+    for some in (batch, batch[:2], batch[:1], torch.cat([batch, batch])):
+        torch.testing.assert_close(fused(some), plain(some), atol=1e-5, rtol=1e-5)
 
 
 def test_the_model_itself_is_left_as_it_was(narrow, batch):
@@ -86,6 +103,16 @@ def test_a_program_is_compiled_once_and_leaves_nothing_else_behind(narrow, batch
     assert {path.suffix for path in cache_folder().iterdir()} == {".pt2", ".lock"}
     monkeypatch.setattr("panecho_embed.engines.compiled._compile", lambda *_: pytest.fail("compiled again"))
     CompiledEngine(narrow, "fp32", BATCH)
+
+
+def test_the_oldest_programs_are_forgotten_but_not_while_another_process_loads_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiled, "_KEPT", 1)
+    for age, name in enumerate(("new", "old", "held")):
+        (tmp_path / f"{name}.pt2").touch()
+        os.utime(tmp_path / f"{name}.pt2", (1000 - age, 1000 - age))
+    with FileLock(tmp_path / "held.lock"):
+        compiled._forget_the_oldest(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.pt2")} == {"new.pt2", "held.pt2"}
 
 
 def test_a_program_belongs_to_weights_precision_and_batch(narrow):
@@ -152,6 +179,23 @@ def test_auto_takes_the_fastest(narrow, batch, monkeypatch):
     assert chosen(narrow, "auto", batch, expected_frames=1)[0].name == "rearranged"
     speeds |= {"rearranged": 5.0, "compiled": 6.0}
     assert chosen(narrow, "auto", batch, expected_frames=1)[0].name == "eager"
+
+
+def test_auto_compiles_only_where_that_pays(narrow, batch, monkeypatch, tmp_path):
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
+    monkeypatch.setattr(choose._Trial, "seconds_per_frame", lambda self, engine: 0.01)
+    monkeypatch.setattr(choose._Trial, "make", lambda self, backend: EagerEngine(self.backbone, self.precision))
+    assert (
+        "compiled not tried: of 50 s of work it might save 18, and costs 40"
+        in chosen(narrow, "auto", batch, expected_frames=5000)[1]
+    )
+    assert "compiled 10.0 ms" in chosen(narrow, "auto", batch, expected_frames=50_000)[1]
+
+
+def test_auto_refuses_a_precision_that_the_model_does_not_bear(narrow, batch, monkeypatch):
+    monkeypatch.setitem(choose.BOUNDS, "bf16", (1.0, 0.0))
+    with pytest.raises(EngineError, match=r"engine eager gives other.*--precision fp32"):
+        chosen(narrow, "auto", batch, "bf16")
 
 
 def test_a_3d_model_has_no_frame_encoder_to_choose_an_engine_for(batch):

@@ -71,6 +71,21 @@ def test_batches_are_halved_until_memory_suffices(error):
     ]
 
 
+def test_an_engine_for_which_memory_does_not_suffice_is_chosen_again_by_fewer_frames(monkeypatch):
+    asked = []
+
+    def choose(backbone, backend, precision, batch_frames, pixels, expected, announce):
+        asked.append((batch_frames, len(pixels)))
+        if len(pixels) > 5:
+            raise OUT_OF_MEMORY
+        return EagerEngine(backbone, precision)
+
+    monkeypatch.setattr("panecho_embed.engines.encode.choose_engine", choose)
+    encoder = Encoder(tiny(), batch_frames=16, engine="auto")
+    np.testing.assert_allclose(encoded(encoder, 9, 8), encoded(Encoder(tiny(), batch_frames=16), 9, 8), atol=1e-5)
+    assert asked[:3] == [(16, 16), (8, 8), (4, 4)]
+
+
 def test_clips_are_halved_until_memory_suffices():
     said = []
     values = encoded(Encoder(backbone(Patches(), SmallClips()), batch_frames=16, announce=said.append), 9, 8)
