@@ -114,7 +114,7 @@ def _train_and_test(
 
     def write() -> None:
         try:
-            _write(model, start, fold, folder, job.recipe, predicted, failures)
+            _write(trainer.model, start, fold, folder, job.recipe, predicted, failures)
         except OSError as error:
             raise folder.unwritable(error) from error
         folder.end("done", _outcome(progress, failures, fold))

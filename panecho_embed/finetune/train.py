@@ -84,15 +84,20 @@ class Trainer:
             self._resume()
             self._epochs()
         self._processes.wait()
-        self._learner.evaluated.load_state_dict(read_checkpoint(self._training.best)["model"])
+        self.model.load_state_dict(read_checkpoint(self._training.best)["model"])
         self._progress.seconds = self._seconds()
         return self._progress
+
+    @property
+    def model(self) -> FineTuneModel:
+        """The model whose predictions count: after `run`, with the weights of the best epoch."""
+        return self._learner.evaluated
 
     def predict(self, index: Ints, clips: int, each: Callable[[], object] = lambda: None) -> Predicted:
         """Predict videos of the data set, so many clips each. Raises MediaError if strict."""
         training = self._training
         predicted = predict_videos(
-            self._learner.evaluated,
+            self.model,
             EvaluationClips(self._fold.dataset.videos, training.preprocess, self._recipe.clips.plan(clips)),
             index,
             self._fold.targets.values,
@@ -208,10 +213,12 @@ class Trainer:
         """Write the checkpoints and the history of an epoch that has ended."""
         training, row = self._training, self._progress.history[-1]
         if self._processes.is_main and better:
-            write_checkpoint({"model": self._learner.evaluated.state_dict()}, training.best)
-        self._save()
+            write_checkpoint({"model": self.model.state_dict()}, training.best)
+        # Before the checkpoint, from which nobody would come back to this epoch.
         if board is not None:
             write_history(self._progress.history, training.folder)
+        self._save()
+        if board is not None:
             board.epoch(row, self._progress.steps_done)
         training.tell(
             f"epoch {row['epoch']:.0f}/{self._recipe.schedule.epochs}: training loss {row['train_loss']:.4g}, "
