@@ -15,6 +15,9 @@ from panecho_embed.finetune.results import metrics_document, write_json
 from panecho_embed.finetune.tables import read_table, study_table, write_table
 from panecho_embed.tasks import read_tasks
 
+PATIENCE_SECONDS = 120.0
+"""How long folds on several machines wait for each other to write the folder that they share."""
+
 _OF_ALL = ("command", "versions", "weights", "preprocess", "device", "processes", "precision")
 
 
@@ -23,10 +26,10 @@ def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
 
     Both views, or all videos, of a study are averaged over the folds too. Raises StoreError.
     """
-    infos = {number: RunFolder(out / f"fold-{number}").info() for number in range(recipe.data.folds)}
-    done = [number for number, info in infos.items() if info.get("status") == "done"]
-    missing = [number for number in infos if number not in done]
-    with RunFolder(out) as folder:
+    with RunFolder(out, PATIENCE_SECONDS) as folder:
+        infos = {number: RunFolder(out / f"fold-{number}").info() for number in range(recipe.data.folds)}
+        done = [number for number, info in infos.items() if info.get("status") == "done"]
+        missing = [number for number in infos if number not in done]
         if missing:
             folder.begin(identity, _facts(infos, done))
             return missing
@@ -36,7 +39,7 @@ def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
             raise folder.unwritable(error) from error
         folder.begin(identity, _facts(infos, done))
         folder.end("done", {"seconds": sum(info["seconds"] for info in infos.values())})
-    write_run_report(out)
+        write_run_report(out)
     return []
 
 

@@ -44,11 +44,14 @@ class Identity:
 
 
 class RunFolder:
-    """A run's folder, to be used in a `with` block by the one process that writes it."""
+    """A run's folder, to be used in a `with` block by the one process that writes it.
 
-    def __init__(self, path: str | Path) -> None:
+    patience_seconds: how long to wait for another one to leave it.
+    """
+
+    def __init__(self, path: str | Path, patience_seconds: float = 0.0) -> None:
         self.path = Path(path)
-        self._lock = FileLock(self.path / _LOCK, blocking=False)
+        self._lock = FileLock(self.path / _LOCK, timeout=patience_seconds)
 
     def __enter__(self) -> Self:
         try:
@@ -73,14 +76,14 @@ class RunFolder:
         overwrite: clear what another run left. Raises SettingsMismatchError naming every setting that differs, and
         StoreError if the folder holds anything else.
         """
-        info = self.info()
         if overwrite:
             self._clear()
-        elif info:
+        info = self.info()
+        # Alone, run.json is of a run that was killed before it wrote its recipe.
+        if info and self._content() != {"run.json"}:
             self._check_same(identity, info)
             return "done" if info["status"] == "done" else "begun"
-        strangers = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
-        if strangers:
+        if strangers := sorted(self._content() - {"run.json"}):
             raise StoreError(f"{self.path} holds {', '.join(strangers[:3])} and no run; take another folder (-o)")
         return "fresh"
 
@@ -109,8 +112,9 @@ class RunFolder:
             **facts,
         }
         try:
-            write_text(self.path / "recipe.toml", to_toml(identity.recipe))
+            # In this order, so that a kill between the two is told from a recipe of the user's.
             write_json(self.path / "run.json", info)
+            write_text(self.path / "recipe.toml", to_toml(identity.recipe))
         except OSError as error:
             raise self.unwritable(error) from error
 
@@ -130,8 +134,10 @@ class RunFolder:
         except OSError as error:
             raise self.unwritable(error) from error
         if status == "done":
-            # What is only needed to go on: several times the size of the model.
+            # What is only needed to go on: several times the size of the model; and what kills left half written.
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            for part in self.path.glob("*.tmp"):
+                part.unlink(missing_ok=True)
 
     def write_failures(self, failures: Sequence[Failure]) -> None:
         """failures.csv, with its header where there is none. Raises OSError."""
@@ -144,6 +150,11 @@ class RunFolder:
     def unwritable(self, error: Exception) -> StoreError:
         """The error to raise when a file of the run can't be written."""
         return StoreError(f"{self.path}: the run can't be written ({error}) (-o)")
+
+    def _content(self) -> set[str]:
+        """What lies in the folder, but for hidden files and what a kill left half written."""
+        names = {entry.name for entry in self.path.iterdir()}
+        return {name for name in names if not name.startswith(".") and not name.endswith(".tmp")}
 
     def _check_same(self, identity: Identity, info: Mapping[str, Any]) -> None:
         file = self.path / "recipe.toml"

@@ -61,12 +61,18 @@ def make_fold(
             sizes = ", ".join(f"{key} {len(rows)}" for key, rows in parts.items())
             raise ManifestError(f"{dataset.path}: no video with a label is in {name} ({sizes}){_of(fold)}")
     if not allow_leakage:
-        _check_no_leakage(dataset, parts)
+        _check_apart(dataset, parts, "one of training, validation and test")
     parts["train"] = _fraction(dataset, parts["train"], settings.fraction, seed)
     _check_labels(dataset, parts, fold)
     chosen = np.zeros(len(dataset.videos), dtype=np.bool_)
     chosen[parts["train"]] = True
     return Fold(dataset, with_training_means(dataset.targets, chosen), **parts, number=fold)
+
+
+def check_folds_apart(dataset: Dataset) -> None:
+    """Raise ManifestError if a patient stands in two folds: some model would be tested on whom it was trained on."""
+    parts = {f"fold {number}": np.flatnonzero(dataset.split == number) for number in sorted(set(dataset.split))}
+    _check_apart(dataset, parts, "one fold")
 
 
 def check_fold(fold: int, folds: int) -> None:
@@ -77,7 +83,7 @@ def check_fold(fold: int, folds: int) -> None:
         raise ArgumentError(f"fold is {fold}; allowed are 0 to {folds - 1} (--fold)")
 
 
-def _check_no_leakage(dataset: Dataset, parts: dict[str, Ints]) -> None:
+def _check_apart(dataset: Dataset, parts: dict[str, Ints], one: str) -> None:
     where: dict[str, set[str]] = defaultdict(set)
     for name, indices in parts.items():
         for i in indices:
@@ -86,8 +92,8 @@ def _check_no_leakage(dataset: Dataset, parts: dict[str, Ints]) -> None:
     if twice:
         more = f" and {len(twice) - _LISTED} more" if len(twice) > _LISTED else ""
         raise ManifestError(
-            f"{dataset.path}: {len(twice)} patients stand in more than one of training, validation and test: "
-            f"{', '.join(twice[:_LISTED])}{more} (--allow-leakage to go on)"
+            f"{dataset.path}: {len(twice)} patients stand in more than {one}: {', '.join(twice[:_LISTED])}{more} "
+            "(--allow-leakage to go on)"
         )
 
 

@@ -68,7 +68,7 @@ def run_fold(
 
         if processes.on_main(claim) == "done":
             job.announce(f"{out} is done already")
-            return True, processes.on_main(lambda: read_failures(out))
+            return True, processes.on_main(lambda: of_done_run(out))
         start = _start(job)
         processes.on_main(lambda: folder.check_weights(start.weights.sha256))
         model = FineTuneModel(start, fold.targets.tasks, head_dropout=recipe.model.head_dropout, seed=recipe.seed)
@@ -82,6 +82,13 @@ def run_fold(
                 folder.end("failed", {"message": str(error)})
             raise
     return False, failures
+
+
+def of_done_run(out: Path) -> tuple[Failure, ...]:
+    """The failures of a run that is done; its report is written if a kill came before that. Raises StoreError."""
+    if not (out / "report.html").is_file():
+        write_run_report(out)
+    return read_failures(out)
 
 
 def _start(job: Job) -> Start:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from panecho_embed.errors import ArgumentError, PanEchoEmbedError
 from panecho_embed.finetune.recipe import RunPrecision
@@ -70,6 +71,13 @@ class Processes:
         if self.count > 1 and self.on_cuda:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return model
+
+    def share_statistics(self, model: nn.Module) -> None:
+        """Give all processes the mean of what their batch norms have counted, so that they evaluate the same model."""
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        for counted in (statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)):
+            if self.count > 1 and counted is not None:
+                counted.copy_(self.summed(counted) / self.count)
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model on its device, in step with its copies in the other processes."""

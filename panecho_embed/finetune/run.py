@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.finetune.crossval import put_together
+from panecho_embed.finetune.crossval import PATIENCE_SECONDS, put_together
 from panecho_embed.finetune.data import Dataset, read_dataset
-from panecho_embed.finetune.folder import Identity, RunFolder, read_failures
-from panecho_embed.finetune.folds import check_fold
-from panecho_embed.finetune.one import Job, run_fold
+from panecho_embed.finetune.folder import Identity, RunFolder
+from panecho_embed.finetune.folds import check_fold, check_folds_apart, make_fold
+from panecho_embed.finetune.one import Job, of_done_run, run_fold
 from panecho_embed.finetune.processes import Processes, join_processes
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe
@@ -106,9 +106,15 @@ def finetune(
 def _cross_validate(dataset: Dataset, out: Path, job: Job, fold: int | None, processes: Processes) -> FinetuneSummary:
     """Run the folds that are not done, or one of them, and put their test predictions together when all are."""
     identity = Identity(job.recipe, job.init, dataset.fingerprint)
+    numbers = list(range(job.recipe.data.folds)) if fold is None else [fold]
+    if not job.allow_leakage:
+        check_folds_apart(dataset)
+    # What is wrong with the last fold is told before the first one is trained.
+    for number in numbers:
+        make_fold(dataset, job.recipe.data, number, seed=job.recipe.seed, allow_leakage=job.allow_leakage)
 
     def claim() -> bool:
-        with RunFolder(out) as folder:
+        with RunFolder(out, PATIENCE_SECONDS) as folder:
             done = folder.claim(identity, overwrite=job.overwrite and fold is None) == "done"
             if not done or job.overwrite:
                 folder.begin(identity, {"data": {"path": str(dataset.path), "fingerprint": dataset.fingerprint}})
@@ -116,8 +122,7 @@ def _cross_validate(dataset: Dataset, out: Path, job: Job, fold: int | None, pro
 
     if processes.on_main(claim):
         job.announce(f"{out} is done already")
-        return FinetuneSummary(out, True, processes.on_main(lambda: read_failures(out)), dataset.notes)
-    numbers = list(range(job.recipe.data.folds)) if fold is None else [fold]
+        return FinetuneSummary(out, True, processes.on_main(lambda: of_done_run(out)), dataset.notes)
     results = {number: run_fold(dataset, number, out / f"fold-{number}", job, processes) for number in numbers}
     unfinished = processes.on_main(lambda: put_together(out, identity, job.recipe))
     failures = {failure.video_id: failure for _, found in results.values() for failure in found}

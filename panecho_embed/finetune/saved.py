@@ -17,7 +17,7 @@ from panecho_embed.finetune.starts import Start
 from panecho_embed.models.convnext import CHANNELS
 from panecho_embed.models.names import POSITION_KEY, to_checkpoint_names
 from panecho_embed.models.panecho import PanEcho, sinusoid
-from panecho_embed.models.recorded import KEY
+from panecho_embed.models.recorded import KEY, OWN_LAYOUT, PANECHO_LAYOUT
 from panecho_embed.models.weights import NOT_STATED
 from panecho_embed.records import Preprocess, WeightsInfo
 from panecho_embed.tasks import Task
@@ -47,7 +47,7 @@ def write_model(model: FineTuneModel, start: Start, tasks: Sequence[Task], clips
         "schema_version": SCHEMA_VERSION,
         "init": start.name,
         "pretrained": start.weights.pretrained,
-        "layout": "panecho" if whole else start.name,
+        "layout": PANECHO_LAYOUT if whole else OWN_LAYOUT,
         "licence": _licence(start.weights),
         "start": _plain(asdict(start.weights)),
         "preprocess": _plain(asdict(preprocess)),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from panecho_embed.errors import ManifestError
 from panecho_embed.finetune.recipe import DataSettings
@@ -20,6 +21,7 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 _MOST_CLASSES = 50
 _LISTED = 8
+_TAKEN = frozenset(dir(nn.ModuleDict()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +113,8 @@ def _there(labels: Columns) -> str:
 def _check_name(task: Task) -> None:
     if not task.name or set(task.name) & set('.,"\n\r'):
         raise ManifestError(f"a target can't be called {task.name!r}: no point, comma, quote or line break; rename it")
+    if task.name in _TAKEN:
+        raise ManifestError(f"a target can't be called {task.name!r}: torch uses the name itself; rename the column")
 
 
 def _inferred(name: str, column: npt.NDArray[Any]) -> Task:

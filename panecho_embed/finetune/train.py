@@ -188,6 +188,7 @@ class Trainer:
     def _validate(self, started: float, board: Board | None) -> None:
         """Close the epoch: validate, keep what is best, write down how it went."""
         progress, tasks = self._progress, self._fold.targets.tasks
+        self._processes.share_statistics(self.model)
         predicted = self.predict(self._fold.val, self._recipe.clips.validation)
         score, columns = epoch_scores(tasks, self._fold.targets.values[predicted.index], predicted.values)
         monitored = score if self._higher else predicted.loss

@@ -14,6 +14,9 @@ from panecho_embed.records import Preprocess
 KEY = "panecho_embed"
 """The entry beside the state dict under which `finetune` writes what a model is, as plain values."""
 
+PANECHO_LAYOUT, OWN_LAYOUT = "panecho", "own"
+"""How a model of `finetune` names its tensors: as the released checkpoint, or, of another shape, as its own modules."""
+
 _LICENCE_KEYS = ("licence", "license")
 _LONGEST = 300
 _PAIRS = ("mean", "std")
@@ -31,11 +34,19 @@ class Recorded:
 def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
     """What the dict of a weights file holds besides its state dict.
 
-    Raises WeightsError where it describes pixels or clips that there can't be.
+    Raises WeightsError where it describes pixels or clips that there can't be, and for a fine-tuned model of another
+    shape than PanEcho's, which no backbone reads.
     """
     about = content.get(KEY)
     if not isinstance(about, Mapping):
         return Recorded(_licence(content))
+    if about.get("layout") == OWN_LAYOUT:
+        raise WeightsError(
+            f"{path}: a model that `finetune` made from {about.get('init')!r} and whose shape is not PanEcho's. Only "
+            "those with PanEcho's frame encoder and a transformer over frames are loaded again (made from panecho, "
+            "random, imagenet). Its predictions stand beside it, in predictions.csv; docs/finetuning.md says how to "
+            "read its tensors"
+        )
     return Recorded(
         _licence(about) or _licence(content),
         _made(Preprocess, about.get("preprocess"), "preprocess", path),

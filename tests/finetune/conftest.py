@@ -1,4 +1,4 @@
-"""Phantom data sets in the layouts as downloaded, and weights files in the layouts as published, as small as they go."""
+"""Phantom data sets as downloaded, and weights files as published, as small as they go."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tower.add_module("trunk", convnext("base", 8))
         tower.add_module("proj", nn.Linear(64, 32, bias=False))
         text = {"logit_scale": torch.zeros(()), "ln_final.bias": torch.zeros(4)}
-        torch.save({**to_checkpoint_names(tower.state_dict(), ECHOCLIP), **text}, folder / "open_clip_pytorch_model.bin")
+        torch.save(
+            {**to_checkpoint_names(tower.state_dict(), ECHOCLIP), **text}, folder / "open_clip_pytorch_model.bin"
+        )
         torch.save(r3d_18().state_dict(), folder / "r3d_18-b3b3357e.pth")
         torch.save(timm.create_model("test_convnext").state_dict(), folder / "test_convnext.pt")
     return folder

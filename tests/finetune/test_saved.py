@@ -1,0 +1,81 @@
+"""model.pt is the model that predicted: it loads again and gives the run's own predictions, or is refused in words."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+from panecho_embed.cli.main import main
+from panecho_embed.store import EmbeddingFile
+from tests.finetune.conftest import NARROW, finetune
+
+
+def run(*words, expect=0):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == expect, result.output
+    return result
+
+
+def probabilities(table, target, index=""):
+    """One number a video, by its file's name."""
+    rows = table[table["target"] == target]
+    column = "prediction" if index == "" else f"probability_{index}"
+    return dict(zip(rows["video_id"], rows[column].astype(float), strict=True))
+
+
+@pytest.fixture(scope="module")
+def multitask(table, weights, tmp_path_factory):
+    """From ImageNet, whose pixels are not PanEcho's; with a running mean of the weights."""
+    out = tmp_path_factory.mktemp("runs") / "multitask"
+    words = ["--init", "imagenet", "--weights", weights / "convnext_tiny-983f1562.pth", "--data", table, "-o", out]
+    # Large steps, so that no two moments of the training are alike; half of a step's weights stay behind it.
+    finetune("multitask", *words, optimizer__lr=0.01, optimizer__ema=0.5, optimizer__batch_size=4)
+    return out
+
+
+def test_predict_gives_the_predictions_of_the_run(multitask, table, tmp_path):
+    run("predict", table, "-o", tmp_path / "p", "--weights", multitask / "model.pt", "--no-sheets")
+    mine = pd.read_csv(multitask / "predictions.csv", dtype=str)
+    theirs = pd.read_csv(tmp_path / "p" / "videos.csv", dtype={"video_id": str}).set_index("video_id")
+    for target, index, column in (
+        ("EF", "", "EF"),
+        ("GLS", "", "GLS"),
+        ("pericardial-effusion", 0, "pericardial-effusion:mild_mod_severe"),
+        ("LVSystolicFunction", 2, "LVSystolicFunction:Normal|Hyperdynamic"),
+    ):
+        expected = probabilities(mine, target, index)
+        found = theirs.loc[list(expected), column].to_numpy(dtype=float)
+        np.testing.assert_allclose(found, list(expected.values()), rtol=2e-5, err_msg=target)
+
+
+def test_extract_takes_pixels_and_clips_as_trained(multitask, table, tmp_path):
+    run("extract", table, "-o", tmp_path / "e.h5", "--weights", multitask / "model.pt", "--workers", "0")
+    provenance = EmbeddingFile(tmp_path / "e.h5").provenance
+    assert (provenance.preprocess.crop, provenance.clips.frames_per_clip) == (32, 2)
+    assert (provenance.preprocess.channel_order, provenance.preprocess.mean[0]) == ("bgr", 0.485)
+
+
+def test_it_says_where_it_comes_from(multitask):
+    about = torch.load(multitask / "model.pt", weights_only=True)["panecho_embed"]
+    assert (about["init"], about["pretrained"], about["layout"]) == ("imagenet", True, "panecho")
+    assert [task["name"] for task in about["tasks"]][:2] == ["pericardial-effusion", "EF"]
+    assert json.loads((multitask / "run.json").read_text())["preprocess"]["channel_order"] == "rgb"
+
+
+@pytest.mark.parametrize(
+    ("init", "settings"),
+    [("own-frames", {}), ("random", {"model.temporal": "none", "model.width": NARROW})],
+)
+def test_a_model_of_another_shape_is_refused_by_its_origin(init, settings, dynamic, starts, tmp_path):
+    out = tmp_path / "run"
+    finetune("echonet-dynamic", "--init", init, "--data", dynamic, "-o", out, **settings, schedule__epochs=1)
+    assert torch.load(out / "model.pt", weights_only=True)["panecho_embed"]["layout"] == "own"
+    for command in (["extract", dynamic, "-o", tmp_path / "e.h5"], ["predict", dynamic, "-o", tmp_path / "p"]):
+        told = run(*command, "--weights", out / "model.pt", expect=1).stderr
+        assert f"a model that `finetune` made from '{init}'" in told
+        assert "Traceback" not in told
