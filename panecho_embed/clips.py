@@ -17,6 +17,7 @@ from panecho_embed.errors import ArgumentError, MediaError, NotACineError
 ShortVideoPolicy = Literal["repeat", "wrap", "skip"]
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 _EXCLUSIVE = (("target_fps", "frame_step"), ("stride", "num_clips"))
 
@@ -121,9 +122,14 @@ class ClipPlan:
 
     def indices_from(self, starts: IntArray, num_frames: int, fps: float | None = None) -> IntArray:
         """As `indices`, of the clips that begin at `starts` (N,)."""
-        indices = starts[:, None] + self.offsets(fps)[None, :]
-        inside: IntArray = indices % num_frames if self.short == "wrap" else np.minimum(indices, num_frames - 1)
-        return inside
+        return self._inside(starts[:, None] + self.offsets(fps)[None, :], num_frames)
+
+    def used(self, num_frames: int, fps: float | None = None) -> BoolArray:
+        """Which frames any clip uses, (num_frames,), without a list of all clips' frames."""
+        starts, found = self.starts(num_frames, fps), np.zeros(num_frames, dtype=np.bool_)
+        for offset in self.offsets(fps):
+            found[self._inside(starts + offset, num_frames)] = True
+        return found
 
     def require(self, num_frames: int, fps: float | None = None) -> IntArray:
         """`indices`, but a video that the plan skips raises NotACineError, which says why."""
@@ -140,6 +146,11 @@ class ClipPlan:
         exact = np.arange(self.frames_per_clip, dtype=np.float64) * self.step(fps)
         return np.floor(exact + 0.5).astype(np.int64)
 
+    def _inside(self, indices: IntArray, num_frames: int) -> IntArray:
+        """Frame numbers past a short video's end, brought back into it."""
+        inside: IntArray = indices % num_frames if self.short == "wrap" else np.minimum(indices, num_frames - 1)
+        return inside
+
 
 class Clips(Protocol):
     """What decoding asks of clips, however they are chosen; see `ClipPlan`."""
@@ -152,6 +163,9 @@ class Clips(Protocol):
 
     def indices(self, num_frames: int, fps: float | None = None) -> IntArray:
         """Frame numbers of every clip, (N, L) int64."""
+
+    def used(self, num_frames: int, fps: float | None = None) -> BoolArray:
+        """Which frames any clip uses, (num_frames,)."""
 
     def require(self, num_frames: int, fps: float | None = None) -> IntArray:
         """`indices`; raises NotACineError for a video that is skipped."""
@@ -187,6 +201,12 @@ class OneClip:
     def indices(self, num_frames: int, fps: float | None = None) -> IntArray:
         """Frame numbers of the clip, (1, frames_per_clip) int64."""
         return self.plan.indices_from(self.starts(num_frames, fps), num_frames, fps)
+
+    def used(self, num_frames: int, fps: float | None = None) -> BoolArray:
+        """Which frames the clip uses, (num_frames,)."""
+        found = np.zeros(num_frames, dtype=np.bool_)
+        found[self.indices(num_frames, fps)] = True
+        return found
 
     def require(self, num_frames: int, fps: float | None = None) -> IntArray:
         """As the plan's, of this clip."""

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from panecho_embed.clips import Clips, IntArray
+from panecho_embed.clips import BoolArray, Clips, IntArray
 from panecho_embed.content import content_sha256, stamp
 from panecho_embed.engines.profile import DecodeTimes
 from panecho_embed.errors import MediaError
@@ -24,6 +23,11 @@ from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import sector_mask
 from panecho_embed.preprocess import FramePreparer, frame_preparer
 from panecho_embed.records import FPS_OF_MANIFEST, Failure, Preprocess, UInt8Array, VideoFacts, VideoRef
+
+# Nine hours at 30 frames per second. A header that claims more is not believed before the frames are counted.
+_MOST_CLAIMED = 1_000_000
+# Of one video's frames at the model's size, in memory at once: eight minutes at 30 frames per second and 224 pixels.
+_MOST_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,8 @@ def _needed_frames(
     the true count, follows.
     """
     expected = cine.num_frames
+    if expected is not None and expected > _MOST_CLAIMED:
+        expected = sum(1 for _ in cine.frames())
     for _ in range(2):
         wanted = _wanted(settings.clips, expected, fps)
         kept = _FrameStack(expected if wanted is None else int(wanted.sum()), settings.preprocess.crop)
@@ -163,6 +169,12 @@ class _FrameStack:
 
     def add(self, frame: UInt8Array) -> None:
         if self._count == len(self._room):
+            if self._room.nbytes >= _MOST_BYTES:
+                raise MediaError(
+                    f"more than {self._count} of its frames are needed, {_MOST_BYTES >> 30} GiB of memory at "
+                    f"{frame.shape[-1]} pixels; cut the video into shorter ones, or take fewer clips",
+                    stage="clips",
+                )
             self._room.resize((2 * len(self._room) + 1, *self._room.shape[1:]), refcheck=False)
         self._room[self._count] = frame
         self._count += 1
@@ -173,10 +185,8 @@ class _FrameStack:
         return self._room[: self._count]
 
 
-def _wanted(clips: Clips | None, count: int | None, fps: float | None) -> npt.NDArray[np.bool_] | None:
+def _wanted(clips: Clips | None, count: int | None, fps: float | None) -> BoolArray | None:
     """Which frames of a video are used, (count,); None for all of them, or if the count is unknown."""
     if clips is None or not count:
         return None
-    wanted = np.zeros(count, dtype=np.bool_)
-    wanted[clips.indices(count, fps)] = True
-    return wanted
+    return clips.used(count, fps)

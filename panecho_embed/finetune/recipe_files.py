@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -10,12 +11,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from panecho_embed.brief import brief
 from panecho_embed.errors import RecipeError
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.nearest import nearest
 
 _SUFFIX = ".toml"
 _ORDER = ("echonet-dynamic", "echonet-pediatric", "echonet-lvh", "multitask", "custom")
+
+# A hundred times the longest recipe; TOML takes ever longer to read.
+_MOST_CHARACTERS = 256 * 1024
+# Names joined by dots, of which tomllib makes a list for every dot; settings have one dot.
+_LONG_NAME = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){20}""")
+_LISTED = 10
 
 Settings = Mapping[str, Any]
 
@@ -51,10 +59,15 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(text: str, source: str, settings: Sequence[str] = ()) -> Recipe:
     """A recipe from TOML; source: what to call it in messages."""
+    if len(text) > _MOST_CHARACTERS:
+        raise RecipeError(f"{source}: {len(text):,} characters; a recipe has at most {_MOST_CHARACTERS:,}")
+    if _LONG_NAME.search(text):
+        raise RecipeError(f"{source}: a name of more than 20 parts; settings have two, such as optimizer.lr")
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{source}: no TOML: {error}") from error
+    # A number of too many digits is a plain ValueError.
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{source}: no TOML: {brief(error)}") from error
     flat = dict(_flattened(raw))
     _check_keys(flat, source)
     for setting in settings:
@@ -127,10 +140,16 @@ def _check_keys(keys: Iterable[str], source: str) -> None:
     unknown = [key for key in keys if key not in known]
     if not unknown:
         return
-    hints = [f"  {key}{nearest(key, known) or nearest(key.rpartition('.')[2], _last(known))}" for key in unknown]
+    hints = [f"  {key}{_nearest(key, known)}" for key in map(brief, unknown[:_LISTED])]
+    if len(unknown) > _LISTED:
+        hints.append(f"  and {len(unknown) - _LISTED} more")
     raise RecipeError(
         f"{source}: no such setting:\n" + "\n".join(hints) + "\n`panecho-embed recipes show NAME` has all of them"
     )
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    return nearest(key, known) or nearest(key.rpartition(".")[2], _last(known))
 
 
 def _last(known: Iterable[str]) -> list[str]:
@@ -158,14 +177,14 @@ def _typed(key: str, value: Any, source: str) -> Any:
     elif get_args(kind):
         if value in get_args(kind):
             return value
-        wanted = ", ".join(get_args(kind)) + nearest(str(value), get_args(kind))
+        wanted = ", ".join(get_args(kind)) + nearest(brief(value), get_args(kind))
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif type(value) is kind:
         return value
     else:
         wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
-    raise RecipeError(f"{source}: {key} is {value!r}; allowed: {wanted} (--set {key}=...)")
+    raise RecipeError(f"{source}: {key} is {brief(repr(value))}; allowed: {wanted} (--set {key}=...)")
 
 
 def _built(kind: type[Any], values: Settings, prefix: str) -> Any:

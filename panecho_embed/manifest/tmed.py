@@ -24,6 +24,8 @@ def with_paths(table: Table) -> Table:
     An image is looked for anywhere below the table's folder, in its SourceFolder where that is there. One that lies
     in several places is a problem of its row.
     """
+    import pandas as pd
+
     base, frame, problems = table.path.parent, table.frame, dict(table.problems)
     where: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(base.rglob("*")):
@@ -47,7 +49,12 @@ def with_paths(table: Table) -> Table:
         added |= {f"{kind}_id": [m[kind] for m in matches if m] for kind in ("study", "patient")}
     if "view_label" in frame.columns:
         added["view"] = list(frame["view_label"])
-    mine = {name: column for name, column in added.items() if name not in frame.columns}
+    # As objects: pandas's own text column takes no names that are not UTF-8.
+    mine = {
+        name: pd.Series(column, frame.index, dtype=object)
+        for name, column in added.items()
+        if name not in frame.columns
+    }
     return Table(table.path, frame.assign(**mine), problems)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
+from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
 from panecho_embed.media.cine import Cine, MediaInfo, check_size, plausible_fps
 from panecho_embed.records import UInt8Array
@@ -42,6 +43,15 @@ _DAMAGE = (
     RuntimeError,
 )
 """What numpy and zipfile raise for damaged files."""
+
+_MOST_MEMBERS = 1000
+"""In an .npz; a video needs two."""
+
+_MOST_HEADER_BYTES = 10_000
+"""What numpy itself reads at most, but only after it has taken in all that the file claims to be its header."""
+
+_MOST_SCATTERED_BYTES = 2 << 30
+"""Of an array in an .npz whose frames do not lie one behind the other, so that all of it is needed at once."""
 
 _SHAPES = "(T, H, W), (T, H, W, 1), (T, H, W, 3) and (3, T, H, W)"
 
@@ -90,7 +100,7 @@ def _read_headers(path: str) -> tuple[_ArrayHeader, float | None]:
     except MediaError:
         raise
     except (OSError, *_DAMAGE) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or brief(error)
         raise MediaError(f"the array file can't be read: {reason}", stage="open") from error
     named = [header for header in headers if header.member == "frames"]
     candidates = named or [header for header in headers if len(header.shape) in (3, 4)] or headers
@@ -108,7 +118,10 @@ def _members(path: str) -> list[str]:
     if not _is_npz(path):
         return [""]
     with zipfile.ZipFile(path) as archive:
-        return [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+        members = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+    if len(members) > _MOST_MEMBERS:
+        raise MediaError(f"the .npz holds {len(members)} arrays; name the one meant `frames`", stage="open")
+    return members
 
 
 def _is_npz(path: str) -> bool:
@@ -134,6 +147,13 @@ def _read_header(path: str, member: str) -> _ArrayHeader:
 
 def _parse(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy_format.read_magic(file)
+    start, width = file.tell(), 2 if version == (1, 0) else 4
+    claimed = int.from_bytes(file.read(width), "little")
+    if claimed > _MOST_HEADER_BYTES:
+        raise MediaError(
+            f"the array's header claims {claimed} bytes; at most {_MOST_HEADER_BYTES} are read", stage="open"
+        )
+    file.seek(start)
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     return read(file)
 
@@ -202,12 +222,18 @@ def _stored_frames(path: str, header: _ArrayHeader) -> Iterator[npt.NDArray[Any]
                 data = file.read(frame_bytes)
                 yield np.frombuffer(data, dtype=header.dtype).reshape(header.shape[1:])
     except _DAMAGE as error:
-        raise MediaError(f"the array file is damaged: {error}", stage="decode") from error
+        raise MediaError(f"the array file is damaged: {brief(error)}", stage="decode") from error
 
 
 def _strided_frames(path: str, header: _ArrayHeader) -> Iterator[npt.NDArray[Any]]:
     """Frames that lie scattered in the file: mapped from an .npy, whole in memory from an .npz."""
     if header.member:
+        if header.data_bytes > _MOST_SCATTERED_BYTES:
+            raise MediaError(
+                f"the array of shape {header.shape} has {header.data_bytes} bytes whose frames do not lie one behind "
+                "the other; save it with the frames first, in C order, or as .npy",
+                stage="open",
+            )
         with _open(path, header.member) as (file, _):
             array = np.lib.format.read_array(io.BytesIO(file.read()), allow_pickle=False)
     else:

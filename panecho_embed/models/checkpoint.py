@@ -17,7 +17,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from panecho_embed.brief import brief
 from panecho_embed.errors import WeightsError
+from panecho_embed.models.pickled import check_pickles
 from panecho_embed.models.recorded import Recorded, read_recorded
 
 # What torch.load and safetensors raise on bytes that are no checkpoint; a wrong seek of torch's is an OSError too.
@@ -71,7 +73,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except _DAMAGED as error:
         raise WeightsError(
             f"{path}: no readable weights file, or only the beginning of one; it has {path.stat().st_size:,} bytes. "
-            f"Fetch or copy it again (--weights). torch says: {_first_sentence(error)}"
+            f"Fetch or copy it again (--weights). Found: {_first_sentence(error)}"
         ) from error
     recorded = Recorded()
     for wrapper in _WRAPPERS:
@@ -99,6 +101,7 @@ def _read(stream: BinaryIO) -> Any:
             return load(stream.read())
         except SafetensorError as error:
             raise ValueError(str(error)) from error
+    check_pickles(stream)
     return torch.load(stream, map_location="cpu", weights_only=True)
 
 
@@ -125,9 +128,9 @@ def matching_tensors(
     reshaped = [name for name, tensor in taken.items() if tensor.shape != expected[name].shape]
     if missing or left_over or reshaped:
         lines = [
-            *_list("-", [f"{name} {_shape(expected[name])}" for name in missing]),
-            *_list("+", [f"{name} {_shape(found[name])}" for name in left_over]),
-            *_list("-+", [f"{name} {_shape(expected[name])}, not {_shape(found[name])}" for name in reshaped]),
+            *_list("-", [f"{brief(name)} {_shape(expected[name])}" for name in missing]),
+            *_list("+", [f"{brief(name)} {_shape(found[name])}" for name in left_over]),
+            *_list("-+", [f"{brief(name)} {_shape(expected[name])}, not {_shape(found[name])}" for name in reshaped]),
             *filter(None, [advice]),
         ]
         raise WeightsError(
@@ -174,13 +177,13 @@ def _list(sign: str, lines: list[str]) -> Iterable[str]:
 
 
 def _some(names: list[Any]) -> str:
-    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(map(brief, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
+    return brief(tuple(tensor.shape))
 
 
 def _first_sentence(error: BaseException) -> str:
     """Without the advice that follows, such as to load the file in a way that runs the code in it."""
-    return re.split(r"\. |\n", str(error) or type(error).__name__)[0]
+    return brief(re.split(r"\. |\n", str(error) or type(error).__name__)[0], 300)

@@ -20,6 +20,7 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 from safetensors.torch import save as save_safetensors
 
 from panecho_embed.clips import ClipPlan
+from panecho_embed.finetune.recipe_files import recipe_names, recipe_text
 from panecho_embed.records import Failure, Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
 from panecho_embed.store import EmbeddingWriter
 from tests.media.builders import numbered_frames, pydicom_file, ultrasound_region, write_avi, write_dicom, write_video
@@ -135,6 +136,11 @@ def _weights(folder: Path) -> Iterator[bytes]:
     yield pickle.dumps({"weights": {"stem.bias": [1.0, 2.0]}}, protocol=2)
 
 
+def _recipe(folder: Path) -> Iterator[bytes]:
+    for name in recipe_names():
+        yield recipe_text(name).encode()
+
+
 _MAKERS = {
     "dicom": _dicom,
     "video": _video,
@@ -143,6 +149,7 @@ _MAKERS = {
     "embeddings": _embeddings,
     "manifest": _manifest,
     "weights": _weights,
+    "recipe": _recipe,
 }
 KINDS = tuple(_MAKERS)
 

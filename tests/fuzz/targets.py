@@ -19,6 +19,7 @@ from panecho_embed.cli.info import describe as describe_file
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
 from panecho_embed.errors import MediaError, PanEchoEmbedError
+from panecho_embed.finetune.recipe_files import load_recipe, parse_recipe, to_toml
 from panecho_embed.manifest import describe_manifest, read_manifest
 from panecho_embed.media import describe, is_dicom, read_identity
 from panecho_embed.models.checkpoint import matching_tensors, read_state_dict
@@ -27,6 +28,7 @@ from panecho_embed.records import Preprocess, VideoRef
 from panecho_embed.store import EmbeddingFile, verify
 from panecho_embed.store.merge import merge
 from tests.fuzz import mutate_media as media
+from tests.fuzz import mutate_recipe
 from tests.fuzz import mutate_stores as stores
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.seeds import SECRET, unpack
@@ -161,6 +163,18 @@ def _weights(path: Path) -> str:
     return "loaded"
 
 
+def _recipe(path: Path) -> str:
+    try:
+        recipe = load_recipe(path)
+    except PanEchoEmbedError as error:
+        if len(str(error)) > 5000:
+            raise Finding(f"a message of {len(str(error))} characters") from None
+        return "refused"
+    if parse_recipe(to_toml(recipe), "again") != recipe:
+        raise Finding("written and read back, it is another recipe")
+    return "read"
+
+
 def _video_name(data: bytes) -> str:
     return "input.avi" if data[:4] == b"RIFF" else "input.gif" if data[:3] == b"GIF" else "input.mp4"
 
@@ -192,4 +206,7 @@ TARGETS = {
     "embeddings": Target(lambda data: "input.h5", _embeddings, (stores.hdf5,)),
     "manifest": Target(lambda data: "input.csv", _manifest, (stores.table,)),
     "weights": Target(_weights_name, _weights, _WEIGHTS),
+    "recipe": Target(
+        lambda data: "input.toml", _recipe, (mutate_recipe.setting, mutate_recipe.setting, mutate_recipe.bomb)
+    ),
 }

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz.campaign import run
+from tests.fuzz.seeds import KINDS
 
-KINDS_THAT_HOLD = ("dicom", "video", "images", "embeddings")
 
-
-@pytest.mark.parametrize("kind", KINDS_THAT_HOLD)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_sample_of_inputs(kind):
     report = run(kind, 40)
     assert not report.findings, str(report)
@@ -17,7 +16,7 @@ def test_a_sample_of_inputs(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS_THAT_HOLD)
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_thousand_inputs(kind):
     report = run(kind, 2000, seed=1)
     assert not report.findings, str(report)
