@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow check notebooks benchmarks clean
+.PHONY: demo test test-slow fuzz check notebooks benchmarks clean
 
 demo: $(INSTALLED)  ## phantom studies -> extract -> probe, with a picture
 	$(BIN)/panecho-embed demo
@@ -14,6 +14,9 @@ test: $(INSTALLED)  ## the test suite
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(INSTALLED)  ## 2,000 damaged and hostile inputs of every kind; FUZZ="dicom --inputs 100 --seed 7" for others
+	$(BIN)/python -m tests.fuzz.campaign $(FUZZ)
 
 check: $(INSTALLED)  ## style, types, direction of imports
 	$(BIN)/ruff format --check .

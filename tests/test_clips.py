@@ -41,6 +41,11 @@ def test_every_index_is_a_frame_of_the_video_and_no_clip_comes_twice(plan, num_f
     assert len(np.unique(indices[:, 0])) == len(indices)
 
 
+@given(st.one_of(plans, strides, rates), st.integers(1, 400), st.floats(1, 200))
+def test_the_used_frames_are_those_of_all_clips(plan, num_frames, fps):
+    assert np.flatnonzero(plan.used(num_frames, fps)).tolist() == np.unique(plan.indices(num_frames, fps)).tolist()
+
+
 @given(plans, st.integers(1, 400))
 def test_clips_of_a_long_video_are_evenly_spaced_and_reach_both_ends(plan, extra):
     span = (plan.frames_per_clip - 1) * plan.frame_step + 1

@@ -165,16 +165,17 @@ class _FrameStack:
     def __init__(self, expected: int | None, side: int) -> None:
         # A header can claim anything; beyond this, the array grows as the frames prove it right.
         self._room = np.empty((min(expected or 64, 4096), 3, side, side), dtype=np.uint8)
+        self._most = _MOST_BYTES // (3 * side * side)
         self._count = 0
 
     def add(self, frame: UInt8Array) -> None:
+        if self._count >= self._most:
+            raise MediaError(
+                f"more than {self._count} of its frames are needed, {_MOST_BYTES >> 30} GiB of memory at "
+                f"{frame.shape[-1]} pixels; cut the video into shorter ones, or take fewer clips",
+                stage="clips",
+            )
         if self._count == len(self._room):
-            if self._room.nbytes >= _MOST_BYTES:
-                raise MediaError(
-                    f"more than {self._count} of its frames are needed, {_MOST_BYTES >> 30} GiB of memory at "
-                    f"{frame.shape[-1]} pixels; cut the video into shorter ones, or take fewer clips",
-                    stage="clips",
-                )
             self._room.resize((2 * len(self._room) + 1, *self._room.shape[1:]), refcheck=False)
         self._room[self._count] = frame
         self._count += 1

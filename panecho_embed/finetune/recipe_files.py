@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tomllib
@@ -179,7 +180,9 @@ def _typed(key: str, value: Any, source: str) -> Any:
             return value
         wanted = ", ".join(get_args(kind)) + nearest(brief(value), get_args(kind))
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
+        wanted = "a number below 1.8e308"
     elif type(value) is kind:
         return value
     else:

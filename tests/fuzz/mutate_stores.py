@@ -294,7 +294,7 @@ def bomb(data: bytes, chance: Random) -> bytes:
         case 3:
             out = io.BytesIO()
             with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr("archive/data.pkl", b"\x80\x02" + b"N0" * (30 << 20) + b"N.")
+                archive.writestr("archive/data.pkl", b"\x80\x02" + b"N0" * (3 << 19) + b"N.")
                 archive.writestr("archive/version", "3\n")
             return out.getvalue()
         case _:

@@ -1,0 +1,188 @@
+"""What fuzzing has found, each as the smallest input that did it."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.engines import decode
+from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
+from panecho_embed.errors import ManifestError, MediaError, RecipeError, StoreError, WeightsError
+from panecho_embed.finetune.recipe_files import parse_recipe, recipe_text
+from panecho_embed.manifest import read_manifest
+from panecho_embed.media import open_cine
+from panecho_embed.media.cine import Cine
+from panecho_embed.models.checkpoint import read_state_dict
+from panecho_embed.records import Failure, Preprocess, VideoRef
+from panecho_embed.store import EmbeddingFile, verify
+
+SMALL = Preprocess(resize=40, crop=32)
+VIDEO = VideoRef("v", "s", "p", "v.npy")
+
+
+def archive(data: bytes, compression: int = zipfile.ZIP_STORED) -> bytes:
+    """A .pt file with this pickle."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        file.writestr("archive/data.pkl", data)
+        file.writestr("archive/version", "3\n")
+    return buffer.getvalue()
+
+
+class Call:
+    """Pickled as a call that makes the file CANARY."""
+
+    def __reduce__(self):
+        return os.system, ("touch CANARY",)
+
+
+# Tuples of tuples, sixty deep, as a key: a quarter of a kilobyte whose hash takes as long as the universe is old.
+ENDLESS = b"\x80\x02}(K\x01" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60)) + b"K\x01u."
+
+
+@pytest.mark.parametrize("wrap", [archive, bytes], ids=["archive", "bare"])
+def test_weights_with_an_endless_key_are_refused_at_once(tmp_path, wrap):
+    path = tmp_path / "w.pt"
+    path.write_bytes(wrap(ENDLESS))
+    with pytest.raises(WeightsError, match=r"parts within parts"):
+        read_state_dict(path)
+
+
+def test_weights_that_unfold_into_millions_of_objects(tmp_path):
+    path = tmp_path / "w.pt"
+    path.write_bytes(archive(b"\x80\x02" + b"N0" * (5 << 20) + b"N.", zipfile.ZIP_DEFLATED))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(WeightsError, match="more than any list of arrays"):
+        read_state_dict(path)
+
+
+def test_an_entry_with_a_name_of_megabytes_gives_a_short_message(tmp_path):
+    path = tmp_path / "w.pt"
+    torch.save({"a" * 5_000_000: 1}, path)
+    with pytest.raises(WeightsError) as caught:
+        read_state_dict(path)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("wrap", [archive, bytes], ids=["archive", "bare"])
+@pytest.mark.parametrize("content", [Call(), {"weights": {"a": Call()}}, {Call(): 1}], ids=["alone", "value", "key"])
+def test_no_code_in_a_weights_file_runs(tmp_path, monkeypatch, wrap, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pt").write_bytes(wrap(pickle.dumps(content, protocol=2)))
+    with pytest.raises(WeightsError):
+        read_state_dict(tmp_path / "w.pt")
+    assert not (tmp_path / "CANARY").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_no_code_in_an_array_file_runs(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    objects = np.empty((2, 16, 16), dtype=object)
+    objects[...] = Call()
+    if suffix == ".npy":
+        np.save(tmp_path / "v.npy", objects)
+    else:
+        np.savez(tmp_path / "v.npz", frames=objects, fps=np.array(Call(), dtype=object))
+    with pytest.raises(MediaError):
+        open_cine(str(tmp_path / f"v{suffix}"))
+    assert not (tmp_path / "CANARY").exists()
+
+
+def test_no_code_in_an_embedding_file_runs(make_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = make_file("x.h5", [VIDEO], rows=[2])
+    with h5py.File(path, "r+") as file:
+        del file.attrs["provenance"]
+        file.attrs["provenance"] = np.void(pickle.dumps(Call()))
+    with pytest.raises(StoreError):
+        EmbeddingFile(path)
+    assert verify(path)
+    assert not (tmp_path / "CANARY").exists()
+
+
+def test_an_error_of_a_zip_archive_does_not_quote_its_bytes(tmp_path):
+    path = tmp_path / "v.npz"
+    np.savez(path, frames=np.zeros((4, 32, 48), np.uint8))
+    # The name in the member's own head differs from that in the directory.
+    path.write_bytes(path.read_bytes().replace(b"frames.npy", b"fr\xffm\x00s.npy", 1))
+    with pytest.raises(MediaError) as caught:
+        open_cine(str(path))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+def test_an_array_whose_header_unfolds_into_gigabytes(tmp_path):
+    with zipfile.ZipFile(tmp_path / "v.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("frames.npy", b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little") + b" " * (1 << 20))
+    with pytest.raises(MediaError, match="header claims 2147483648 bytes"):
+        open_cine(str(tmp_path / "v.npz"))
+
+
+def test_an_npz_of_thousands_of_arrays(tmp_path):
+    np.savez(tmp_path / "v.npz", **{f"a{i}": np.zeros(1) for i in range(1001)})
+    with pytest.raises(MediaError, match="holds 1001 arrays"):
+        open_cine(str(tmp_path / "v.npz"))
+
+
+def claiming(frames: int | None, true: int = 20) -> Cine:
+    def read() -> Iterator[np.ndarray]:
+        return (np.full((32, 32, 3), i % 256, np.uint8) for i in range(true))
+
+    return Cine("v.npy", "array", 30.0, "test", None, frames, read)
+
+
+@pytest.mark.parametrize("claimed", [None, 3, 10**9])
+def test_a_false_number_of_frames_costs_no_memory(monkeypatch, tmp_path, claimed):
+    monkeypatch.setattr(decode, "open_cine", lambda path, include_stills: claiming(claimed))
+    monkeypatch.chdir(tmp_path)
+    np.save("v.npy", np.zeros(1))
+    decoded = decode_video(VIDEO, DecodeSettings(SMALL, ClipPlan(num_clips=None, stride=1)))
+    assert isinstance(decoded, DecodedVideo)
+    assert decoded.facts.num_frames == 20
+    assert decoded.clips.shape == (5, 16)
+
+
+@pytest.mark.parametrize("clips", [None, ClipPlan(num_clips=None, stride=1)])
+def test_a_video_too_long_for_memory_is_a_failure(monkeypatch, clips):
+    monkeypatch.setattr(decode, "open_cine", lambda path, include_stills: claiming(64, true=500))
+    monkeypatch.setattr(decode, "_MOST_BYTES", 100 * 3 * 32 * 32)
+    failure = decode_video(VIDEO, DecodeSettings(SMALL, clips))
+    assert isinstance(failure, Failure)
+    assert "cut the video into shorter ones" in failure.message
+
+
+def test_a_table_of_images_whose_names_are_not_utf_8(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"query_key,view_label\n1s1_\xff.png,PLAX\n")
+    with pytest.raises(ManifestError, match="query_key is not UTF-8 text"):
+        read_manifest(tmp_path / "t.csv", salt="x")
+
+
+CUSTOM = recipe_text("custom")
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ("\nx = " + "[" * 100_000, "no TOML"),
+        ("\n" + "a." * 10_000 + "b = 1", "a name of more than 20 parts"),
+        ("\nx = " + "9" * 5000, "no TOML"),
+        ("\n[optimizer]\nlr = 1" + "0" * 400, "optimizer.lr"),
+        ("\n" + "k" * 100_000 + " = 1", "no such setting"),
+        ("\n" + "\n".join(f"key{i} = 1" for i in range(10_000)), "no such setting"),
+        ("\n#" + "x" * 300_000, "characters"),
+    ],
+    ids=["deep", "dotted", "digits", "large", "long name", "many names", "long"],
+)
+def test_recipes_that_are_long_to_read(added, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        parse_recipe(f"{added}\n" if "lr" in added else f"{CUSTOM}{added}", "r.toml")
+    assert len(str(caught.value)) < 3000
