@@ -68,12 +68,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; its first column is text, the others are numbers, aligned to the right. folded: closed until clicked."""
+    """A table; its first column is text, the others are numbers, aligned to the right.
+
+    folded: closed until clicked. wrapped: cells but the first of a row may take several lines, so that a page holds it.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Link]]
     caption: str = ""
     folded: bool = False
+    wrapped: bool = False
 
     template = "table"
 

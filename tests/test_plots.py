@@ -84,6 +84,8 @@ def test_a_history_of_one_epoch_has_room() -> None:
     low, high = figure.axes[0].get_xlim()
     assert low <= 0.5
     assert high >= 1.5
+    ticks = [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high]
+    assert ticks == [1]
 
 
 def test_runs_of_a_group_share_colour_and_name() -> None:

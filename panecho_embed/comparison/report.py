@@ -89,7 +89,7 @@ def _summary(result: ComparisonResult) -> list[Block]:
         for comparison in result.comparisons:
             values = {s.candidate.name: number(s.scores[comparison.metric].value) for s in ranked(comparison, largest)}
             rows.append([comparison.name, display_name(comparison.metric), *(values[name] for name in names)])
-        blocks.append(Table(["Target", "Metric", *names], rows, "The metric of each start, by target."))
+        blocks.append(Table(["Target", "Metric", *names], rows, "The metric of each start, by target.", wrapped=True))
     blocks += [Text(verdict(comparison, largest, result.reference)) for comparison in result.comparisons[:_FEW]]
     if result.n_left_out:
         text = f"{result.n_left_out} test rows that not every run has were left out."
@@ -98,10 +98,13 @@ def _summary(result: ComparisonResult) -> list[Block]:
 
 
 def _target_sections(result: ComparisonResult, drawn: Mapping[str, Figure]) -> list[Section]:
-    details = [(comparison.name, _target_blocks(result, comparison, drawn)) for comparison in result.comparisons]
-    if len(details) > _FEW:
-        return [Section("Each target", [Folded(name, blocks) for name, blocks in details])]
-    return [Section(name, blocks) for name, blocks in details]
+    details = [(comparison, _target_blocks(result, comparison, drawn)) for comparison in result.comparisons]
+    if len(details) <= _FEW:
+        return [Section(comparison.name, blocks) for comparison, blocks in details]
+    targets = {task.name for task in next(iter(result.outcomes.values())).tasks}
+    means = [Section(comparison.name, blocks) for comparison, blocks in details if comparison.name not in targets]
+    folded = [Folded(comparison.name, blocks) for comparison, blocks in details if comparison.name in targets]
+    return [*means, Section("Each target", [Text("Printed are those that stand open.", "note"), *folded])]
 
 
 def _target_blocks(result: ComparisonResult, comparison: Comparison, drawn: Mapping[str, Figure]) -> list[Block]:
@@ -123,7 +126,7 @@ def _target_blocks(result: ComparisonResult, comparison: Comparison, drawn: Mapp
     if len(result.fractions) > 1:
         caption = f"{figure_label(comparison)} by the fraction of training patients, with 95 % intervals"
         blocks.append(Table(*efficiency_rows(comparison, sorted(result.fractions)), caption))
-        blocks.append(drawn[f"{file_stem(comparison)}-label-efficiency"])
+        blocks.append(Figures([drawn[f"{file_stem(comparison)}-label-efficiency"]]))
     return [*blocks, _by_seed(comparison)]
 
 
@@ -158,6 +161,8 @@ def _data(result: ComparisonResult) -> list[Block]:
             cells = [f"{counts[0][part]} ({counts[0][f'{part}_patients']})" for part in ("train", "val", "test")]
             rows.append([f"{fraction:g}", *cells])
     caption = "Videos (and patients) of each part. No patient is on two sides of a split."
+    if result.recipe.data.folds:
+        caption += " Training and validation: the mean over the folds; test: all folds together."
     data = first.info["data"]
     return [
         Table(["Fraction", "Training", "Validation", "Test"], rows, caption),

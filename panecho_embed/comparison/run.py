@@ -81,7 +81,9 @@ def compare(
     trials = plan_trials(chosen, inits, folder, seeds=seeds, fractions=fractions)
     # Before hours of training, and the same answer in all processes.
     done = processes.on_main(lambda: [t for t in trials if trial_state(t, dataset.fingerprint) == "done"])
-    job = _Job(Path(data), files, device, workers, strict, progress, announce, command)
+    # Under torchrun, one process speaks for all.
+    say: Say = announce if processes.is_main else lambda message: None
+    job = _Job(Path(data), files, device, workers, strict, progress, say, command)
     todo = [trial for trial in trials if trial not in done]
     problems = processes.on_main(lambda: _missing_starts(todo, job))
     problems += _train([trial for trial in todo if trial.init not in {p.name for p in problems}], job)

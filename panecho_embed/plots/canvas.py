@@ -43,9 +43,12 @@ def colours() -> Iterator[str]:
     return cycle(SERIES)
 
 
-def legend(axes: Axes, place: Literal["best", "lower left", "lower right"] = "best") -> None:
-    """A legend without a frame."""
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc=place)
+def legend(axes: Axes, place: Literal["best", "lower left", "lower right", "above"] = "best") -> None:
+    """A legend without a frame; "above" the axes where nothing within them may be covered."""
+    if place == "above":
+        axes.figure.legend(frameon=False, fontsize=8, labelcolor=INK, loc="outside upper left", ncols=2)
+    else:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc=place)
 
 
 def points(axes: Axes, x: Floats, y: Floats) -> None:

@@ -87,5 +87,5 @@ def label_efficiency(curves: Sequence[Efficiency], ylabel: str) -> Figure:
     axes.set_xlabel("patients trained on")
     axes.set_ylabel(ylabel)
     if len(curves) > 1:
-        legend(axes)
+        legend(axes, "above")
     return figure

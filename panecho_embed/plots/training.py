@@ -46,7 +46,7 @@ def _finish(axes: Axes, ylabel: str) -> None:
     low, high = axes.get_xlim()
     if high - low < 1:  # one epoch
         axes.set_xlim(low - 0.5, high + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.set_ylabel(ylabel)
     legend(axes)

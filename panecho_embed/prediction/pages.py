@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,9 +14,9 @@ from tqdm import tqdm
 from panecho_embed.errors import StoreError
 from panecho_embed.prediction.agreement import Agreement
 from panecho_embed.prediction.averages import Predictions
-from panecho_embed.prediction.files import views_of
+from panecho_embed.prediction.films import PICTURE_SECONDS, Films, pictures
 from panecho_embed.prediction.groups import grouped
-from panecho_embed.prediction.sheet import Films, write_sheet
+from panecho_embed.prediction.sheet import shown_videos, write_sheet
 from panecho_embed.prediction.wording import (
     AVERAGING,
     DISCLAIMER,
@@ -37,9 +38,22 @@ from panecho_embed.wording import display_name, interval, number
 
 SHEETS = "studies"
 
+# In the index, where a model has more tasks than a page is wide: one of each part of the heart.
 _TASKS = 6
+_FIRST = ("EF", "RVSystolicFunction", "LASize", "AVStenosis", "MVRegurgitation", "pericardial-effusion")
+_JOINED = str.maketrans(" ", "\u00a0")
 _LISTED = 50
 _METRICS = ("mae", "r2", "pearson", "bias", "auroc", "average_precision", "brier")
+
+
+@dataclass(frozen=True, slots=True)
+class Sheets:
+    """How the pages of studies are made. wanted: whether at all. workers, timeout_seconds: see `pictures`."""
+
+    wanted: bool = True
+    workers: int | None = None
+    timeout_seconds: float = PICTURE_SECONDS
+    progress: bool | None = False
 
 
 def write_pages(
@@ -48,16 +62,16 @@ def write_pages(
     found: Sequence[Agreement],
     failures: Sequence[Failure],
     out: Path,
-    *,
-    sheets: bool,
-    progress: bool | None,
+    sheets: Sheets,
 ) -> dict[str, str]:
-    """Write report.html and, if `sheets`, studies/*.html; study_id -> its page, relative to `out`.
+    """Write report.html and, if wanted, studies/*.html; study_id -> its page, relative to `out`.
 
     Pages of an earlier run are gone. Raises StoreError.
     """
-    names = _write_sheets(predictions, file, failures, out / SHEETS, progress) if sheets else {}
-    if not sheets:
+    names: Mapping[str, str] = {}
+    if sheets.wanted:
+        names = _write_sheets(predictions, file, failures, out / SHEETS, sheets)
+    else:
         shutil.rmtree(out / SHEETS, ignore_errors=True)
     links = {study: f"{SHEETS}/{name}" for study, name in names.items()}
     sections = [
@@ -75,18 +89,21 @@ def write_pages(
 
 
 def _write_sheets(
-    predictions: Predictions, file: EmbeddingFile, failures: Sequence[Failure], folder: Path, progress: bool | None
+    predictions: Predictions, file: EmbeddingFile, failures: Sequence[Failure], folder: Path, sheets: Sheets
 ) -> dict[str, str]:
     """All pages in a folder of their own first, which then takes the old one's place."""
     names = _page_names(map(str, predictions.studies.study_id))
     of_study = _failures_by_study(file, failures)
     films = Films.of(file)
+    shown = (i for study in range(len(names)) for i in shown_videos(predictions, study))
+    wanted = (films.film(str(predictions.videos.video_id[i])) for i in shown)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    disable = None if progress is None else not progress
+    disable = None if sheets.progress is None else not sheets.progress
     try:
         part.mkdir(exist_ok=True)
-        for study, (study_id, name) in enumerate(tqdm(names.items(), unit="sheet", disable=disable)):
-            write_sheet(predictions, study, films, of_study.get(study_id, ()), part / name)
+        with pictures(wanted, sheets.workers, sheets.timeout_seconds) as made:
+            for study, (study_id, name) in enumerate(tqdm(names.items(), unit="sheet", disable=disable)):
+                write_sheet(predictions, study, films, made, of_study.get(study_id, ()), part / name)
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
     except OSError as error:
@@ -128,35 +145,39 @@ def _notices(file: EmbeddingFile) -> list[Text]:
 def _studies(predictions: Predictions, links: Mapping[str, str]) -> Table:
     tasks = list(dict.fromkeys(output.task for output in predictions.outputs))
     if len(tasks) > _TASKS:
-        tasks = [task for _, members in grouped(tasks) for task in members][:_TASKS]
+        in_order = [task for _, members in grouped(tasks) for task in members]
+        chosen = sorted(in_order, key=lambda task: task.name not in _FIRST)[:_TASKS]
+        tasks = [task for task in in_order if task in chosen]
     columns = [[i for i, output in enumerate(predictions.outputs) if output.task == task] for task in tasks]
     rows = []
     for study, study_id in enumerate(map(str, predictions.studies.study_id)):
         name = Link(study_id, links[study_id]) if study_id in links else study_id
         videos = str(len(predictions.videos_of[study]))
         values = [_cell(predictions, study, of_task) for of_task in columns]
-        rows.append([name, ", ".join(views_of(predictions, study)), videos, *values])
-    caption = "Mean over the videos, with the standard deviation over them; of several classes the likeliest. "
+        rows.append([name, videos, *values])
+    caption = "Mean over the videos, of measurements with the standard deviation; of several classes the likeliest. "
     caption += "Everything is in studies.csv" + (" and on the studies' own pages." if links else ".")
-    return Table(["Study", "Views", "Videos", *map(_heading, tasks)], rows, caption)
+    return Table(["Study", "Videos", *map(_heading, tasks)], rows, caption, wrapped=True)
 
 
 def _heading(task: Task) -> str:
+    # A long name may break between its words.
+    name = re.sub("(?<=[a-z])(?=[A-Z])", "\u200b", task.name)
     if task.type == "binary":
-        return f"{task.name}: {shown_class(task.positive_class)}"
-    return f"{task.name}, {task.unit}" if task.unit else task.name
+        return f"{name}: {shown_class(task.positive_class)}"
+    return f"{name}, {task.unit}" if task.unit else name
 
 
 def _cell(predictions: Predictions, study: int, columns: Sequence[int]) -> str:
     values = predictions.studies.values[study]
     column = max(columns, key=lambda i: float(values[i]))
     output, value = predictions.outputs[column], float(values[column])
+    # A number stays with its spread or unit on one line.
+    if output.label:
+        name = f"{shown_class(output.label)}, " if output.task.type == "multiclass" else ""
+        return name + f"{shown_percent(value)} %".translate(_JOINED)
     sd = shown_sd(value, float(predictions.over_videos.sd[study, column]), output)
-    spread = f" ± {sd}" if sd else ""
-    if not output.label:
-        return shown_number(value) + spread
-    name = f"{shown_class(output.label)}, " if output.task.type == "multiclass" else ""
-    return f"{name}{shown_percent(value)}{spread} %"
+    return (shown_number(value) + (f" ± {sd}" if sd else "")).translate(_JOINED)
 
 
 def _agreement_blocks(found: Sequence[Agreement]) -> list[Text | Table]:

@@ -21,9 +21,10 @@ from panecho_embed.models.zoo import panecho_with_heads
 from panecho_embed.prediction.agreement import Agreement, agreements, write_agreements
 from panecho_embed.prediction.averages import Predictions, average
 from panecho_embed.prediction.files import write_json, write_tables
+from panecho_embed.prediction.films import PICTURE_SECONDS
 from panecho_embed.prediction.heads import read_heads
 from panecho_embed.prediction.outputs import outputs_of
-from panecho_embed.prediction.pages import write_pages
+from panecho_embed.prediction.pages import Sheets, write_pages
 from panecho_embed.prediction.wording import about
 from panecho_embed.reclipping import reclip
 from panecho_embed.records import Failure
@@ -85,7 +86,8 @@ def predict(
     embedding file of the same weights, of clips (seconds: the heads alone) or of frames (clips are made first).
     backbone: "panecho", or "random" to try things out: every output then says that it means nothing. weights, tasks,
     task_table: as for `PanEcho`. clips: which, as for `extract`; not for a file of clips. sheets: write a page a study
-    with pictures of its videos. extraction: the further arguments of `extract`, for videos alone.
+    with pictures of its videos, for each of which a minute is allowed. extraction: the further arguments of `extract`,
+    for videos alone.
 
     Predictions are the mean over a video's clips, then over a study's videos: of probabilities, not of logits; all
     views count the same, as in the published evaluation. Where the input has labels of the tasks' names, the agreement
@@ -129,7 +131,9 @@ def predict(
     predictions = average(outputs_of(model.tasks), dataclasses.replace(table, values=values))
     found = tuple(agreements(predictions))
     failures = file.failure_records()
-    _write(_made(out), file, model.tasks, predictions, found, failures, sheets=sheets, progress=progress)
+    seconds = min(extraction.get("timeout_seconds", PICTURE_SECONDS), PICTURE_SECONDS)
+    pages = Sheets(sheets, extraction.get("workers"), seconds, progress)
+    _write(_made(out), file, model.tasks, predictions, found, failures, pages)
     return PredictSummary(
         out,
         predictions,
@@ -149,15 +153,13 @@ def _write(
     predictions: Predictions,
     found: tuple[Agreement, ...],
     failures: list[Failure],
-    *,
-    sheets: bool,
-    progress: bool | None,
+    sheets: Sheets,
 ) -> None:
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     head = about(file, tasks, created)
     write_tables(predictions, out)
     write_tasks(tasks, out / "tasks.csv")
-    pages = write_pages(predictions, file, found, failures, out, sheets=sheets, progress=progress)
+    pages = write_pages(predictions, file, found, failures, out, sheets)
     write_json(
         predictions, head, pages, [dataclasses.asdict(failure) for failure in failures], out / "predictions.json"
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,12 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed._version import __version__
-from panecho_embed.errors import MediaError
-from panecho_embed.media import Cine, open_cine
-from panecho_embed.media.sector import apply_mask, sector_mask
-from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
 from panecho_embed.prediction.averages import Predictions
 from panecho_embed.prediction.files import write_whole
+from panecho_embed.prediction.films import Films, Shown
 from panecho_embed.prediction.groups import grouped
 from panecho_embed.prediction.outputs import Output
 from panecho_embed.prediction.wording import (
@@ -33,49 +30,39 @@ from panecho_embed.prediction.wording import (
     shown_percent,
     shown_sd,
 )
-from panecho_embed.records import Failure, Preprocess, Provenance, UInt8Array
-from panecho_embed.store import EmbeddingFile
+from panecho_embed.records import Failure
 from panecho_embed.tasks import Task
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 _MOST_PICTURES = 12
-_SIDE = 200
 _STRIP = 100.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Films:
-    """What an embedding file knows of its videos: where they lie, how long and how fast they are."""
-
-    provenance: Provenance
-    columns: Mapping[str, npt.NDArray[Any]]
-    row: Mapping[str, int]
-
-    @classmethod
-    def of(cls, file: EmbeddingFile) -> Films:
-        """Of every video of a file."""
-        columns = file.video_columns
-        return cls(file.provenance, columns, {name: i for i, name in enumerate(columns["video_id"])})
-
-
-def write_sheet(predictions: Predictions, study: int, films: Films, failures: Sequence[Failure], path: Path) -> Path:
+def write_sheet(
+    predictions: Predictions,
+    study: int,
+    films: Films,
+    pictures: Iterator[Shown],
+    failures: Sequence[Failure],
+    path: Path,
+) -> Path:
     """Write the page of row `study` of `predictions.studies`.
 
-    failures: of this study's videos. A video that has moved or can't be read says so in place of its picture. Raises
-    StoreError if the page can't be written.
+    pictures: of the `shown_videos` of this study; they are taken from it. A video that has moved or can't be read says
+    so in place of its picture. failures: of this study's videos. Raises StoreError if the page can't be written.
     """
     videos = predictions.videos_of[study]
     table = predictions.studies
     several = len(videos) > 1
-    shown = _shown(predictions, videos)
+    shown = shown_videos(predictions, study)
     page = _template().render(
         study=str(table.study_id[study]),
         patient=str(table.patient_id[study]),
         counts=f"{counted(len(videos), 'video')}, {counted(int(predictions.over_clips.count[videos].sum()), 'clip')}",
         spread_over=counted(len(videos), "video") if several else "its clips",
-        pictures=[_picture(predictions, int(video), films) for video in shown],
+        pictures=[_figure(predictions, video, films, next(pictures)) for video in shown],
         more=len(videos) - len(shown),
         failures=failures,
         groups=[
@@ -153,45 +140,25 @@ def _place(value: float, low: float, high: float) -> float:
     return round(_STRIP * min(1.0, max(0.0, (value - low) / (high - low))), 2)
 
 
-def _shown(predictions: Predictions, videos: npt.NDArray[np.intp]) -> list[int]:
-    """The first videos of every view before the second ones, no more than a page has room for; in the study's order."""
+def shown_videos(predictions: Predictions, study: int) -> list[int]:
+    """Which videos a study's page shows, in the study's order: no more than it has room for.
+
+    The first ones of every view come before the second ones.
+    """
     seen: dict[str, int] = {}
     turn = []
-    for video in videos:
+    for video in predictions.videos_of[study]:
         view = str(predictions.videos.view[video])
         seen[view] = seen.get(view, 0) + 1
         turn.append((seen[view], int(video)))
     return sorted(video for _, video in sorted(turn)[:_MOST_PICTURES])
 
 
-def _picture(predictions: Predictions, video: int, films: Films) -> dict[str, str]:
-    video_id = str(predictions.videos.video_id[video])
-    row = films.row[video_id]
-    fps, frames = float(films.columns["fps"][row]), int(films.columns["num_frames"][row])
-    about = f"{frames} frames" + (f", {fps:.0f}/s" if fps > 0 else "")
-    view, name = str(predictions.videos.view[video]), video_id.rsplit("/", 1)[-1]
-    picture = {"id": video_id, "view": view, "name": name, "about": about, "missing": ""}
-    try:
-        cine = _as_seen(open_cine(str(films.columns["path"][row]), include_stills=True), films.provenance.preprocess)
-        moving = thumbnail_of(cine, fps if fps > 0 else cine.fps or DEFAULT_FPS, _SIDE)
-        return picture | {"moving": moving.data_uri, "still": still_of(cine, _SIDE).data_uri}
-    except MediaError as error:
-        return picture | {"missing": str(error)}
-
-
-def _as_seen(cine: Cine, preprocess: Preprocess) -> Cine:
-    """A loop without what the model did not see either: a masked name must not come back in a picture."""
-    if not preprocess.mask_sector and not (preprocess.crop_region and cine.region):
-        return cine
-    mask = sector_mask(cine.frames()) if preprocess.mask_sector else None
-    cut = cine.region if preprocess.crop_region else None
-    rows, columns = (slice(cut.y0, cut.y1), slice(cut.x0, cut.x1)) if cut else (slice(None), slice(None))
-
-    def frames() -> Iterator[UInt8Array]:
-        for frame in cine.frames():
-            yield (frame if mask is None else apply_mask(frame, mask))[rows, columns]
-
-    return replace(cine, reader=frames)
+def _figure(predictions: Predictions, video: int, films: Films, shown: Shown) -> dict[str, str]:
+    film = films.film(str(predictions.videos.video_id[video]))
+    about = f"{film.num_frames} frames" + (f", {film.fps:.0f}/s" if film.fps > 0 else "")
+    view, name = str(predictions.videos.view[video]), film.video_id.rsplit("/", 1)[-1]
+    return {"id": film.video_id, "view": view, "name": name, "about": about, **asdict(shown)}
 
 
 def _per_video(predictions: Predictions, videos: npt.NDArray[np.intp]) -> dict[str, Any]:

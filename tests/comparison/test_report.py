@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,13 @@ def test_many_targets_are_summarised_and_folded(tmp_path: Path) -> None:
     assert [comparison.name for comparison in result.comparisons] == ["Mean over 2 class tasks", "EF", "LowEF", "Grade"]
     page = write_comparison_report(result).read_text(encoding="utf-8")
     assert "The metric of each start, by target." in page
+
+
+def test_of_many_targets_the_mean_stands_open_and_the_targets_are_folded(tmp_path: Path) -> None:
+    tasks = (EF, LOW, GRADE, replace(EF, name="EF2"), replace(LOW, name="Low2"))
+    page = write_comparison_report(fabricated_result(tmp_path, seeds=1, tasks=tasks)).read_text(encoding="utf-8")
+    assert "<h2>Mean over 3 class tasks</h2>" in page
+    assert "<h2>Mean over 2 regressions</h2>" in page
+    assert page.count("<details><summary>") == page.count("<summary>")
+    for task in tasks:
+        assert f"<summary>{task.name}</summary>" in page

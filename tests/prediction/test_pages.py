@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from panecho_embed.media import Cine
+from panecho_embed.prediction.films import _as_seen
 from panecho_embed.prediction.groups import grouped
 from panecho_embed.prediction.pages import _page_names
 from panecho_embed.prediction.run import predict
-from panecho_embed.prediction.sheet import _as_seen, _axis, _place
+from panecho_embed.prediction.sheet import _axis, _place
 from panecho_embed.records import Preprocess, Region
 from panecho_embed.tasks import Task, all_tasks
 from tests.prediction.conftest import SIZE
@@ -72,6 +73,17 @@ def test_the_report_leads_to_the_sheets(predicted):
     assert '<a href="studies/S2.html">S2</a>' in text
     assert "Agreement with labels" in text
     assert "RASize: its labels" in text
+
+
+def test_the_index_shows_a_task_of_each_part_of_the_heart_in_lines_that_may_break(predicted):
+    text = (predicted.out / "report.html").read_text()
+    (head,) = re.findall(r'<table class="wrapped">\s*<thead>(.*?)</thead>', text, re.DOTALL)
+    shown = [name.replace("\u200b", "") for name in re.findall(r'<th scope="col">(.*?)</th>', head)]
+    assert shown[:3] == ["Study", "Videos", "EF, %"]
+    assert [name.split(":")[0] for name in shown[3:]] == [
+        *("RVSystolicFunction", "LASize", "AVStenosis", "MVRegurgitation", "pericardial-effusion")
+    ]
+    assert re.search(r"<td>-?\d+\.\d\u00a0±\u00a0\d+\.\d</td>", text)
 
 
 def test_the_40_tasks_are_grouped_once_each():

@@ -1,0 +1,157 @@
+"""The videos of a study as small pictures, made in processes of their own, so that no file can hold the pages up."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, TimeoutError
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+from pebble import ProcessExpired, ProcessPool
+
+from panecho_embed.errors import MediaError
+from panecho_embed.media import Cine, open_cine
+from panecho_embed.media.sector import apply_mask, sector_mask
+from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
+from panecho_embed.records import Preprocess, Provenance, UInt8Array
+from panecho_embed.store import EmbeddingFile
+
+PICTURE_SECONDS = 60.0
+"""That a video may take to become a picture; many times what a whole one needs."""
+
+_MOST_WORKERS = 4
+_AHEAD_PER_WORKER = 4
+_SIDE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A video to be shown. fps: NaN where not known. preprocess: what of it the model saw."""
+
+    video_id: str
+    path: str
+    num_frames: int
+    fps: float
+    preprocess: Preprocess
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A video's moving picture and its first frame, as addresses that hold them; or why there are none."""
+
+    moving: str = ""
+    still: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Films:
+    """What an embedding file knows of its videos: where they lie, how long and how fast they are."""
+
+    provenance: Provenance
+    columns: Mapping[str, npt.NDArray[Any]]
+    row: Mapping[str, int]
+
+    @classmethod
+    def of(cls, file: EmbeddingFile) -> Films:
+        """Of every video of a file."""
+        columns = file.video_columns
+        return cls(file.provenance, columns, {name: i for i, name in enumerate(columns["video_id"])})
+
+    def film(self, video_id: str) -> Film:
+        """One of them."""
+        path, frames, fps = (self.columns[name][self.row[video_id]] for name in ("path", "num_frames", "fps"))
+        return Film(video_id, str(path), int(frames), float(fps), self.provenance.preprocess)
+
+
+@contextmanager
+def pictures(films: Iterable[Film], workers: int | None, timeout_seconds: float) -> Iterator[Iterator[Shown]]:
+    """Pictures of films, in their order.
+
+    workers: processes (None: as many as are of use); 0 makes the pictures in this one, without a time limit. A file
+    that crashes its process or takes longer than `timeout_seconds` costs its own picture.
+    """
+    if workers == 0:
+        yield map(picture_of, films)
+        return
+    count = min(_MOST_WORKERS, workers or _cores())
+    # "spawn": a forked child would inherit torch's threads in whatever state they are.
+    pool = ProcessPool(max_workers=count, context=multiprocessing.get_context("spawn"))
+    try:
+        yield _in_order(pool, films, count, timeout_seconds)
+        pool.close()
+    except BaseException:
+        pool.stop()
+        raise
+    finally:
+        pool.join()
+
+
+def picture_of(film: Film) -> Shown:
+    """The picture of a film; what is wrong with the file comes back as the reason why there is none."""
+    try:
+        cine = _as_seen(open_cine(film.path, include_stills=True), film.preprocess)
+        moving = thumbnail_of(cine, film.fps if film.fps > 0 else cine.fps or DEFAULT_FPS, _SIDE)
+        return Shown(moving.data_uri, still_of(cine, _SIDE).data_uri)
+    except MediaError as error:
+        return Shown(missing=str(error))
+    except Exception as error:
+        # No file may end the pages.
+        return Shown(missing=f"{type(error).__name__}: {error}")
+
+
+def _in_order(pool: ProcessPool, films: Iterable[Film], workers: int, timeout_seconds: float) -> Iterator[Shown]:
+    remaining = iter(films)
+    waiting: deque[Future[Shown]] = deque()
+    while True:
+        for film in itertools.islice(remaining, workers * _AHEAD_PER_WORKER - len(waiting)):
+            waiting.append(_asked(pool, film, timeout_seconds))
+        if not waiting:
+            return
+        yield _answer(waiting.popleft(), timeout_seconds)
+
+
+def _asked(pool: ProcessPool, film: Film, timeout_seconds: float) -> Future[Shown]:
+    try:
+        future: Future[Shown] = pool.schedule(picture_of, args=(film,), timeout=timeout_seconds)
+    except RuntimeError as error:
+        # The pool died meanwhile; that is told in place of the picture.
+        future = Future()
+        future.set_exception(error)
+    return future
+
+
+def _answer(future: Future[Shown], timeout_seconds: float) -> Shown:
+    try:
+        return future.result()
+    except TimeoutError:
+        return Shown(missing=f"its picture took longer than {timeout_seconds:g} s")
+    except ProcessExpired as error:
+        return Shown(missing=f"the process that read it died (exit code {error.exitcode})")
+    except Exception as error:
+        return Shown(missing=f"no process could read it ({error})")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _as_seen(cine: Cine, preprocess: Preprocess) -> Cine:
+    """A loop without what the model did not see either: a masked name must not come back in a picture."""
+    if not preprocess.mask_sector and not (preprocess.crop_region and cine.region):
+        return cine
+    mask = sector_mask(cine.frames()) if preprocess.mask_sector else None
+    cut = cine.region if preprocess.crop_region else None
+    rows, columns = (slice(cut.y0, cut.y1), slice(cut.x0, cut.x1)) if cut else (slice(None), slice(None))
+
+    def frames() -> Iterator[UInt8Array]:
+        for frame in cine.frames():
+            yield (frame if mask is None else apply_mask(frame, mask))[rows, columns]
+
+    return replace(cine, reader=frames)
