@@ -1,0 +1,79 @@
+"""Killed in the middle of an epoch and run again, a training ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import torch
+
+from panecho_embed.errors import StoreError
+from panecho_embed.finetune.checkpoints import read_checkpoint
+from tests.finetune.conftest import NARROW, SMALL, finetune
+
+SETTINGS = {
+    "model.width": NARROW,
+    "model.head_dropout": 0.25,
+    "optimizer.batch_size": 2,
+    "optimizer.ema": 0.9,
+    "augmentation.enabled": "true",
+    "schedule.epochs": 3,
+}
+
+
+def words(data, out):
+    # A checkpoint after every step, so that the epoch to be killed in is one to go on with.
+    options = ["--device", "cpu", "--checkpoint-minutes", "0"]
+    return ["echonet-dynamic", "--init", "random", "--data", data, "-o", out, *options]
+
+
+def start(data, out):
+    options = [word for key, value in (SMALL | SETTINGS).items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "panecho_embed", "finetune", *map(str, words(data, out)), *options]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
+
+
+def progress(out):
+    """How far the checkpoint is: (epoch, steps done of it)."""
+    try:
+        state = read_checkpoint(out / "checkpoints" / "last.pt")["progress"]
+    except StoreError:
+        return 0, 0
+    return state["epoch"], state["step"]
+
+
+def run_and_kill(data, out):
+    """Start a run, kill it in the middle of its second epoch; returns how far it was."""
+    process = start(data, out)
+    try:
+        while process.poll() is None:
+            # Stopped, so that what is read is how far it will be when it is killed.
+            process.send_signal(signal.SIGSTOP)
+            if (at := progress(out)) >= (2, 1) and at[1]:
+                return at
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    raise AssertionError(f"it ended with {process.returncode} before it could be killed")
+
+
+def test_it_goes_on_to_the_same_end(dynamic, tmp_path):
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "run"
+    finetune(*words(dynamic, undisturbed), **SETTINGS)
+    epoch, step = run_and_kill(dynamic, out)
+    again = finetune(*words(dynamic, out), **SETTINGS)
+    assert f"going on at epoch {epoch}, step {step + 1}" in again.stderr
+    histories = [pd.read_csv(folder / "history.csv").drop(columns="seconds") for folder in (undisturbed, out)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    predictions = [(folder / "predictions.csv").read_bytes() for folder in (undisturbed, out)]
+    assert predictions[0] == predictions[1]
+    models = [torch.load(folder / "model.pt", weights_only=True)["weights"] for folder in (undisturbed, out)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    assert {path.name for path in undisturbed.iterdir()} == {path.name for path in out.iterdir()}
