@@ -33,8 +33,8 @@ class Predicted:
     """What came out for n videos.
 
     index: (n,) into the data set, ascending. values: (n, K) values or probabilities, the mean over a video's clips; of
-    a binary task the probability of index 1. loss: over all of them; task_losses: (T,). failures: videos that can't be
-    decoded, which have no row.
+    a binary task the probability of index 1. loss: over all of them, NaN without a label; task_losses: (T,). failures:
+    videos that can't be decoded, which have no row.
     """
 
     index: Ints
@@ -167,7 +167,9 @@ def _together(
     seen = torch.from_numpy(targets[index]).float()
     weights = loss.weights(seen, torch.ones(len(seen))).double()
     per_task = torch.where(weights > 0, sums / weights.clamp(min=1e-12), torch.nan)
-    return Predicted(index, values, float(mean_loss(sums, weights)), per_task.numpy(), tuple(failures))
+    # Of nothing there is no loss; 0 would be the best that any epoch can have.
+    total = float(mean_loss(sums, weights)) if (weights > 0).any() else float("nan")
+    return Predicted(index, values, total, per_task.numpy(), tuple(failures))
 
 
 def _metrics(task: Task, truth: Floats, values: Floats, patients: npt.NDArray[Any]) -> Metrics:

@@ -72,10 +72,12 @@ def run_fold(
         start = _start(job)
         processes.on_main(lambda: folder.check_weights(start.weights.sha256))
         model = FineTuneModel(start, fold.targets.tasks, head_dropout=recipe.model.head_dropout, seed=recipe.seed)
+        # Before the folder is begun: settings that do not fit the model or the labels leave nothing behind.
+        trainer = _trainer(model, start, fold, folder, job, processes)
         job.announce(_introduction(start, fold, processes))
         processes.on_main(lambda: folder.begin(identity, _facts(start, fold, job, processes)))
         try:
-            failures = _train_and_test(model, start, fold, folder, job, processes)
+            failures = _train_and_test(trainer, start, fold, folder, job, processes)
         except PanEchoEmbedError as error:
             # Perhaps of this process alone, so the others are not waited for.
             if processes.is_main:
@@ -98,9 +100,9 @@ def _start(job: Job) -> Start:
     return replace(start, preprocess=seen)
 
 
-def _train_and_test(
+def _trainer(
     model: FineTuneModel, start: Start, fold: Fold, folder: RunFolder, job: Job, processes: Processes
-) -> tuple[Failure, ...]:
+) -> Trainer:
     training = Training(
         fold,
         job.recipe,
@@ -113,7 +115,12 @@ def _train_and_test(
         show=job.progress,
         tell=job.announce,
     )
-    trainer = Trainer(model, training)
+    return Trainer(model, training)
+
+
+def _train_and_test(
+    trainer: Trainer, start: Start, fold: Fold, folder: RunFolder, job: Job, processes: Processes
+) -> tuple[Failure, ...]:
     progress = trainer.run()
     predicted = {name: _predict(trainer, fold, name, job, processes) for name in ("val", "test")}
     known = {failure.video_id: failure for failure in fold.dataset.failures} | progress.failures

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -190,10 +190,12 @@ class Trainer:
         progress, tasks = self._progress, self._fold.targets.tasks
         self._processes.share_statistics(self.model)
         predicted = self.predict(self._fold.val, self._recipe.clips.validation)
+        if not math.isfinite(predicted.loss):
+            raise TrainingError(self._undefined(predicted, "loss", predicted.loss))
         score, columns = epoch_scores(tasks, self._fold.targets.values[predicted.index], predicted.values)
         monitored = score if self._higher else predicted.loss
         if not math.isfinite(monitored):
-            raise TrainingError(self._undefined(predicted, monitored))
+            raise TrainingError(self._undefined(predicted, "score", monitored))
         row: Row = {
             "epoch": float(progress.epoch),
             "lr": self._learner.heads_rate,
@@ -264,10 +266,12 @@ class Trainer:
                 f"optimizer.lr, optimizer.clip_norm or precision=fp32 may help. The videos of the batch: {ids}"
             )
 
-    def _undefined(self, predicted: Predicted, monitored: float) -> str:
-        what = "score" if self._higher else "loss"
-        hint = "; a score needs two classes, or two different values (--set early_stopping.monitor=loss)"
+    def _undefined(self, predicted: Predicted, what: Literal["loss", "score"], value: float) -> str:
+        hints = {
+            "loss": "a smaller optimizer.lr, optimizer.clip_norm or precision=fp32 may help",
+            "score": "a score needs two classes, or two different values (--set early_stopping.monitor=loss)",
+        }
         return (
-            f"the validation {what} is {monitored} after epoch {self._progress.epoch}; {len(predicted.index)} of "
-            f"{len(self._fold.val)} validation videos could be predicted{hint if self._higher else ''}"
+            f"the validation {what} is {value} after epoch {self._progress.epoch}; {len(predicted.index)} of "
+            f"{len(self._fold.val)} validation videos could be decoded; {hints[what]}"
         )

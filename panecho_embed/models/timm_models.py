@@ -79,7 +79,7 @@ def _pretrained(model_name: str) -> nn.Module:
         raise WeightsNotFoundError(
             f"timm's weights of {model_name} could not be fetched: {error}. On another computer, save "
             f"timm.create_model({model_name!r}, pretrained=True).state_dict() with torch.save, copy the file here, and "
-            "give it with --weights FILE. To try things out without them: --backbone random"
+            "give it with --weights FILE. To try things out without them: --backbone random (--init random)"
         ) from error
     model.reset_classifier(0)
     return cast(nn.Module, model)

@@ -203,5 +203,6 @@ def _how_to_get(file: WeightsFile, reason: str) -> str:
         f"Looked in:\n{places}{unset}\n"
         f"To bring them: get {source} on a computer that can, copy it here, and give it with --weights FILE, or set "
         f"${PLACE_VARIABLE} to it or to its folder, or put it into {cache_folder()}.\n"
-        "To try things out without them: --backbone random (random weights; named so in every file)."
+        "To try things out without them: --backbone random, or --init random where a start is asked for (random "
+        "weights; named so in every file)."
     )
