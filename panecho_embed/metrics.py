@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.ranking import auroc, ranking_part, ranking_values
 from panecho_embed.records import Score
 from panecho_embed.tasks import TaskType
 
@@ -26,6 +27,7 @@ Part = Callable[[Floats], Draws]
 
 DEFAULT_DRAWS = 10_000
 CALIBRATION_BINS = 10
+_BLOCK = 131_072  # numbers, 1 MB: larger blocks leave the cache and cost a fifth more
 HIGHER_IS_BETTER = {
     "mae": False,
     "rmse": False,
@@ -103,7 +105,7 @@ def regression_metrics(
     terms = np.column_stack([np.ones_like(y), yc, pc, yc * yc, pc * pc, yc * pc, error, error * error, np.abs(error)])
     parts = [_from_sums(terms, codes, len(ids), _regression_values)]
     for cutoff in cutoffs:
-        part = _from_ranking(y < cutoff, -p, codes, {"auroc": _auroc})
+        part = ranking_part(y < cutoff, -p, codes, len(ids), {"auroc": auroc})
         parts.append(_renamed(part, "auroc", f"auroc_below_{cutoff:g}"))
     return Metrics(tuple(parts), ids, len(y))
 
@@ -128,7 +130,7 @@ def binary_metrics(
     terms = np.column_stack([np.ones_like(y), positive, called, positive & called, (p - positive) ** 2])
     return Metrics(
         (
-            _from_ranking(positive, p, codes, _ranking_values(specificity)),
+            ranking_part(positive, p, codes, len(ids), ranking_values(specificity)),
             _from_sums(terms, codes, len(ids), _threshold_values),
             _calibration(p, positive, codes, len(ids)),
         ),
@@ -157,7 +159,8 @@ def multiclass_metrics(
     ids, codes = _patient_codes(patients, len(y), len(p))
     present = [c for c in range(len(classes)) if (y == c).any()]
     one_hot, decided = np.eye(len(classes))[y], p.argmax(axis=1)
-    rankings = [(classes[c], _from_ranking(y == c, p[:, c], codes, _ranking_values(specificity))) for c in present]
+    values = ranking_values(specificity)
+    rankings = [(classes[c], ranking_part(y == c, p[:, c], codes, len(ids), values)) for c in present]
     hits = one_hot * (decided == y)[:, None]
     terms = np.column_stack([one_hot[:, present], np.eye(len(classes))[decided][:, present], hits[:, present]])
     squared = ((p - one_hot) ** 2).sum(axis=1)
@@ -206,7 +209,11 @@ def scores(metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> di
     Bootstraps in which a metric is not defined (no positive was drawn) are left out of its interval; when they are more
     than half, or there is one patient only, the interval is NaN.
     """
-    sampled = bootstrap([metrics], draws=draws, seed=seed)[0]
+    return scores_of(metrics, bootstrap([metrics], draws=draws, seed=seed)[0])
+
+
+def scores_of(metrics: Metrics, sampled: Draws) -> dict[str, Score]:
+    """The scores of a model whose metrics were bootstrapped already; sampled: its part of `bootstrap`."""
     n_patients = len(metrics.patients)
     return {
         name: Score(name, value, *percentile_interval(sampled[name], n_patients), metrics.n, n_patients)
@@ -219,12 +226,11 @@ def paired_differences(a: Metrics, b: Metrics, *, draws: int = DEFAULT_DRAWS, se
 
     Raises ArgumentError when the two were not made on the same patients.
     """
-    if a.n != b.n or not np.array_equal(a.patients, b.patients):
-        raise ArgumentError(
-            f"a paired comparison needs the same patients and rows; one has {a.n} rows of {len(a.patients)} patients, "
-            f"the other {b.n} rows of {len(b.patients)}"
-        )
-    sampled_a, sampled_b = bootstrap([a, b], draws=draws, seed=seed)
+    return differences_of(a, b, *bootstrap([a, b], draws=draws, seed=seed))
+
+
+def differences_of(a: Metrics, b: Metrics, sampled_a: Draws, sampled_b: Draws) -> dict[str, Difference]:
+    """The differences of two models that were bootstrapped together already; sampled: their parts of `bootstrap`."""
     point_a, point_b = point_values(a), point_values(b)
     differences = {}
     for name in [name for name in point_a if name in point_b]:
@@ -251,11 +257,20 @@ def holm(p_values: npt.ArrayLike) -> Floats:
 
 
 def bootstrap(models: Sequence[Metrics], *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> list[Draws]:
-    """Values (draws,) of every metric of every model; draw i takes the same patients in all of them."""
+    """Values (draws,) of every metric of every model; draw i takes the same patients in all of them.
+
+    Raises ArgumentError when the models were not made on the same patients.
+    """
     if draws < 1:
         raise ArgumentError(f"draws is {draws}; it must be 1 or more (--draws)")
-    width = max(model.n for model in models)
-    chunks = [[model(w) for model in models] for w in patient_weights(len(models[0].patients), draws, seed, width)]
+    first = models[0]
+    for model in models[1:]:
+        if model.n != first.n or not np.array_equal(model.patients, first.patients):
+            raise ArgumentError(
+                f"a paired comparison needs the same patients and rows; one has {first.n} rows of "
+                f"{len(first.patients)} patients, the other {model.n} rows of {len(model.patients)}"
+            )
+    chunks = [[model(w) for model in models] for w in patient_weights(len(first.patients), draws, seed, first.n)]
     return [
         {name: np.concatenate([chunk[i][name] for chunk in chunks]) for name in chunks[0][i]}
         for i in range(len(models))
@@ -281,9 +296,9 @@ def two_sided_p(sampled: Floats) -> float:
 
 
 def patient_weights(n_patients: int, draws: int, seed: int, width: int = 0) -> Iterator[Floats]:
-    """How often each patient is drawn, (B, P) float64, in blocks that stay below about 32 MB for `width` rows."""
+    """How often each patient is drawn, (B, P) float64, in blocks that fit a core's cache for `width` rows."""
     rng = np.random.default_rng(seed)
-    block = int(np.clip(4_000_000 // max(n_patients, width), 1, draws))
+    block = int(np.clip(_BLOCK // max(n_patients, width), 1, draws))
     for start in range(0, draws, block):
         size = min(block, draws - start)
         drawn = rng.integers(0, n_patients, size=(size, n_patients))
@@ -316,64 +331,8 @@ def _from_sums(terms: npt.NDArray[Any], codes: Ints, n_patients: int, values: Ca
     return lambda weights: values(weights @ sums)
 
 
-def _from_ranking(
-    positive: Bools,
-    score: Floats,
-    codes: Ints,
-    values: dict[str, Callable[[Floats, Floats], Floats]],
-) -> Part:
-    """Metrics of the order of scores: weights of positives and negatives (B, G) at each distinct score, ascending."""
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
-    patient_of, is_positive = codes[order], positive[order].astype(np.float64)
-
-    def part(weights: Floats) -> Draws:
-        rows = weights[:, patient_of]
-        positives = rows * is_positive
-        negatives = rows - positives
-        if len(starts) < len(order):
-            positives = np.add.reduceat(positives, starts, axis=1)
-            negatives = np.add.reduceat(negatives, starts, axis=1)
-        return {name: value(positives, negatives) for name, value in values.items()}
-
-    return part
-
-
 def _renamed(part: Part, old: str, new: str) -> Part:
     return lambda weights: {new: part(weights)[old]}
-
-
-def _auroc(positives: Floats, negatives: Floats) -> Floats:
-    below = np.cumsum(negatives, axis=1)
-    pairs = np.einsum("bg,bg->b", positives, below - 0.5 * negatives)
-    return np.asarray(pairs / (positives.sum(axis=1) * below[:, -1]))
-
-
-def _average_precision(positives: Floats, negatives: Floats) -> Floats:
-    found = np.cumsum(positives[:, ::-1], axis=1)
-    precision = found / (found + np.cumsum(negatives[:, ::-1], axis=1))
-    # Before the first drawn row both are 0: no recall is gained there, so its precision does not count.
-    gained = np.nan_to_num(precision) * positives[:, ::-1]
-    return np.asarray(gained.sum(axis=1) / found[:, -1])
-
-
-def _sensitivity_at(specificity: float) -> Callable[[Floats, Floats], Floats]:
-    def value(positives: Floats, negatives: Floats) -> Floats:
-        total = negatives.sum(axis=1, keepdims=True)
-        below = np.cumsum(negatives, axis=1) - negatives
-        allowed = below >= specificity * total * (1 - 1e-12)
-        sensitivity = np.where(allowed, positives, 0).sum(axis=1) / positives.sum(axis=1)
-        return np.where(total[:, 0] > 0, sensitivity, np.nan)
-
-    return value
-
-
-def _ranking_values(specificity: float) -> dict[str, Callable[[Floats, Floats], Floats]]:
-    return {
-        "auroc": _auroc,
-        "average_precision": _average_precision,
-        "sensitivity_at_specificity": _sensitivity_at(specificity),
-    }
 
 
 def _regression_values(sums: Floats) -> Draws:

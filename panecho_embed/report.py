@@ -137,6 +137,15 @@ def figure(drawing: MatplotlibFigure, caption: str) -> Figure:
     return Figure(svg, caption)
 
 
+def picture_file(drawn: Figure) -> str:
+    """The drawing as an SVG file of its own: the colours that it was drawn with, on white."""
+    svg = drawn.svg
+    for colour, name in _VARIABLES.items():
+        svg = svg.replace(f"var(--{name})", colour)
+    end = svg.index(">") + 1
+    return f'{svg[:end]}<rect width="100%" height="100%" fill="#ffffff"/>{svg[end:]}'
+
+
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The page as HTML text; whatever is in titles, texts and tables is escaped."""
     import jinja2

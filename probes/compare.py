@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.metrics import PRIMARY, Difference, higher_is_better, holm, paired_differences
+from panecho_embed.metrics import PRIMARY, Difference, bootstrap, differences_of, higher_is_better, holm
 from panecho_embed.records import Score
+from panecho_embed.report import picture_file
 from probes.base import BaseProbe
 from probes.draws import few_shots
 from probes.evaluation import Evaluation, evaluate, make_folds
@@ -169,7 +170,7 @@ def write_comparison(
     """
     import pandas as pd
 
-    from probes.compare_report import comparison_figure, write_comparison_report
+    from probes.compare_report import comparison_drawing, write_comparison_report
 
     folder = make_folder(out)
     try:
@@ -183,10 +184,13 @@ def write_comparison(
         pd.concat(tables).to_csv(folder / "predictions.csv", index=False)
         pd.concat([c.table() for c in comparisons]).to_csv(folder / "scores.csv", index=False)
         pd.concat([c.difference_table() for c in comparisons]).to_csv(folder / "differences.csv", index=False)
-        for comparison in comparisons:
-            path = folder / "plots" / f"{file_stem(comparison.target)}-comparison.png"
-            comparison_figure(comparison).savefig(path, dpi=150)
-        write_comparison_report(comparisons, folder / "report.html", command=command, not_compared=not_compared or {})
+        drawn = [comparison_drawing(comparison) for comparison in comparisons]
+        for comparison, figure in zip(comparisons, drawn, strict=True):
+            path = folder / "plots" / f"{file_stem(comparison.target)}-comparison.svg"
+            path.write_text(picture_file(figure), encoding="utf-8")
+        write_comparison_report(
+            comparisons, drawn, folder / "report.html", command=command, not_compared=not_compared or {}
+        )
     except OSError as error:
         raise StoreError(f"{folder}: the comparison can't be written ({error}) (-o)") from error
     return folder
@@ -250,12 +254,10 @@ def _check_agreement(one: str, a: Problem, other: str, b: Problem) -> None:
 def _differences(
     evaluations: Mapping[str, Evaluation], pairs: Sequence[tuple[str, str]], metric: str, settings: RunSettings
 ) -> tuple[PairedDifference, ...]:
-    found = [
-        paired_differences(
-            evaluations[a].metrics(), evaluations[b].metrics(), draws=settings.draws, seed=settings.seed
-        )[metric]
-        for a, b in pairs
-    ]
+    metrics = {name: evaluation.metrics() for name, evaluation in evaluations.items()}
+    together = bootstrap(list(metrics.values()), draws=settings.draws, seed=settings.seed)
+    sampled = dict(zip(metrics, together, strict=True))
+    found = [differences_of(metrics[a], metrics[b], sampled[a], sampled[b])[metric] for a, b in pairs]
     corrected = holm([difference.p_value for difference in found])
     return tuple(
         PairedDifference(a, b, difference, float(p))

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from panecho_embed.plots import intervals
-from panecho_embed.report import Block, Code, Facts, Section, Table, Text, figure, write_report
+from panecho_embed.report import Block, Code, Facts, Figure, Section, Table, Text, figure, write_report
 from panecho_embed.wording import display_name, interval, number, p_value, plural
 from probes.compare import Comparison
 from probes.evaluation import Evaluation
@@ -27,14 +27,24 @@ def comparison_figure(comparison: Comparison) -> MatplotlibFigure:
     return intervals(rows, f"{comparison.target}: {display_name(comparison.metric)}", reference=baseline)
 
 
+def comparison_drawing(comparison: Comparison) -> Figure:
+    """`comparison_figure` as a block of a report."""
+    return figure(comparison_figure(comparison), f"{comparison.target}: 95 % intervals; dashed: the trivial baseline.")
+
+
 def write_comparison_report(
-    comparisons: Sequence[Comparison], path: Path, *, command: str = "", not_compared: Mapping[str, str]
+    comparisons: Sequence[Comparison],
+    drawn: Sequence[Figure],
+    path: Path,
+    *,
+    command: str = "",
+    not_compared: Mapping[str, str],
 ) -> Path:
-    """Write the report of comparisons of the same candidates on one target or more."""
+    """Write the report of comparisons of the same candidates on one target or more. drawn: the figure of each."""
     candidates = comparisons[0].evaluations
     targets = ", ".join(comparison.target for comparison in comparisons)
     count = sum(len(comparison.differences) for comparison in comparisons)
-    sections = [Section(comparison.target, _blocks(comparison, count)) for comparison in comparisons]
+    sections = [Section(c.target, _blocks(c, figure, count)) for c, figure in zip(comparisons, drawn, strict=True)]
     if not_compared:
         notes = [Text(f"{name} was not compared: {why}", "warning") for name, why in not_compared.items()]
         sections.insert(0, Section("Not compared", notes))
@@ -45,7 +55,7 @@ def write_comparison_report(
     return write_report(path, f"Comparison: {targets}", f"{len(candidates)} embeddings on the same patients", sections)
 
 
-def _blocks(comparison: Comparison, count: int) -> list[Block]:
+def _blocks(comparison: Comparison, drawn: Figure, count: int) -> list[Block]:
     evaluations = comparison.evaluations
     metrics = [name for name in next(iter(evaluations.values())).scores if ":" not in name]
     others = [name for name in metrics if name != comparison.metric][:3]
@@ -77,7 +87,7 @@ def _blocks(comparison: Comparison, count: int) -> list[Block]:
     return [
         *(Text(note, "warning") for note in notes if note),
         Table(columns, rows, f"{counted}{left}. Best first."),
-        figure(comparison_figure(comparison), f"{comparison.target}: 95 % intervals; dashed: the trivial baseline."),
+        drawn,
         Table(
             ["Difference", "Value", "95 % interval", "p", "p, corrected"], paired, caption, folded=len(paired) > LONG
         ),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sklearn.base import clone
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.metrics import DEFAULT_DRAWS, Difference, Metrics, paired_differences, scores
+from panecho_embed.metrics import DEFAULT_DRAWS, Difference, Metrics, bootstrap, differences_of, scores_of
 from panecho_embed.records import Score
 from probes.base import BaseProbe, Floats, Ints, is_classifier
 from probes.folds import Fold, check_no_leakage, given_folds, kfold
@@ -122,6 +122,7 @@ def evaluate(
     predicted = predict_folds(problem, probe, folds)
     metrics = make_metrics(problem, tested, predicted.prediction, predicted.threshold, cutoffs)
     trivial = baseline_metrics(problem, tested, baseline, cutoffs)
+    sampled, sampled_trivial = bootstrap([metrics, trivial], draws=draws, seed=seed)
     return Evaluation(
         problem=problem,
         probes=predicted.probes,
@@ -131,9 +132,9 @@ def evaluate(
         validation=predicted.validation,
         tested_in=tested_in,
         threshold=predicted.threshold,
-        scores=scores(metrics, draws=draws, seed=seed),
-        baseline_scores=scores(trivial, draws=draws, seed=seed),
-        versus_baseline=paired_differences(metrics, trivial, draws=draws, seed=seed),
+        scores=scores_of(metrics, sampled),
+        baseline_scores=scores_of(trivial, sampled_trivial),
+        versus_baseline=differences_of(metrics, trivial, sampled, sampled_trivial),
         cutoffs=tuple(cutoffs),
         draws=draws,
         seed=seed,

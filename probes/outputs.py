@@ -16,6 +16,7 @@ from panecho_embed._version import __version__
 from panecho_embed.errors import StoreError
 from panecho_embed.jsonable import without_nan
 from panecho_embed.records import Provenance
+from panecho_embed.report import Figure, picture_file
 from probes.folds import leaking_patients
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path) -
     """Write all files of a run into the folder `out`, replacing those of an earlier one. Returns the folder."""
     import pandas as pd
 
+    from probes.plots import drawings
     from probes.report import write_probe_report
     from probes.saved import save_probes
 
@@ -60,8 +62,9 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path) -
         save_probes(results, folder)
         _write_efficiency([result.efficiency for result in results if result.efficiency is not None], folder)
         _write_draws(results, folder)
-        _write_plots(results, folder / "plots")
-        write_probe_report(results, info, folder / "report.html")
+        drawn = [drawings(result) for result in results]
+        _write_plots(results, drawn, folder / "plots")
+        write_probe_report(results, drawn, info, folder / "report.html")
     except OSError as error:
         raise StoreError(f"{folder}: the run can't be written ({error}) (-o)") from error
     return folder
@@ -79,7 +82,7 @@ def make_folder(out: str | Path) -> Path:
 
 def clear_folder(folder: Path, files: Sequence[str]) -> None:
     """Remove what an earlier run left there, which this one might not write again."""
-    for path in [*(folder / name for name in (*files, "report.html")), *(folder / "plots").glob("*.png")]:
+    for path in [*(folder / name for name in (*files, "report.html")), *(folder / "plots").glob("*.svg")]:
         path.unlink(missing_ok=True)
 
 
@@ -233,12 +236,8 @@ def _write_draws(results: Sequence[TargetResult], folder: Path) -> None:
         write_json(folder / "draws.json", drawn)
 
 
-def _write_plots(results: Sequence[TargetResult], folder: Path) -> None:
-    from probes.plots import figures, label_efficiency_curve
-
-    for result in results:
+def _write_plots(results: Sequence[TargetResult], drawn: Sequence[Mapping[str, Figure]], folder: Path) -> None:
+    for result, figures in zip(results, drawn, strict=True):
         stem = file_stem(result.evaluation.problem.target)
-        for name, (figure, _) in figures(result.evaluation).items():
-            figure.savefig(folder / f"{stem}-{name}.png", dpi=150)
-        if result.efficiency is not None:
-            label_efficiency_curve(result.efficiency).savefig(folder / f"{stem}-label-efficiency.png", dpi=150)
+        for name, figure in figures.items():
+            (folder / f"{stem}-{name}.svg").write_text(picture_file(figure), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: those of `panecho_embed.plots`, on its tested units."""
+"""Figures of a result: those of `panecho_embed.plots`, on its tested units."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from panecho_embed import report
 from panecho_embed.plots import Efficiency, Predictions, label_efficiency, task_figures
 from panecho_embed.wording import display_name
 
 if TYPE_CHECKING:
     from probes.efficiency import LabelEfficiency
     from probes.evaluation import Evaluation
+    from probes.run import TargetResult
+
+
+def drawings(result: TargetResult) -> dict[str, report.Figure]:
+    """Every figure of a target, drawn once for its file and for the report, by file name without suffix."""
+    drawn = {name: report.figure(made, caption) for name, (made, caption) in figures(result.evaluation).items()}
+    if result.efficiency is not None:
+        caption = f"{result.efficiency.target}. {efficiency_caption(result.efficiency)}"
+        drawn["label-efficiency"] = report.figure(label_efficiency_curve(result.efficiency), caption)
+    return drawn
 
 
 def figures(evaluation: Evaluation) -> dict[str, tuple[Figure, str]]:
@@ -31,6 +42,11 @@ def figures(evaluation: Evaluation) -> dict[str, tuple[Figure, str]]:
             seed=evaluation.seed,
         )
     )
+
+
+def efficiency_caption(curve: LabelEfficiency) -> str:
+    """What is seen in the curve and its table."""
+    return f"Label efficiency: mean of {curve.values.shape[1]} draws, and the range of 95 % of them."
 
 
 def label_efficiency_curve(curve: LabelEfficiency) -> Figure:

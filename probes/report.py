@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from panecho_embed.plots import intervals
 from panecho_embed.records import Provenance
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Section, Table, Text, figure, write_report
 from panecho_embed.wording import display_name, interval, number, p_value, plural
+from probes.efficiency import LabelEfficiency
 from probes.folds import leaking_patients
 from probes.outputs import RunInfo, grid_table
-from probes.plots import figures, label_efficiency_curve
+from probes.plots import efficiency_caption
 from probes.report_summary import asked, by_task, summary
 from probes.run import TargetResult
 from probes.wording import PROBE_NAMES, methods_paragraph
@@ -27,16 +28,19 @@ SUBGROUP_METRICS = {
 }
 
 
-def write_probe_report(results: Sequence[TargetResult], info: RunInfo, path: Path) -> Path:
-    """Write the report of a run."""
+def write_probe_report(
+    results: Sequence[TargetResult], drawn: Sequence[Mapping[str, Figure]], info: RunInfo, path: Path
+) -> Path:
+    """Write the report of a run. drawn: the figures of each result."""
     problem = results[0].evaluation.problem
     targets = ", ".join(result.evaluation.problem.target for result in results[:4])
     more = f" and {len(results) - 4} more" if len(results) > 4 else ""
     title = f"{PROBE_NAMES[type(results[0].probe).__name__]}: {targets}{more}"
     subtitle = f"{problem.provenance.backbone} embeddings, {problem.level} level, from {Path(info.source).name}"
     sections = [asked(results, info), summary(results, info, untrained_warning(problem.provenance))]
+    figures_of = {r.evaluation.problem.target: list(f.values()) for r, f in zip(results, drawn, strict=True)}
     for result in (result for alike in by_task(results) for result in alike):
-        sections.append(_results(result, several=len(results) > 1))
+        sections.append(_results(result, figures_of[result.evaluation.problem.target], several=len(results) > 1))
     sections += [
         Section("Data and splits", _data(results)),
         Section("Methods", [Text(methods_paragraph(alike)) for alike in by_task(results)]),
@@ -79,24 +83,25 @@ def untrained_warning(provenance: Provenance) -> list[Block]:
     return [Text(text, "warning")]
 
 
-def _results(result: TargetResult, *, several: bool) -> Section:
+def _results(result: TargetResult, drawn: Sequence[Figure], *, several: bool) -> Section:
     evaluation = result.evaluation
     blocks: list[Block] = [_metric_table(result)]
-    drawn = [figure(made, caption) for made, caption in figures(evaluation).values()]
     if result.efficiency is not None:
-        curve, band = result.efficiency, result.efficiency.band()
-        caption = f"Label efficiency: mean of {curve.values.shape[1]} draws, and the range of 95 % of them."
-        drawn.append(figure(label_efficiency_curve(curve), f"{evaluation.problem.target}. {caption}"))
-        rows = [
-            [f"{row[curve.unit]:g}", f"{row['n_patients']:.0f}", *(number(row[c]) for c in ("mean", "low", "high"))]
-            for row in band.to_dict("records")
-        ]
-        blocks.append(Table([curve.unit, "Patients", display_name(curve.metric), "low", "high"], rows, caption))
-    blocks.append(Figures([Figure(one.svg, one.caption) for one in drawn]))
+        blocks.append(_efficiency_table(result.efficiency))
+    blocks.append(Figures(drawn))
     for column, groups in result.subgroups.items():
         blocks += _subgroup_blocks(result, column, groups)
     blocks.append(_grid(result))
     return Section(evaluation.problem.target if several else f"{evaluation.problem.target} in detail", blocks)
+
+
+def _efficiency_table(curve: LabelEfficiency) -> Table:
+    rows = [
+        [f"{row[curve.unit]:g}", f"{row['n_patients']:.0f}", *(number(row[c]) for c in ("mean", "low", "high"))]
+        for row in curve.band().to_dict("records")
+    ]
+    columns = [curve.unit, "Patients", display_name(curve.metric), "low", "high"]
+    return Table(columns, rows, efficiency_caption(curve))
 
 
 def _metric_table(result: TargetResult) -> Table:

@@ -89,6 +89,6 @@ def _walk(data: _Bytes, heaps: _Places) -> None:
 
 
 def _words(data: _Bytes, places: _Places, form: str) -> npt.NDArray[np.unsignedinteger]:
-    """The number that stands at each place."""
-    width = np.dtype(form).itemsize
-    return np.ascontiguousarray(data[places[:, None] + np.arange(width)]).view(form)[:, 0]
+    """The number that stands at each place, aligned or not."""
+    everywhere = np.ndarray(len(data) - np.dtype(form).itemsize + 1, form, buffer=data, strides=(1,))
+    return everywhere[places]

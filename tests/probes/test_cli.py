@@ -37,7 +37,7 @@ def test_linear_writes_metrics_predictions_grid_and_plot(embeddings: Path, tmp_p
     test = predictions[predictions.split == "test"]
     assert (test.truth - test.prediction).abs().mean() == pytest.approx(score["value"])
     assert len(pd.read_csv(tmp_path / "run" / "grid.csv").query("chosen")) == 1
-    assert (tmp_path / "run" / "plots" / "EF-scatter.png").stat().st_size > 1000
+    assert (tmp_path / "run" / "plots" / "EF-scatter.svg").stat().st_size > 1000
     assert "baseline" in result.output
 
 

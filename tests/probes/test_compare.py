@@ -132,7 +132,7 @@ def test_command_writes_tables_figure_and_report(
     assert set(document["candidates"]) == {"sharp", "blurred"}
     assert document["targets"]["EF"]["differences"][0]["first"] == "sharp"
     assert {"scores.csv", "differences.csv", "report.html"} <= {path.name for path in (tmp_path / "run").iterdir()}
-    assert (tmp_path / "run" / "plots" / "EF-comparison.png").is_file()
+    assert (tmp_path / "run" / "plots" / "EF-comparison.svg").is_file()
     assert "sharp - blurred" in result.output
 
 
