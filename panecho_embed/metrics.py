@@ -226,6 +226,11 @@ def paired_differences(a: Metrics, b: Metrics, *, draws: int = DEFAULT_DRAWS, se
 
     Raises ArgumentError when the two were not made on the same patients.
     """
+    if a.n != b.n or not np.array_equal(a.patients, b.patients):
+        raise ArgumentError(
+            f"a paired comparison needs the same patients and rows; one has {a.n} rows of {len(a.patients)} patients, "
+            f"the other {b.n} rows of {len(b.patients)}"
+        )
     return differences_of(a, b, *bootstrap([a, b], draws=draws, seed=seed))
 
 
@@ -257,20 +262,11 @@ def holm(p_values: npt.ArrayLike) -> Floats:
 
 
 def bootstrap(models: Sequence[Metrics], *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> list[Draws]:
-    """Values (draws,) of every metric of every model; draw i takes the same patients in all of them.
-
-    Raises ArgumentError when the models were not made on the same patients.
-    """
+    """Values (draws,) of every metric of every model; draw i takes the same patients in all of them."""
     if draws < 1:
         raise ArgumentError(f"draws is {draws}; it must be 1 or more (--draws)")
-    first = models[0]
-    for model in models[1:]:
-        if model.n != first.n or not np.array_equal(model.patients, first.patients):
-            raise ArgumentError(
-                f"a paired comparison needs the same patients and rows; one has {first.n} rows of "
-                f"{len(first.patients)} patients, the other {model.n} rows of {len(model.patients)}"
-            )
-    chunks = [[model(w) for model in models] for w in patient_weights(len(first.patients), draws, seed, first.n)]
+    width = max(model.n for model in models)
+    chunks = [[model(w) for model in models] for w in patient_weights(len(models[0].patients), draws, seed, width)]
     return [
         {name: np.concatenate([chunk[i][name] for chunk in chunks]) for name in chunks[0][i]}
         for i in range(len(models))

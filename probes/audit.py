@@ -20,6 +20,7 @@ from panecho_embed.store import EmbeddingFile
 from probes.label_table import join_labels
 from probes.labels import as_text
 from probes.neighbours import ExactNeighbours
+from probes.problem import check_finite
 
 Severity = Literal["leak", "warning"]
 
@@ -49,12 +50,13 @@ def audit(
 
     Patients or studies in more than one split; videos that are the same file, or have the same or nearly the same
     embedding (cosine of the centred embeddings at least `near`), in different splits or under two ids; labels that
-    another column gives away.
+    another column gives away. Raises ArgumentError for embeddings that are not finite.
     """
     if not 0 < near <= 1:
         raise ArgumentError(f"near is {near}; it must be above 0 and at most 1 (--near)")
     table = source if isinstance(source, EmbeddingTable) else EmbeddingFile(source).table()
     table = table if labels is None else join_labels(table, labels)
+    check_finite(table, "the table" if isinstance(source, EmbeddingTable) else str(source))
     sha = {} if isinstance(source, EmbeddingTable) else _checksums(EmbeddingFile(source))
     videos = table if table.level in ("video", "study") else pool_table(table, "video")
     checks: list[Callable[[], Iterator[Finding]]] = [

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.wording import plural
 
 Ints = npt.NDArray[np.int64]
 
@@ -46,7 +47,8 @@ def grouped_folds(groups: npt.ArrayLike, y: npt.ArrayLike, k: int, *, discrete: 
         raise ArgumentError(f"folds is {k}; cross-validation needs 2 or more (--folds)")
     if len(ids) < k:
         raise ArgumentError(
-            f"{k} folds need at least {k} patients; there are {len(ids)} (n_samples={len(codes)}): use fewer (--folds)"
+            f"{k} folds need at least {k} patients; there are {len(ids)} ({len(codes)} "
+            f"{plural('sample', len(codes))}): use fewer (--folds)"
         )
     stratum = (
         _rarest_class(codes, y, len(ids)) if discrete else _fifth(codes, np.asarray(y, dtype=np.float64), len(ids))

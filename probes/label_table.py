@@ -77,7 +77,9 @@ def _at(column: npt.NDArray[Any], row: npt.NDArray[np.intp]) -> npt.NDArray[Any]
 def _check_ids(path: Path, key: str, given: pd.Index[Any], wanted: npt.NDArray[np.object_]) -> None:
     twice = given[given.duplicated()].unique()
     if len(twice):
-        raise ArgumentError(f"{path}: {len(twice)} values of {key} are there more than once: {some(twice)} (--labels)")
+        raise ArgumentError(f"{path}: {key} stands more than once for {some(twice)} ({len(twice)} in all) (--labels)")
+    if not len(given):
+        raise ArgumentError(f"{path}: no line has a {key} (--labels)")
     if not given.isin(wanted).any():
         raise ArgumentError(
             f"{path}: no {key} matches the embedding file; the table has {some(given)}, "

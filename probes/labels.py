@@ -60,21 +60,25 @@ def read_labels(
     known = next((known for known in all_tasks() if known.name == name), None)
     is_text = column.dtype.kind not in "fiub"
     if task == "regression" or (task is None and not is_text and not _looks_discrete(column, known)):
-        return Labels("regression", _as_numbers(column, name))
+        numbers = _as_numbers(column, name)
+        there = numbers[np.isfinite(numbers)]
+        if len(there) and (there == there[0]).all():
+            raise ArgumentError(f"{name} is {there[0]:g} wherever it is known; there is nothing to learn")
+        return Labels("regression", numbers)
     text = as_text(column)
-    there = text != ""
-    classes = _class_order(sorted(set(text[there].tolist()), key=_number_first), known, positive, name)
+    has_label = text != ""
+    classes = _class_order(sorted(set(text[has_label].tolist()), key=_number_first), known, positive, name)
     if len(classes) < 2:
         raise ArgumentError(f"{name} has only one class, {', '.join(map(repr, classes))}; there is nothing to learn")
     if task == "binary" and len(classes) > 2:
         raise ArgumentError(f"{name} has {len(classes)} classes, {', '.join(classes[:8])}; use --task multiclass")
-    if len(classes) > max(50, int(there.sum()) // 2):
+    if len(classes) > max(50, int(has_label.sum()) // 2):
         raise ArgumentError(
-            f"{name} has {len(classes)} different values in {there.sum()} rows; that is no set of classes"
+            f"{name} has {len(classes)} different values in {has_label.sum()} rows; that is no set of classes"
         )
     truth = np.full(len(text), np.nan)
     index = {label: float(i) for i, label in enumerate(classes)}
-    truth[there] = [index[label] for label in text[there]]
+    truth[has_label] = [index[label] for label in text[has_label]]
     return Labels(task or ("binary" if len(classes) == 2 else "multiclass"), truth, tuple(classes))
 
 

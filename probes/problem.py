@@ -103,7 +103,7 @@ def load_table(
         )
     rows = file if isinstance(file, EmbeddingTable) else EmbeddingFile(file).table()
     name = "the table" if isinstance(file, EmbeddingTable) else str(file)
-    _check_finite(rows, name)
+    check_finite(rows, name)
     if labels is not None:
         rows = join_labels(rows, labels)
     level = level or ("study" if rows.level == "study" else "video")
@@ -203,7 +203,8 @@ def _pooled(rows: EmbeddingTable, level: Level, pooling: PoolHow, name: str) -> 
     )
 
 
-def _check_finite(table: EmbeddingTable, name: str) -> None:
+def check_finite(table: EmbeddingTable, name: str) -> None:
+    """Raise ArgumentError, naming the first videos, for embeddings that are NaN or infinite. name: of the file."""
     bad = np.flatnonzero(~np.isfinite(table.values).all(axis=1))
     if len(bad):
         videos = list(dict.fromkeys(map(str, table.video_id[bad])))

@@ -22,6 +22,7 @@ def audit(embeddings: Path, labels: str | None, near: float, out: Path | None) -
     another column gives away. Exit code 1 when anything leaks from training to test.
     """
     from panecho_embed.errors import StoreError
+    from panecho_embed.wording import plural
     from probes.audit import audit as run
     from probes.outputs import write_json
 
@@ -31,7 +32,9 @@ def audit(embeddings: Path, labels: str | None, near: float, out: Path | None) -
         for example in finding.examples if finding.kind != "label_given_away" else ():
             click.echo(f"    {example}")
     leaks = sum(finding.severity == "leak" for finding in findings)
-    click.echo(f"{embeddings}: {leaks} kinds of leak, {len(findings) - leaks} warnings")
+    warnings = len(findings) - leaks
+    kinds, noun = plural("kind", leaks), plural("warning", warnings)
+    click.echo(f"{embeddings}: {leaks} {kinds} of leak, {warnings} {noun}")
     if out is not None:
         try:
             write_json(out, {"source": str(embeddings), "findings": [asdict(finding) for finding in findings]})

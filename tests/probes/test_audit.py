@@ -92,6 +92,13 @@ def test_the_same_video_without_a_split_leaks_nothing(clean: EmbeddingTable) -> 
     assert kinds(audit(replace(moved(clean, "v000", "v008"), split=split))) == {"warning: same_embedding"}
 
 
+def test_embeddings_that_are_not_finite_are_refused(clean: EmbeddingTable) -> None:
+    values = clean.values.copy()
+    values[0, 0] = np.nan
+    with pytest.raises(ArgumentError, match=r"1 of \d+ embeddings have NaN or infinite values"):
+        audit(replace(clean, values=values))
+
+
 def test_near_must_be_a_cosine(clean: EmbeddingTable) -> None:
     with pytest.raises(ArgumentError, match=r"near is 2; it must be above 0 and at most 1"):
         audit(clean, near=2)

@@ -44,12 +44,13 @@ def test_rows_that_the_csv_lacks_have_no_label(table: EmbeddingTable, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("video_id,Age\nv000,1\nv000,2\nv001,3\n", r"1 values of video_id are there more than once: 'v000'"),
+        ("video_id,Age\nv000,1\nv000,2\nv001,3\n", r"video_id stands more than once for 'v000' \(1 in all\)"),
         (
             "video_id,Age\na,1\nb,2\nc,3\nd,4\n",
             r"no video_id matches.*'a', 'b', 'c' \.\.\., the file has 'v000', 'v001'",
         ),
         ("file,Age\nv000,1\n", r"no column video_id, study_id, patient_id to join by; it has file, Age"),
+        ("video_id,Age\n,4\n", r"labels.csv: no line has a video_id \(--labels\)"),
         ("", r"labels.csv: not a table: it is empty \(--labels\)"),
         ("video_id,Age\nv000,1,2\n", r"labels.csv: 1 unusable lines, first line 2: .*\(--labels\)"),
     ],

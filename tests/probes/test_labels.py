@@ -60,6 +60,7 @@ def test_class_order_of_a_known_task_is_the_models() -> None:
         (text("a", "b"), {"positive": "z"}, r"X has the classes a, b; 'z' is none of them \(--positive\)"),
         (text(*(f"name {i}" for i in range(60))), {}, r"60 different values in 60 rows; that is no set of classes"),
         (np.array([1.0, np.inf, 2.5]), {}, r"X has infinite values"),
+        (np.array([55.0, np.nan, 55.0]), {}, r"X is 55 wherever it is known; there is nothing to learn"),
     ],
 )
 def test_unusable_labels_say_why(column: np.ndarray, options: dict[str, str], message: str) -> None:
