@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ def atlas(emb: Path, out: Path, method: Any, thumbnails: bool) -> None:
     from panecho_embed.search import Collection
     from panecho_embed.search.atlas import write_atlas
 
+    collection = Collection(emb)
     with tqdm(unit="video", disable=None) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        write_atlas(Collection(emb), out, method=method, thumbnails=thumbnails, progress=show)
-    click.echo(f"next: embedding-atlas {out} --x x --y y --neighbors neighbors")
+        write_atlas(collection, out, method=method, thumbnails=thumbnails, progress=show)
+    image = " --image thumbnail" if thumbnails and collection.has_videos else ""
+    click.echo(f"next: embedding-atlas {shlex.quote(str(out))} --x x --y y --neighbors neighbors{image}")

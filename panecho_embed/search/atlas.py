@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,9 +30,9 @@ def write_atlas(
 ) -> Path:
     """Write one row a video (a study, of a study-level file) as Parquet.
 
-    Columns: id, every id and label, x and y of the map, neighbors (JSON: {"ids": row numbers, "distances": 1 - cosine},
-    the 15 nearest, the form that `embedding-atlas --neighbors neighbors` reads), thumbnail (a data: address of a JPEG;
-    empty where the video has moved). progress: called with rows done and in all.
+    Columns: every id and label, x and y of the map, neighbors (a structure of ids, row numbers, and distances,
+    1 - cosine; the 15 nearest, the form that `embedding-atlas --neighbors` reads), thumbnail (a data: address of a
+    JPEG, the form that `--image` reads; null where the video has moved). progress: called with rows done and in all.
     Raises ArgumentError where pyarrow or umap-learn is not installed, StoreError if `out` can't be written.
     """
     try:
@@ -43,15 +41,16 @@ def write_atlas(
         raise ArgumentError("pyarrow is not installed: pip install 'panecho-embed[atlas]'") from error
     items = map_items(collection)
     points = Maps(collection).points(method)
-    columns: dict[str, Any] = {"id": [str(name) for name in items.ids]}
-    columns |= {name: _plain(values) for name, values in items.columns.items()}
-    columns |= {"x": points[:, 0], "y": points[:, 1], "neighbors": _neighbours(items)}
+    columns: dict[str, Any] = {name: _plain(values) for name, values in items.columns.items()}
+    near = pa.struct({"ids": pa.list_(pa.int64()), "distances": pa.list_(pa.float64())})
+    columns |= {"x": points[:, 0], "y": points[:, 1], "neighbors": pa.array(_neighbours(items), near)}
     if thumbnails and collection.has_videos:
-        columns["thumbnail"] = []
+        pictures = []
         for done, name in enumerate(items.ids, start=1):
-            columns["thumbnail"].append(_thumbnail(collection, str(name)))
+            pictures.append(_thumbnail(collection, str(name)))
             if progress is not None:
                 progress(done, len(items))
+        columns["thumbnail"] = pa.array(pictures, pa.string())
     table = pa.table(columns)
     weights = collection.provenance.weights
     facts = {"panecho_embed.fingerprint": collection.file.fingerprint, "panecho_embed.weights": weights.source}
@@ -69,22 +68,21 @@ def _plain(values: Any) -> Any:
     return [str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace") or None for value in values]
 
 
-def _neighbours(items: Items) -> list[str]:
+def _neighbours(items: Items) -> list[dict[str, list[Any]]]:
     count = min(NEIGHBOURS, len(items) - 1)
-    listed = []
+    listed: list[dict[str, list[Any]]] = []
     for start in range(0, len(items), _BLOCK):
         block = cosines(items.units[start : start + _BLOCK], items.units)
         for row, similarity in enumerate(block, start=start):
             similarity[row] = np.nan
             near = top(similarity, count)
             distances = [round(1 - float(similarity[i]), 6) for i in near]
-            listed.append(json.dumps({"ids": near.tolist(), "distances": distances}))
+            listed.append({"ids": near.tolist(), "distances": distances})
     return listed
 
 
-def _thumbnail(collection: Collection, video_id: str) -> str:
+def _thumbnail(collection: Collection, video_id: str) -> str | None:
     try:
-        picture = still(collection, video_id, _THUMBNAIL_SIDE)
+        return still(collection, video_id, _THUMBNAIL_SIDE).data_uri
     except MediaError:
-        return ""
-    return f"data:{picture.media_type};base64,{base64.b64encode(picture.content).decode('ascii')}"
+        return None

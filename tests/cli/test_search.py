@@ -139,17 +139,33 @@ def test_an_index_is_built_used_and_refused_when_stale(emb):
         CliRunner().invoke(search, [str(emb), "--study", "P2-S0"], catch_exceptions=False)
 
 
-def test_an_atlas_holds_coordinates_neighbours_and_pictures(film_emb, tmp_path):
+def test_an_atlas_has_the_columns_that_embedding_atlas_reads(film_emb, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     out = tmp_path / "atlas.parquet"
-    assert "embedding-atlas" in run(atlas, film_emb, "-o", out, "--method", "pca")
-    table = parquet.read_table(out).to_pydict()
-    assert {"id", "x", "y", "neighbors", "thumbnail", "EF", "study_id"} <= table.keys()
-    near = json.loads(table["neighbors"][0])
-    assert len(near["ids"]) == 14
-    assert near["distances"] == sorted(near["distances"])
-    assert table["id"][near["ids"][0]] == "PHANTOM-0001-S1/A4C-1"
-    assert table["thumbnail"][0].startswith("data:image/jpeg;base64,")
+    said = run(atlas, film_emb, "-o", out, "--method", "pca")
+    assert said.endswith("--x x --y y --neighbors neighbors --image thumbnail\n")
+    read = parquet.read_table(out)
+    types = {field.name: str(field.type) for field in read.schema}
+    assert types["x"] == types["y"] == "float"
+    assert types["EF"] == "double"
+    # A text of JSON would be shown, but not followed from point to point.
+    assert types["neighbors"] == "struct<ids: list<element: int64>, distances: list<element: double>>"
+    table = read.to_pydict()
+    for row, near in enumerate(table["neighbors"]):
+        assert len(near["ids"]) == len(near["distances"]) == 14
+        assert row not in near["ids"]
+        assert near["distances"] == sorted(near["distances"])
+    assert table["video_id"][table["neighbors"][0]["ids"][0]] == "PHANTOM-0001-S1/A4C-1"
+    assert all(picture.startswith("data:image/jpeg;base64,") for picture in table["thumbnail"])
+
+
+def test_an_atlas_of_videos_that_have_moved_has_no_pictures(emb, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "atlas.parquet"
+    run(atlas, emb, "-o", out, "--method", "pca")
+    assert set(parquet.read_table(out)["thumbnail"].to_pylist()) == {None}
+    assert "--image" not in run(atlas, emb, "-o", out, "--method", "pca", "--no-thumbnails")
+    assert "thumbnail" not in parquet.read_schema(out).names
 
 
 def test_a_host_that_can_not_be_had_is_named(emb):
