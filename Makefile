@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow fuzz check notebooks benchmarks clean
+.PHONY: demo test test-slow fuzz soak check notebooks benchmarks clean
 
 demo: $(INSTALLED)  ## phantom studies -> extract -> probe, with a picture
 	$(BIN)/panecho-embed demo
@@ -17,6 +17,9 @@ test-slow: $(INSTALLED)  ## the tests that take minutes
 
 fuzz: $(INSTALLED)  ## 2,000 damaged and hostile inputs of every kind; FUZZ="dicom --inputs 100 --seed 7" for others
 	$(BIN)/python -m tests.fuzz.campaign $(FUZZ)
+
+soak: $(INSTALLED)  ## 2,000 videos, one in twenty broken, through the command: memory, throughput, nothing lost
+	$(BIN)/python -m tests.soak
 
 check: $(INSTALLED)  ## style, types, direction of imports
 	$(BIN)/ruff format --check .
