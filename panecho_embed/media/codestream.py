@@ -68,6 +68,19 @@ def is_whole_jpeg(data: bytes) -> bool:
     return start >= 0 and data.find(_EOI, start) >= 0
 
 
+def is_whole_png(data: bytes) -> bool:
+    """Say whether every chunk up to the end mark lies within the file; decoders take in what a chunk claims to hold.
+
+    PNG specification, 5.3: length, type, data, check sum.
+    """
+    position = 8
+    while position + 12 <= len(data):
+        if data[position + 4 : position + 8] == b"IEND":
+            return True
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return False
+
+
 def jpeg2000_size(data: bytes) -> tuple[int, int] | None:
     """Width and height of a JPEG 2000 codestream, bare or in a JP2 file (ITU-T T.800, A.5.1: SIZ); None where none."""
     start = data.find(b"\xff\x4f\xff\x51")

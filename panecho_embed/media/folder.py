@@ -12,13 +12,16 @@ from functools import partial
 from pathlib import Path
 
 from panecho_embed.errors import MediaError
-from panecho_embed.media.cine import Cine, MediaInfo, check_size
-from panecho_embed.media.codestream import image_size, is_whole_jpeg, tiff_directories
+from panecho_embed.media.cine import MAX_PIXELS, Cine, MediaInfo, check_size
+from panecho_embed.media.codestream import image_size, is_whole_jpeg, is_whole_png, tiff_directories
 from panecho_embed.media.opencv import decode_image
 from panecho_embed.records import UInt8Array
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 """Suffixes of the images that make up a folder, in small letters."""
+
+_MOST_BYTES = 16 * MAX_PIXELS
+"""Of a file; even uncompressed, the largest image that is read has fewer."""
 
 
 def open_folder(path: str) -> Cine:
@@ -83,6 +86,8 @@ def _header_size(file: Path) -> tuple[int, int]:
 
 def _read_bytes(file: Path) -> bytes:
     try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise MediaError(f"{file.name} has more than {_MOST_BYTES} bytes, and can be no frame", stage="open")
         return file.read_bytes()
     except OSError as error:
         raise MediaError(f"{file.name} can't be read: {error.strerror}", stage="open") from error
@@ -117,6 +122,8 @@ def _decode(data: bytes, name: str) -> UInt8Array:
     _check_header(data, name)
     if data[:2] == b"\xff\xd8" and not is_whole_jpeg(data):
         raise MediaError(f"{name} is cut: its JPEG data does not end", stage="decode")
+    if data[:4] == b"\x89PNG" and not is_whole_png(data):
+        raise MediaError(f"{name} is cut or damaged: its chunks do not fit into its {len(data)} bytes", stage="decode")
     pages = len(tiff_directories(data)) if data[:4] in (b"II*\0", b"MM\0*") else 1
     if pages > 1:
         raise MediaError(f"{name} is a TIFF of {pages} pages; save each page as a file of its own", stage="decode")

@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Iterator
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -131,6 +132,14 @@ def test_an_npz_of_thousands_of_arrays(tmp_path):
     np.savez(tmp_path / "v.npz", **{f"a{i}": np.zeros(1) for i in range(1001)})
     with pytest.raises(MediaError, match="holds 1001 arrays"):
         open_cine(str(tmp_path / "v.npz"))
+
+
+def test_a_png_whose_chunk_claims_gigabytes(tmp_path):
+    whole = cv2.imencode(".png", np.zeros((64, 80, 3), np.uint8))[1].tobytes()
+    where = whole.index(b"IDAT") - 4
+    (tmp_path / "frame0.png").write_bytes(whole[:where] + b"\xff\0\0\0" + whole[where + 4 :])
+    with pytest.raises(MediaError, match="do not fit into"):
+        list(open_cine(str(tmp_path), include_stills=True).frames())
 
 
 def claiming(frames: int | None, true: int = 20) -> Cine:
