@@ -191,8 +191,8 @@ class Preprocess:
 
     def at_size(self, image_size: int) -> Preprocess:
         """The same for another model input size, the margin of the centre crop kept in proportion."""
-        if image_size < 32:
-            raise ArgumentError(f"image size is {image_size}; the smallest that the encoders take is 32 (--image-size)")
+        if not 32 <= image_size <= 4096:
+            raise ArgumentError(f"image size is {image_size}; the encoders take 32 to 4096 (--image-size)")
         return dataclasses.replace(self, crop=image_size, resize=round(image_size * self.resize / self.crop))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -60,6 +62,13 @@ class CommandGroup(click.Group):
             joined: click.Command = point.load()
             return joined
         return None
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; names that the terminal's encoding lacks, or that are no text at all, are shown as escapes."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an error that the library raises on purpose becomes its message, without a traceback."""

@@ -75,6 +75,9 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
         return Failure(video.video_id, video.path, error.stage, str(error))
     except OSError as error:
         return Failure(video.video_id, video.path, "open", error.strerror or str(error))
+    except MemoryError as error:
+        message = f"memory does not suffice for its frames ({error}); fewer --workers may do, or a smaller --image-size"
+        return Failure(video.video_id, video.path, "decode", message)
     except Exception as error:
         # No file may end the run; what it did is told in full.
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -24,6 +24,8 @@ Outcome = tuple[int, DecodedVideo | Failure]
 # Enough that a slow video does not leave the encoder waiting, few enough that memory stays flat.
 _AHEAD_PER_WORKER = 3
 _AHEAD_BYTES = 1 << 30
+# Far more than are of use, and few enough that starting them does not bring the machine down.
+_MOST_WORKERS_PER_CORE = 16
 # How often a video may stand first in line when the workers die under it.
 _TRIES = 3
 
@@ -40,6 +42,9 @@ def decoded(
     """
     if not 0 < timeout_seconds < math.inf:
         raise ArgumentError(f"timeout is {timeout_seconds} seconds; it must be above 0 and finite (--timeout)")
+    most = _MOST_WORKERS_PER_CORE * (os.cpu_count() or 1)
+    if not 0 <= workers <= most:
+        raise ArgumentError(f"workers is {workers}; allowed here are 0 to {most}, 16 for each core (--workers)")
     if workers == 0:
         yield ((position, decode_video(video, settings)) for position, video in videos)
         return
@@ -81,6 +86,15 @@ class _Line:
             task = self._waiting[0]
             try:
                 outcome = self._result(task)
+            except ProcessExpired as error:
+                # Crashed by this video, or killed because all of them took too much memory: a second time tells.
+                if task.tries < _TRIES - 1:
+                    task.tries += 1
+                    task.future = self._scheduled(task.video)
+                    continue
+                message = f"the decoder's process died {task.tries} times under it (exit code {error.exitcode})"
+                outcome = Failure(task.video.video_id, task.video.path, "decode", message)
+                self._waiting.popleft()
             except (BrokenProcessPool, CancelledError, RuntimeError) as error:
                 # The pool itself is gone: a worker was killed (by the system, out of memory) between two videos.
                 if task.tries < _TRIES:
@@ -107,22 +121,22 @@ class _Line:
         """Hand out work: some videos ahead for each worker, fewer where videos are so long that memory counts."""
         ahead = min(self._workers * _AHEAD_PER_WORKER, max(_AHEAD_BYTES // self._largest_bytes, self._workers))
         for position, video in itertools.islice(remaining, max(ahead - len(self._waiting), 0)):
-            try:
-                future = self._schedule(video)
-            except RuntimeError:
-                # The pool died meanwhile.
-                self._start_again()
-                future = self._schedule(video)
-            self._waiting.append(_Task(position, video, future))
+            self._waiting.append(_Task(position, video, self._scheduled(video)))
 
     def _result(self, task: _Task) -> DecodedVideo | Failure:
         try:
             return task.future.result()
         except TimeoutError:
             message = f"decoding took longer than {self._timeout_seconds:g} s (--timeout)"
-        except ProcessExpired as error:
-            message = f"the decoder's process died (exit code {error.exitcode})"
         return Failure(task.video.video_id, task.video.path, "decode", message)
+
+    def _scheduled(self, video: VideoRef) -> Future[DecodedVideo | Failure]:
+        try:
+            return self._schedule(video)
+        except RuntimeError:
+            # The pool died meanwhile.
+            self._start_again()
+            return self._schedule(video)
 
     def _start_again(self) -> None:
         """A new pool for the videos that are waiting; what is finished stays so."""

@@ -36,8 +36,10 @@ def check_pickles(stream: BinaryIO) -> None:
             _check_archive(stream)
         else:
             stream.seek(0)
+            # In memory, since a stream makes room for as many bytes as a text claims to have.
+            head = io.BytesIO(stream.read(MOST_PICKLE_BYTES))
             for _ in range(_LEGACY_PICKLES):
-                _check(stream)
+                _check(head)
     finally:
         stream.seek(0)
 

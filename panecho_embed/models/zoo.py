@@ -207,6 +207,8 @@ def echoprime(weights: WeightsArgument) -> Backbone:
 def _random_panecho(weights: WeightsArgument, seed: int, **arguments: Any) -> PanEcho:
     if weights is not None:
         raise ArgumentError(f"weights is {str(weights)!r}; the random backbone takes none (--seed chooses them)")
+    if not -(2**63) <= seed < 2**63:
+        raise ArgumentError(f"seed is {seed}; allowed are whole numbers of 64 bits (--seed)")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # The CPU's generator alone: torch.manual_seed would reseed the accelerators too.
         torch.default_generator.manual_seed(seed)

@@ -45,8 +45,9 @@ class Parts:
     """
 
     def __init__(self, out: Path, salt: str | None = None, shard: Shard | None = None) -> None:
-        self.out = out
-        self.folder = out.with_name(out.name + ".parts")
+        # A link stays one, and what it leads to is written.
+        self.out = out.resolve() if _is_link(out) else out
+        self.folder = self.out.with_name(self.out.name + ".parts")
         self.shard = shard
         self.notes: list[str] = []
         self._given_salt = salt
@@ -54,9 +55,8 @@ class Parts:
         self._lock = RunLock(self.folder, shard)
 
     def __enter__(self) -> Self:
-        if self.out.is_dir():
-            raise StoreError(f"{self.out} is a folder; name the file to write (-o)")
         try:
+            self._check_place()
             self._lock.acquire()
             with self._lock.briefly():
                 self.salt = self._salt()
@@ -167,6 +167,12 @@ class Parts:
         self._lock.remove_folder()
         return EmbeddingFile(self.out)
 
+    def _check_place(self) -> None:
+        if self.out.is_dir():
+            raise StoreError(f"{self.out} is a folder; name the file to write (-o)")
+        if self.out.exists() and not self.out.is_file():
+            raise StoreError(f"{self.out} is a pipe, a socket or a device; name the file to write (-o)")
+
     @property
     def _replacing(self) -> Path:
         return self.folder / _REPLACING
@@ -252,6 +258,14 @@ class Parts:
             temporary.write_text(uuid.uuid4().hex)
             temporary.replace(file)
         return file.read_text()
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:
+        # A name too long; writing says so.
+        return False
 
 
 def _made_with(path: Path, provenance: Provenance) -> bool:

@@ -219,6 +219,9 @@ def explain_os_error(error: OSError) -> str:
         (errno.EROFS, "the file system is read-only; choose another place with -o"),
         (errno.EFBIG, "the file system, or a limit of this process (ulimit -f), allows no file that large"),
         (errno.ENOENT, "the folder does not exist"),
+        (errno.ENOTDIR, "a part of its path is a file, not a folder"),
+        (errno.EPERM, "no file may be made there; choose another place with -o"),
+        (errno.ENAMETOOLONG, "its name is too long; the parts beside it need a longer one still"),
     ):
         # HDF5 puts the number into its text ("errno = 28"); Python sets the attribute.
         if error.errno == number or f"errno = {number}," in text:

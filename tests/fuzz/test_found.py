@@ -58,6 +58,13 @@ def test_weights_with_an_endless_key_are_refused_at_once(tmp_path, wrap):
         read_state_dict(path)
 
 
+def test_a_text_in_bare_weights_that_claims_an_exabyte(tmp_path):
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"\x80\x04\x8e" + (2**60).to_bytes(8, "little") + b"short")
+    with pytest.raises(WeightsError, match="no readable weights file"):
+        read_state_dict(path)
+
+
 def test_weights_that_unfold_into_millions_of_objects(tmp_path):
     path = tmp_path / "w.pt"
     path.write_bytes(archive(b"\x80\x02" + b"N0" * (5 << 20) + b"N.", zipfile.ZIP_DEFLATED))
