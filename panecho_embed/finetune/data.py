@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,18 @@ def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = Fal
     kept = replace(targets, values=targets.values[labelled])
     print_of = _fingerprint(videos, split, kept)
     return Dataset(source, videos, kept, split, failures, tuple(notes), print_of)
+
+
+def torn_studies(dataset: Dataset) -> list[str]:
+    """A note for every target with studies whose videos have different classes; as a study, they have no truth."""
+    notes = []
+    studies = np.array([video.study_id for video in dataset.videos], dtype=object)
+    for task, column in zip(dataset.targets.tasks, dataset.targets.values.T, strict=True):
+        there = np.isfinite(column)
+        counts = Counter(study for study, _ in set(zip(studies[there], column[there], strict=True)))
+        if task.classes and (torn := sum(count > 1 for count in counts.values())):
+            notes.append(f"{task.name}: the videos of {torn} studies have different classes; such a study has no truth")
+    return notes
 
 
 def _check_layout(source: Path, wanted: Layout) -> None:

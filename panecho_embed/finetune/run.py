@@ -9,7 +9,7 @@ from pathlib import Path
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.finetune.crossval import PATIENCE_SECONDS, put_together
-from panecho_embed.finetune.data import Dataset, read_dataset
+from panecho_embed.finetune.data import Dataset, read_dataset, torn_studies
 from panecho_embed.finetune.folder import Identity, RunFolder
 from panecho_embed.finetune.folds import check_fold, check_folds_apart, make_fold
 from panecho_embed.finetune.one import Job, of_done_run, run_fold
@@ -82,7 +82,7 @@ def finetune(
     chosen = replace(chosen, precision=processes.precision)
     say = announce if processes.is_main else lambda message: None
     dataset = read_dataset(data, chosen.data, strict=strict)
-    for note in dataset.notes:
+    for note in (*dataset.notes, *(torn_studies(dataset) if chosen.evaluation.level == "study" else ())):
         say(f"note: {note}")
     job = Job(
         recipe=chosen,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,16 @@ import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
+from panecho_embed.finetune.model import FineTuneModel
+from panecho_embed.finetune.recipe import ClipSettings, ModelSettings
+from panecho_embed.finetune.saved import write_model
+from panecho_embed.finetune.starts import load_start
+from panecho_embed.models.panecho import PanEcho
+from panecho_embed.records import Preprocess
 from panecho_embed.store import EmbeddingFile
+from panecho_embed.tasks import write_tasks
 from tests.finetune.conftest import NARROW, finetune
+from tests.finetune.fabricate import EF, GRADE
 
 
 def run(*words, expect=0):
@@ -65,6 +74,35 @@ def test_it_says_where_it_comes_from(multitask):
     assert (about["init"], about["pretrained"], about["layout"]) == ("imagenet", True, "panecho")
     assert [task["name"] for task in about["tasks"]][:2] == ["pericardial-effusion", "EF"]
     assert json.loads((multitask / "run.json").read_text())["preprocess"]["channel_order"] == "rgb"
+
+
+@pytest.mark.parametrize(
+    ("scale", "mean", "std", "order"),
+    [
+        (1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bgr"),
+        (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "rgb"),
+        (1.0, (29.0, 28.0, 31.0), (48.0, 46.0, 47.0), "rgb"),
+    ],
+)
+def test_other_pixels_are_worked_into_the_first_layer(scale, mean, std, order, tmp_path):
+    """As trained, on its own pixels, and as saved, on PanEcho's, a model gives the same for the same frames."""
+    start = load_start("random", ModelSettings(width=NARROW, image_size=32), 2)
+    start = replace(start, preprocess=replace(start.preprocess, scale=scale, mean=mean, std=std, channel_order=order))
+    model = FineTuneModel(start, [EF, GRADE]).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # As drawn, a block adds a millionth of itself, and the stem has no bias.
+            parameter += 0.1 if name.endswith(("gamma", "bias")) else 0.0
+    assert write_model(model, start, [EF, GRADE], ClipSettings(frames=2), tmp_path / "model.pt")
+    write_tasks([EF, GRADE], tmp_path / "tasks.csv")
+    bgr = torch.randint(0, 255, (3, 2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    theirs = Preprocess()
+    mean_std = [torch.tensor(values)[:, None, None] for values in (theirs.mean, theirs.std)]
+    pixels = ((bgr / 255 - mean_std[0]) / mean_std[1]).transpose(1, 2)
+    with torch.no_grad():
+        mine = model(bgr if order == "bgr" else bgr.flip(2))
+        saved = PanEcho(weights=tmp_path / "model.pt")(pixels)
+    torch.testing.assert_close(torch.cat([saved["EF"], saved["Grade"]], dim=1), mine, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
