@@ -36,6 +36,11 @@ class Fold:
         indices: Ints = getattr(self, name)
         return indices
 
+    def deviations(self) -> list[float]:
+        """(T,) standard deviation of each regression's training labels; 1 for classes."""
+        columns = zip(self.targets.tasks, self.targets.values[self.train].T, strict=True)
+        return [float(np.nanstd(column)) if task.type == "regression" else 1.0 for task, column in columns]
+
     def patients(self, name: str) -> set[str]:
         """The patients of "train", "val" or "test"."""
         return {self.dataset.videos[i].patient_id for i in self.part(name)}

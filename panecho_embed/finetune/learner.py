@@ -27,6 +27,16 @@ Ints = npt.NDArray[np.int64]
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
+def _running_mean(decay: float) -> Callable[[Any, Any, Tensor], None]:
+    """Averages as `AveragedModel` wants them: of few steps at first, or the first weights would stay in for long."""
+
+    def average(averaged: Any, current: Any, steps: Tensor) -> None:
+        done = float(steps)
+        get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(averaged, current, steps)
+
+    return average
+
+
 class Learner:
     """A model, its loss and its optimiser. note: is told of videos that can't be decoded."""
 
@@ -49,7 +59,7 @@ class Learner:
         self._optimizer = _OPTIMIZERS[recipe.optimizer.name](groups)
         self._scaler = torch.amp.GradScaler(processes.device.type, enabled=processes.precision == "fp16")
         decay = recipe.optimizer.ema
-        average = get_ema_multi_avg_fn(decay)
+        average = _running_mean(decay)
         self._averaged = AveragedModel(self._model, multi_avg_fn=average, use_buffers=True) if decay else None
         self.rate = Rate(recipe.schedule, higher_is_better=recipe.early_stopping.monitor == "score")
 

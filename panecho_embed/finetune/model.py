@@ -17,13 +17,21 @@ class FineTuneModel(nn.Module):
 
     The pixels are normalised here, as the start's weights expect, so that nobody can forget it or do it twice. The
     parameters have PanEcho's names: frame_encoder, clip_encoder, heads.<task>.1. One-output heads begin at the task's
-    training mean.
+    training mean. scales: (T,) factors on the heads' first weights; None for 1.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, start: Start, tasks: Sequence[Task], *, head_dropout: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        start: Start,
+        tasks: Sequence[Task],
+        *,
+        head_dropout: float = 0.0,
+        scales: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.whole_clips = start.whole_clips
         self.scale = start.preprocess.scale
@@ -33,6 +41,8 @@ class FineTuneModel(nn.Module):
         self.clip_encoder = start.clip_encoder
         with seeded(seed):
             self.heads = nn.ModuleDict({task.name: _head(task, start.dim, head_dropout) for task in tasks})
+        for head, scale in zip(self.heads.values(), scales or [1.0] * len(tasks), strict=True):
+            head.get_submodule("1").weight.data.mul_(scale)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, L, 3, S, S) uint8, channels in the start's order, to (N, K) float32: all outputs, task after task."""

@@ -71,7 +71,7 @@ def run_fold(
             return True, processes.on_main(lambda: of_done_run(out))
         start = _start(job)
         processes.on_main(lambda: folder.check_weights(start.weights.sha256))
-        model = FineTuneModel(start, fold.targets.tasks, head_dropout=recipe.model.head_dropout, seed=recipe.seed)
+        model = _model(start, fold, recipe)
         # Before the folder is begun: settings that do not fit the model or the labels leave nothing behind.
         trainer = _trainer(model, start, fold, folder, job, processes)
         job.announce(_introduction(start, fold, processes))
@@ -91,6 +91,12 @@ def of_done_run(out: Path) -> tuple[Failure, ...]:
     if not (out / "report.html").is_file():
         write_run_report(out)
     return read_failures(out)
+
+
+def _model(start: Start, fold: Fold, recipe: Recipe) -> FineTuneModel:
+    settings = recipe.model
+    scales = fold.deviations() if settings.head_init == "deviation" else None
+    return FineTuneModel(start, fold.targets.tasks, head_dropout=settings.head_dropout, scales=scales, seed=recipe.seed)
 
 
 def _start(job: Job) -> Start:

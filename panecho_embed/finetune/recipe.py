@@ -17,6 +17,7 @@ Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["constant", "cosine", "plateau"]
 LossScale = Literal["mean", "variance"]
 ClassWeights = Literal["none", "balanced"]
+HeadInit = Literal["published", "deviation"]
 Monitor = Literal["loss", "score"]
 EvaluationLevel = Literal["video", "study"]
 
@@ -66,6 +67,10 @@ class ModelSettings:
     image_size: side of the input in pixels; 0 takes what the start was trained with.
     width: of the start "random" alone: its channels as a share of PanEcho's, for trying out and for small data.
     head_dropout: before each head's linear layer, 0 to below 1.
+    head_init: of a regression's head. "published": weights as PyTorch draws them, whatever the target's unit;
+        "deviation": those times the training target's standard deviation, so that the head spans the target from the
+        first step on. Embeddings are of bounded length, so a narrow model's published head can't reach far from the
+        mean before its weights have grown, and all videos go to its two ends.
     trainable: "all"; "heads"; "temporal" (transformer and heads, the frame encoder stays as it is); or "last-N", the
         N layers before the heads, and the heads.
     """
@@ -74,10 +79,11 @@ class ModelSettings:
     image_size: int = 0
     width: float = 1.0
     head_dropout: float = 0.0
+    head_init: HeadInit = "published"
     trainable: str = "all"
 
     def __post_init__(self) -> None:
-        _one_of(self, "model", temporal=Temporal)
+        _one_of(self, "model", temporal=Temporal, head_init=HeadInit)
         _check(self.image_size == 0 or self.image_size >= 32, "model.image_size", self.image_size, "0, or 32 or more")
         _check(0 < self.width <= 1, "model.width", self.width, "above 0, at most 1")
         _check(0 <= self.head_dropout < 1, "model.head_dropout", self.head_dropout, "0 to below 1")
@@ -122,7 +128,8 @@ class OptimizerSettings:
     batch_size: clips a step, over all processes and whatever their number; micro_batch: clips that a process encodes at
         once. So a smaller machine accumulates gradients over several micro batches and learns the same.
     clip_norm: largest norm of the gradient, 0 for no limit. ema: decay of a running mean of the weights, which is then
-        what is evaluated and saved; 0 for none.
+        what is evaluated and saved; 0 for none. It is a mean of fewer steps at first: the decay is at most
+        (1 + steps) / (10 + steps).
     """
 
     name: Optimizer = "adam"

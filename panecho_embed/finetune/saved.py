@@ -14,6 +14,7 @@ from panecho_embed.finetune.checkpoints import write_checkpoint
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.recipe import ClipSettings
 from panecho_embed.finetune.starts import Start
+from panecho_embed.finetune.stem import stem_for
 from panecho_embed.models.convnext import CHANNELS
 from panecho_embed.models.names import POSITION_KEY, to_checkpoint_names
 from panecho_embed.models.panecho import PanEcho, sinusoid
@@ -41,7 +42,9 @@ def write_model(model: FineTuneModel, start: Start, tasks: Sequence[Task], clips
         preprocess = replace(
             preprocess, scale=theirs.scale, mean=theirs.mean, std=theirs.std, channel_order=theirs.channel_order
         )
-        state = to_checkpoint_names(_with_pixels_of(state, start.preprocess, preprocess))
+        weight, bias = (state[f"{_STEM}.{name}"] for name in ("weight", "bias"))
+        weight, bias = stem_for(weight, bias, start.preprocess, preprocess)
+        state = to_checkpoint_names({**state, f"{_STEM}.weight": weight, f"{_STEM}.bias": bias})
         state[POSITION_KEY] = sinusoid(clips.frames, start.dim)
     about = {
         "schema_version": SCHEMA_VERSION,
@@ -74,31 +77,6 @@ def is_panecho(state: Mapping[str, Tensor]) -> bool:
         expected = PanEcho(pretrained=False, backbone_only=True, width=len(stem) / CHANNELS["tiny"]).state_dict()
     found = {name: tensor.shape for name, tensor in state.items() if not name.startswith("heads.")}
     return found == {name: tensor.shape for name, tensor in expected.items()}
-
-
-def _with_pixels_of(state: Mapping[str, Tensor], mine: Preprocess, theirs: Preprocess) -> dict[str, Tensor]:
-    """The same function of the same frames, for pixels as `theirs` normalises and orders them.
-
-    The first layer cuts the image into patches, without padding, so what normalisation adds and multiplies can be moved
-    into its bias and weights exactly.
-    """
-    weight, bias = (state[f"{_STEM}.{name}"].double() for name in ("weight", "bias"))
-    mean, std, their_mean, their_std = (
-        torch.tensor(values, dtype=torch.float64)
-        for values in (mine.mean, mine.std, _in_order(theirs.mean, mine, theirs), _in_order(theirs.std, mine, theirs))
-    )
-    ratio = mine.scale / theirs.scale
-    factor, shift = ratio * their_std / std, (ratio * their_mean - mean) / std
-    bias = bias + (weight.sum(dim=(2, 3)) * shift).sum(dim=1)
-    weight = weight * factor[:, None, None]
-    if mine.channel_order != theirs.channel_order:
-        weight = weight.flip(1)
-    return {**state, f"{_STEM}.weight": weight.float(), f"{_STEM}.bias": bias.float()}
-
-
-def _in_order(values: Sequence[float], mine: Preprocess, theirs: Preprocess) -> Sequence[float]:
-    """Their numbers a channel, in my order of channels."""
-    return values if mine.channel_order == theirs.channel_order else values[::-1]
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

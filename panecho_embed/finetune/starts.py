@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.finetune.recipe import ModelSettings
+from panecho_embed.finetune.stem import stem_for
 from panecho_embed.models import zoo
 from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
 from panecho_embed.models.panecho import ClipEncoder
@@ -54,9 +56,7 @@ def load_start(
         )
     size = settings.image_size or None
     if name == RANDOM:
-        backbone = zoo.random(weights, seed, settings.width)
-        # The paper's fine-tuning from random weights knows no mean and deviation.
-        backbone.preprocess = replace(backbone.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        backbone = _of_plain_pixels(zoo.random(weights, seed, settings.width))
         backbone.preprocess = backbone.preprocess.at_size(size) if size else backbone.preprocess
     else:
         backbone = load_backbone(name, weights, seed, image_size=size)
@@ -82,6 +82,23 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def _of_plain_pixels(backbone: Backbone) -> Backbone:
+    """The random start for pixels of 0-1: the same function of a frame, its normalisation moved into the first layer.
+
+    The paper's fine-tuning from random weights knows no mean and deviation. But a first layer without bias gives 0 for
+    the black around the sector, and the norm behind it divides by next to nothing: gradients of the first layer are
+    then a million times those of all others, fp16 overflows, and Adam, which remembers them, leaves it where it is.
+    """
+    plain = replace(backbone.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    layer: Any = backbone.frame_encoder.get_submodule("stem.0")
+    weight, bias = stem_for(layer.weight.detach(), layer.bias.detach(), backbone.preprocess, plain)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    backbone.preprocess = plain
+    return backbone
 
 
 def _clip_encoder(backbone: Backbone, settings: ModelSettings, frames: int) -> nn.Module:
