@@ -27,10 +27,10 @@ Ints = npt.NDArray[np.int64]
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
-def _running_mean(decay: float) -> Callable[[Any, Any, Tensor], None]:
+def _running_mean(decay: float) -> Callable[..., None]:
     """Averages as `AveragedModel` wants them: of few steps at first, or the first weights would stay in for long."""
 
-    def average(averaged: Any, current: Any, steps: Tensor) -> None:
+    def average(averaged: Any, current: Any, steps: Any) -> None:
         done = float(steps)
         get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(averaged, current, steps)
 

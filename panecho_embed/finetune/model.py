@@ -39,10 +39,13 @@ class FineTuneModel(nn.Module):
         self.register_buffer("std", torch.tensor(start.preprocess.std)[:, None, None], persistent=False)
         self.frame_encoder = start.frame_encoder
         self.clip_encoder = start.clip_encoder
+        factors = scales or [1.0] * len(tasks)
         with seeded(seed):
-            self.heads = nn.ModuleDict({task.name: _head(task, start.dim, head_dropout) for task in tasks})
-        for head, scale in zip(self.heads.values(), scales or [1.0] * len(tasks), strict=True):
-            head.get_submodule("1").weight.data.mul_(scale)
+            heads = {
+                task.name: _head(task, start.dim, head_dropout, factor)
+                for task, factor in zip(tasks, factors, strict=True)
+            }
+        self.heads = nn.ModuleDict(heads)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, L, 3, S, S) uint8, channels in the start's order, to (N, K) float32: all outputs, task after task."""
@@ -77,8 +80,9 @@ def activated(outputs: Tensor, tasks: Sequence[Task]) -> Tensor:
     return torch.cat(parts, dim=-1)
 
 
-def _head(task: Task, dim: int, dropout: float) -> nn.Sequential:
+def _head(task: Task, dim: int, dropout: float, scale: float) -> nn.Sequential:
     linear = nn.Linear(dim, task.num_outputs)
+    linear.weight.data.mul_(scale)
     if task.num_outputs == 1 and math.isfinite(task.training_mean):
         nn.init.constant_(linear.bias, task.training_mean)
     return nn.Sequential(nn.Dropout(dropout), linear)
