@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from panecho_embed.cli.main import main
+from panecho_embed.finetune import one
 from panecho_embed.models import backbones
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
 from panecho_embed.models.convnext import convnext
@@ -150,3 +151,9 @@ def starts(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(backbones._factories, "own-frames", _own_frames)
     monkeypatch.setitem(backbones._factories, "own-clips", _own_clips)
     return weights
+
+
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without their report, whose pictures are most of a small run's time."""
+    monkeypatch.setattr(one, "write_run_report", lambda folder: None)

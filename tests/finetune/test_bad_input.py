@@ -12,6 +12,8 @@ import pytest
 
 from tests.finetune.conftest import NARROW, finetune
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 RANDOM = {"model.width": NARROW, "schedule.epochs": 1}
 
 

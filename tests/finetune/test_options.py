@@ -13,6 +13,8 @@ from panecho_embed.cli.main import main
 from panecho_embed.manifest import read_manifest
 from tests.finetune.conftest import NARROW, finetune
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 RANDOM = {"model.width": NARROW, "schedule.epochs": 1}
 
 
