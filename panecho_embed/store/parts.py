@@ -50,6 +50,7 @@ class Parts:
         self.folder = self.out.with_name(self.out.name + ".parts")
         self.shard = shard
         self.notes: list[str] = []
+        self._latest_ns = 0
         self._given_salt = salt
         self._valid = Ledger()
         self._lock = RunLock(self.folder, shard)
@@ -93,6 +94,7 @@ class Parts:
         if self.out.exists() and not self._replacing.exists():
             self._enter(self.out, provenance)
         for name in self._names():
+            self._latest_ns = max(self._latest_ns, _time_ns(name))
             if self._concerns(name):
                 path = self.folder / name
                 if problems := verify(path):
@@ -148,8 +150,10 @@ class Parts:
 
     def new_path(self) -> Path:
         """Where the next part goes; names sort by time. The caller writes it, and tells with `written`."""
+        # A clock that was set back must not make the latest word on a video look older than the one before.
+        self._latest_ns = max(time.time_ns(), self._latest_ns + 1)
         tag = "" if self.shard is None else f"-{self.shard.index}of{self.shard.count}"
-        return self.folder / f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}{tag}.h5"
+        return self.folder / f"part-{self._latest_ns:020d}-{uuid.uuid4().hex[:8]}{tag}.h5"
 
     def written(self, path: Path) -> None:
         """Count a part in that was written to `new_path`."""
@@ -258,6 +262,11 @@ class Parts:
             temporary.write_text(uuid.uuid4().hex)
             temporary.replace(file)
         return file.read_text()
+
+
+def _time_ns(name: str) -> int:
+    digits = name.split("-")[1]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _is_link(path: Path) -> bool:
