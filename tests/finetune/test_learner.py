@@ -73,14 +73,15 @@ def test_clips_that_only_fill_up_change_nothing():
 
 
 def test_a_running_mean_of_the_weights_is_what_is_evaluated():
-    plain, averaged = learner("optimizer.ema=0"), learner("optimizer.ema=0.75")
+    plain, averaged = learner("optimizer.ema=0"), learner("optimizer.ema=0.2")
     trail = []
     for _ in range(3):
         step(plain, batch(VIDEOS))
         step(averaged, batch(VIDEOS))
         trail.append(weights(plain))
-    # It begins with the first step's weights.
-    expected = 0.75 * (0.75 * trail[0] + 0.25 * trail[1]) + 0.25 * trail[2]
+    # It begins with the first step's weights, and with a smaller decay: 2 / 11, then the 0.2 that is below 3 / 12.
+    second = 2 / 11 * trail[0] + 9 / 11 * trail[1]
+    expected = 0.2 * second + 0.8 * trail[2]
     torch.testing.assert_close(weights(averaged), expected)
 
 
