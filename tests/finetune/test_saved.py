@@ -12,14 +12,17 @@ import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
+from panecho_embed.finetune.evaluate import EvaluationClips
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.recipe import ClipSettings, ModelSettings
+from panecho_embed.finetune.recipe_files import load_recipe
 from panecho_embed.finetune.saved import write_model
 from panecho_embed.finetune.starts import load_start
+from panecho_embed.manifest import read_manifest
 from panecho_embed.models.panecho import PanEcho
 from panecho_embed.records import Preprocess
 from panecho_embed.store import EmbeddingFile
-from panecho_embed.tasks import write_tasks
+from panecho_embed.tasks import read_tasks, write_tasks
 from tests.finetune.conftest import NARROW, finetune
 from tests.finetune.fabricate import EF, GRADE
 
@@ -109,7 +112,9 @@ def test_other_pixels_are_worked_into_the_first_layer(scale, mean, std, order, t
     ("init", "settings"),
     [("own-frames", {}), ("random", {"model.temporal": "none", "model.width": NARROW})],
 )
-def test_a_model_of_another_shape_is_refused_by_its_origin(init, settings, dynamic, starts, tmp_path):
+def test_a_model_of_another_shape_is_refused_by_its_origin_and_put_together_from_it(
+    init, settings, dynamic, starts, tmp_path
+):
     out = tmp_path / "run"
     finetune("echonet-dynamic", "--init", init, "--data", dynamic, "-o", out, **settings, schedule__epochs=1)
     assert torch.load(out / "model.pt", weights_only=True)["panecho_embed"]["layout"] == "own"
@@ -117,3 +122,26 @@ def test_a_model_of_another_shape_is_refused_by_its_origin(init, settings, dynam
         told = run(*command, "--weights", out / "model.pt", expect=1).stderr
         assert f"a model that `finetune` made from '{init}'" in told
         assert "Traceback" not in told
+    assert put_together(out, init) == pytest.approx(predictions(out), rel=1e-5)
+
+
+def put_together(run, init):
+    """The predictions of a run's videos, made as docs/finetuning.md says."""
+    recipe = load_recipe(run / "recipe.toml")
+    start = load_start(init, recipe.model, recipe.clips.frames)
+    model = FineTuneModel(start, read_tasks(run / "tasks.csv")).eval()
+    model.load_state_dict(torch.load(run / "model.pt", weights_only=True)["weights"])
+    info = json.loads((run / "run.json").read_text())
+    videos = {video.video_id: video for video in read_manifest(info["data"]["path"]).videos}
+    chosen = [videos[name] for name in predictions(run)]
+    decoded = EvaluationClips(chosen, start.preprocess, recipe.clips.plan(2))
+    found = {}
+    with torch.no_grad():
+        for i, video in enumerate(chosen):
+            _, pixels, clips = decoded[i]
+            found[video.video_id] = model(pixels[clips]).mean().item()
+    return found
+
+
+def predictions(run):
+    return pd.read_csv(run / "predictions.csv").set_index("video_id")["prediction"].to_dict()
