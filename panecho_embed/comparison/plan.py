@@ -11,6 +11,7 @@ from typing import Literal
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe, recipe_differences
+from panecho_embed.finetune.starts import RANDOM
 
 State = Literal["done", "begun", "missing"]
 
@@ -53,12 +54,19 @@ def plan_trials(
             fraction,
             seed,
             out / "runs" / folders[init] / f"fraction-{fraction:g}" / f"seed-{seed}",
-            replace(recipe, seed=seed, data=replace(recipe.data, fraction=fraction)),
+            replace(_recipe_of(init, inits, recipe), seed=seed, data=replace(recipe.data, fraction=fraction)),
         )
         for seed in range(recipe.seed, recipe.seed + seeds)
         for fraction in sorted(fractions, reverse=True)
         for init in inits
     )
+
+
+def _recipe_of(init: str, inits: Sequence[str], recipe: Recipe) -> Recipe:
+    """A width is for random weights alone; the starts beside them have their own."""
+    if init == RANDOM or RANDOM not in inits:
+        return recipe
+    return replace(recipe, model=replace(recipe.model, width=1.0))
 
 
 def folder_name(init: str) -> str:

@@ -12,8 +12,16 @@ from panecho_embed.comparison.gather import Entry
 from panecho_embed.comparison.plan import Trial, folder_name, plan_trials, trial_state
 from panecho_embed.comparison.report import write_comparison_report
 from panecho_embed.comparison.result import ComparisonResult, Problem, write_files
-from panecho_embed.errors import ArgumentError, PanEchoEmbedError, StoreError, TrainingError, WeightsError
+from panecho_embed.errors import (
+    ArgumentError,
+    ManifestError,
+    PanEchoEmbedError,
+    StoreError,
+    TrainingError,
+    WeightsError,
+)
 from panecho_embed.finetune.data import Dataset, read_dataset
+from panecho_embed.finetune.folds import make_fold
 from panecho_embed.finetune.outcome import Outcome, read_outcome
 from panecho_embed.finetune.processes import join_processes
 from panecho_embed.finetune.recipe import Recipe
@@ -85,6 +93,7 @@ def compare(
     say: Say = announce if processes.is_main else lambda message: None
     job = _Job(Path(data), files, device, workers, strict, progress, say, command)
     todo = [trial for trial in trials if trial not in done]
+    _check_patients(todo, dataset)
     problems = processes.on_main(lambda: _missing_starts(todo, job))
     problems += _train([trial for trial in todo if trial.init not in {p.name for p in problems}], job)
     if not processes.is_main:
@@ -118,6 +127,17 @@ def compare(
     except OSError as error:
         raise StoreError(f"{folder}: the comparison can't be written ({error}) (-o)") from error
     return result
+
+
+def _check_patients(todo: Sequence[Trial], dataset: Dataset) -> None:
+    """Raise ManifestError if a small part of the training patients leaves a target nothing to learn from."""
+    for trial in {(trial.fraction, trial.seed): trial for trial in todo}.values():
+        data = trial.recipe.data
+        try:
+            for fold in range(data.folds) if data.folds else [None]:
+                make_fold(dataset, data, fold, seed=trial.seed)
+        except ManifestError as error:
+            raise ManifestError(f"fraction {trial.fraction:g}, seed {trial.seed}: {error} (--fractions)") from error
 
 
 def _missing_starts(todo: Sequence[Trial], job: _Job) -> list[Problem]:

@@ -40,6 +40,15 @@ def test_a_trials_recipe_has_its_seed_and_fraction(tmp_path: Path) -> None:
     assert (trial.seed, trial.recipe.seed, trial.recipe.data.fraction) == (6, 6, 0.1)
 
 
+def test_a_width_is_that_of_random_weights_alone(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    narrow = replace(recipe, model=replace(recipe.model, width=0.25))
+    both = plan_trials(narrow, ["panecho", "random"], tmp_path, seeds=1, fractions=[1.0])
+    assert [trial.recipe.model.width for trial in both] == [1.0, 0.25]
+    # Without random weights it is refused, by the start that can't take it.
+    assert plan_trials(narrow, ["panecho"], tmp_path, seeds=1, fractions=[1.0])[0].recipe == narrow
+
+
 @pytest.mark.parametrize(
     ("inits", "seeds", "fractions", "message"),
     [

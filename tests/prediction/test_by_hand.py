@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 
 from panecho_embed import extract
+from panecho_embed.cli.main import main
 from panecho_embed.models.panecho import PanEcho
 from panecho_embed.prediction.run import predict
 from panecho_embed.tasks import all_tasks
@@ -122,6 +124,18 @@ def test_embeddings_give_what_videos_give(level, videos, weights, predicted, tmp
         a, b = (getattr(one.predictions, table) for one in (predicted, again))
         np.testing.assert_allclose(a.values, b.values, rtol=1e-5, atol=1e-5)
         assert a.video_id.tolist() == b.video_id.tolist()
+
+
+def test_the_command_writes_from_videos_and_from_embeddings_what_is_compared_here(videos, weights, predicted, tmp_path):
+    from_videos = [videos, "--image-size", SIZE, "--workers", 0]
+    from_embeddings = [predicted.out / "embeddings.h5"]
+    for name, words in (("videos", from_videos), ("embeddings", from_embeddings)):
+        arguments = ["predict", *words, "-o", tmp_path / name, "--weights", weights, "--no-sheets"]
+        result = CliRunner().invoke(main, [str(word) for word in arguments])
+        assert result.exit_code == 0, result.output
+        for table in ("clips.csv", "videos.csv", "studies.csv"):
+            mine, theirs = (pd.read_csv(folder / table) for folder in (tmp_path / name, predicted.out))
+            pd.testing.assert_frame_equal(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_some_tasks_are_the_same_as_among_all(predicted, weights, tmp_path):

@@ -1,0 +1,131 @@
+"""`panecho-embed compare` with the recipes that are not one target and one split, and under torchrun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from panecho_embed.cli.main import main
+from panecho_embed.finetune import crossval, one
+from tests.finetune.conftest import NARROW, SMALL
+
+BASELINE = "training mean or frequencies"
+
+
+def words(recipe: str, data: Path, out: Path, *more: str, inits: str) -> list[str]:
+    settings = SMALL | {"schedule.epochs": "1", "evaluation.draws": "50"}
+    settings |= {"model.width": str(NARROW)} if "random" in inits else {}
+    options = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    return ["compare", recipe, "--inits", inits, "--data", str(data), "-o", str(out), *options, *more]
+
+
+def run(*arguments: str, expect: int = 0) -> str:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == expect, result.output
+    return result.output
+
+
+@pytest.fixture(autouse=True)
+def no_reports_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a small run's time, and tested with the runs."""
+    for module in (one, crossval):
+        monkeypatch.setattr(module, "write_run_report", lambda folder: None)
+
+
+@pytest.fixture
+def cross_validated(pediatric: Path, starts: Path, tmp_path: Path) -> Path:
+    arguments = words(
+        "echonet-pediatric", pediatric, tmp_path / "out", "--seeds", "1", "--frozen", inits="panecho,random"
+    )
+    assert "2 runs trained, 0 reused" in run(*arguments)
+    return tmp_path / "out"
+
+
+def test_of_a_cross_validation_every_study_is_tested_once_by_trained_and_frozen_starts(cross_validated: Path) -> None:
+    trained = pd.read_csv(cross_validated / "runs/panecho/fraction-1/seed-0/predictions_studies.csv")
+    frozen = pd.read_csv(cross_validated / "frozen/panecho/fraction-1/seed-0/predictions_studies.csv")
+    assert trained["study_id"].is_unique
+    assert set(trained["fold"]) == set(range(10))
+    columns = ["study_id", "patient_id", "fold", "truth"]
+    pd.testing.assert_frame_equal(*(t[columns].sort_values("study_id", ignore_index=True) for t in (trained, frozen)))
+    scores = pd.read_csv(cross_validated / "scores.csv").query("metric == 'mae'").set_index("candidate")
+    assert set(scores.index) == {"panecho", "random", "panecho (frozen)", "random (frozen)", BASELINE}
+    assert set(scores["n"]) == {12}
+    mine = np.abs(trained["prediction"] - trained["truth"]).mean()
+    assert scores.loc["panecho", "value"] == pytest.approx(mine, rel=1e-6)
+    page = (cross_validated / "report.html").read_text(encoding="utf-8")
+    assert "12 studies of 12 patients tested" in page
+    assert "Training and validation: the mean over the folds" in page
+
+
+@pytest.fixture
+def of_many_targets(table: Path, starts: Path, tmp_path: Path) -> Path:
+    more = ["--seeds", "2", "--fractions", "0.9,1", "--frozen"]
+    run(*words("multitask", table, tmp_path / "out", *more, inits="panecho,imagenet"))
+    return tmp_path / "out"
+
+
+def test_of_many_targets_each_has_its_scores_differences_and_curve_and_so_have_their_means(
+    of_many_targets: Path,
+) -> None:
+    scores = pd.read_csv(of_many_targets / "scores.csv")
+    tasks = {"EF", "GLS", "LVEDV", "pericardial-effusion", "LVSystolicFunction"}
+    means = {"Mean over 2 class tasks", "Mean over 3 regressions"}
+    assert set(scores["target"]) == tasks | means
+    assert set(scores["fraction"]) == {0.9, 1.0}
+    r2 = scores.query("candidate == 'panecho' and metric == 'r2' and fraction == 1").set_index("target")["value"]
+    assert r2["Mean over 3 regressions"] == pytest.approx(r2[["EF", "GLS", "LVEDV"]].mean())
+    differences = pd.read_csv(of_many_targets / "differences.csv")
+    # Of each target: one other start and two frozen ones, at two fractions.
+    assert set(differences.groupby("target").size()) == {6}
+    assert (differences["p_holm"] >= differences["p_value"]).all()
+    trained = differences.query("first == 'imagenet'")
+    assert trained["seed_se"].notna().all()
+    drawn = {path.name for path in (of_many_targets / "plots").iterdir()}
+    assert {f"{task}-{kind}.png" for task in tasks for kind in ("starts", "differences", "label-efficiency")} <= drawn
+
+
+def test_too_few_patients_are_told_before_anything_is_trained(table: Path, starts: Path, tmp_path: Path) -> None:
+    arguments = words("multitask", table, tmp_path / "out", "--fractions", "0.1,1", inits="panecho,imagenet")
+    assert "fraction 0.1, seed 0: EF is" in run(*arguments, expect=1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_compares_as_one_process_does(dynamic: Path, weights: Path, tmp_path: Path) -> None:
+    arguments = words("echonet-dynamic", dynamic, tmp_path / "two", "--frozen", "--seeds", "1", inits="panecho,random")
+    environment = os.environ | {"PANECHO_EMBED_WEIGHTS": str(weights), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, "-m", "panecho_embed", *arguments, "--device", "cpu"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("run 1 of 2: panecho") == 1
+    assert done.stdout.count("2 runs trained, 0 reused") == 1
+    alone = words("echonet-dynamic", dynamic, tmp_path / "one", "--frozen", "--seeds", "1", inits="panecho,random")
+    one_process = subprocess.run(
+        [sys.executable, "-m", "panecho_embed", *alone, "--device", "cpu"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert one_process.returncode == 0, one_process.stderr
+    mine, theirs = (pd.read_csv(tmp_path / name / "scores.csv") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_five_published_starts_stand_in_one_table(dynamic: Path, starts: Path, tmp_path: Path) -> None:
+    inits = "panecho,random,imagenet,echoclip,kinetics"
+    run(*words("echonet-dynamic", dynamic, tmp_path / "out", "--frozen", "--seeds", "1", inits=inits))
+    scores = pd.read_csv(tmp_path / "out" / "scores.csv").query("metric == 'mae'")
+    names = inits.split(",")
+    assert set(scores["candidate"]) == {*names, *(f"{name} (frozen)" for name in names), BASELINE}
