@@ -98,18 +98,25 @@ def compare(ctx: click.Context, /, recipe: str, inits: tuple[str, ...], data: Pa
 
 
 def print_result(result: ComparisonResult) -> None:
-    """The tables of every target, what could not be had, and where everything lies."""
-    from panecho_embed.comparison.tables import aligned, contrast_rows, efficiency_rows, score_rows, verdict
+    """The tables of every target, of many the means, what could not be had, and where everything lies."""
+    from panecho_embed.comparison import tables
 
     largest = max(result.fractions)
+    many = len(result.comparisons) > tables.FEW
+    if many:
+        click.echo("\n" + tables.aligned(*tables.overview_rows(result.comparisons, largest)))
     for comparison in result.comparisons:
-        click.echo(f"\n{verdict(comparison, largest, result.reference)}\n")
-        click.echo(aligned(*score_rows(comparison, largest)))
+        if many and not comparison.over_targets:
+            continue
+        click.echo(f"\n{tables.verdict(comparison, largest, result.reference)}\n")
+        click.echo(tables.aligned(*tables.score_rows(comparison, largest)))
         if comparison.contrasts:
-            click.echo("\n" + aligned(*contrast_rows(comparison, largest)))
+            click.echo("\n" + tables.aligned(*tables.contrast_rows(comparison, largest)))
         if len(result.fractions) > 1:
             click.echo("\nby fraction of the training patients:")
-            click.echo(aligned(*efficiency_rows(comparison, result.fractions)))
+            click.echo(tables.aligned(*tables.efficiency_rows(comparison, result.fractions)))
+    if many:
+        click.echo("\nthe other targets' intervals and differences are in the report")
     click.echo(f"\n{result.trained} runs trained, {result.reused} reused")
     for problem in result.problems:
         click.echo(f"not had: {problem.name}: {problem.message}")

@@ -8,15 +8,20 @@ from pathlib import Path
 from panecho_embed.comparison.figures import comparison_figures, figure_label, file_stem
 from panecho_embed.comparison.result import ComparisonResult, training_seconds
 from panecho_embed.comparison.statistics import Comparison
-from panecho_embed.comparison.tables import contrast_rows, efficiency_rows, ranked, score_rows, verdict
+from panecho_embed.comparison.tables import (
+    FEW,
+    contrast_rows,
+    efficiency_rows,
+    overview_rows,
+    score_rows,
+    verdict,
+)
 from panecho_embed.finetune.outcome import Outcome
 from panecho_embed.finetune.recipe_files import to_toml
 from panecho_embed.finetune.report import start_facts
 from panecho_embed.finetune.wording import evaluation_sentences, training_sentences
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Folded, Section, Table, Text, figure, write_report
-from panecho_embed.wording import display_name, number, plural
-
-_FEW = 4  # comparisons that stand open
+from panecho_embed.wording import number, plural
 
 
 def write_comparison_report(result: ComparisonResult) -> Path:
@@ -84,13 +89,9 @@ def _summary(result: ComparisonResult) -> list[Block]:
     blocks: list[Block] = [Text(f"{problem.name}: {problem.message}", "warning") for problem in result.problems]
     largest = max(result.fractions)
     if len(result.comparisons) > 1:
-        names = [s.candidate.name for s in ranked(result.comparisons[0], largest)]
-        rows = []
-        for comparison in result.comparisons:
-            values = {s.candidate.name: number(s.scores[comparison.metric].value) for s in ranked(comparison, largest)}
-            rows.append([comparison.name, display_name(comparison.metric), *(values[name] for name in names)])
-        blocks.append(Table(["Target", "Metric", *names], rows, "The metric of each start, by target.", wrapped=True))
-    blocks += [Text(verdict(comparison, largest, result.reference)) for comparison in result.comparisons[:_FEW]]
+        overview = overview_rows(result.comparisons, largest)
+        blocks.append(Table(*overview, "The metric of each start, by target.", wrapped=True))
+    blocks += [Text(verdict(comparison, largest, result.reference)) for comparison in result.comparisons[:FEW]]
     if result.n_left_out:
         text = f"{result.n_left_out} test rows that not every run has were left out."
         blocks.append(Text(text, "warning"))
@@ -99,11 +100,10 @@ def _summary(result: ComparisonResult) -> list[Block]:
 
 def _target_sections(result: ComparisonResult, drawn: Mapping[str, Figure]) -> list[Section]:
     details = [(comparison, _target_blocks(result, comparison, drawn)) for comparison in result.comparisons]
-    if len(details) <= _FEW:
+    if len(details) <= FEW:
         return [Section(comparison.name, blocks) for comparison, blocks in details]
-    targets = {task.name for task in next(iter(result.outcomes.values())).tasks}
-    means = [Section(comparison.name, blocks) for comparison, blocks in details if comparison.name not in targets]
-    folded = [Folded(comparison.name, blocks) for comparison, blocks in details if comparison.name in targets]
+    means = [Section(comparison.name, blocks) for comparison, blocks in details if comparison.over_targets]
+    folded = [Folded(comparison.name, blocks) for comparison, blocks in details if not comparison.over_targets]
     return [*means, Section("Each target", [Text("Printed are those that stand open.", "note"), *folded])]
 
 

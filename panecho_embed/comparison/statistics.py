@@ -8,7 +8,7 @@ start, so that differences are paired by patient. What seeds do is told apart fr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """One target, or the mean over those of a kind. metric: the one that the contrasts are of.
+    """One target, or the mean over those of a kind (`over_targets`). metric: the one that the contrasts are of.
 
     standings: in the order of the candidates.
     """
@@ -117,6 +117,7 @@ class Comparison:
     unit: str
     standings: tuple[Standing, ...]
     contrasts: tuple[Contrast, ...]
+    over_targets: bool = False
 
 
 def averaged(runs: Sequence[Metrics]) -> Metrics:
@@ -225,7 +226,8 @@ def _over_targets(
             draws.append({metric: np.mean([sampled[i][c][metric] for i in of_kind], axis=0)})
             n = max(len(targets[i].truth) for i in of_kind)
             rows.append(_summarised(standing.candidate, values, draws[-1], n, n_patients))
-        found.append(_comparison(title.format(len(of_kind)), metric, "", rows, draws, reference))
+        mean = _comparison(title.format(len(of_kind)), metric, "", rows, draws, reference)
+        found.append(replace(mean, over_targets=True))
     return found
 
 

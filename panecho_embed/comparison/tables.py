@@ -12,6 +12,9 @@ from panecho_embed.wording import display_name, interval, number, p_value
 Rows = list[list[str]]
 
 SIGNIFICANT = 0.05
+FEW = 4
+"""Comparisons that are told in full, one below the other; of more, the means over targets."""
+
 _SECOND = {"mae": "r2", "auroc": "average_precision"}
 
 
@@ -35,6 +38,16 @@ def score_rows(comparison: Comparison, fraction: float) -> tuple[list[str], Rows
         row += [number(standing.sampling_sd[metric]), _seed_sd(standing, metric)]
         rows.append(row + ([number(standing.scores[second].value)] if has_second else []))
     return columns + ([display_name(second)] if has_second else []), rows
+
+
+def overview_rows(comparisons: Sequence[Comparison], fraction: float) -> tuple[list[str], Rows]:
+    """Columns and rows: the primary metric of every candidate, a target a row; the best of the first one first."""
+    names = [standing.candidate.name for standing in ranked(comparisons[0], fraction)]
+    rows = []
+    for comparison in comparisons:
+        values = {s.candidate.name: number(s.scores[comparison.metric].value) for s in ranked(comparison, fraction)}
+        rows.append([comparison.name, display_name(comparison.metric), *(values[name] for name in names)])
+    return ["Target", "Metric", *names], rows
 
 
 def contrast_rows(comparison: Comparison, fraction: float) -> tuple[list[str], Rows]:

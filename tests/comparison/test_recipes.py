@@ -68,7 +68,10 @@ def test_of_a_cross_validation_every_study_is_tested_once_by_trained_and_frozen_
 @pytest.fixture
 def of_many_targets(table: Path, starts: Path, tmp_path: Path) -> Path:
     more = ["--seeds", "2", "--fractions", "0.9,1", "--frozen"]
-    run(*words("multitask", table, tmp_path / "out", *more, inits="panecho,imagenet"))
+    printed = run(*words("multitask", table, tmp_path / "out", *more, inits="panecho,imagenet"))
+    assert "\nLVEDV" in printed  # in the table of all targets
+    assert "\nMean over 3 regressions: " in printed
+    assert "\nLVEDV: " not in printed
     return tmp_path / "out"
 
 
