@@ -127,16 +127,23 @@ def _predict(
 ) -> Floats:
     """(n, num_outputs) of all test rows, labelled or not."""
     used = np.isfinite(truth) | (split == "test")
+    there: npt.NDArray[np.float64] = np.array([])
+    if task == "multiclass":
+        # A class that no training row has can't be learned: nobody is given it, and it chooses no settings.
+        there = np.unique(truth[(split == "train") & np.isfinite(truth)])
+        used &= np.isin(truth, there) | (split == "test")
+        truth = np.where(np.isin(truth, there), np.searchsorted(there, truth), np.nan)
     try:
         predicted = np.asarray(probe(values[used], truth[used], split[used], task=task))
     except ValueError as error:
         raise ArgumentError(f"{name}: no frozen probe can be fitted ({error})") from error
     if task == "regression":
         return predicted[:, None]
-    return predicted[:, 1:2] if task == "binary" else _padded(predicted, num_outputs)
+    return predicted[:, 1:2] if task == "binary" else _spread(predicted, there.astype(np.intp), num_outputs)
 
 
-def _padded(predicted: Floats, num_outputs: int) -> Floats:
-    if predicted.shape[1] != num_outputs:
-        raise ArgumentError(f"the probe gave {predicted.shape[1]} probabilities; there are {num_outputs} classes")
-    return predicted
+def _spread(predicted: Floats, there: npt.NDArray[np.intp], num_outputs: int) -> Floats:
+    """Probabilities of the classes `there` as those of all classes."""
+    every = np.zeros((len(predicted), num_outputs))
+    every[:, there] = predicted
+    return every

@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
 from panecho_embed.cli.main import main
+from panecho_embed.comparison.frozen import _predict
 from panecho_embed.finetune.report import read_metrics
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.phantom import write_studies
@@ -75,7 +77,7 @@ def test_starts_frozen_starts_and_the_baseline_stand_in_one_table(compared: Path
     assert set(scores["n"]) == {2}
     page = (compared / "report.html").read_text(encoding="utf-8")
     assert "a.pt" in page
-    assert "CC BY-NC-SA 4.0" in page
+    assert "<dt>Licence of the weights</dt><dd>not stated</dd>" in page
 
 
 def test_the_frozen_probe_is_tested_on_the_same_videos(compared: Path) -> None:
@@ -164,6 +166,21 @@ def test_the_frozen_probe_learns_from_training_rows_alone() -> None:
     shifted = truth.copy()
     shifted[40:60] += 1000  # validation labels choose the strength, and teach nothing else
     assert abs(linear_probe(values, shifted, split, task="regression")).max() < 20
+
+
+def test_a_class_of_many_that_training_lacks_is_given_to_nobody() -> None:
+    truth = np.array([0.0, 2, 0, 2, 1, 0, 1])
+    split = np.array(["train"] * 4 + ["val"] * 2 + ["test"])
+    seen = {}
+
+    def probe(values: object, truth: object, split: object, *, task: str) -> object:
+        seen.update(truth=truth, split=split)
+        return np.array([[0.3, 0.7]])
+
+    found = _predict(np.zeros((7, 2)), truth, split, "Grade", "multiclass", 3, probe)
+    assert found.tolist() == [[0.3, 0, 0.7]]
+    np.testing.assert_array_equal(seen["truth"], [0, 1, 0, 1, 0, np.nan])
+    assert list(seen["split"]) == ["train"] * 4 + ["val", "test"]
 
 
 def test_a_class_that_training_lacks_is_refused() -> None:
