@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tqdm import tqdm
 
 from panecho_embed.clips import ClipPlan, resolve_plan
 from panecho_embed.engines.decode import DecodeSettings
-from panecho_embed.engines.encode import Encoder
-from panecho_embed.engines.pool import decoded
+from panecho_embed.engines.encode import EncodeSettings
+from panecho_embed.engines.job import Job
+from panecho_embed.engines.local import embed_locally
 from panecho_embed.engines.profile import Profile
-from panecho_embed.engines.writing import PartWriter, Result
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.engines.ray_engine import embed_on_ray
+from panecho_embed.errors import ArgumentError
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
-from panecho_embed.models.devices import resolve_device
 from panecho_embed.records import (
+    Engine,
     EngineBackend,
-    Failure,
     Layout,
     Level,
-    Manifest,
     Precision,
     Provenance,
     StoredType,
@@ -36,6 +32,7 @@ from panecho_embed.records import (
 from panecho_embed.shards import Shard
 from panecho_embed.store import Parts
 from panecho_embed.summary import ExtractSummary
+from panecho_embed.versions import package_versions
 
 
 def extract(
@@ -52,6 +49,8 @@ def extract(
     dtype: StoredType = "float32",
     compile: bool = False,
     engine_backend: EngineBackend = "auto",
+    engine: Engine = "local",
+    ray_address: str | None = None,
     device: str = "auto",
     workers: int | None = None,
     batch_frames: int | None = None,
@@ -75,12 +74,14 @@ def extract(
     {"stride": 4}. image_size: side of the model's
     input, in pixels. workers: decoding processes (0: none; default: one for four cores, beside an accelerator one per
     core). engine_backend: what runs the frame encoder, see `choose_engine`; compile: short for "compiled".
+    engine: "local", or "ray" for the machines of a Ray cluster, see `embed_on_ray`; ray_address: HOST:PORT of its head,
+    see `ray_cluster`.
     batch_frames: frames per run of the encoder (default: see `default_batch_frames`). mask_sector, crop_region: see
     `Preprocess`. include_stills: DICOM stills too. id_salt: makes hashed ids of DICOM headers repeatable.
     timeout_seconds: that a worker may take for one video. shard: do this share of the videos alone, and leave its parts
     beside `out`, for `merge` to put together with those of the other shards. overwrite: begin anew. progress: True or
-    False; None shows a bar on a terminal alone. profile: counts where the time goes. announce: told which weights under
-    which licence run where, which engine was chosen, and what else a person should know while it runs.
+    False; None shows a bar on a terminal alone. profile: counts where the local engine's time goes. announce: told
+    which weights under which licence run where, which engine was chosen, and what else a person should know meanwhile.
 
     Stopped at any moment and called again, it goes on where it was; called again on a finished file, it embeds only
     what is new or failed before. Raises SettingsMismatchError if `out` was begun with other settings (unless
@@ -90,6 +91,7 @@ def extract(
     _check_level(level, clips)
     if Path(source).absolute() == Path(out).absolute():
         raise ArgumentError(f"{out} is both the input and the output (-o)")
+    _check_engine(engine, ray_address)
     with Parts(Path(out).absolute(), id_salt, shard) as parts:
         manifest = read_manifest(source, layout, salt=parts.salt)
         if not isinstance(backbone, Backbone):
@@ -109,26 +111,21 @@ def extract(
         parts.begin(manifest, provenance, overwrite)
         videos, todo = len(parts.share(manifest)), parts.todo(manifest)
         if todo:
-            settings = DecodeSettings(provenance.preprocess, provenance.clips, include_stills)
-            model = backbone.to(resolve_device(device))
-            announce(_introduction(model, len(todo), precision))
-            profile = profile or Profile()
-            profile.begin()
-            encoder = Encoder(
-                model,
-                batch_frames=batch_frames or default_batch_frames(model, precision),
-                precision=precision,
-                dtype=dtype,
-                engine=_backend(engine_backend, compile),
-                expected_videos=len(todo),
-                profile=profile,
-                announce=announce,
+            job = Job(
+                parts,
+                manifest,
+                todo,
+                provenance,
+                backbone,
+                DecodeSettings(provenance.preprocess, provenance.clips, include_stills),
+                EncodeSettings(precision, dtype, _backend(engine_backend, compile), batch_frames),
+                device,
+                workers,
+                timeout_seconds,
+                announce,
             )
-            results = _results(
-                manifest, todo, settings, encoder, _default_workers(workers, model), timeout_seconds, profile
-            )
-            writer = PartWriter(parts, manifest, provenance, encoder, profile)
-            _write(results, writer, videos, len(todo), progress)
+            at_work = embed_locally(job, profile or Profile()) if engine == "local" else embed_on_ray(job, ray_address)
+            _follow(at_work, videos, len(todo), progress)
         if shard is None:
             parts.finish(manifest, provenance)
         rows, failures = parts.tally(manifest)
@@ -144,14 +141,6 @@ def extract(
         notes=(*manifest.notes, *parts.notes),
         shard=shard,
     )
-
-
-def _introduction(model: Backbone, todo: int, precision: Precision) -> str:
-    weights = model.weights
-    source = f"{weights.source}, licence {weights.licence}"
-    if not weights.pretrained:
-        source = f"RANDOM WEIGHTS, NOT PRETRAINED ({weights.source})"
-    return f"{todo} videos, {model.name} on {model.device} in {precision}; {source}"
 
 
 def _check_level(level: Level, clips: ClipPlan | Mapping[str, Any] | None) -> None:
@@ -175,85 +164,22 @@ def _provenance(model: Backbone, level: Level, clips: ClipPlan | Mapping[str, An
     )
 
 
-def _write(results: Iterator[Result], writer: PartWriter, total: int, todo: int, progress: bool | None) -> None:
+def _follow(at_work: Iterator[int], total: int, todo: int, progress: bool | None) -> None:
+    """Let an engine work, and show how far it is."""
     disable = None if progress is None else not progress
     with tqdm(total=total, initial=total - todo, unit="video", disable=disable, smoothing=0.1) as bar:
-        try:
-            for result in results:
-                writer.add(result)
-                bar.update()
-        except BaseException as error:
-            # What is encoded is worth keeping; the next run goes on from there.
-            if not isinstance(error, StoreError):
-                writer.write()
-            raise
-        writer.write()
+        for videos in at_work:
+            bar.update(videos)
 
 
-def default_batch_frames(model: Backbone, precision: Precision) -> int:
-    """Frames per run of the encoder that are fast on most machines: 256, and on a CPU what its caches hold.
-
-    There it is 16 frames of 112 pixels, or as many pixels in frames of another size, and twice that in half precision
-    (benchmarks/encoder_peak.py measures them).
-    """
-    if model.device.type != "cpu":
-        return 256
-    frames = 16 * (112 / model.preprocess.crop) ** 2 * (1 if precision == "fp32" else 2)
-    return min(max(round(frames), 4), 64)
+def _check_engine(engine: Engine, ray_address: str | None) -> None:
+    if engine not in get_args(Engine):
+        raise ArgumentError(f"engine is {engine!r}; allowed are {', '.join(get_args(Engine))} (--engine)")
+    if ray_address is not None and engine != "ray":
+        raise ArgumentError(f"the address {ray_address} is of a Ray cluster, which --engine ray works on")
 
 
 def _backend(engine_backend: EngineBackend, compile: bool) -> EngineBackend:
     if compile and engine_backend not in ("auto", "compiled"):
         raise ArgumentError(f"compile and the engine {engine_backend} exclude each other (--compile, --engine-backend)")
     return "compiled" if compile else engine_backend
-
-
-def _default_workers(workers: int | None, model: Backbone) -> int:
-    if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # On a CPU nearly all of the time is the encoder's; more workers would only take its cores.
-        return cores if model.device.type != "cpu" else max(1, cores // 4)
-    if workers < 0:
-        raise ArgumentError(f"workers is {workers}; it must be 0 (decode in this process) or more (--workers)")
-    return workers
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of what takes part in turning files into embeddings."""
-    packages = ("panecho-embed", "torch", "timm", "torchvision", "numpy", "opencv-python-headless", "pydicom", "h5py")
-    found = {name: metadata.version(name) for name in packages if _installed(name)}
-    return {"python": platform.python_version(), **found}
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _results(
-    manifest: Manifest,
-    todo: Sequence[int],
-    settings: DecodeSettings,
-    encoder: Encoder,
-    workers: int,
-    timeout_seconds: float,
-    profile: Profile,
-) -> Iterator[Result]:
-    """What became of every video in `todo`, in that order but for failures, which come as soon as they are known."""
-    with decoded(((i, manifest.videos[i]) for i in todo), settings, workers, timeout_seconds) as outcomes:
-        waiting = iter(outcomes)
-        while True:
-            with profile.measure("wait"):
-                position, outcome = next(waiting, (-1, None))
-            if outcome is None:
-                break
-            if isinstance(outcome, Failure):
-                yield position, outcome
-                continue
-            if outcome.times is not None:
-                profile.decoded(outcome.times)
-            yield from encoder.add(position, outcome)
-    yield from encoder.flush()

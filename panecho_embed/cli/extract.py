@@ -18,7 +18,7 @@ from panecho_embed.cli.options import (
     overwrite_option,
 )
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import Failure, StoredType
+from panecho_embed.records import Engine, Failure, StoredType
 from panecho_embed.shards import Shard
 
 if TYPE_CHECKING:
@@ -71,6 +71,18 @@ class _ShardType(click.ParamType[Shard]):
     type=_ShardType(),
     help="Do the i-th of n shares of the videos, as a job of a job array; `merge` puts the shares together.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(get_args(Engine)),
+    default="local",
+    show_default=True,
+    help="This machine, or the machines of a Ray cluster (needs the extra: pip install 'panecho-embed[ray]').",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="Of the cluster's head, or auto.  [default: $RAY_ADDRESS; else a cluster of this machine alone]",
+)
 @overwrite_option
 @click.pass_context
 def extract(ctx: click.Context, /, source: Path, out: Path, profiled: bool, **options: Any) -> None:
@@ -83,6 +95,8 @@ def extract(ctx: click.Context, /, source: Path, out: Path, profiled: bool, **op
     from panecho_embed.extraction import extract as run
 
     profile = Profile()
+    if profiled and options["engine"] != "local":
+        raise ArgumentError("--profile measures the local engine; leave it out with --engine ray")
     plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
     plan = given(**{name: options.pop(name) for name in plan_options}) or None
     try:

@@ -41,6 +41,31 @@ class _Waiting:
     encoded: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class EncodeSettings:
+    """What every video of a run is encoded with, see Encoder. batch_frames: None for `default_batch_frames`."""
+
+    precision: Precision
+    dtype: StoredType
+    engine: EngineBackend
+    batch_frames: int | None
+
+    def encoder(
+        self, backbone: Backbone, expected_videos: int, announce: Announce, profile: Profile | None = None
+    ) -> Encoder:
+        """An encoder with these settings."""
+        return Encoder(
+            backbone,
+            batch_frames=self.batch_frames or default_batch_frames(backbone, self.precision),
+            precision=self.precision,
+            dtype=self.dtype,
+            engine=self.engine,
+            expected_videos=expected_videos,
+            profile=profile,
+            announce=announce,
+        )
+
+
 class Encoder:
     """Encodes videos one after another; a batch of frames may hold the end of one and the beginning of the next.
 
@@ -218,3 +243,15 @@ def encode_clips(
     index = torch.from_numpy(clips).to(features.device)
     with backbone.autocast(precision):
         return torch.cat([backbone.encode_clips(features[some]) for some in index.split(clip_batch)])
+
+
+def default_batch_frames(model: Backbone, precision: Precision) -> int:
+    """Frames per run of the encoder that are fast on most machines: 256, and on a CPU what its caches hold.
+
+    There it is 16 frames of 112 pixels, or as many pixels in frames of another size, and twice that in half precision
+    (benchmarks/encoder_peak.py measures them).
+    """
+    if model.device.type != "cpu":
+        return 256
+    frames = 16 * (112 / model.preprocess.crop) ** 2 * (1 if precision == "fp32" else 2)
+    return min(max(round(frames), 4), 64)

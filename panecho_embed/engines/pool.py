@@ -48,7 +48,7 @@ def decoded(
     if workers == 0:
         yield ((position, decode_video(video, settings)) for position, video in videos)
         return
-    line = _Line(settings, workers, timeout_seconds)
+    line = DecodingLine(settings, workers, timeout_seconds)
     try:
         yield line.outcomes(videos)
         line.pool.close()
@@ -67,8 +67,8 @@ class _Task:
     tries: int = 1
 
 
-class _Line:
-    """Videos in the hands of the workers, and those behind them, in order."""
+class DecodingLine:
+    """Videos in the hands of the workers, and those behind them, in order; `decoded` for as long as one likes."""
 
     def __init__(self, settings: DecodeSettings, workers: int, timeout_seconds: float) -> None:
         self._settings = settings
@@ -80,6 +80,7 @@ class _Line:
         self.pool = self._new_pool()
 
     def outcomes(self, videos: Iterable[tuple[int, VideoRef]]) -> Iterator[Outcome]:
+        """See `decoded`."""
         remaining = iter(videos)
         self._fill(remaining)
         while self._waiting:

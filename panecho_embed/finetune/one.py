@@ -13,7 +13,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from panecho_embed.errors import PanEchoEmbedError
-from panecho_embed.extraction import package_versions
 from panecho_embed.finetune.data import Dataset
 from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.folder import Identity, RunFolder, Status, read_failures
@@ -30,6 +29,7 @@ from panecho_embed.finetune.tables import study_table, video_table, write_table
 from panecho_embed.finetune.train import Trainer, Training
 from panecho_embed.records import Failure
 from panecho_embed.tasks import write_tasks
+from panecho_embed.versions import package_versions
 
 
 @dataclass(frozen=True, slots=True)

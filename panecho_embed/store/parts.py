@@ -50,7 +50,7 @@ class Parts:
         self.folder = self.out.with_name(self.out.name + ".parts")
         self.shard = shard
         self.notes: list[str] = []
-        self._latest_ns = 0
+        self.latest_ns = 0
         self._given_salt = salt
         self._valid = Ledger()
         self._lock = RunLock(self.folder, shard)
@@ -94,7 +94,7 @@ class Parts:
         if self.out.exists() and not self._replacing.exists():
             self._enter(self.out, provenance)
         for name in self._names():
-            self._latest_ns = max(self._latest_ns, _time_ns(name))
+            self.latest_ns = max(self.latest_ns, _time_ns(name))
             if self._concerns(name):
                 path = self.folder / name
                 if problems := verify(path):
@@ -149,11 +149,10 @@ class Parts:
         return (int(self._valid.columns["row_count"][entries].sum()) if len(videos) else 0), told
 
     def new_path(self) -> Path:
-        """Where the next part goes; names sort by time. The caller writes it, and tells with `written`."""
-        # A clock that was set back must not make the latest word on a video look older than the one before.
-        self._latest_ns = max(time.time_ns(), self._latest_ns + 1)
-        tag = "" if self.shard is None else f"-{self.shard.index}of{self.shard.count}"
-        return self.folder / f"part-{self._latest_ns:020d}-{uuid.uuid4().hex[:8]}{tag}.h5"
+        """Where the next part goes. The caller writes it, and tells with `written`."""
+        path = new_part_path(self.folder, self.shard, self.latest_ns)
+        self.latest_ns = _time_ns(path.name)
+        return path
 
     def written(self, path: Path) -> None:
         """Count a part in that was written to `new_path`."""
@@ -275,6 +274,16 @@ def _is_link(path: Path) -> bool:
     except OSError:
         # A name too long; writing says so.
         return False
+
+
+def new_part_path(folder: Path, shard: Shard | None, latest_ns: int) -> Path:
+    """A path that no other part has, whoever writes it; names sort by time, and behind `latest_ns`.
+
+    A clock that was set back, or another machine's, must not make the latest word on a video look older than the one
+    before.
+    """
+    tag = "" if shard is None else f"-{shard.index}of{shard.count}"
+    return folder / f"part-{max(time.time_ns(), latest_ns + 1):020d}-{uuid.uuid4().hex[:8]}{tag}.h5"
 
 
 def _made_with(path: Path, provenance: Provenance) -> bool:

@@ -1,0 +1,64 @@
+"""The local engine: decoding in worker processes of this machine, encoding and writing in this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from panecho_embed.engines.encode import Encoder
+from panecho_embed.engines.job import Job
+from panecho_embed.engines.pool import decoded
+from panecho_embed.engines.profile import Profile
+from panecho_embed.engines.writing import PartWriter, Result
+from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.models.backbones import Backbone
+from panecho_embed.models.devices import resolve_device
+from panecho_embed.records import Failure
+
+
+def embed_locally(job: Job, profile: Profile) -> Iterator[int]:
+    """Do the job; a 1 for every video that is encoded or has failed. profile: counts where the time goes."""
+    model = job.model.to(resolve_device(job.device))
+    job.introduce(str(model.device))
+    profile.begin()
+    encoder = job.encoding.encoder(model, len(job.todo), job.announce, profile)
+    writer = PartWriter(job.parts, job.manifest, job.provenance, encoder, profile)
+    try:
+        for result in _results(job, encoder, _workers(job.workers, model), profile):
+            writer.add(result)
+            yield 1
+    except BaseException as error:
+        # What is encoded is worth keeping; the next run goes on from there.
+        if not isinstance(error, StoreError):
+            writer.write()
+        raise
+    writer.write()
+
+
+def _workers(workers: int | None, model: Backbone) -> int:
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # On a CPU nearly all of the time is the encoder's; more workers would only take its cores.
+        return cores if model.device.type != "cpu" else max(1, cores // 4)
+    if workers < 0:
+        raise ArgumentError(f"workers is {workers}; it must be 0 (decode in this process) or more (--workers)")
+    return workers
+
+
+def _results(job: Job, encoder: Encoder, workers: int, profile: Profile) -> Iterator[Result]:
+    """What became of every video, in the order of the job but for failures, which come as soon as they are known."""
+    videos = ((i, job.manifest.videos[i]) for i in job.todo)
+    with decoded(videos, job.decoding, workers, job.timeout_seconds) as outcomes:
+        waiting = iter(outcomes)
+        while True:
+            with profile.measure("wait"):
+                position, outcome = next(waiting, (-1, None))
+            if outcome is None:
+                break
+            if isinstance(outcome, Failure):
+                yield position, outcome
+                continue
+            if outcome.times is not None:
+                profile.decoded(outcome.times)
+            yield from encoder.add(position, outcome)
+    yield from encoder.flush()

@@ -1,0 +1,132 @@
+"""A Ray cluster to work on: one that runs already, or one of this machine alone for as long as the work takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from panecho_embed.errors import ArgumentError, EngineError
+
+_CONNECT_SECONDS = 5.0
+_HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
+# Of a cluster of this machine alone: decoded videos on their way to the encoders.
+_OBJECT_STORE_BYTES = 1 << 30
+
+
+@contextmanager
+def ray_cluster(address: str | None) -> Iterator[Any]:
+    """The module `ray`, connected.
+
+    address: HOST:PORT of a cluster's head, or "auto" for the one that this machine belongs to; None for $RAY_ADDRESS,
+    and without that for a cluster of this machine alone, which ends with the block. Where the caller is connected
+    already, that connection is used and stays. Raises ArgumentError if Ray is not installed, EngineError if no cluster
+    answers.
+    """
+    ray = _imported()
+    if ray.is_initialized():
+        yield ray
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        _connect(ray, address)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _imported() -> Any:
+    # Ray reports its use to its makers unless told otherwise, and its C++ side prints what users can do nothing about.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ArgumentError(
+            f"{error.name or 'ray'} is not installed: pip install 'panecho-embed[ray]' (--engine ray)"
+        ) from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, num_cpus=_cores(), **quiet)
+        return
+    # Behind TLS, nobody answers without a certificate.
+    if address != "auto" and os.environ.get("RAY_USE_TLS", "0") in ("0", "false"):
+        _check_answers(address)
+    try:
+        ray.init(address, **quiet)
+    except Exception as error:
+        # Ray raises what it likes: ConnectionError, RuntimeError, ValueError, an AuthenticationError of its own.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EngineError(f"can't join the Ray cluster at {address}: {reason} (--ray-address)") from error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_answers(address: str) -> None:
+    """Ask for a gRPC server (HTTP/2, RFC 9113, 3.4) at the address; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise ArgumentError(
+            f"the address of a Ray cluster is HOST:PORT, as `ray start --head` prints it, or auto; not {address!r} "
+            "(--ray-address)"
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as connection:
+            connection.sendall(_HTTP2_HELLO)
+            if connection.recv(len(_HTTP2_SETTINGS), socket.MSG_WAITALL)[3:4] != _HTTP2_SETTINGS[3:4]:
+                raise OSError("what answers there is no Ray cluster")
+    except (OSError, OverflowError) as error:
+        raise EngineError(
+            f"no Ray cluster answers at {address}: {error}. Start one by `ray start --head` (--ray-address)"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How a run uses a cluster: so many encoders and decoders, and of how many CPUs and GPUs each."""
+
+    encoders: int
+    encoder_cpus: float
+    encoder_gpus: float
+    decoders: int
+    decoder_cpus: float
+
+    @property
+    def device(self) -> str:
+        """What encoders run on."""
+        return "cuda" if self.encoder_gpus else "cpu"
+
+
+def shares(resources: Mapping[str, float], device: str, workers: int | None) -> Shares:
+    """Share out what a cluster has: an encoder for every GPU and decoders on the CPUs; without GPUs, one a CPU.
+
+    resources: "CPU" and "GPU", as Ray counts them. device: "auto", "cpu" or "cuda". workers: decoders; None for as many
+    as there are CPUs left, and beside encoders on CPUs for one to four of them. Raises ArgumentError.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ArgumentError(f"device is {device!r}; with --engine ray it is auto, cpu or cuda, and Ray gives out which")
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    if device == "cuda" and not gpus:
+        raise ArgumentError("device is cuda, but the Ray cluster has no GPU (--device)")
+    on_gpus = bool(gpus) and device != "cpu"
+    encoders = gpus if on_gpus else cpus
+    if cpus < 1 or (on_gpus and cpus <= gpus):
+        raise ArgumentError(f"the Ray cluster has {cpus} CPUs and {gpus} GPUs; needed is one CPU more than GPUs")
+    most = cpus - gpus if on_gpus else cpus
+    wanted = workers if workers is not None else most if on_gpus else max(1, cpus // 4)
+    if not 1 <= wanted <= most:
+        raise ArgumentError(f"workers is {wanted}; this Ray cluster has room for 1 to {most} (--workers)")
+    # An encoder on a CPU keeps it busy; a decoder beside it takes what the encoder leaves.
+    return Shares(encoders, 1.0, 1.0, wanted, 1.0) if on_gpus else Shares(encoders, 0.9, 0.0, wanted, 0.1)

@@ -1,0 +1,220 @@
+"""The Ray engine: videos decoded by workers, encoded by actors, written as parts, wherever a cluster has room.
+
+What goes from machine to machine are rows of Ray Data: a video, and what became of it so far. A worker that dies loses
+nothing: Ray gives its videos to another. A part is written by one task under a name of its own, and appears there when
+it is whole; a task that is tried again writes another part, and `merge` takes the last word on each video.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.engines.decode import DecodeSettings
+from panecho_embed.engines.encode import EncodedVideo, EncodeSettings
+from panecho_embed.engines.job import Job
+from panecho_embed.engines.pool import DecodingLine
+from panecho_embed.engines.ray_cluster import Shares, ray_cluster, shares
+from panecho_embed.engines.writing import PART_VIDEOS, write_part
+from panecho_embed.errors import EngineError, PanEchoEmbedError, StoreError
+from panecho_embed.models.backbones import Backbone
+from panecho_embed.records import Failure, Manifest, Provenance
+from panecho_embed.shards import Shard
+from panecho_embed.store import new_part_path
+from panecho_embed.versions import package_versions
+
+Batch = Mapping[str, Any]
+"""Columns, a row a video: position in the manifest, video (VideoRef), outcome (DecodedVideo, EncodedVideo or Failure)."""
+
+# Videos that go from worker to worker together: enough to fill a GPU's batches, few enough to hold in memory.
+_VIDEOS_A_TASK = {"cpu": 4, "cuda": 16}
+# Every encoder does at least so many tasks, and its videos make so many parts: near the end all have work.
+_TASKS_AN_ENCODER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What the workers of a run are told, beside the videos."""
+
+    decoding: DecodeSettings
+    timeout_seconds: float
+    encoding: EncodeSettings
+    device: str
+    videos_an_encoder: int
+    provenance: Provenance
+    folder: Path
+    shard: Shard | None
+
+
+def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
+    """Do the job on a Ray cluster; the number of videos of every part, once it is there.
+
+    address: see `ray_cluster`. The parts' folder must be on storage that all machines of the cluster share. Raises
+    ArgumentError, EngineError if there is no cluster or its machines have other versions, and what the workers raise.
+    """
+    with ray_cluster(address) as ray:
+        plan = shares(ray.cluster_resources(), job.device, job.workers)
+        job.introduce(f"{plan.encoders} Ray workers ({plan.device}), {plan.decoders} decoding beside them,")
+        said: set[str] = set()
+        try:
+            for part in _pipeline(ray, job, plan).iter_rows():
+                for message in part["said"].splitlines():
+                    if message not in said:
+                        job.announce(message)
+                        said.add(message)
+                path = job.parts.folder / part["name"]
+                if not path.exists():
+                    raise StoreError(
+                        f"a worker on {part['host']} has written {path}, but here it is not: the output must be on "
+                        "storage that all machines of the cluster share (-o)"
+                    )
+                job.parts.written(path)
+                yield part["videos"]
+        except Exception as error:
+            raise _own(error) from error
+
+
+def _pipeline(ray: Any, job: Job, plan: Shares) -> Any:
+    """The Dataset of the parts: name, host, videos, said (by encoders, a line each)."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    each = len(job.todo) // (plan.encoders * _TASKS_AN_ENCODER)
+    videos_a_task = min(max(each, 1), _VIDEOS_A_TASK[plan.device])
+    work = _Work(
+        job.decoding,
+        job.timeout_seconds,
+        job.encoding,
+        plan.device,
+        len(job.todo) // plan.encoders,
+        job.provenance,
+        job.parts.folder,
+        job.parts.shard,
+    )
+    pool = ray.data.ActorPoolStrategy
+    rows = [{"position": i, "video": job.manifest.videos[i]} for i in job.todo]
+    return (
+        ray.data.from_items(rows, override_num_blocks=-(-len(rows) // videos_a_task))
+        .map_batches(
+            _Decoder,
+            batch_size=videos_a_task,
+            fn_constructor_args=(work,),
+            num_cpus=plan.decoder_cpus,
+            compute=pool(size=plan.decoders),
+        )
+        .map_batches(
+            _Encoder,
+            batch_size=videos_a_task,
+            fn_constructor_args=(work, ray.put(job.model)),
+            num_cpus=plan.encoder_cpus,
+            num_gpus=plan.encoder_gpus or None,
+            compute=pool(size=plan.encoders),
+        )
+        # No CPU is left for it, nor does it take much of one.
+        .map_batches(_write, batch_size=min(max(each, 1), PART_VIDEOS), fn_args=(work,), num_cpus=0)
+    )
+
+
+class _Decoder:
+    """Decodes videos, in a process beside its own: one that hangs or crashes is a Failure."""
+
+    def __init__(self, work: _Work) -> None:
+        _check_versions(work.provenance)
+        self._line = DecodingLine(work.decoding, 1, work.timeout_seconds)
+
+    def __call__(self, batch: Batch) -> Iterator[Batch]:
+        """video -> outcome, DecodedVideo or Failure; a row at a time, as pixels are large."""
+        for place, outcome in self._line.outcomes(enumerate(batch["video"])):
+            yield {
+                "position": batch["position"][place : place + 1],
+                "video": batch["video"][place : place + 1],
+                "outcome": _objects([outcome]),
+            }
+
+
+class _Encoder:
+    """Encodes videos; holds the model, and the engine that it chose for it."""
+
+    def __init__(self, work: _Work, model: Any) -> None:
+        import ray
+        import torch
+
+        _check_versions(work.provenance)
+        if work.device == "cpu":
+            # As many encoders as CPUs: threads would only fight.
+            torch.set_num_threads(1)
+        self._said: list[str] = []
+        backbone: Backbone = ray.get(model).to(work.device)
+        self._encoder = work.encoding.encoder(backbone, work.videos_an_encoder, self._said.append)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """outcome, DecodedVideo or Failure -> EncodedVideo or Failure; engine: which ran, said: what is announced."""
+        outcomes: list[Any] = [None] * len(batch["outcome"])
+        for place, outcome in enumerate(batch["outcome"]):
+            if isinstance(outcome, Failure):
+                outcomes[place] = outcome
+                continue
+            for done, encoded in self._encoder.add(place, outcome):
+                outcomes[done] = encoded
+        for done, encoded in self._encoder.flush():
+            outcomes[done] = encoded
+        said = "\n".join(self._said)
+        self._said.clear()
+        count = len(outcomes)
+        return {
+            "position": batch["position"],
+            "video": batch["video"],
+            "outcome": _objects(outcomes),
+            "engine": [", ".join(self._encoder.engines)] * count,
+            "said": [said] + [""] * (count - 1),
+        }
+
+
+def _write(batch: Batch, work: _Work) -> Batch:
+    """Write a part. Labels are left to the merge, which takes them from the manifest."""
+    order = np.argsort(batch["position"])
+    outcomes: list[EncodedVideo | Failure] = [batch["outcome"][i] for i in order]
+    engines = {name for engine in batch["engine"] for name in engine.split(", ") if name}
+    path = new_part_path(work.folder, work.shard)
+    write_part(
+        path,
+        Manifest(tuple(batch["video"][i] for i in order)),
+        outcomes,
+        replace(work.provenance, engine=", ".join(sorted(engines))),
+    )
+    said = "\n".join(filter(None, batch["said"]))
+    return {"name": [path.name], "host": [platform.node()], "videos": [len(outcomes)], "said": [said]}
+
+
+def _objects(values: list[Any]) -> npt.NDArray[np.object_]:
+    """A column of Python objects."""
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def _check_versions(provenance: Provenance) -> None:
+    here, asked = package_versions(), provenance.versions
+    if other := [f"{name} {here.get(name)}, not {asked[name]}" for name in asked if here.get(name) != asked[name]]:
+        raise EngineError(
+            f"the machine {platform.node()} of the Ray cluster has {'; '.join(other)}: install the same versions on "
+            "all machines"
+        )
+
+
+def _own(error: Exception) -> Exception:
+    """The error of this package that a worker raised; what Ray made of it if there is none."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, PanEchoEmbedError):
+        found = getattr(found, "cause", None) or found.__cause__
+    if isinstance(found, PanEchoEmbedError):
+        return found
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return EngineError(f"the Ray cluster gave up: {type(error).__name__}: {lines[-1] if lines else ''}")
