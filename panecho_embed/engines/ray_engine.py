@@ -8,6 +8,7 @@ it is whole; a task that is tried again writes another part, and `merge` takes t
 from __future__ import annotations
 
 import logging
+import pickle
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, EncodeSettings
@@ -31,12 +31,13 @@ from panecho_embed.store import new_part_path
 from panecho_embed.versions import package_versions
 
 Batch = Mapping[str, Any]
-"""Columns, a row a video: position in the manifest, video (VideoRef), outcome (DecodedVideo, EncodedVideo or Failure)."""
+"""Columns, a row a video: position in the manifest; pickled, video (VideoRef) and what became of it, outcome."""
 
 # Videos that go from worker to worker together: enough to fill a GPU's batches, few enough to hold in memory.
 _VIDEOS_A_TASK = {"cpu": 4, "cuda": 16}
 # Every encoder does at least so many tasks, and its videos make so many parts: near the end all have work.
 _TASKS_AN_ENCODER = 16
+_ENCODERS_A_WRITER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +87,29 @@ def _pipeline(ray: Any, job: Job, plan: Shares) -> Any:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    each = len(job.todo) // (plan.encoders * _TASKS_AN_ENCODER)
-    videos_a_task = min(max(each, 1), _VIDEOS_A_TASK[plan.device])
+    each = max(len(job.todo) // (plan.encoders * _TASKS_AN_ENCODER), 1)
+    videos_a_task = min(each, _VIDEOS_A_TASK[plan.device])
+    tasks = -(-len(job.todo) // videos_a_task)
+    encoders = min(plan.encoders, tasks)
     work = _Work(
         job.decoding,
         job.timeout_seconds,
         job.encoding,
         plan.device,
-        len(job.todo) // plan.encoders,
+        len(job.todo) // encoders,
         job.provenance,
         job.parts.folder,
         job.parts.shard,
     )
-    pool = ray.data.ActorPoolStrategy
-    rows = [{"position": i, "video": job.manifest.videos[i]} for i in job.todo]
+    rows = [{"position": i, "video": pickle.dumps(job.manifest.videos[i])} for i in job.todo]
     return (
-        ray.data.from_items(rows, override_num_blocks=-(-len(rows) // videos_a_task))
+        ray.data.from_items(rows, override_num_blocks=tasks)
         .map_batches(
             _Decoder,
             batch_size=videos_a_task,
             fn_constructor_args=(work,),
             num_cpus=plan.decoder_cpus,
-            compute=pool(size=plan.decoders),
+            compute=ray.data.ActorPoolStrategy(size=min(plan.decoders, tasks)),
         )
         .map_batches(
             _Encoder,
@@ -115,10 +117,16 @@ def _pipeline(ray: Any, job: Job, plan: Shares) -> Any:
             fn_constructor_args=(work, ray.put(job.model)),
             num_cpus=plan.encoder_cpus,
             num_gpus=plan.encoder_gpus or None,
-            compute=pool(size=plan.encoders),
+            compute=ray.data.ActorPoolStrategy(size=encoders),
         )
-        # No CPU is left for it, nor does it take much of one.
-        .map_batches(_write, batch_size=min(max(each, 1), PART_VIDEOS), fn_args=(work,), num_cpus=0)
+        .map_batches(
+            _write,
+            batch_size=min(each, PART_VIDEOS),
+            fn_args=(work,),
+            # No CPU is left for it, nor does it take much of one; without a limit, every part had a process of its own.
+            num_cpus=0,
+            compute=ray.data.TaskPoolStrategy(size=-(-encoders // _ENCODERS_A_WRITER)),
+        )
     )
 
 
@@ -131,11 +139,12 @@ class _Decoder:
 
     def __call__(self, batch: Batch) -> Iterator[Batch]:
         """video -> outcome, DecodedVideo or Failure; a row at a time, as pixels are large."""
-        for place, outcome in self._line.outcomes(enumerate(batch["video"])):
+        videos = enumerate(map(pickle.loads, batch["video"]))
+        for place, outcome in self._line.outcomes(videos):
             yield {
                 "position": batch["position"][place : place + 1],
                 "video": batch["video"][place : place + 1],
-                "outcome": _objects([outcome]),
+                "outcome": [pickle.dumps(outcome)],
             }
 
 
@@ -157,7 +166,7 @@ class _Encoder:
     def __call__(self, batch: Batch) -> Batch:
         """outcome, DecodedVideo or Failure -> EncodedVideo or Failure; engine: which ran, said: what is announced."""
         outcomes: list[Any] = [None] * len(batch["outcome"])
-        for place, outcome in enumerate(batch["outcome"]):
+        for place, outcome in enumerate(map(pickle.loads, batch["outcome"])):
             if isinstance(outcome, Failure):
                 outcomes[place] = outcome
                 continue
@@ -171,7 +180,7 @@ class _Encoder:
         return {
             "position": batch["position"],
             "video": batch["video"],
-            "outcome": _objects(outcomes),
+            "outcome": [pickle.dumps(outcome) for outcome in outcomes],
             "engine": [", ".join(self._encoder.engines)] * count,
             "said": [said] + [""] * (count - 1),
         }
@@ -180,24 +189,17 @@ class _Encoder:
 def _write(batch: Batch, work: _Work) -> Batch:
     """Write a part. Labels are left to the merge, which takes them from the manifest."""
     order = np.argsort(batch["position"])
-    outcomes: list[EncodedVideo | Failure] = [batch["outcome"][i] for i in order]
+    outcomes: list[EncodedVideo | Failure] = [pickle.loads(batch["outcome"][i]) for i in order]
     engines = {name for engine in batch["engine"] for name in engine.split(", ") if name}
     path = new_part_path(work.folder, work.shard)
     write_part(
         path,
-        Manifest(tuple(batch["video"][i] for i in order)),
+        Manifest(tuple(pickle.loads(batch["video"][i]) for i in order)),
         outcomes,
         replace(work.provenance, engine=", ".join(sorted(engines))),
     )
     said = "\n".join(filter(None, batch["said"]))
     return {"name": [path.name], "host": [platform.node()], "videos": [len(outcomes)], "said": [said]}
-
-
-def _objects(values: list[Any]) -> npt.NDArray[np.object_]:
-    """A column of Python objects."""
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
 
 
 def _check_versions(provenance: Provenance) -> None:

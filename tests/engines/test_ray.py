@@ -90,7 +90,7 @@ KILLED = (
     START
     + """
 def kill():
-    for parts, title in ((2, "Encoder"), (4, "Decoder"), (6, "Encoder")):
+    for parts, title in ((1, "Encoder"), (3, "Decoder"), (5, "Encoder")):
         wait_for(out, parts)
         workers = [p for p in psutil.process_iter(["cmdline"]) if any(title in a for a in p.info["cmdline"] or ())]
         mine = [p for p in workers if "MapWorker" in p.info["cmdline"][0] and "extract" not in p.info["cmdline"][0]]
@@ -100,8 +100,6 @@ def kill():
 threading.Thread(target=kill, daemon=True).start()
 summary = extract(studies, out, backbone=slow(), engine="ray")
 print("ended with", summary.exit_code, "of", summary.done)
-again = extract(studies, out, backbone=slow(), engine="ray")
-print("again", again.reused)
 ray.shutdown()
 """
 )
@@ -111,12 +109,11 @@ ray.shutdown()
 def test_workers_killed_in_mid_run(studies, local, tmp_path):
     out = tmp_path / "out.h5"
     run = python(KILLED, studies, out)
-    assert run.stdout.splitlines() == [
+    assert [line for line in run.stdout.splitlines() if line.startswith(("killed", "ended"))] == [
         "killed Encoder",
         "killed Decoder",
         "killed Encoder",
         "ended with 3 of 20",
-        "again 20",
     ], run.stderr
     assert contents(out) == local
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
