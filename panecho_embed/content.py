@@ -7,6 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from panecho_embed.errors import RemoteError
+from panecho_embed.remote import fetched, file_name, is_url, parent, size_and_time, sizes_and_times
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
@@ -17,8 +20,10 @@ class Stamp:
 
 
 def stamp(path: str | Path) -> Stamp:
-    """The stamp of a file or folder, without reading it."""
+    """The stamp of a file or folder, of this machine or at a URL, without reading it."""
     try:
+        if is_url(path):
+            return Stamp(*size_and_time(str(path)))
         stats = [file.stat() for file in _files(Path(path))]
     except OSError:
         return Stamp()
@@ -27,15 +32,16 @@ def stamp(path: str | Path) -> Stamp:
 
 def content_sha256(path: str | Path) -> str:
     """SHA-256, 64 hexadecimal digits, of a file's bytes; of a folder, of its files' names and bytes in order."""
-    folder = Path(path).is_dir()
-    digest = hashlib.sha256()
-    for file in _files(Path(path)):
-        if folder:
-            digest.update(os.fsencode(file.name) + b"\0")
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    with fetched(str(path)) as here:
+        folder = Path(here).is_dir()
+        digest = hashlib.sha256()
+        for file in _files(Path(here)):
+            if folder:
+                digest.update(os.fsencode(file.name) + b"\0")
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
 
 
 def unchanged(path: str | Path, then: Stamp, sha256: str) -> bool:
@@ -43,10 +49,19 @@ def unchanged(path: str | Path, then: Stamp, sha256: str) -> bool:
 
     What is gone can't have changed. sha256: "" if the bytes were never read; then the stamp alone counts.
     """
-    now = stamp(path)
+    now = _listed(str(path)) if is_url(path) else stamp(path)
     if now.size_bytes < 0 or now == then:
         return True
     return bool(sha256) and now.size_bytes == then.size_bytes and content_sha256(path) == sha256
+
+
+def _listed(url: str) -> Stamp:
+    """The stamp from the listing of the folder, which answers for all files in it at once."""
+    try:
+        found = sizes_and_times(parent(url)).get(file_name(url))
+    except RemoteError:
+        return Stamp()
+    return Stamp(*found) if found else stamp(url)
 
 
 def _files(path: Path) -> list[Path]:

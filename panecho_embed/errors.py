@@ -68,6 +68,10 @@ class StoreError(PanEchoEmbedError, OSError):
     """An embedding file can't be written, or is not whole."""
 
 
+class RemoteError(PanEchoEmbedError, OSError):
+    """What a URL names can't be read or written; the message says why."""
+
+
 class TrainingError(PanEchoEmbedError, ArithmeticError):
     """Training can't go on: its loss is no number any more; the message names the videos of the batch."""
 

@@ -29,8 +29,9 @@ from panecho_embed.records import (
     Provenance,
     StoredType,
 )
+from panecho_embed.remote import is_url
 from panecho_embed.shards import Shard
-from panecho_embed.store import Parts
+from panecho_embed.store import Mirror, Parts
 from panecho_embed.summary import ExtractSummary
 from panecho_embed.versions import package_versions
 
@@ -68,7 +69,8 @@ def extract(
 ) -> ExtractSummary:
     """Embed every video of a data set into one HDF5 file.
 
-    source: a folder, a table or a public data set, see `read_manifest`. out: the embedding file. backbone: a name or a
+    source: a folder, a table or a public data set, see `read_manifest`. out: the embedding file. Both are paths or
+    URLs (s3://bucket/name); what is at a URL is copied to this machine and from it, see `Mirror`. backbone: a name or a
     loaded backbone. level: "clip" or "frame". clips: which clips, as a plan or as changes to the default one (that
     which the weights record, else 4 evenly spaced clips of as many consecutive frames as the backbone takes):
     {"stride": 4}. image_size: side of the model's
@@ -89,10 +91,14 @@ def extract(
     """
     started = time.monotonic()
     _check_level(level, clips)
-    if Path(source).absolute() == Path(out).absolute():
+    where = str(out) if is_url(out) else Path(out).absolute()
+    if (source if is_url(source) else Path(source).absolute()) == where:
         raise ArgumentError(f"{out} is both the input and the output (-o)")
     _check_engine(engine, ray_address)
-    with Parts(Path(out).absolute(), id_salt, shard) as parts:
+    mirror = Mirror(where) if isinstance(where, str) else None
+    if mirror and shard:
+        raise ArgumentError(f"{out} is a URL; the shards of a job array need a file system that they share (-o)")
+    with Parts(mirror.local if mirror else Path(out).absolute(), id_salt, shard, mirror) as parts:
         manifest = read_manifest(source, layout, salt=parts.salt)
         if not isinstance(backbone, Backbone):
             backbone = load_backbone(backbone, weights, seed, image_size=image_size)
@@ -130,7 +136,7 @@ def extract(
             parts.finish(manifest, provenance)
         rows, failures = parts.tally(manifest)
     return ExtractSummary(
-        Path(out).absolute(),
+        where,
         rows=rows,
         videos=videos,
         done=videos - len(failures),

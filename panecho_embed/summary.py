@@ -15,10 +15,10 @@ class ExtractSummary:
 
     videos: in the manifest, or in the shard's share; done + len(skipped) + len(failed). reused: done before this run.
     skipped: readable, but no cine loop. failed: could not be read. notes: what a person should know besides.
-    shard: whose share it is; then `out` is still to be put together, by `panecho-embed merge`.
+    out: a path, or a URL. shard: whose share it is; then `out` is still to be put together, by `panecho-embed merge`.
     """
 
-    out: Path
+    out: Path | str
     rows: int
     videos: int
     done: int

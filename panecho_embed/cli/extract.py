@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from panecho_embed.cli.options import (
+    Place,
     clip_options,
     encoding_options,
     given,
@@ -19,6 +20,7 @@ from panecho_embed.cli.options import (
 )
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import Engine, Failure, StoredType
+from panecho_embed.remote import file_name
 from panecho_embed.shards import Shard
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ class _ShardType(click.ParamType[Shard]):
 
 
 @click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@out_option("Embedding file to write (HDF5)")
+@click.argument("source", metavar="INPUT", type=Place())
+@out_option("Embedding file to write (HDF5)", Place())
 @click.option(
     "--backbone",
     default="panecho",
@@ -85,11 +87,12 @@ class _ShardType(click.ParamType[Shard]):
 )
 @overwrite_option
 @click.pass_context
-def extract(ctx: click.Context, /, source: Path, out: Path, profiled: bool, **options: Any) -> None:
+def extract(ctx: click.Context, /, source: Path | str, out: Path | str, profiled: bool, **options: Any) -> None:
     """Turn echo videos into an embedding file.
 
     INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or EchoNet-Dynamic,
-    -Pediatric or -LVH as downloaded. Stopped at any moment and run again, it goes on where it was.
+    -Pediatric or -LVH as downloaded. INPUT and OUT may be URLs, s3://bucket/echos or gs:// (extras [s3], [gcs]).
+    Stopped at any moment and run again, it goes on where it was.
     """
     from panecho_embed.engines.profile import Profile
     from panecho_embed.extraction import extract as run
@@ -105,7 +108,8 @@ def extract(ctx: click.Context, /, source: Path, out: Path, profiled: bool, **op
         raise click.ClickException("interrupted; what was done is kept, the same command goes on from there") from None
     print_summary(summary)
     if profiled:
-        _print_profile(profile, out.with_name(f"{out.name}.profile.png"))
+        here = Path(file_name(out)) if isinstance(out, str) else out
+        _print_profile(profile, here.with_name(f"{here.name}.profile.png"))
     ctx.exit(summary.exit_code)
 
 

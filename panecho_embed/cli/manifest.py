@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from panecho_embed.cli.options import input_options, out_option, overwrite_option
+from panecho_embed.cli.options import Place, input_options, out_option, overwrite_option
 from panecho_embed.records import Layout
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="INPUT", type=Place())
 @out_option("Table to write (CSV)")
 @input_options
 @overwrite_option
-def manifest(source: Path, out: Path, layout: str, id_salt: str | None, overwrite: bool) -> None:
+def manifest(source: Path | str, out: Path, layout: str, id_salt: str | None, overwrite: bool) -> None:
     """Write the table of what `extract` would embed: paths, ids, views, frames, frame rates.
 
     Check it, delete rows, correct ids, add a column per label, and give it to `extract` in place of INPUT.

@@ -9,11 +9,45 @@ from typing import Any, TypeVar, get_args
 import click
 
 from panecho_embed.clips import ShortVideoPolicy
+from panecho_embed.errors import PanEchoEmbedError
 from panecho_embed.records import EngineBackend, Layout, Precision
+from panecho_embed.remote import cached, is_url
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+class Place(click.ParamType[Path | str]):
+    """A path of this machine as a Path, or a URL as it is."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """See click.ParamType."""
+        return str(value) if is_url(value) else Path(value)
+
+
+class _LocalPath(click.Path):
+    """A path to write to, on this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if is_url(value):
+            self.fail(f"{value} is a URL; only `extract` writes to one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _ExistingFile(click.Path):
+    """A file to read, of this machine or at a URL; that is fetched."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        try:
+            return cached(str(value))
+        except PanEchoEmbedError as error:
+            self.fail(str(error), param, ctx)
+
+
+existing_file = _ExistingFile(exists=True, dir_okay=False, path_type=Path)
 
 
 def stacked(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -27,9 +61,9 @@ def stacked(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
     return decorate
 
 
-def out_option(what: str) -> Callable[[Command], Command]:
-    """-o: the file or folder to write."""
-    return click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help=f"{what}.")
+def out_option(what: str, kind: click.ParamType[Any] | None = None) -> Callable[[Command], Command]:
+    """-o: the file or folder to write; on this machine, unless its kind is `Place`."""
+    return click.option("-o", "--out", required=True, type=kind or _LocalPath(path_type=Path), help=f"{what}.")
 
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Begin anew: discard what stands at the output.")

@@ -18,11 +18,12 @@ import numpy as np
 from panecho_embed.clips import BoolArray, Clips, IntArray
 from panecho_embed.content import content_sha256, stamp
 from panecho_embed.engines.profile import DecodeTimes
-from panecho_embed.errors import MediaError
+from panecho_embed.errors import MediaError, RemoteError
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import sector_mask
 from panecho_embed.preprocess import FramePreparer, frame_preparer
 from panecho_embed.records import FPS_OF_MANIFEST, Failure, Preprocess, UInt8Array, VideoFacts, VideoRef
+from panecho_embed.remote import fetched
 
 # Nine hours at 30 frames per second. A header that claims more is not believed before the frames are counted.
 _MOST_CLAIMED = 1_000_000
@@ -69,8 +70,11 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
     cv2.setNumThreads(1)
     started = time.perf_counter()
     try:
-        cine = open_cine(video.path, include_stills=settings.include_stills)
-        return _decode(cine, video, settings, started)
+        with fetched(video.path) as path:
+            cine = open_cine(path, include_stills=settings.include_stills)
+            return _decode(cine, path, video, settings, started)
+    except RemoteError as error:
+        return Failure(video.video_id, video.path, "fetch", str(error))
     except MediaError as error:
         return Failure(video.video_id, video.path, error.stage, str(error))
     except OSError as error:
@@ -85,7 +89,7 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
         return Failure(video.video_id, video.path, "decode", message)
 
 
-def _decode(cine: Cine, video: VideoRef, settings: DecodeSettings, started: float) -> DecodedVideo:
+def _decode(cine: Cine, path: str, video: VideoRef, settings: DecodeSettings, started: float) -> DecodedVideo:
     fps, fps_source = (cine.fps, cine.fps_source) if video.fps is None else (video.fps, FPS_OF_MANIFEST)
     mask = sector_mask(cine.frames()) if settings.preprocess.mask_sector else None
     prepare = _Timed(frame_preparer(settings.preprocess, cine.region, mask))
@@ -93,7 +97,7 @@ def _decode(cine: Cine, video: VideoRef, settings: DecodeSettings, started: floa
     seen = stamp(video.path)
     facts = VideoFacts(
         "done",
-        content_sha256(video.path) if settings.digest else "",
+        content_sha256(path) if settings.digest else "",
         count,
         math.nan if fps is None else fps,
         fps_source,

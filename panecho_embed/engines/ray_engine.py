@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import pickle
 import platform
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,15 +51,16 @@ class _Work:
     device: str
     videos_an_encoder: int
     provenance: Provenance
-    folder: Path
+    folder: Path | None
     shard: Shard | None
 
 
 def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
     """Do the job on a Ray cluster; the number of videos of every part, once it is there.
 
-    address: see `ray_cluster`. The parts' folder must be on storage that all machines of the cluster share. Raises
-    ArgumentError, EngineError if there is no cluster or its machines have other versions, and what the workers raise.
+    address: see `ray_cluster`. The parts' folder must be on storage that all machines of the cluster share; only where
+    the output is at a URL, parts travel to this machine and are uploaded from it. Raises ArgumentError, EngineError if
+    there is no cluster or its machines have other versions, and what the workers raise.
     """
     with ray_cluster(address) as ray:
         plan = shares(ray.cluster_resources(), job.device, job.workers)
@@ -71,6 +73,8 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
                         job.announce(message)
                         said.add(message)
                 path = job.parts.folder / part["name"]
+                if part["content"]:
+                    _store(part["content"], path)
                 if not path.exists():
                     raise StoreError(
                         f"a worker on {part['host']} has written {path}, but here it is not: the output must be on "
@@ -83,7 +87,7 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
 
 
 def _pipeline(ray: Any, job: Job, plan: Shares) -> Any:
-    """The Dataset of the parts: name, host, videos, said (by encoders, a line each)."""
+    """The Dataset of the parts: name, content if it travels, host, videos, said (by encoders, a line each)."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -98,7 +102,7 @@ def _pipeline(ray: Any, job: Job, plan: Shares) -> Any:
         plan.device,
         len(job.todo) // encoders,
         job.provenance,
-        job.parts.folder,
+        job.parts.folder if job.parts.shared else None,
         job.parts.shard,
     )
     rows = [{"position": i, "video": pickle.dumps(job.manifest.videos[i])} for i in job.todo]
@@ -191,15 +195,26 @@ def _write(batch: Batch, work: _Work) -> Batch:
     order = np.argsort(batch["position"])
     outcomes: list[EncodedVideo | Failure] = [pickle.loads(batch["outcome"][i]) for i in order]
     engines = {name for engine in batch["engine"] for name in engine.split(", ") if name}
-    path = new_part_path(work.folder, work.shard)
-    write_part(
-        path,
-        Manifest(tuple(pickle.loads(batch["video"][i]) for i in order)),
-        outcomes,
-        replace(work.provenance, engine=", ".join(sorted(engines))),
-    )
+    manifest = Manifest(tuple(pickle.loads(batch["video"][i]) for i in order))
+    with tempfile.TemporaryDirectory() as scratch:
+        path = new_part_path(work.folder or Path(scratch), work.shard)
+        write_part(path, manifest, outcomes, replace(work.provenance, engine=", ".join(sorted(engines))))
+        content = path.read_bytes() if work.folder is None else b""
     said = "\n".join(filter(None, batch["said"]))
-    return {"name": [path.name], "host": [platform.node()], "videos": [len(outcomes)], "said": [said]}
+    return {
+        "name": [path.name],
+        "content": [content],
+        "host": [platform.node()],
+        "videos": [len(outcomes)],
+        "said": [said],
+    }
+
+
+def _store(content: bytes, path: Path) -> None:
+    """Write a part that has travelled; it appears when it is whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def _check_versions(provenance: Provenance) -> None:

@@ -9,8 +9,10 @@ from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.manifest import echonet, folder, table
 from panecho_embed.manifest.describe import describe_manifest
 from panecho_embed.manifest.ids import new_salt
+from panecho_embed.manifest.remote_folder import read_remote_folder
 from panecho_embed.manifest.text import shown
 from panecho_embed.records import Layout, Manifest
+from panecho_embed.remote import fetched, is_url, parent
 
 __all__ = ["describe_manifest", "detect_layout", "new_salt", "read_manifest"]
 
@@ -18,7 +20,7 @@ __all__ = ["describe_manifest", "detect_layout", "new_salt", "read_manifest"]
 def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | None = None) -> Manifest:
     """The videos of a data set, in a fixed order.
 
-    source: a folder, one video, or a table (.csv, .tsv).
+    source: a folder, one video, or a table (.csv, .tsv); a path, or a URL (s3://bucket/folder).
     layout: "auto" knows EchoNet-Dynamic, -Pediatric and -LVH by their tables, a table by its suffix, and walks any
         other folder; "images" takes every image file of a folder as a still of its own instead of every folder as one
         video.
@@ -30,6 +32,9 @@ def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | No
     # Hashed without a secret, the few identifiers of a hospital are found by trying them all.
     if salt is not None and not salt.strip():
         raise ArgumentError(f"the salt of the ids is {salt!r}; it must not be empty (--id-salt)")
+    if is_url(source):
+        manifest = _read_url(str(source), layout, new_salt() if salt is None else salt)
+        return _with_videos(manifest, str(source), layout)
     path = Path(source).absolute()
     found = layout
     try:
@@ -43,13 +48,26 @@ def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | No
     except OSError as error:
         where = shown(error.filename or path)
         raise ManifestError(f"{where} can't be read as {found}: {error.strerror or error}") from error
+    return _with_videos(manifest, shown(path), found)
+
+
+def _with_videos(manifest: Manifest, source: str, found: Layout) -> Manifest:
     if not manifest.videos:
         notes = "".join(f"\n  {note}" for note in manifest.notes)
         raise ManifestError(
-            f"{shown(path)}: no video found (layout {found}); looked for DICOM (by content), "
+            f"{source}: no video found (layout {found}); looked for DICOM (by content), "
             f"AVI, MP4 and other video files, image folders, .npy and .npz{notes}"
         )
     return manifest
+
+
+def _read_url(url: str, layout: Layout, salt: str) -> Manifest:
+    if layout not in ("auto", "folder", "csv"):
+        raise ManifestError(f"{url}: the layout {layout} is read from a folder of this machine alone (--layout)")
+    if layout == "csv" or (layout == "auto" and url.lower().endswith(tuple(table.TABLE_SUFFIXES))):
+        with fetched(url) as path:
+            return table.read_table_manifest(Path(path), parent(url))
+    return read_remote_folder(url, salt, told=layout == "folder")
 
 
 def _read(path: Path, layout: Layout, salt: str) -> Manifest:

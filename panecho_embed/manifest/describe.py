@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from panecho_embed.errors import ManifestError
-from panecho_embed.media import describe
+from panecho_embed.errors import ManifestError, RemoteError
+from panecho_embed.media import MediaInfo, describe
 from panecho_embed.records import Manifest, VideoRef
+from panecho_embed.remote import fetched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ def describe_manifest(manifest: Manifest, progress: Callable[[], object] = lambd
 
 
 def _row(video: VideoRef) -> dict[str, object]:
-    info = describe(video.path)
+    info = _described(video.path)
     fps = info.fps if video.fps is None else video.fps
     return {
         "path": video.path,
@@ -55,3 +56,11 @@ def _row(video: VideoRef) -> dict[str, object]:
         "frame_height": info.height,
         "frame_width": info.width,
     }
+
+
+def _described(path: str) -> MediaInfo:
+    try:
+        with fetched(path) as here:
+            return describe(here)
+    except RemoteError as error:
+        return MediaInfo("", f"unreadable: {error}")

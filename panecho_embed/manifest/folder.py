@@ -5,9 +5,9 @@ from __future__ import annotations
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from panecho_embed.manifest.identity import HeaderIds, header_ids
+from panecho_embed.manifest.identity import HeaderIds, header_ids, warning_of_ids_in_paths
 from panecho_embed.manifest.text import shown
 from panecho_embed.manifest.walk import Walk, natural_key
 from panecho_embed.media import ARRAY_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_dicom
@@ -39,13 +39,8 @@ def read_folder(root: Path, salt: str) -> Manifest:
         notes.append(f"{ignored.total()} files are no videos and were left out: {shown(kinds)}")
     headers = [_header(path, base, salt) for path in paths]
     if telling := sum(header.in_path for header in headers):
-        notes.insert(
-            0,
-            f"WARNING: {telling} files have the PatientID, StudyInstanceUID or AccessionNumber of their header in "
-            "their path, and so in every output, unhashed. Rename those folders and files, or take a table (made by "
-            "`panecho-embed manifest`) with video_ids of your own and, as paths are kept too, links of neutral names",
-        )
-    videos = (_reference(path, base, header) for path, header in zip(paths, headers, strict=True))
+        notes.insert(0, warning_of_ids_in_paths(telling))
+    videos = (reference(path.relative_to(base), str(path), header) for path, header in zip(paths, headers, strict=True))
     return Manifest(tuple(videos), notes=tuple(notes))
 
 
@@ -54,7 +49,7 @@ def read_images(root: Path) -> Manifest:
     walk = Walk(root)
     images = [path for _, files in walk.files() for path in files if _is_image(path)]
     paths = sorted(images + walk.denied, key=natural_key)
-    return Manifest(tuple(_reference(path, root, HeaderIds()) for path in paths))
+    return Manifest(tuple(reference(path.relative_to(root), str(path), HeaderIds()) for path in paths))
 
 
 def _videos(walk: Walk, ignored: Counter[str]) -> Iterator[Path]:
@@ -85,13 +80,18 @@ def _may_be_file(path: Path) -> bool:
         return True
 
 
-def _is_video(path: Path) -> bool:
+def may_be_video(path: PurePath) -> bool | None:
+    """Whether a file is a video, by its name alone; None if its first bytes must tell."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES or suffix in ARRAY_SUFFIXES or suffix in _DICOM_SUFFIXES:
         return True
     # DICOMDIR is DICOM, but a table of contents.
-    if suffix in _NEVER_VIDEO or path.name.upper() == "DICOMDIR":
-        return False
+    return False if suffix in _NEVER_VIDEO or path.name.upper() == "DICOMDIR" else None
+
+
+def _is_video(path: Path) -> bool:
+    if (by_name := may_be_video(path)) is not None:
+        return by_name
     try:
         return is_dicom(path)
     except OSError:
@@ -105,10 +105,10 @@ def _header(path: Path, base: Path, salt: str) -> HeaderIds:
     return header_ids(path, path.relative_to(base).as_posix(), salt)
 
 
-def _reference(path: Path, base: Path, header: HeaderIds) -> VideoRef:
-    relative = path.relative_to(base)
-    video_id = relative.as_posix() if relative.parts else path.name
+def reference(relative: PurePath, path: str, header: HeaderIds) -> VideoRef:
+    """The video at `path`, with the ids that its place below the input and its header give it."""
+    video_id = relative.as_posix() if relative.parts else path.rpartition("/")[2]
     parents = relative.parts[:-1]
     study_id = header.study_id or "/".join(parents) or video_id
     patient_id = header.patient_id or (parents[0] if parents else video_id)
-    return VideoRef(video_id, study_id, patient_id, str(path))
+    return VideoRef(video_id, study_id, patient_id, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from panecho_embed.errors import MediaError
 from panecho_embed.manifest.ids import hashed_id
@@ -22,7 +23,7 @@ class HeaderIds:
     in_path: bool = False
 
 
-def header_ids(path: Path, relative: str, salt: str) -> HeaderIds:
+def header_ids(path: Path | BinaryIO, relative: str, salt: str) -> HeaderIds:
     """The ids of a DICOM file; none where its header can't be read, which is met again when it is decoded.
 
     relative: the path in which identifiers are looked for: PatientID (0010,0020), StudyInstanceUID (0020,000D) and
@@ -41,3 +42,12 @@ def header_ids(path: Path, relative: str, salt: str) -> HeaderIds:
     names = (identity.patient_id, identity.study_uid, identity.accession_number)
     where = relative.casefold()
     return HeaderIds(study_id, patient_id, any(len(n) >= _SHORTEST and n.casefold() in where for n in names))
+
+
+def warning_of_ids_in_paths(files: int) -> str:
+    """What to say where `in_path` holds for so many files."""
+    return (
+        f"WARNING: {files} files have the PatientID, StudyInstanceUID or AccessionNumber of their header in "
+        "their path, and so in every output, unhashed. Rename those folders and files, or take a table (made by "
+        "`panecho-embed manifest`) with video_ids of your own and, as paths are kept too, links of neutral names"
+    )

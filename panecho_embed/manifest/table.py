@@ -12,6 +12,7 @@ from panecho_embed.manifest.labels import label_columns, parse_number
 from panecho_embed.manifest.reading import collect, raise_problems, read_table, require_columns
 from panecho_embed.manifest.text import is_undecodable
 from panecho_embed.records import Manifest, VideoRef
+from panecho_embed.remote import is_url
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 
@@ -19,10 +20,11 @@ _IDS = ("video_id", "study_id", "patient_id")
 _KNOWN_COLUMNS = ("path", *_IDS, "view", "split", "fps")
 
 
-def read_table_manifest(path: Path) -> Manifest:
+def read_table_manifest(path: Path, base: str | None = None) -> Manifest:
     """A table with one video a row.
 
-    Column `path` is required, relative to the table's folder or absolute. video_id (default: the path as written),
+    Column `path` is required: absolute, a URL, or relative to `base`, the URL of a folder, by default the table's own
+    folder. What is behind a URL is not asked for before its turn comes. video_id (default: the path as written),
     study_id (default: the video_id), patient_id (default: the study_id), view, split and fps are used when they are
     there; every other column is a label, but for the five by which `describe_manifest` describes a video, if all five
     are there. A table with `query_key` in place of `path` is read as TMED-2's. Raises ManifestError listing every
@@ -33,7 +35,7 @@ def read_table_manifest(path: Path) -> Manifest:
     if "path" not in table.frame.columns and "query_key" in table.frame.columns:
         table = tmed.with_paths(table)
     require_columns(table, ["path"])
-    videos, problems = collect(table, lambda row: _reference(row, path.parent))
+    videos, problems = collect(table, lambda row: _reference(row, base or path.parent))
     raise_problems(path, problems)
     columns = set(table.frame.columns)
     if "patient_id" not in columns:
@@ -44,7 +46,7 @@ def read_table_manifest(path: Path) -> Manifest:
     return Manifest(tuple(videos), label_columns(table.frame, (*_KNOWN_COLUMNS, *described)), tuple(notes))
 
 
-def _reference(row: Mapping[str, str], base: Path) -> VideoRef:
+def _reference(row: Mapping[str, str], base: Path | str) -> VideoRef:
     written = row["path"]
     if not written:
         raise ArgumentError("path is empty")
@@ -52,6 +54,20 @@ def _reference(row: Mapping[str, str], base: Path) -> VideoRef:
     for name in _IDS:
         if is_undecodable(row.get(name, "")) and not is_undecodable(written):
             raise ArgumentError(f"{name} is not UTF-8 text: {row[name]!r}; save the table as UTF-8")
+    target = _located(written, base)
+    video_id = row.get("video_id") or written
+    study_id = row.get("study_id") or video_id
+    patient_id = row.get("patient_id") or study_id
+    fps = parse_number("fps", row.get("fps", ""))
+    return VideoRef(video_id, study_id, patient_id, target, row.get("view", ""), row.get("split", ""), fps)
+
+
+def _located(written: str, base: Path | str) -> str:
+    """Where the file is, as a path or a URL. Raises OSError if no path of this machine leads to it."""
+    if is_url(written):
+        return written
+    if isinstance(base, str):
+        return f"{base}/{written}"
     target = base / _expanded(written)
     try:
         there = target.exists()
@@ -60,11 +76,7 @@ def _reference(row: Mapping[str, str], base: Path) -> VideoRef:
     if not there:
         hint = " (not UTF-8 text; save the table as UTF-8)" if is_undecodable(written) else ""
         raise FileNotFoundError(f"no such file: {target}{hint}")
-    video_id = row.get("video_id") or written
-    study_id = row.get("study_id") or video_id
-    patient_id = row.get("patient_id") or study_id
-    fps = parse_number("fps", row.get("fps", ""))
-    return VideoRef(video_id, study_id, patient_id, str(target), row.get("view", ""), row.get("split", ""), fps)
+    return str(target)
 
 
 def _expanded(written: str) -> Path:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 @dataclass(slots=True)
@@ -31,11 +31,11 @@ class Walk:
                 if not self._first_time(name):
                     folders.clear()
                     continue
-                visible = sorted(folder for folder in folders if not _hidden(folder))
+                visible = sorted(folder for folder in folders if not hidden(folder))
                 linked = {folder for folder in visible if (here / folder).is_symlink()}
                 links += [here / folder for folder in linked]
                 folders[:] = [folder for folder in visible if folder not in linked]
-                yield here, [here / file for file in sorted(files) if not _hidden(file)]
+                yield here, [here / file for file in sorted(files) if not hidden(file)]
             # Last, so that what they lead to has had its turn if it lies below `root` itself.
             pending = sorted(pending + links, key=natural_key)
 
@@ -50,11 +50,12 @@ class Walk:
         return first
 
 
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
+def natural_key(path: PurePath) -> list[tuple[int, int, str]]:
     """Sort key under which frame2 comes before frame10."""
     pieces = re.split(r"(\d+)", path.as_posix())
     return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece) for piece in pieces]
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Whether a file or folder is passed over for its name."""
     return name.startswith(".") or name == "__MACOSX"

@@ -3,7 +3,7 @@
 from panecho_embed.media.arrays import ARRAY_SUFFIXES
 from panecho_embed.media.cine import Cine, MediaInfo
 from panecho_embed.media.dicom import DicomIdentity, read_identity
-from panecho_embed.media.dicom_header import is_dicom
+from panecho_embed.media.dicom_header import begins_as_dicom, is_dicom
 from panecho_embed.media.folder import IMAGE_SUFFIXES
 from panecho_embed.media.opening import describe, open_cine, read_frames
 from panecho_embed.media.sector import apply_mask, sector_mask
@@ -17,6 +17,7 @@ __all__ = [
     "DicomIdentity",
     "MediaInfo",
     "apply_mask",
+    "begins_as_dicom",
     "describe",
     "is_dicom",
     "open_cine",

@@ -6,6 +6,7 @@ import os
 import statistics
 from dataclasses import dataclass
 from functools import partial
+from typing import BinaryIO
 
 import pydicom
 from pydicom.tag import BaseTag
@@ -86,8 +87,11 @@ def describe_dicom(path: str) -> MediaInfo:
     return MediaInfo("dicom", kind, form.num_frames, fps, source, form.rows, form.columns)
 
 
-def read_identity(path: str | os.PathLike[str]) -> DicomIdentity:
-    """Read the identifiers of a DICOM file, for hashing alone. Raises MediaError(stage "open"), which quotes none."""
+def read_identity(path: str | os.PathLike[str] | BinaryIO) -> DicomIdentity:
+    """Read the identifiers of a DICOM file, by path or open, for hashing alone.
+
+    Raises MediaError(stage "open"), which quotes none.
+    """
     keywords = (
         "PatientID",
         "IssuerOfPatientID",

@@ -154,6 +154,11 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
     with Path(path).open("rb") as file:
         head = file.read(1024)
         size = os.fstat(file.fileno()).st_size
+    return begins_as_dicom(head, size)
+
+
+def begins_as_dicom(head: bytes, size: int) -> bool:
+    """`is_dicom` of a file whose first 1024 bytes, or all that it has, are `head`. size: of the file, in bytes."""
     return head[128:132] == b"DICM" or _starts_with_elements(head, size)
 
 

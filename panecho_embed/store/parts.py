@@ -24,6 +24,7 @@ from panecho_embed.store.agreement import Agreement
 from panecho_embed.store.ledger import Ledger
 from panecho_embed.store.lock import RunLock
 from panecho_embed.store.merge import merge_ledger
+from panecho_embed.store.mirror import Mirror
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import explain_os_error
@@ -40,11 +41,14 @@ class Parts:
     out: absolute path of the embedding file. salt: of the ids taken from headers; None for a random one, which stays
     beside the parts until the merge, so that a resumed extraction and all shards give the same ids. shard: which share
     of the videos is looked after; None for all.
+    mirror: the URL that `out` and its parts stand for; None if they are themselves.
     Use it in a `with` block: one run at a time has it, or every shard once, and a run that fails before its first part
     leaves no trace.
     """
 
-    def __init__(self, out: Path, salt: str | None = None, shard: Shard | None = None) -> None:
+    def __init__(
+        self, out: Path, salt: str | None = None, shard: Shard | None = None, mirror: Mirror | None = None
+    ) -> None:
         # A link stays one, and what it leads to is written.
         self.out = out.resolve() if _is_link(out) else out
         self.folder = self.out.with_name(self.out.name + ".parts")
@@ -52,6 +56,7 @@ class Parts:
         self.notes: list[str] = []
         self.latest_ns = 0
         self._given_salt = salt
+        self._mirror = mirror
         self._valid = Ledger()
         self._lock = RunLock(self.folder, shard)
 
@@ -59,6 +64,8 @@ class Parts:
         try:
             self._check_place()
             self._lock.acquire()
+            if self._mirror is not None:
+                self._mirror.pull(self.folder)
             with self._lock.briefly():
                 self.salt = self._salt()
         except StoreError:
@@ -76,6 +83,8 @@ class Parts:
                         self._lock.remove_folder()
         finally:
             self._lock.release()
+            if self._mirror is not None:
+                self._mirror.leave()
 
     def begin(self, manifest: Manifest, provenance: Provenance, overwrite: bool = False) -> None:
         """Look at what is there already, and refuse what does not go together with this manifest and these settings.
@@ -102,6 +111,11 @@ class Parts:
                 else:
                     self._enter(path, provenance)
         self._check_complete(manifest)
+
+    @property
+    def shared(self) -> bool:
+        """Whether a part in `folder` is where it belongs: not if it is to be uploaded from here."""
+        return self._mirror is None
 
     def agreement(self) -> Agreement | None:
         """What the shards have agreed on; None if no shard was here."""
@@ -157,18 +171,26 @@ class Parts:
     def written(self, path: Path) -> None:
         """Count a part in that was written to `new_path`."""
         self._valid.add(EmbeddingFile(path))
+        if self._mirror is not None:
+            self._mirror.push(self.folder / name for name in (_SALT, _REPLACING, *self._names()))
 
     def finish(self, manifest: Manifest, provenance: Provenance) -> EmbeddingFile:
         """Merge all parts into the output, and remove them once it is in place.
 
         A finished file that already says the same is left as it is.
         """
-        if not (self._valid.paths == [self.out] and self._says_the_same(manifest)):
+        changed = not (self._valid.paths == [self.out] and self._says_the_same(manifest))
+        if changed:
             if self.out in self._valid.paths:
                 self._tell_of_new_ids(manifest)
             merge_ledger(self._valid, manifest, provenance, self.out, scratch=self.folder)
+        file = EmbeddingFile(self.out)
+        if self._mirror is not None:
+            self._mirror.deliver(changed)
         self._lock.remove_folder()
-        return EmbeddingFile(self.out)
+        if self._mirror is not None:
+            self._mirror.clean()
+        return file
 
     def _check_place(self) -> None:
         if self.out.is_dir():
@@ -199,6 +221,8 @@ class Parts:
             raise StoreError(f"shard {working[0]} is writing {self.out}; its work can't be discarded (--overwrite)")
         for name in (*names, _AGREEMENT):
             (self.folder / name).unlink(missing_ok=True)
+        if self._mirror is not None:
+            self._mirror.discard()
         self._replacing.touch()
 
     def _agree(self, mine: Agreement) -> None:

@@ -59,7 +59,8 @@ def python(code, *arguments):
     )
 
 
-START = """
+# Each kind of worker once, while it is at work: a decoder at first, an encoder when a part is there.
+KILLED = """
 import os, signal, sys, threading, time
 from pathlib import Path
 import psutil, ray
@@ -71,38 +72,27 @@ class Slow(Patches):
         time.sleep(0.2)
         return super().forward(frames)
 
-def slow():
-    backbone = tiny()
-    backbone.frame_encoder = Slow()
-    return backbone
+def at_work(name):
+    title = f"ray::MapWorker(MapBatches({name})).submit"
+    return [p for p in psutil.process_iter(["cmdline"]) if " ".join(p.info["cmdline"] or ()).startswith(title)]
 
-def wait_for(out, parts):
-    while len(list(Path(out + ".parts").glob("part-*.h5"))) < parts:
-        time.sleep(0.02)
+def kill():
+    for name, parts in (("_Decoder", 0), ("_Encoder", 1)):
+        while len(list(Path(out + ".parts").glob("part-*.h5"))) < parts or not (workers := at_work(name)):
+            time.sleep(0.02)
+        workers[0].send_signal(signal.SIGKILL)
+        print("killed", name, flush=True)
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
 studies, out = sys.argv[1:]
-"""
-
-# Each of the workers' kinds once, when some parts are there and others are not.
-KILLED = (
-    START
-    + """
-def kill():
-    for parts, title in ((1, "Encoder"), (3, "Decoder"), (5, "Encoder")):
-        wait_for(out, parts)
-        workers = [p for p in psutil.process_iter(["cmdline"]) if any(title in a for a in p.info["cmdline"] or ())]
-        mine = [p for p in workers if "MapWorker" in p.info["cmdline"][0] and "extract" not in p.info["cmdline"][0]]
-        mine[0].send_signal(signal.SIGKILL)
-        print("killed", title, flush=True)
-
 threading.Thread(target=kill, daemon=True).start()
-summary = extract(studies, out, backbone=slow(), engine="ray")
+slow = tiny()
+slow.frame_encoder = Slow()
+summary = extract(studies, out, backbone=slow, engine="ray")
 print("ended with", summary.exit_code, "of", summary.done)
 ray.shutdown()
 """
-)
 
 
 @needs_ray
@@ -110,9 +100,8 @@ def test_workers_killed_in_mid_run(studies, local, tmp_path):
     out = tmp_path / "out.h5"
     run = python(KILLED, studies, out)
     assert [line for line in run.stdout.splitlines() if line.startswith(("killed", "ended"))] == [
-        "killed Encoder",
-        "killed Decoder",
-        "killed Encoder",
+        "killed _Decoder",
+        "killed _Encoder",
         "ended with 3 of 20",
     ], run.stderr
     assert contents(out) == local
