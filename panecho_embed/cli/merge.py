@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from panecho_embed.cli.extract import print_summary
+from panecho_embed.cli.options import LocalPath
 
 
 @click.command()
-@click.argument("out", metavar="OUT.h5", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT.h5", type=LocalPath(path_type=Path))
 @click.pass_context
 def merge(ctx: click.Context, out: Path) -> None:
     """Put together what `extract --shard` has written beside OUT.h5.

@@ -26,28 +26,29 @@ class Place(click.ParamType[Path | str]):
         return str(value) if is_url(value) else Path(value)
 
 
-class _LocalPath(click.Path):
+class LocalPath(click.Path):
     """A path to write to, on this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
         if is_url(value):
             self.fail(f"{value} is a URL; only `extract` writes to one", param, ctx)
         return super().convert(value, param, ctx)
 
 
-class _ExistingFile(click.Path):
-    """A file to read, of this machine or at a URL; that is fetched."""
+class FileToRead(click.Path):
+    """A file to read, of this machine or at a URL; that is fetched into the cache."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not is_url(value):
-            return super().convert(value, param, ctx)
+        """See click.ParamType."""
         try:
-            return cached(str(value))
+            return super().convert(str(cached(str(value))) if is_url(value) else value, param, ctx)
         except PanEchoEmbedError as error:
             self.fail(str(error), param, ctx)
 
 
-existing_file = _ExistingFile(exists=True, dir_okay=False, path_type=Path)
+existing_file = FileToRead(exists=True, dir_okay=False, path_type=Path)
+file_to_check = FileToRead(path_type=Path)
 
 
 def stacked(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -63,7 +64,7 @@ def stacked(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
 
 def out_option(what: str, kind: click.ParamType[Any] | None = None) -> Callable[[Command], Command]:
     """-o: the file or folder to write; on this machine, unless its kind is `Place`."""
-    return click.option("-o", "--out", required=True, type=kind or _LocalPath(path_type=Path), help=f"{what}.")
+    return click.option("-o", "--out", required=True, type=kind or LocalPath(path_type=Path), help=f"{what}.")
 
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Begin anew: discard what stands at the output.")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from panecho_embed.cli.options import file_to_check
+
 
 @click.command()
-@click.argument("paths", metavar="EMB.h5...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="EMB.h5...", nargs=-1, required=True, type=file_to_check)
 @click.pass_context
 def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
     """Read embedding files from end to end and name every problem; exit code 1 if there is one."""

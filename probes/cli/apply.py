@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from panecho_embed.cli.options import FileToRead
+
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("embeddings", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("embeddings", type=FileToRead(exists=True, dir_okay=False, path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="CSV of predictions.")
 def apply(run: Path, embeddings: Path, out: Path) -> None:
     """Predict with the probes of RUN for EMBEDDINGS that were made in the same way."""

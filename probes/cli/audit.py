@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from panecho_embed.cli.options import FileToRead
+
 
 @click.command()
-@click.argument("embeddings", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("embeddings", type=FileToRead(exists=True, dir_okay=False, path_type=Path))
 @click.option("--labels", type=click.Path(exists=True, dir_okay=False), help="CSV of labels, joined by id.")
 @click.option(
     "--near", type=float, default=0.995, show_default=True, help="Cosine from which videos are near-identical."

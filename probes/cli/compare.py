@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from panecho_embed.cli.options import FileToRead
 from probes.cli.options import label_options, numbers, pooling_options, split_options, statistics_options
 from probes.cli.running import check_flags, command_line, print_table, settings_of
 
@@ -21,7 +22,7 @@ LONG = 20  # lines of differences that are printed
 
 
 @click.command()
-@click.argument("embeddings", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("embeddings", nargs=-1, required=True, type=FileToRead(exists=True, dir_okay=False))
 @label_options
 @pooling_options
 @split_options

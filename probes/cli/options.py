@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from panecho_embed.cli.options import stacked
+from panecho_embed.cli.options import FileToRead, stacked
 
 
 def numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -60,7 +60,7 @@ split_options = stacked(
 )
 
 data_options = stacked(
-    click.argument("embeddings", type=click.Path(exists=True, dir_okay=False)), label_options, split_options
+    click.argument("embeddings", type=FileToRead(exists=True, dir_okay=False)), label_options, split_options
 )
 
 # How the rows of a video or study become one prediction.
