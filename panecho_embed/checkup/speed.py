@@ -14,10 +14,9 @@ import torch
 from panecho_embed.checkup.findings import DecodingSpeed, EncodingSpeed
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
-from panecho_embed.engines.encode import Encoder
+from panecho_embed.engines.encode import Encoder, default_batch_frames
 from panecho_embed.engines.frame_engine import EagerEngine
 from panecho_embed.errors import MediaError
-from panecho_embed.extraction import default_batch_frames
 from panecho_embed.media import describe
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.phantom import write_studies
