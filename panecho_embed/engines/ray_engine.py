@@ -11,9 +11,11 @@ import logging
 import pickle
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, EncodeSettings
 from panecho_embed.engines.job import Job
 from panecho_embed.engines.pool import DecodingLine
-from panecho_embed.engines.ray_cluster import Shares, ray_cluster, shares
+from panecho_embed.engines.ray_cluster import Cluster, Shares, ray_cluster, shares
 from panecho_embed.engines.writing import PART_VIDEOS, write_part
 from panecho_embed.errors import EngineError, PanEchoEmbedError, StoreError
 from panecho_embed.models.backbones import Backbone
@@ -39,6 +41,8 @@ _VIDEOS_A_TASK = {"cpu": 4, "cuda": 16}
 # Every encoder does at least so many tasks, and its videos make so many parts: near the end all have work.
 _TASKS_AN_ENCODER = 16
 _ENCODERS_A_WRITER = 8
+# Without news for so long, the machines are counted.
+_LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,50 +66,99 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
     the output is at a URL, parts travel to this machine and are uploaded from it. Raises ArgumentError, EngineError if
     there is no cluster or its machines have other versions, and what the workers raise.
     """
-    with ray_cluster(address) as ray:
-        plan = shares(ray.cluster_resources(), job.device, job.workers)
-        job.introduce(f"{plan.encoders} Ray workers ({plan.device}), {plan.decoders} decoding beside them,")
-        said: set[str] = set()
+    left, said = dict.fromkeys(job.todo), set[str]()
+    while left:
         try:
-            for part in _pipeline(ray, job, plan).iter_rows():
-                for message in part["said"].splitlines():
-                    if message not in said:
-                        job.announce(message)
-                        said.add(message)
-                path = job.parts.folder / part["name"]
-                if part["content"]:
-                    _store(part["content"], path)
-                if not path.exists():
-                    raise StoreError(
-                        f"a worker on {part['host']} has written {path}, but here it is not: the output must be on "
-                        "storage that all machines of the cluster share (-o)"
-                    )
-                job.parts.written(path)
-                yield part["videos"]
-        except Exception as error:
-            raise _own(error) from error
+            with ray_cluster(address) as cluster:
+                plan = shares(cluster.ray.cluster_resources(), job.device, job.workers)
+                job.introduce(f"{plan.encoders} Ray workers ({plan.device}), {plan.decoders} decoding beside them,")
+                for part in _watched(cluster, _pipeline(cluster.ray, job, plan, list(left))):
+                    for message in part["said"].splitlines():
+                        if message not in said:
+                            job.announce(message)
+                            said.add(message)
+                    _take_in(part, job)
+                    before = len(left)
+                    for position in pickle.loads(part["positions"]):
+                        left.pop(position, None)
+                    yield before - len(left)
+            if left:
+                raise EngineError(f"{len(left)} videos came back from no Ray worker; the same command does them")
+        except _MachineLostError:
+            job.announce(f"a machine of the Ray cluster was lost; the others go on with {len(left)} videos")
 
 
-def _pipeline(ray: Any, job: Job, plan: Shares) -> Any:
-    """The Dataset of the parts: name, content if it travels, host, videos, said (by encoders, a line each)."""
+class _MachineLostError(Exception):
+    """What is left has to be begun anew on the machines that are left."""
+
+
+def _watched(cluster: Cluster, parts: Any) -> Iterator[Mapping[str, Any]]:
+    """The rows of a Dataset. Raises what the workers raise, and _MachineLostError.
+
+    Ray gives the work of a dead worker to the one that takes its place, and waits for that; where no machine that is
+    left has room for it, it would wait for ever.
+    """
+    machines = cluster.machines()
+    found: SimpleQueue[Mapping[str, Any] | Exception | None] = SimpleQueue()
+    Thread(target=_gather, args=(parts, found), daemon=True).start()
+    while True:
+        try:
+            row = found.get(timeout=_LOOK_SECONDS)
+        except Empty:
+            if cluster.machines() >= machines:
+                continue
+            if cluster.ours:
+                raise _MachineLostError from None
+            raise EngineError("a machine of the Ray cluster was lost; the same call goes on with the others") from None
+        if row is None:
+            return
+        if isinstance(row, Exception):
+            raise _own(row) from row
+        yield row
+
+
+def _gather(parts: Any, found: SimpleQueue[Mapping[str, Any] | Exception | None]) -> None:
+    try:
+        for row in parts.iter_rows():
+            found.put(row)
+        found.put(None)
+    except Exception as error:
+        # Whatever Ray raises, it is raised again where the rows are taken.
+        found.put(error)
+
+
+def _take_in(part: Mapping[str, Any], job: Job) -> None:
+    path = job.parts.folder / part["name"]
+    if part["content"]:
+        _store(part["content"], path)
+    if not path.exists():
+        raise StoreError(
+            f"a worker on {part['host']} has written {path}, but here it is not: the output must be on storage that "
+            "all machines of the cluster share (-o)"
+        )
+    job.parts.written(path)
+
+
+def _pipeline(ray: Any, job: Job, plan: Shares, todo: Sequence[int]) -> Any:
+    """The Dataset of the parts: name, positions of its videos, content if it travels, host, said (a line each)."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    each = max(len(job.todo) // (plan.encoders * _TASKS_AN_ENCODER), 1)
+    each = max(len(todo) // (plan.encoders * _TASKS_AN_ENCODER), 1)
     videos_a_task = min(each, _VIDEOS_A_TASK[plan.device])
-    tasks = -(-len(job.todo) // videos_a_task)
+    tasks = -(-len(todo) // videos_a_task)
     encoders = min(plan.encoders, tasks)
     work = _Work(
         job.decoding,
         job.timeout_seconds,
         job.encoding,
         plan.device,
-        len(job.todo) // encoders,
+        len(todo) // encoders,
         job.provenance,
         job.parts.folder if job.parts.shared else None,
         job.parts.shard,
     )
-    rows = [{"position": i, "video": pickle.dumps(job.manifest.videos[i])} for i in job.todo]
+    rows = [{"position": i, "video": pickle.dumps(job.manifest.videos[i])} for i in todo]
     return (
         ray.data.from_items(rows, override_num_blocks=tasks)
         .map_batches(
@@ -205,7 +258,7 @@ def _write(batch: Batch, work: _Work) -> Batch:
         "name": [path.name],
         "content": [content],
         "host": [platform.node()],
-        "videos": [len(outcomes)],
+        "positions": [pickle.dumps([int(position) for position in batch["position"]])],
         "said": [said],
     }
 
