@@ -108,6 +108,49 @@ def test_workers_killed_in_mid_run(studies, local, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
 
 
+# Two machines of two CPUs each, as far as Ray knows; the one that the command does not run on is lost.
+LOST = """
+import os, sys, threading, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from panecho_embed.extraction import extract
+from tests.tiny import Patches, tiny
+
+class Slow(Patches):
+    def forward(self, frames):
+        time.sleep(0.5)
+        return super().forward(frames)
+
+def lose():
+    while not list(Path(out + ".parts").glob("part-*.h5")):
+        time.sleep(0.05)
+    cluster.remove_node(second, allow_graceful=False)
+    print("lost", flush=True)
+
+studies, out = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100 << 20})
+second = cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+threading.Thread(target=lose, daemon=True).start()
+slow = tiny()
+slow.frame_encoder = Slow()
+summary = extract(studies, out, backbone=slow, engine="ray", ray_address=cluster.address, announce=print)
+print("ended with", summary.exit_code, "of", summary.done)
+cluster.shutdown()
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_machine_lost_in_mid_run(studies, local, tmp_path):
+    out = tmp_path / "out.h5"
+    run = python(LOST, studies, out)
+    said = run.stdout.splitlines()
+    assert "lost" in said
+    assert any("the others go on with" in line for line in said)
+    assert said[-1] == "ended with 3 of 20", run.stderr
+    assert contents(out) == local
+
+
 @needs_ray
 def test_the_command_on_a_cluster_of_this_machine(studies, tmp_path):
     outs = {engine: tmp_path / f"{engine}.h5" for engine in ("local", "ray")}
