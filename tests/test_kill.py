@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from panecho_embed.extraction import extract
+from panecho_embed.merging import merge
+from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, verify
 from tests.test_extraction import moving
 from tests.tiny import tiny
@@ -26,17 +28,19 @@ KILLER = textwrap.dedent(
     cv2.setNumThreads(1)
     import panecho_embed.extraction as work
     import panecho_embed.engines.writing as writing
+    from panecho_embed.shards import Shard
     from tests.tiny import tiny
     writing.PART_VIDEOS = 2
 
     source, out, kills, longest = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    shard = Shard.parse(sys.argv[5]) if sys.argv[5:] else None
     chance = random.Random(0)
     for _ in range(kills):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                work.extract(source, out, backbone=tiny(), workers=0)
+                work.extract(source, out, backbone=tiny(), workers=0, shard=shard)
                 code = 0
             finally:
                 os._exit(code)
@@ -48,15 +52,11 @@ KILLER = textwrap.dedent(
 )
 
 
-def test_killed_at_many_moments_and_run_again(tmp_path):
-    studies = tmp_path / "studies"
-    studies.mkdir()
-    for i in range(12):
-        np.save(studies / f"v{i}.npy", moving(18 + i, seed=i))
-    out = tmp_path / "out.h5"
+def kill(studies, out, kills, *shard):
+    """What became of so many runs, each killed within 0.12 s of its start."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     killer = subprocess.run(
-        [sys.executable, "-c", KILLER, str(studies), str(out), "30", "0.12"],
+        [sys.executable, "-c", KILLER, str(studies), str(out), str(kills), "0.12", *shard],
         capture_output=True,
         text=True,
         check=True,
@@ -65,14 +65,48 @@ def test_killed_at_many_moments_and_run_again(tmp_path):
     fates = killer.stdout.split("\n")[:-1]
     assert set(fates) <= {"killed", "ended 0"}, killer.stderr
     assert fates.count("killed") >= 5
+    return fates
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "studies"
+    folder.mkdir()
+    for i in range(12):
+        np.save(folder / f"v{i}.npy", moving(18 + i, seed=i))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fresh(studies, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fresh") / "fresh.h5"
+    extract(studies, out, backbone=tiny(), workers=0)
+    return EmbeddingFile(out)
+
+
+def test_killed_at_many_moments_and_run_again(studies, fresh, tmp_path):
+    out = tmp_path / "out.h5"
+    kill(studies, out, 30)
     summary = extract(studies, out, backbone=tiny(), workers=0)
     assert summary.exit_code == 0
-    extract(studies, tmp_path / "fresh.h5", backbone=tiny(), workers=0)
     assert verify(out) == []
-    killed, fresh = EmbeddingFile(out), EmbeddingFile(tmp_path / "fresh.h5")
+    killed = EmbeddingFile(out)
     assert killed.rows.equals(fresh.rows)
     np.testing.assert_array_equal(killed.embeddings, fresh.embeddings)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["fresh.h5", "out.h5", "studies"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_a_shard_killed_beside_one_that_ended(studies, fresh, tmp_path):
+    out = tmp_path / "out.h5"
+    extract(studies, out, backbone=tiny(), workers=0, shard=Shard(1, 2))
+    kill(studies, out, 12, "2/2")
+    extract(studies, out, backbone=tiny(), workers=0, shard=Shard(2, 2))
+    assert merge(out).exit_code == 0
+    assert verify(out) == []
+    killed = EmbeddingFile(out)
+    assert killed.rows.equals(fresh.rows)
+    np.testing.assert_array_equal(killed.embeddings, fresh.embeddings)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
 
 
 @pytest.mark.slow
