@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.engines.ray_cluster import Shares, _check_answers, shares
-from panecho_embed.engines.ray_engine import _check_versions
+from panecho_embed.engines.ray_workers import check_versions
 from panecho_embed.errors import ArgumentError, EngineError
 from panecho_embed.extraction import extract
 from panecho_embed.store import EmbeddingFile
@@ -77,7 +77,7 @@ def at_work(name):
     return [p for p in psutil.process_iter(["cmdline"]) if " ".join(p.info["cmdline"] or ()).startswith(title)]
 
 def kill():
-    for name, parts in (("_Decoder", 0), ("_Encoder", 1)):
+    for name, parts in (("RayDecoder", 0), ("RayEncoder", 1)):
         while len(list(Path(out + ".parts").glob("part-*.h5"))) < parts or not (workers := at_work(name)):
             time.sleep(0.02)
         workers[0].send_signal(signal.SIGKILL)
@@ -100,8 +100,8 @@ def test_workers_killed_in_mid_run(studies, local, tmp_path):
     out = tmp_path / "out.h5"
     run = python(KILLED, studies, out)
     assert [line for line in run.stdout.splitlines() if line.startswith(("killed", "ended"))] == [
-        "killed _Decoder",
-        "killed _Encoder",
+        "killed RayDecoder",
+        "killed RayEncoder",
         "ended with 3 of 20",
     ], run.stderr
     assert contents(out) == local
@@ -242,4 +242,4 @@ def test_a_cluster_that_can_not_be_shared_out_so(resources, device, workers, mes
 
 def test_a_machine_with_other_versions_is_named(provenance):
     with pytest.raises(EngineError, match=r"the machine .* has torch .*, not 2: install the same versions"):
-        _check_versions(provenance)
+        check_versions(provenance)
