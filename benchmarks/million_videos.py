@@ -1,4 +1,4 @@
-"""What a million videos cost beside their decoding and encoding: the table, the work list, the parts, the merge.
+"""What a million videos cost a job array beside their decoding and encoding: table, shares, parts, resume, merge.
 
 Each step runs in a process of its own on fabricated parts, and prints its seconds and its peak of memory; twice as many
 videos must take about twice as long.
@@ -50,59 +50,63 @@ def read_table(folder: Path, _: argparse.Namespace) -> None:
 
 
 def write_parts(folder: Path, arguments: argparse.Namespace) -> None:
-    """The parts that so many shards leave behind, one video in a hundred failed."""
+    """The parts that the shards of a job array leave behind, one video in a hundred failed."""
     from panecho_embed.content import stamp
     from panecho_embed.manifest import read_manifest
     from panecho_embed.records import Failure, VideoFacts
-    from panecho_embed.store import EmbeddingWriter
+    from panecho_embed.shards import Shard
+    from panecho_embed.store import EmbeddingWriter, Parts, new_part_path
 
     manifest = read_manifest(folder / "videos.csv")
     seen = stamp(folder / "video.avi")
-    parts = folder / "out.h5.parts"
-    parts.mkdir()
     values = np.random.default_rng(0).standard_normal((ROWS_A_VIDEO, arguments.dim)).astype(np.float32)
-    for shard in range(arguments.shards):
-        share = range(shard, len(manifest), arguments.shards)
-        for start in range(0, len(share), VIDEOS_A_PART):
-            positions = share[start : start + VIDEOS_A_PART]
-            facts, failures = [], []
-            with EmbeddingWriter(parts / f"part-{start:020}-{shard:08}.h5", provenance(arguments.dim)) as writer:
-                for place, position in enumerate(positions):
-                    video = manifest.videos[position]
-                    if position % 100 == 99:
-                        facts.append(VideoFacts("failed", size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns))
-                        failures.append(Failure(video.video_id, video.path, "decode", "broken"))
-                        continue
-                    facts.append(
-                        VideoFacts("done", f"{position:064x}", 64, 30.0, "container", seen.size_bytes, seen.mtime_ns)
-                    )
-                    writer.add(place, values, np.arange(ROWS_A_VIDEO) * 16, 1, 16)
-                writer.finish(manifest.take(positions), facts, failures)
+    for i in range(1, arguments.shards + 1):
+        with Parts(folder / "out.h5", shard=Shard(i, arguments.shards)) as parts:
+            started = time.perf_counter()
+            parts.begin(manifest, provenance(arguments.dim))
+            share = parts.share(manifest)
+            if i == 1:
+                print(f"    of which a shard's begin and share {time.perf_counter() - started:.1f} s", flush=True)
+            for start in range(0, len(share), VIDEOS_A_PART):
+                positions = share[start : start + VIDEOS_A_PART]
+                facts, failures = [], []
+                with EmbeddingWriter(new_part_path(parts.folder, parts.shard), provenance(arguments.dim)) as writer:
+                    for place, position in enumerate(positions):
+                        video = manifest.videos[position]
+                        if position % 100 == 99:
+                            facts.append(VideoFacts("failed", size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns))
+                            failures.append(Failure(video.video_id, video.path, "decode", "broken"))
+                            continue
+                        sha256 = f"{position:064x}"
+                        facts.append(VideoFacts("done", sha256, 64, 30.0, "container", seen.size_bytes, seen.mtime_ns))
+                        writer.add(place, values, np.arange(ROWS_A_VIDEO) * 16, 1, 16)
+                    writer.finish(manifest.take(positions), facts, failures)
 
 
-def resume(folder: Path, arguments: argparse.Namespace) -> None:
+def resume_shard(folder: Path, arguments: argparse.Namespace) -> None:
+    """What the first shard does when it is started again and everything is done."""
     from panecho_embed.manifest import read_manifest
+    from panecho_embed.shards import Shard
     from panecho_embed.store import Parts
 
     manifest = read_manifest(folder / "videos.csv")
-    with Parts(folder / "out.h5") as parts:
+    with Parts(folder / "out.h5", shard=Shard(1, arguments.shards)) as parts:
         started = time.perf_counter()
         parts.begin(manifest, provenance(arguments.dim))
         print(f"    of which begin {time.perf_counter() - started:.1f} s", flush=True)
         started = time.perf_counter()
         todo = parts.todo(manifest)
         print(f"    of which todo {time.perf_counter() - started:.1f} s", flush=True)
-    assert len(todo) == len(manifest) // 100, "what failed, and nothing else, is to be done again"
+        failed = sum(position % 100 == 99 for position in parts.share(manifest))
+    assert len(todo) == failed, "what failed, and nothing else, is to be done again"
 
 
-def merge(folder: Path, arguments: argparse.Namespace) -> None:
-    from panecho_embed.manifest import read_manifest
-    from panecho_embed.store import merge as run
+def merge(folder: Path, _: argparse.Namespace) -> None:
+    """`panecho-embed merge`."""
+    from panecho_embed.merging import merge as run
 
-    manifest = read_manifest(folder / "videos.csv")
-    started = time.perf_counter()
-    run(sorted((folder / "out.h5.parts").glob("part-*.h5")), manifest, provenance(arguments.dim), folder / "out.h5")
-    print(f"    of which merge {time.perf_counter() - started:.1f} s", flush=True)
+    summary = run(folder / "out.h5")
+    assert summary.exit_code == 3, "one video in a hundred has failed"
 
 
 def verify(folder: Path, _: argparse.Namespace) -> None:
@@ -111,7 +115,7 @@ def verify(folder: Path, _: argparse.Namespace) -> None:
     assert run(folder / "out.h5") == []
 
 
-STEPS: tuple[Callable[[Path, argparse.Namespace], None], ...] = (read_table, write_parts, resume, merge, verify)
+STEPS: tuple[Callable[[Path, argparse.Namespace], None], ...] = (read_table, write_parts, resume_shard, merge, verify)
 
 
 def measured(step: Callable[[Path, argparse.Namespace], None], folder: Path, arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ Ray itself warns of its own future when it is imported; it is used in processes 
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -16,10 +17,14 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from panecho_embed.engines.decode import DecodeSettings
+from panecho_embed.engines.encode import EncodedVideo, EncodeSettings
 from panecho_embed.engines.ray_cluster import Shares, _check_answers, shares
-from panecho_embed.engines.ray_workers import check_versions
+from panecho_embed.engines.ray_workers import Work, check_versions, write_batch
 from panecho_embed.errors import ArgumentError, EngineError
 from panecho_embed.extraction import extract
+from panecho_embed.records import Failure, VideoFacts, VideoRef
+from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile
 from tests.test_extraction import moving
 from tests.test_shards import contents
@@ -243,3 +248,39 @@ def test_a_cluster_that_can_not_be_shared_out_so(resources, device, workers, mes
 def test_a_machine_with_other_versions_is_named(provenance):
     with pytest.raises(EngineError, match=r"the machine .* has torch .*, not 2: install the same versions"):
         check_versions(provenance)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_part_is_written_where_it_belongs_or_travels(tmp_path, provenance, shared):
+    videos = [VideoRef(f"v{i}", "s", "p", f"/v{i}.avi") for i in range(2)]
+    facts = VideoFacts("done", "00", 40, 30.0, "test")
+    encoded = EncodedVideo(np.ones((1, provenance.dim), np.float32), np.zeros(1, np.int64), 1.0, 16, facts)
+    outcomes = [Failure("v1", "/v1.avi", "decode", "broken"), encoded]
+    batch = {
+        "position": np.array([7, 3]),
+        "video": [pickle.dumps(video) for video in reversed(videos)],
+        "outcome": [pickle.dumps(outcome) for outcome in outcomes],
+        "engine": ["eager", "eager, rearranged"],
+        "said": ["", "one engine"],
+    }
+    work = Work(
+        DecodeSettings(provenance.preprocess, provenance.clips),
+        60.0,
+        EncodeSettings("fp32", "float32", "eager", None),
+        "cpu",
+        1,
+        provenance,
+        tmp_path if shared else None,
+        Shard(2, 3),
+    )
+    (part,) = zip(*write_batch(batch, work).values(), strict=True)
+    name, content, _, positions, said = part
+    assert bool(content) is not shared
+    assert (sorted(pickle.loads(positions)), said) == ([3, 7], "one engine")
+    path = tmp_path / name
+    if content:
+        path.write_bytes(content)
+    file = EmbeddingFile(path)
+    assert [video.video_id for video in file.manifest().videos] == ["v0", "v1"]
+    assert file.provenance.engine == "eager, rearranged"
+    assert name.endswith("-2of3.h5")
