@@ -64,10 +64,9 @@ def python(code, *arguments):
     )
 
 
-# Each kind of worker once, while it is at work: a decoder at first, an encoder when a part is there.
+# Each kind of worker once, while it is at work: first a decoder, then an encoder.
 KILLED = """
 import os, signal, sys, threading, time
-from pathlib import Path
 import psutil, ray
 from panecho_embed.extraction import extract
 from tests.tiny import Patches, tiny
@@ -82,8 +81,8 @@ def at_work(name):
     return [p for p in psutil.process_iter(["cmdline"]) if " ".join(p.info["cmdline"] or ()).startswith(title)]
 
 def kill():
-    for name, parts in (("RayDecoder", 0), ("RayEncoder", 1)):
-        while len(list(Path(out + ".parts").glob("part-*.h5"))) < parts or not (workers := at_work(name)):
+    for name in ("RayDecoder", "RayEncoder"):
+        while not (workers := at_work(name)):
             time.sleep(0.02)
         workers[0].send_signal(signal.SIGKILL)
         print("killed", name, flush=True)
