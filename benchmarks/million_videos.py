@@ -55,7 +55,7 @@ def write_parts(folder: Path, arguments: argparse.Namespace) -> None:
     from panecho_embed.manifest import read_manifest
     from panecho_embed.records import Failure, VideoFacts
     from panecho_embed.shards import Shard
-    from panecho_embed.store import EmbeddingWriter, Parts, new_part_path
+    from panecho_embed.store import EmbeddingWriter, Parts
 
     manifest = read_manifest(folder / "videos.csv")
     seen = stamp(folder / "video.avi")
@@ -70,7 +70,7 @@ def write_parts(folder: Path, arguments: argparse.Namespace) -> None:
             for start in range(0, len(share), VIDEOS_A_PART):
                 positions = share[start : start + VIDEOS_A_PART]
                 facts, failures = [], []
-                with EmbeddingWriter(new_part_path(parts.folder, parts.shard), provenance(arguments.dim)) as writer:
+                with EmbeddingWriter(parts.new_path(), provenance(arguments.dim)) as writer:
                     for place, position in enumerate(positions):
                         video = manifest.videos[position]
                         if position % 100 == 99:

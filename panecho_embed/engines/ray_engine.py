@@ -128,6 +128,7 @@ def _pipeline(ray: Any, job: Job, plan: Shares, todo: Sequence[int]) -> Any:
         job.provenance,
         job.parts.folder if job.parts.shared else None,
         job.parts.shard,
+        job.parts.latest_ns,
     )
     rows = [{"position": i, "video": pickle.dumps(job.manifest.videos[i])} for i in todo]
     return (

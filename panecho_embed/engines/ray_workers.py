@@ -32,7 +32,10 @@ Batch = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the workers of a run are told, beside the videos. folder: of the parts; None if no other machine sees it."""
+    """What the workers of a run are told, beside the videos.
+
+    folder, shard, latest_ns: of the parts, see `new_part_path`; folder None if no other machine sees it.
+    """
 
     decoding: DecodeSettings
     timeout_seconds: float
@@ -42,6 +45,7 @@ class Work:
     provenance: Provenance
     folder: Path | None
     shard: Shard | None
+    latest_ns: int
 
 
 class RayDecoder:
@@ -110,7 +114,7 @@ def write_batch(batch: Batch, work: Work) -> Batch:
     engines = {name for engine in batch["engine"] for name in engine.split(", ") if name}
     manifest = Manifest(tuple(pickle.loads(batch["video"][i]) for i in order))
     with tempfile.TemporaryDirectory() as scratch:
-        path = new_part_path(work.folder or Path(scratch), work.shard)
+        path = new_part_path(work.folder or Path(scratch), work.shard, work.latest_ns)
         write_part(path, manifest, outcomes, replace(work.provenance, engine=", ".join(sorted(engines))))
         content = path.read_bytes() if work.folder is None else b""
     said = "\n".join(filter(None, batch["said"]))

@@ -42,6 +42,7 @@ class Parts:
     beside the parts until the merge, so that a resumed extraction and all shards give the same ids. shard: which share
     of the videos is looked after; None for all.
     mirror: the URL that `out` and its parts stand for; None if they are themselves.
+    latest_ns: time in the name of the latest part.
     Use it in a `with` block: one run at a time has it, or every shard once, and a run that fails before its first part
     leaves no trace.
     """
