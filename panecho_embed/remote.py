@@ -82,6 +82,12 @@ def exists(url: str) -> bool:
             return False
 
 
+def has_bucket(url: str) -> bool:
+    """Whether the bucket of a URL is there; True for what has no buckets. Raises RemoteError if it can't be asked."""
+    scheme, _, path = url.partition("://")
+    return scheme.lower() not in _EXTRAS or exists(f"{scheme}://{path.partition('/')[0]}")
+
+
 @contextmanager
 def opened(url: str) -> Iterator[BinaryIO]:
     """The file at a URL, of which only what is read travels. Raises RemoteError, also from within the block."""

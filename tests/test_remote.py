@@ -254,6 +254,12 @@ def test_what_is_said(bucket, tmp_path, monkeypatch, command, message):
     assert message in " ".join(result.output.split())
 
 
+def test_a_bucket_to_write_to_that_is_not_there(bucket, tmp_path):
+    with pytest.raises(StoreError, match="no such bucket"):
+        run(f"{bucket}/videos", "s3://no-such-bucket-at-all/out.h5")
+    assert list((tmp_path / "cache/panecho-embed/written").iterdir()) == []
+
+
 def test_without_credentials(bucket, tmp_path, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from panecho_embed.errors import RemoteError, StoreError
-from panecho_embed.remote import cache_folder, download, exists, file_name, files_below, remove, upload
+from panecho_embed.remote import cache_folder, download, exists, file_name, files_below, has_bucket, remove, upload
 
 
 class Mirror:
@@ -36,6 +36,8 @@ class Mirror:
     def pull(self, folder: Path) -> None:
         """Fetch what is at the URL and not here: the parts, into `folder`, and the finished file. Raises StoreError."""
         try:
+            if not has_bucket(self.url):
+                raise StoreError(f"can't write {self.url}: there is no such bucket (-o)")
             if not self._made_here.exists() and exists(self.url):
                 download(self.url, self.local)
                 self._fetched = True

@@ -66,7 +66,7 @@ class Parts:
             self._check_place()
             self._lock.acquire()
             if self._mirror is not None:
-                self._mirror.pull(self.folder)
+                self._pull(self._mirror)
             with self._lock.briefly():
                 self.salt = self._salt()
         except StoreError:
@@ -192,6 +192,13 @@ class Parts:
         if self._mirror is not None:
             self._mirror.clean()
         return file
+
+    def _pull(self, mirror: Mirror) -> None:
+        try:
+            mirror.pull(self.folder)
+        except StoreError:
+            self.__exit__()
+            raise
 
     def _check_place(self) -> None:
         if self.out.is_dir():
