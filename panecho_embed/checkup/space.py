@@ -31,7 +31,7 @@ def check_space(out: Path, needed_bytes: int) -> list[Check]:
 
     out: a folder, or the file to write. needed_bytes: of the output.
     """
-    folder = out if out.is_dir() else out.absolute().parent
+    folder = out.resolve() if out.is_dir() else out.absolute().parent
     elsewhere = "choose another place with -o"
     checks = [_check("output", folder, 2 * needed_bytes, "problem", f"free some space, or {elsewhere}", elsewhere)]
     for what, place, variable in (

@@ -96,8 +96,11 @@ def run(kind: str, count: int, seed: int = 0, *, first: int = 0) -> Report:
 
 def _watch(child: int, shared: mmap.mmap) -> str:
     """Wait for the child; what ended it, "" if it came to its end."""
-    at, since = -1, time.monotonic()
+    at, since, last = -1, time.monotonic(), time.monotonic()
     while True:
+        # Who was stopped here for a while was stopped together with the child.
+        since += max(time.monotonic() - last - 1.0, 0.0)
+        last = time.monotonic()
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             if os.WIFSIGNALED(status):
