@@ -110,11 +110,17 @@ def _search(collection: Collection, *, as_json: bool, as_csv: bool, html: Path |
 
 def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tuple[str, ...]]:
     from panecho_embed.search import study_query, vector_query, video_query
+    from panecho_embed.search.collection import UnknownIdError
 
-    if options["study"] is not None:
-        return study_query(collection, options["study"]), ()
-    if options["video"] is not None:
-        return video_query(collection, options["video"]), ()
+    for asked, name in ((study_query, "study"), (video_query, "video")):
+        if options[name] is None:
+            continue
+        try:
+            return asked(collection, options[name]), ()
+        except UnknownIdError as error:
+            if Path(options[name]).exists():
+                raise UnknownIdError(f"{error}; it is a path: a file is searched with by --file") from error
+            raise
     if options["vector"] is not None:
         from panecho_embed.search.vectors import read_query
 

@@ -128,6 +128,12 @@ def test_mistakes_are_named(emb, arguments, says):
     assert says in str(error.value)
 
 
+def test_a_path_in_place_of_an_id_leads_to_the_flag_for_files(emb):
+    for flag in ("--study", "--video"):
+        with pytest.raises(PanEchoEmbedError, match=r"is called .* it is a path: .* --file"):
+            CliRunner().invoke(search, [str(emb), flag, str(emb)], catch_exceptions=False)
+
+
 def test_an_index_is_built_used_and_refused_when_stale(emb):
     assert "hnsw (HNSW32) over 18 videos" in run(index, emb, "--kind", "hnsw")
     with_index = run(search, emb, "--study", "P2-S0", "--index", "--json")

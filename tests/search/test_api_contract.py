@@ -23,13 +23,20 @@ PATHS = (
 
 
 @pytest.fixture(scope="module")
-def schema(tmp_path_factory):
-    path = vectors_file(tmp_path_factory.mktemp("api") / "emb.h5", patients=3)
-    return schemathesis.openapi.from_asgi("/api/openapi.json", create_app(path), headers=HOST)
+def app(tmp_path_factory):
+    return create_app(vectors_file(tmp_path_factory.mktemp("api") / "emb.h5", patients=3))
 
 
-def test_every_path_is_fuzzed(schema):
+@pytest.fixture(scope="module")
+def schema(app):
+    return schemathesis.openapi.from_asgi("/api/openapi.json", app, headers=HOST)
+
+
+def test_every_route_is_documented_and_fuzzed(app, schema):
     assert {found.ok().path for found in schema.get_all_operations()} == set(PATHS)
+    # The others take no parameter.
+    pages = {"/", "/study", "/map", "/upload", "/static", "/api/openapi.json"}
+    assert {route.path for route in app.routes} == {*PATHS, *pages}
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from panecho_embed.errors import StoreError
 from panecho_embed.search import Collection, search, study_query, vector_query, video_query
+from panecho_embed.search.approximate import trained, write
 from panecho_embed.search.index import SavedIndex, build_index, choose_kind, index_path, open_collection
 from tests.search.conftest import vectors_file
 
@@ -110,6 +113,23 @@ def test_a_damaged_index_says_how_to_renew_it(tmp_path, name):
     collection = Collection(path)
     with pytest.raises(StoreError, match=r"is damaged .*--overwrite"):
         SavedIndex(collection.file).nearest(collection.videos.units[:1], 3, np.ones(120, dtype=bool))
+
+
+def test_a_product_quantiser_of_the_polysemous_kind_is_still_answered_from(tmp_path):
+    """Releases up to now built them so; `np` in the recipe means without."""
+    path = vectors_file(tmp_path / "emb.h5", patients=60, dim=16)
+    exact = Collection(path)
+    info = build_index(exact, "pq")
+    assert info.factory.endswith("np")
+    old = info.factory.removesuffix("np")
+    write(trained("pq", old, exact.videos.units, 0), index_path(path) / "index.faiss")
+    (index_path(path) / "index.json").write_text(json.dumps(asdict(dataclasses.replace(info, factory=old))))
+    collection, index = open_collection(path, True)
+    for position in range(0, 180, 20):
+        query = vector_query(collection, exact.videos.units[position], "q")
+        found = search(collection, query, 3, index=index)
+        assert found.positions[0] == position
+        assert found.similarity == pytest.approx(search(exact, query, 3).similarity, abs=1e-6)
 
 
 def test_what_an_index_is_stands_beside_it(emb):

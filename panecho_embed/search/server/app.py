@@ -45,6 +45,11 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "an id that is not in the file, or a video that has moved"},
     422: {"model": Problem, "description": "a parameter of the wrong kind"},
 }
+_GUARDED: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "the token is missing or wrong"},
+    403: {"model": Problem, "description": "another page asked"},
+    421: {"model": Problem, "description": "asked for under another name than localhost"},
+}
 _UPLOAD_PROBLEMS = _PROBLEMS | {
     408: {"model": Problem, "description": "too slow"},
     413: {"model": Problem, "description": "too large"},
@@ -93,6 +98,7 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        responses=_GUARDED,
     )
     _add_errors(app)
     _add_api(app, library, Uploads(make_embedder, chosen.limits))
@@ -104,6 +110,8 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
 
 def _add_errors(app: FastAPI) -> None:
     def answer(status: int, detail: str) -> JSONResponse:
+        # Messages name the command line's flags; a page has none.
+        detail = _FLAGS.sub("", detail)
         # Escapes keep half a character pair, which UTF-8 can't hold, from breaking the answer.
         return JSONResponse({"detail": detail.encode("utf-8", "backslashreplace").decode()}, status)
 
@@ -112,8 +120,7 @@ def _add_errors(app: FastAPI) -> None:
         status = (
             404 if isinstance(error, UnknownIdError | MediaError) else 503 if isinstance(error, WeightsError) else 400
         )
-        # Messages name the command line's flags; a page has none.
-        return answer(status, _FLAGS.sub("", str(error)))
+        return answer(status, str(error))
 
     @app.exception_handler(UploadError)
     def not_taken(_request: Request, error: UploadError) -> JSONResponse:

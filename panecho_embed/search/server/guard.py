@@ -1,4 +1,4 @@
-"""Who may ask: this computer alone, or, on another host, who holds the token; and what the browser may do."""
+"""Who may ask: this computer alone, or who holds the token, and no other page; and what the browser may do."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """ASGI middleware: checks the token (or, without one, that the page is asked for as localhost), adds headers.
 
-    Without the check of the host's name, a foreign web page could rename itself to 127.0.0.1 and read everything. The
-    token comes as `Authorization: Bearer`, or once as ?token=, which becomes a cookie.
+    Without the check of the host's name, a foreign web page could rename itself to 127.0.0.1 and read everything. What
+    another page's script or form asks for is refused; its links may lead here. The token comes as
+    `Authorization: Bearer`, or once as ?token=, which becomes a cookie.
     """
 
     def __init__(self, app: ASGIApp, token: str | None = None) -> None:
@@ -65,6 +66,8 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
+        if _is_foreign(scope["method"], headers):
+            return JSONResponse({"detail": "another page can't ask; open this one in the browser"}, 403)
         if self._token is None:
             if is_loopback(_host_name(headers.get("host", ""))):
                 return None
@@ -85,6 +88,21 @@ class Guard:
     def _matches(self, given: str) -> bool:
         expected = (self._token or "").encode()
         return hmac.compare_digest(given.encode("utf-8", "replace"), expected)
+
+
+def _is_foreign(method: str, headers: Headers) -> bool:
+    """Whether a browser says that a page of another origin asks (Fetch Metadata; RFC 6454, Origin)."""
+    reads = method in ("GET", "HEAD")
+    followed = reads and headers.get("sec-fetch-mode") == "navigate"
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not followed:
+        return True
+    origin = headers.get("origin")
+    if reads or origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    except ValueError:
+        return True
 
 
 def _host_name(header: str) -> str:

@@ -107,7 +107,7 @@ class Uploads:
             try:
                 new = self._embedder.embed(path, timeout_seconds=self.limits.decode_seconds)
             except MediaError as error:
-                reason = str(error).removeprefix(f"{path.name}: ")
+                reason = str(error).removeprefix(f"{path.name}: ").removesuffix(f" [{error.stage}]")
                 raise UploadError(422, f"no video could be read from the upload: {reason}") from error
         cine = open_cine(path, include_stills=True)
         picture = thumbnail_of(cine, cine.fps or DEFAULT_FPS, side=320)

@@ -108,17 +108,20 @@ export function showError(element, error, field) {
   if (field) field.setAttribute("aria-invalid", error ? "true" : "false");
 }
 
-// Runs the newest of several requests; older answers are dropped.
-export function latest(run) {
+// Runs the newest of several requests; older answers are dropped. What `area` shows meanwhile is of an older one.
+export function latest(area, run) {
   let current = null;
   return async (...given) => {
     current?.abort();
     const mine = new AbortController();
     current = mine;
+    area.setAttribute("aria-busy", "true");
     try {
       await run(mine.signal, ...given);
     } catch (error) {
       if (error.name !== "AbortError") throw error;
+    } finally {
+      if (mine === current) area.removeAttribute("aria-busy");
     }
   };
 }

@@ -18,7 +18,7 @@ function row(item) {
   return el("li", {}, el("a", { class: "row", href: studyAddress(item), "data-item": "" }, name, strip, labels(item.labels)));
 }
 
-const load = latest(async (signal, more = false) => {
+const load = latest(rows, async (signal, more = false) => {
   const wanted = { q: controls.q.value.trim(), where: controls.where.value.trim(), sort: controls.sort.value, descending };
   history.replaceState(null, "", `?${new URLSearchParams(Object.entries(wanted).filter(([, value]) => value))}`);
   try {

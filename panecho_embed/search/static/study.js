@@ -58,7 +58,7 @@ function show(item) {
   }
 }
 
-const load = latest(async (signal) => {
+const load = latest(byId("hits"), async (signal) => {
   const wanted = {
     ...(video ? { video, level: "video" } : { study, level: "study" }),
     similarity: controls.similarity.value,

@@ -1,0 +1,167 @@
+"""What comes in by an upload: taken within limits, and gone with the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
+from panecho_embed.phantom import write_studies
+from panecho_embed.search.server.app import ServeSettings, create_app
+from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
+
+LOCAL = "http://127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def client(film_emb):
+    app = create_app(film_emb, ServeSettings(limits=UploadLimits(megabytes=0.5, decode_seconds=30)))
+    return TestClient(app, base_url=LOCAL)
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path, monkeypatch):
+    """Fails a test after which a file of an upload is still there."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+def upload(client, content, **parameters):
+    headers = {"content-type": "application/octet-stream"}
+    return client.post("/api/search", params=parameters, content=content, headers=headers)
+
+
+def test_an_upload_is_embedded_compared_and_forgotten(client, films):
+    source = films.with_name("upload.avi")
+    pixels = np.load(films.with_name("PHANTOM-0002-A4C-0.npy"))
+    writer = cv2.VideoWriter(str(source), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), 30, (96, 96))
+    for picture in pixels:
+        writer.write(np.ascontiguousarray(picture[..., ::-1]))
+    writer.release()
+    answer = upload(client, source.read_bytes(), name="../../evil.avi", level="video", k=4)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["hits"][0]["item"]["id"] == "PHANTOM-0002-S1/A4C-0"
+    assert body["preview"].startswith("data:image/webp;base64,")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "status", "says"),
+    [
+        (b"", "a.avi", 422, "0 bytes"),
+        (b"RIFF\x00\x00\x00\x00AVI nonsense" * 40, "a.avi", 422, "no video could be read"),
+        (b"\x00" * 128 + b"DICM" + b"\xff" * 300, "a", 422, "no video could be read"),
+        (b"x" * (2**19 + 1), "a.avi", 413, "larger than 0.5 MB"),
+    ],
+)
+def test_an_upload_that_is_no_video_is_refused(client, content, name, status, says):
+    answer = upload(client, content, name=name)
+    assert answer.status_code == status
+    assert says in answer.json()["detail"]
+    assert tempfile.gettempdir() not in answer.json()["detail"]
+
+
+def test_an_upload_that_only_claims_to_be_huge_is_refused_before_it_comes(client):
+    headers = {"content-type": "application/octet-stream", "content-length": str(2 * 2**30)}
+    answer = client.post("/api/search", content=b"x", headers=headers)
+    assert answer.status_code == 413
+
+
+def test_an_upload_without_its_length_is_cut_off(client):
+    def endless():
+        for _ in range(100):
+            yield b"x" * 65536
+
+    assert upload(client, endless()).status_code == 413
+
+
+def test_a_foreign_pages_form_can_not_upload(client):
+    assert client.post("/api/search", content=b"x", headers={"content-type": "text/plain"}).status_code == 415
+
+
+def test_uploads_need_the_files_own_weights(emb):
+    answer = upload(TestClient(create_app(emb), base_url=LOCAL), b"x" * 100, name="a.avi")
+    assert answer.status_code == 503
+    assert "can't be compared" in answer.json()["detail"]
+
+
+def take(receive, limits, embedder=lambda: pytest.fail("embedded")):
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    return asyncio.run(Uploads(embedder, limits).take(request, "a.avi"))
+
+
+async def a_drop_a_second():
+    await asyncio.sleep(0.04)
+    return {"type": "http.request", "body": b"x", "more_body": True}
+
+
+def test_an_upload_that_trickles_in_is_given_up(kept):
+    with pytest.raises(UploadError, match=r"longer than 0\.2 s") as error:
+        take(a_drop_a_second, UploadLimits(receive_seconds=0.2))
+    assert error.value.status == 408
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(kept):
+    sent = []
+
+    async def breaks_off():
+        sent.append(len(list(kept.iterdir())))
+        if len(sent) == 1:
+            return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(UploadError, match="broke off"):
+        take(breaks_off, UploadLimits())
+    assert sent == [1, 1]
+
+
+def test_a_model_that_fails_leaves_nothing(kept):
+    class Broken:
+        def embed(self, path, timeout_seconds):
+            assert path.read_bytes() == b"video"
+            raise RuntimeError("out of memory")
+
+    async def whole():
+        return {"type": "http.request", "body": b"video", "more_body": False}
+
+    with pytest.raises(RuntimeError):
+        take(whole, UploadLimits(), Broken)
+
+
+@pytest.mark.parametrize(
+    "claims", [{"Rows": 65535, "Columns": 65535}, {"NumberOfFrames": 2**31 - 1}, {"Rows": 8000, "Columns": 8000}]
+)
+def test_claims_beyond_the_files_bytes_are_refused(client, tmp_path, claims):
+    write_studies(tmp_path / "d", "dicom", 1, num_frames=4, fps=30, size=(96, 128), videos_per_study=1)
+    path = next((tmp_path / "d").rglob("IM_0001*"))
+    dataset = pydicom.dcmread(path)
+    for name, value in claims.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+    answer = upload(client, path.read_bytes())
+    assert answer.status_code == 422
+    assert "no video could be read" in answer.json()["detail"]
+
+
+def test_a_picture_of_too_many_pixels_is_refused(client):
+    # A few kilobytes that would unpack to a gigabyte.
+    header = b"GIF89a" + (16384).to_bytes(2, "little") * 2 + b"\x80\x00\x00" + b"\x00" * 3 + b"\xff" * 3
+    frame = b"," + b"\x00" * 4 + (16384).to_bytes(2, "little") * 2 + b"\x00" + b"\x02\x02\x44\x01\x00"
+    answer = upload(client, header + frame * 20 + b";", name="a.gif")
+    assert answer.status_code == 422
+
+
+def test_a_video_that_takes_too_long_to_decode_is_given_up(film_emb, films):
+    client = TestClient(create_app(film_emb, ServeSettings(limits=UploadLimits(decode_seconds=0.01))), base_url=LOCAL)
+    answer = upload(client, films.with_name("PHANTOM-0002-A4C-0.npy").read_bytes())
+    assert answer.status_code == 422
+    assert answer.json()["detail"].endswith("decoding took longer than 0.01 s")
