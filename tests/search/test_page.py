@@ -177,6 +177,7 @@ def test_videos_that_have_moved_say_so(browser, emb):
             page = browser.new_page()
             page.goto(f"{where}study?id=P1-S0")
             page.wait_for_selector(".clip.gone:has-text('video not found')")
+            until(page, "!document.querySelector('.pressed')")
             page.wait_for_selector(".card .thumb.gone")
             assert re.search("of 5 studies", page.text_content("#count"))
             page.close()

@@ -22,6 +22,7 @@ function clip(one) {
   player.addEventListener("error", () => {
     box.className = "clip gone";
     box.replaceChildren(`${one.view || one.video_id}: video not found. Its file has moved or can't be read; search works without it.`);
+    if (!document.querySelector("video")) document.querySelector(".pressed")?.remove();
   });
   return box;
 }
