@@ -40,14 +40,19 @@ def upload(client, content, **parameters):
     return client.post("/api/search", params=parameters, content=content, headers=headers)
 
 
-def test_an_upload_is_embedded_compared_and_forgotten(client, films):
-    source = films.with_name("upload.avi")
-    pixels = np.load(films.with_name("PHANTOM-0002-A4C-0.npy"))
-    writer = cv2.VideoWriter(str(source), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), 30, (96, 96))
-    for picture in pixels:
+@pytest.fixture(scope="module")
+def avi(films):
+    """A video of the collection as AVI."""
+    path = films.with_name("upload.avi")
+    writer = cv2.VideoWriter(str(path), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), 30, (96, 96))
+    for picture in np.load(films.with_name("PHANTOM-0002-A4C-0.npy")):
         writer.write(np.ascontiguousarray(picture[..., ::-1]))
     writer.release()
-    answer = upload(client, source.read_bytes(), name="../../evil.avi", level="video", k=4)
+    return path.read_bytes()
+
+
+def test_an_upload_is_embedded_compared_and_forgotten(client, avi):
+    answer = upload(client, avi, name="../../evil.avi", level="video", k=4)
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert body["hits"][0]["item"]["id"] == "PHANTOM-0002-S1/A4C-0"
@@ -160,8 +165,8 @@ def test_a_picture_of_too_many_pixels_is_refused(client):
     assert answer.status_code == 422
 
 
-def test_a_video_that_takes_too_long_to_decode_is_given_up(film_emb, films):
+def test_a_video_that_takes_too_long_to_decode_is_given_up(film_emb, avi):
     client = TestClient(create_app(film_emb, ServeSettings(limits=UploadLimits(decode_seconds=0.01))), base_url=LOCAL)
-    answer = upload(client, films.with_name("PHANTOM-0002-A4C-0.npy").read_bytes())
+    answer = upload(client, avi, name="a.avi")
     assert answer.status_code == 422
     assert answer.json()["detail"].endswith("decoding took longer than 0.01 s")
