@@ -46,7 +46,7 @@ def _differences_figure(result: ComparisonResult, comparison: Comparison) -> Fig
     found = {c.first: c.difference for c in comparison.contrasts if c.fraction == largest}
     order = [s.candidate.name for s in ranked(comparison, largest) if s.candidate.name in found]
     rows = [(name, found[name].value, found[name].low, found[name].high) for name in order]
-    return intervals(rows, f"{figure_label(comparison)}, difference to {result.reference}", reference=0)
+    return intervals(rows, f"{figure_label(comparison)}\ndifference to {result.reference}", reference=0)
 
 
 def _efficiency_figure(result: ComparisonResult, comparison: Comparison) -> Figure:
