@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from panecho_embed.errors import ArgumentError, EngineError
@@ -56,6 +57,9 @@ def _imported() -> Any:
     # Ray reports its use to its makers unless told otherwise, and its C++ side prints what users can do nothing about.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # As `ray start` does: where there is a token, it is asked for.
+    if "RAY_AUTH_TOKEN" in os.environ or _token_file().exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         import ray.data
@@ -64,6 +68,10 @@ def _imported() -> Any:
             f"{error.name or 'ray'} is not installed: pip install 'panecho-embed[ray]' (--engine ray)"
         ) from error
     return ray
+
+
+def _token_file() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -79,7 +87,10 @@ def _connect(ray: Any, address: str | None) -> None:
     except Exception as error:
         # Ray raises what it likes: ConnectionError, RuntimeError, ValueError, an AuthenticationError of its own.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EngineError(f"can't join the Ray cluster at {address}: {reason} (--ray-address)") from error
+        raise EngineError(
+            f"can't join the Ray cluster at {address}: {reason} (--ray-address; a token that the cluster was started "
+            f"with must be in {_token_file()} or $RAY_AUTH_TOKEN here too)"
+        ) from error
 
 
 def _cores() -> int:
