@@ -20,21 +20,9 @@ _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
 _OBJECT_STORE_BYTES = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """The module `ray`, connected; ours: whether the connection ends with the block that it was made for."""
-
-    ray: Any
-    ours: bool
-
-    def machines(self) -> set[str]:
-        """Those that belong to it now."""
-        return {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
-
-
 @contextmanager
-def ray_cluster(address: str | None) -> Iterator[Cluster]:
-    """A connection to a cluster.
+def ray_cluster(address: str | None) -> Iterator[Any]:
+    """The module `ray`, connected.
 
     address: HOST:PORT of a cluster's head, or "auto" for the one that this machine belongs to; None for $RAY_ADDRESS,
     and without that for a cluster of this machine alone, which ends with the block. Where the caller is connected
@@ -43,12 +31,12 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
     """
     ray = _imported()
     if ray.is_initialized():
-        yield Cluster(ray, ours=False)
+        yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         _connect(ray, address)
-        yield Cluster(ray, ours=True)
+        yield ray
     finally:
         ray.shutdown()
 

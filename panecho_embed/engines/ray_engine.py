@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 from panecho_embed.engines.job import Job
-from panecho_embed.engines.ray_cluster import Cluster, Shares, ray_cluster, shares
+from panecho_embed.engines.ray_cluster import Shares, ray_cluster, shares
 from panecho_embed.engines.ray_workers import RayDecoder, RayEncoder, Work, write_batch
 from panecho_embed.engines.writing import PART_VIDEOS
 from panecho_embed.errors import EngineError, PanEchoEmbedError, StoreError
@@ -38,12 +38,12 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
     there is no cluster or its machines have other versions, and what the workers raise.
     """
     left, said = dict.fromkeys(job.todo), set[str]()
-    while left:
-        try:
-            with ray_cluster(address) as cluster:
-                plan = shares(cluster.ray.cluster_resources(), job.device, job.workers)
-                job.introduce(f"{plan.encoders} Ray workers ({plan.device}), {plan.decoders} decoding beside them,")
-                for part in _watched(cluster, _pipeline(cluster.ray, job, plan, list(left))):
+    with ray_cluster(address) as ray:
+        while left:
+            plan = shares(ray.cluster_resources(), job.device, job.workers)
+            job.introduce(f"{plan.encoders} Ray workers ({plan.device}), {plan.decoders} decoding beside them,")
+            try:
+                for part in _watched(ray, _pipeline(ray, job, plan, list(left))):
                     for message in part["said"].splitlines():
                         if message not in said:
                             job.announce(message)
@@ -53,39 +53,52 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
                     for position in pickle.loads(part["positions"]):
                         left.pop(position, None)
                     yield before - len(left)
-            if left:
-                raise EngineError(f"{len(left)} videos came back from no Ray worker; the same command does them")
-        except _MachineLostError:
-            job.announce(f"a machine of the Ray cluster was lost; the others go on with {len(left)} videos")
+            except _MachineLostError:
+                job.announce(f"a machine of the Ray cluster was lost; the others go on with {len(left)} videos")
+            else:
+                if left:
+                    raise EngineError(f"{len(left)} videos came back from no Ray worker; the same command does them")
 
 
 class _MachineLostError(Exception):
     """What is left has to be begun anew on the machines that are left."""
 
 
-def _watched(cluster: Cluster, parts: Any) -> Iterator[Mapping[str, Any]]:
+def _watched(ray: Any, parts: Any) -> Iterator[Mapping[str, Any]]:
     """The rows of a Dataset. Raises what the workers raise, and _MachineLostError.
 
     Ray gives the work of a dead worker to the one that takes its place, and waits for that; where no machine that is
     left has room for it, it would wait for ever.
     """
-    machines = cluster.machines()
+    machines = _machines(ray)
     found: SimpleQueue[Mapping[str, Any] | Exception | None] = SimpleQueue()
     Thread(target=_gather, args=(parts, found), daemon=True).start()
     while True:
         try:
             row = found.get(timeout=_LOOK_SECONDS)
         except Empty:
-            if cluster.machines() >= machines:
-                continue
-            if cluster.ours:
+            if not _machines(ray) >= machines:
+                _end(parts)
                 raise _MachineLostError from None
-            raise EngineError("a machine of the Ray cluster was lost; the same call goes on with the others") from None
+            continue
         if row is None:
             return
         if isinstance(row, Exception):
             raise _own(row) from row
         yield row
+
+
+def _machines(ray: Any) -> set[str]:
+    """Those that belong to the cluster now."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _end(parts: Any) -> None:
+    """End the work on a Dataset, with the workers that are at it. Ray Data has no other door to that."""
+    executor = parts._current_executor
+    if executor is None:
+        raise EngineError("a machine of the Ray cluster was lost; the same command goes on with the others")
+    executor.shutdown(force=True)
 
 
 def _gather(parts: Any, found: SimpleQueue[Mapping[str, Any] | Exception | None]) -> None:
