@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +145,7 @@ def _manifest(path: Path) -> str:
         return type(error).__name__
     described.to_csv(path.with_name("again.csv"), index=False, errors="surrogateescape")
     for video in manifest.videos:
-        if stat.S_ISREG(Path(video.path).stat().st_mode):
+        if Path(video.path).is_file():
             decode_video(video, _SETTINGS[0])
     return "read"
 
