@@ -18,7 +18,7 @@ import numpy as np
 from panecho_embed.clips import BoolArray, Clips, IntArray
 from panecho_embed.content import content_sha256, stamp
 from panecho_embed.engines.profile import DecodeTimes
-from panecho_embed.errors import MediaError, RemoteError
+from panecho_embed.errors import MediaError, PanEchoEmbedError, RemoteError
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import sector_mask
 from panecho_embed.preprocess import FramePreparer, frame_preparer
@@ -77,6 +77,8 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
         return Failure(video.video_id, video.path, "fetch", str(error))
     except MediaError as error:
         return Failure(video.video_id, video.path, error.stage, str(error))
+    except PanEchoEmbedError as error:
+        return Failure(video.video_id, video.path, "open", str(error))
     except OSError as error:
         return Failure(video.video_id, video.path, "open", error.strerror or str(error))
     except MemoryError as error:

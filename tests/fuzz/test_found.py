@@ -182,6 +182,12 @@ def test_a_table_of_images_whose_names_are_not_utf_8(tmp_path):
         read_manifest(tmp_path / "t.csv", salt="x")
 
 
+def test_a_url_that_nothing_is_known_of_is_a_failure():
+    failure = decode_video(VideoRef("v", "s", "p", "nosuch://x"), DecodeSettings(SMALL, ClipPlan()))
+    assert isinstance(failure, Failure)
+    assert failure.message == "nosuch://x: nothing is known of nosuch://; common are s3:// and gs://"
+
+
 CUSTOM = recipe_text("custom")
 
 
