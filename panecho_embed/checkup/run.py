@@ -57,7 +57,7 @@ def doctor(
     tell(check_decoders())
     tell(check_weights())
     backbone = load_backbone("random")
-    tell(check_space(Path(out).expanduser(), file_bytes(videos, backbone.dim)))
+    tell(check_space(out, file_bytes(videos, backbone.dim)))
     trial = _Trial(tell)
     forecasts: list[Forecast] = []
     if seconds and where is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from panecho_embed.checkup.findings import CLIPS_PER_VIDEO, Check, Status
 from panecho_embed.engines.compiled import cache_folder as compiled_folder
 from panecho_embed.models.weights import cache_folder as weights_folder
+from panecho_embed.remote import is_url
 from panecho_embed.store.write import explain_os_error
 
 # Ids, path, digest and numbers of a video, and the HDF5 heaps that hold them.
@@ -26,14 +27,12 @@ def file_bytes(videos: int, dim: int, rows_per_video: int = CLIPS_PER_VIDEO) -> 
     return _LEAST_BYTES + videos * (_VIDEO_BYTES + rows_per_video * (4 * dim + _ROW_BYTES))
 
 
-def check_space(out: Path, needed_bytes: int) -> list[Check]:
+def check_space(out: str | Path, needed_bytes: int) -> list[Check]:
     """The folder of the output, which must take parts and then all of them once more; the caches; temporary files.
 
-    out: a folder, or the file to write. needed_bytes: of the output.
+    out: a folder, or the file to write; of a URL, only extract itself finds out. needed_bytes: of the output.
     """
-    folder = out.resolve() if out.is_dir() else out.absolute().parent
-    elsewhere = "choose another place with -o"
-    checks = [_check("output", folder, 2 * needed_bytes, "problem", f"free some space, or {elsewhere}", elsewhere)]
+    checks = [_output(out, needed_bytes)]
     for what, place, variable in (
         ("cache of compiled programs", compiled_folder(), "PANECHO_EMBED_CACHE"),
         ("cache of weights", weights_folder(), "TORCH_HOME"),
@@ -50,6 +49,15 @@ def check_space(out: Path, needed_bytes: int) -> list[Check]:
             _check("temporary files", temporary, _TEMPORARY_BYTES, "warning", f"free some space, or {move}", move)
         )
     return checks
+
+
+def _output(out: str | Path, needed_bytes: int) -> Check:
+    if is_url(out):
+        return Check("space", "ok", f"output: {out} is not looked at; extract does so before it begins")
+    path = Path(out).expanduser()
+    folder = path.resolve() if path.is_dir() else path.absolute().parent
+    elsewhere = "choose another place with -o"
+    return _check("output", folder, 2 * needed_bytes, "problem", f"free some space, or {elsewhere}", elsewhere)
 
 
 def _check(what: str, folder: Path, needed: int, worst: Status, mend_room: str, mend_right: str) -> Check:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from panecho_embed.cli.options import Place
+
 if TYPE_CHECKING:
     from panecho_embed.checkup.findings import Check, Checkup
 
@@ -22,7 +24,7 @@ _INDENT = 22
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(),
     default=Path(),
     help="Folder, or file, that would be written.  [default: the current folder]",
 )
@@ -39,7 +41,7 @@ _INDENT = 22
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
-def doctor(ctx: click.Context, out: Path, videos: int, seconds: float, device: str, as_json: bool) -> None:
+def doctor(ctx: click.Context, out: Path | str, videos: int, seconds: float, device: str, as_json: bool) -> None:
     """Say whether this machine can run extract, how fast, and what is missing.
 
     Looks at device, precisions, engines, decoders, weights and free space, tries out for ten seconds how fast frames

@@ -50,6 +50,11 @@ def test_an_output_in_a_folder_that_is_not_there(roomy, tmp_path):
     assert output.mend == f"mkdir -p {tmp_path / 'no'}"
 
 
+def test_an_output_at_a_url_is_left_to_extract(roomy):
+    output = check_space("s3://bucket/out.h5", 1)[0]
+    assert (output.status, output.text[:27]) == ("ok", "output: s3://bucket/out.h5 ")
+
+
 def test_a_folder_that_takes_no_files(roomy, tmp_path):
     # Even root can write nothing to /proc.
     output = check_space(Path("/proc"), 1)[0]
