@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -94,7 +95,19 @@ def check_precisions(device: torch.device) -> list[Check]:
 
 
 def check_engines(device: torch.device) -> list[Check]:
-    """What can run the frame encoder."""
+    """What can run the frame encoder, on this machine and on many."""
+    return [*_frame_engines(device), _cluster()]
+
+
+def _cluster() -> Check:
+    try:
+        return Check("engine", "ok", f"many machines: Ray {metadata.version('ray')} (--engine ray)")
+    except metadata.PackageNotFoundError:
+        how = "pip install 'panecho-embed[ray]'"
+        return Check("engine", "ok", f"many machines: Ray is not here, and only needed with --engine ray ({how})")
+
+
+def _frame_engines(device: torch.device) -> list[Check]:
     names = ["eager", *(["rearranged"] if device.type == "cpu" else [])]
     if device.type != "cpu" or has_compiler():
         return [Check("engine", "ok", f"{', '.join([*names, 'compiled'])} (--engine-backend auto takes the fastest)")]

@@ -31,9 +31,19 @@ def test_a_cpu_without_vectors_is_a_warning(flags):
 
 def test_no_compiler_is_a_warning_that_says_what_to_install(monkeypatch):
     monkeypatch.setattr(hardware, "has_compiler", lambda: False)
-    warning = hardware.check_engines(CPU)[-1]
+    (warning,) = (check for check in hardware.check_engines(CPU) if check.status != "ok")
     assert warning.status == "warning"
     assert "g++" in warning.mend
+
+
+def test_an_engine_for_many_machines_that_is_not_here_is_named_with_what_installs_it(monkeypatch):
+    def missing(name):
+        raise hardware.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(hardware.metadata, "version", missing)
+    last = hardware.check_engines(CPU)[-1]
+    assert last.status == "ok"
+    assert "panecho-embed[ray]" in last.text
 
 
 def test_a_device_that_is_not_there_is_a_problem():
