@@ -72,7 +72,9 @@ def finetune(ctx: click.Context, /, recipe: str, data: Path, out: Path, **option
     # Under torchrun, one process speaks for all.
     if os.environ.get("RANK", "0") == "0":
         print_summary(summary)
-    ctx.exit(summary.exit_code)
+    # torchrun knows no third way: it would call a finished run a crash, and may start it again.
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    ctx.exit(0 if several else summary.exit_code)
 
 
 def print_summary(summary: FinetuneSummary) -> None:

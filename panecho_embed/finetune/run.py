@@ -98,9 +98,13 @@ def finetune(
         command=command,
     )
     if chosen.data.folds:
-        return _cross_validate(dataset, Path(out), job, fold, processes)
-    reused, failures = run_fold(dataset, None, Path(out), job, processes)
-    return FinetuneSummary(Path(out), reused, failures, dataset.notes)
+        summary = _cross_validate(dataset, Path(out), job, fold, processes)
+    else:
+        reused, failures = run_fold(dataset, None, Path(out), job, processes)
+        summary = FinetuneSummary(Path(out), reused, failures, dataset.notes)
+    # Nobody closes its connections while another one is still sending.
+    processes.wait()
+    return summary
 
 
 def _cross_validate(dataset: Dataset, out: Path, job: Job, fold: int | None, processes: Processes) -> FinetuneSummary:
