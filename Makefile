@@ -36,6 +36,7 @@ benchmarks: $(INSTALLED)  ## the measurements that the README quotes
 	$(BIN)/python benchmarks/probe_coverage.py
 	$(BIN)/python benchmarks/probe_faiss.py
 	$(BIN)/python benchmarks/search_indexes.py
+	$(BIN)/python benchmarks/ray_vs_local.py
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11")'

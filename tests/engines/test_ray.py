@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ import pytest
 from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, EncodeSettings
 from panecho_embed.engines.ray_cluster import Shares, _check_answers, shares
+from panecho_embed.engines.ray_engine import _own, _take_in
 from panecho_embed.engines.ray_workers import Work, check_versions, write_batch
-from panecho_embed.errors import ArgumentError, EngineError
+from panecho_embed.errors import ArgumentError, EngineError, StoreError
 from panecho_embed.extraction import extract
 from panecho_embed.records import Failure, VideoFacts, VideoRef
 from panecho_embed.shards import Shard
@@ -286,3 +288,17 @@ def test_a_part_is_written_where_it_belongs_or_travels(tmp_path, provenance, sha
     assert file.provenance.engine == "eager, rearranged"
     # Behind the latest part, whatever the clock says.
     assert re.fullmatch(r"part-9{20}-[0-9a-f]{8}-2of3\.h5", name)
+
+
+def test_a_part_that_can_not_be_seen_names_its_machine(tmp_path):
+    job = SimpleNamespace(parts=SimpleNamespace(folder=tmp_path))
+    with pytest.raises(StoreError, match=r"a worker on node7 has written .*p\.h5, but here it is not.*share \(-o\)"):
+        _take_in({"name": "p.h5", "content": b"", "host": "node7"}, job)
+
+
+def test_what_a_worker_raises_comes_out_as_it_was():
+    mine = StoreError("no space left")
+    wrapped = RuntimeError("ray::write_batch() failed")
+    wrapped.__cause__ = mine
+    assert _own(wrapped) is mine
+    assert str(_own(RuntimeError("one\ntwo"))) == "the Ray cluster gave up: RuntimeError: two"
