@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--patients", type=int, nargs="+", default=[10, 20, 30, 50, 100, 200])
+    parser.add_argument("--patients", type=int, nargs="+", default=[10, 20, 30, 50, 100, 200, 400])
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/probe_coverage.png"))
     arguments = parser.parse_args()
     results: dict[str, list[tuple[int, float, float]]] = {"mae": [], "auroc": []}
