@@ -39,7 +39,8 @@ def number(value: float) -> str:
     """A value with as many decimals as its size deserves; "-" where there is none."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+    text = f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+    return "0.000" if text == "-0.000" else text
 
 
 def interval(score: Score | Difference) -> str:

@@ -12,7 +12,7 @@ from panecho_embed.report import Block, Code, Facts, Figure, Section, Table, Tex
 from panecho_embed.wording import display_name, interval, number, p_value, plural
 from probes.compare import Comparison
 from probes.evaluation import Evaluation
-from probes.report import provenance_facts, untrained_warning
+from probes.report import provenance_facts
 from probes.wording import caution, probe_sentence, resolution_note, split_sentence
 
 LONG = 20  # lines of a table that are folded away
@@ -45,11 +45,10 @@ def write_comparison_report(
     targets = ", ".join(comparison.target for comparison in comparisons)
     count = sum(len(comparison.differences) for comparison in comparisons)
     sections = [Section(c.target, _blocks(c, figure, count)) for c, figure in zip(comparisons, drawn, strict=True)]
-    if not_compared:
-        notes = [Text(f"{name} was not compared: {why}", "warning") for name, why in not_compared.items()]
-        sections.insert(0, Section("Not compared", notes))
-    tasks = {next(iter(c.evaluations.values())).problem.task: c for c in reversed(comparisons)}
-    sections.append(Section("Methods", [Text(_methods(comparison)) for comparison in tasks.values()]))
+    notes = [*_untrained(candidates), *(f"{name} was not compared: {why}" for name, why in not_compared.items())]
+    if notes:
+        sections.insert(0, Section("To be wary of", [Text(note, "warning") for note in notes]))
+    sections.append(Section("Methods", [Text(paragraph) for paragraph in _paragraphs(comparisons)]))
     sections += _embeddings(candidates)
     sections.append(Section("Repeat this run", [Code(command)] if command else [Text("Run from Python.", "note")]))
     return write_report(path, f"Comparison: {targets}", f"{len(candidates)} embeddings on the same patients", sections)
@@ -94,6 +93,23 @@ def _blocks(comparison: Comparison, drawn: Figure, count: int) -> list[Block]:
     ]
 
 
+def _untrained(candidates: Mapping[str, Evaluation]) -> list[str]:
+    """That embeddings come from random weights, and which."""
+    names = [name for name, evaluation in candidates.items() if not evaluation.problem.provenance.weights.pretrained]
+    return [f"{', '.join(names)}: from random, untrained weights. They test the pipeline."] if names else []
+
+
+def _paragraphs(comparisons: Sequence[Comparison]) -> list[str]:
+    """The methods of each kind of task, which say of which targets where there are several."""
+    alike: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        alike.setdefault(next(iter(comparison.evaluations.values())).problem.task, []).append(comparison)
+    several = len(alike) > 1
+    return [
+        (f"{', '.join(c.target for c in group)}: " if several else "") + _methods(group[0]) for group in alike.values()
+    ]
+
+
 def _embeddings(candidates: Mapping[str, Evaluation]) -> list[Section]:
     """How the embeddings were made: what is the same for all candidates once, then what is each one's own."""
     provenances = {name: evaluation.problem.provenance for name, evaluation in candidates.items()}
@@ -103,7 +119,7 @@ def _embeddings(candidates: Mapping[str, Evaluation]) -> list[Section]:
     sections = [Section("Embeddings: all candidates", [Facts(shared)])] if shared else []
     for name, own in facts.items():
         rest = {key: value for key, value in own.items() if key not in shared}
-        sections.append(Section(f"Embeddings: {name}", [*untrained_warning(provenances[name]), Facts(rest)]))
+        sections.append(Section(f"Embeddings: {name}", [Facts(rest)]))
     return sections
 
 

@@ -100,6 +100,6 @@ def test_of_many_targets_the_mean_stands_open_and_the_targets_are_folded(tmp_pat
     page = write_comparison_report(fabricated_result(tmp_path, seeds=1, tasks=tasks)).read_text(encoding="utf-8")
     assert "<h2>Mean over 3 class tasks</h2>" in page
     assert "<h2>Mean over 2 regressions</h2>" in page
-    assert page.count("<details><summary>") == page.count("<summary>")
+    assert page.count("<details") == page.count("<summary>")
     for task in tasks:
         assert f"<summary>{task.name}</summary>" in page
