@@ -33,6 +33,7 @@ notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
 benchmarks: $(INSTALLED)  ## the measurements that the README quotes
 	$(BIN)/python benchmarks/plain_loop.py
 	$(BIN)/python benchmarks/probe_vs_sklearn.py
+	$(BIN)/python benchmarks/probe_command.py
 	$(BIN)/python benchmarks/probe_coverage.py
 	$(BIN)/python benchmarks/probe_faiss.py
 	$(BIN)/python benchmarks/search_indexes.py
