@@ -142,13 +142,17 @@ def _subgroup_blocks(result: TargetResult, column: str, groups: dict[str, Any]) 
 
 
 def _grid(result: TargetResult) -> Table:
+    """One row a setting, one column a fold."""
     frame = grid_table(result.evaluation)
     setting = next(name for name in frame.columns if name not in ("target", "fold", "loss", "chosen"))
-    rows = [
-        [row["fold"], f"{row[setting]:g}", f"{row['loss']:.5g}", "chosen" if row["chosen"] else ""]
+    shown = {
+        (row["fold"], row[setting]): f"{row['loss']:.5g}{' *' if row['chosen'] else ''}"
         for row in frame.to_dict("records")
-    ]
-    return Table(["Fold", setting, "Held-out loss", ""], rows, "The whole grid of settings", folded=True)
+        if np.isfinite(row["loss"])
+    }
+    folds = list(dict.fromkeys(frame["fold"]))
+    rows = [[f"{value:g}", *(shown.get((fold, value), "-") for fold in folds)] for value in sorted(set(frame[setting]))]
+    return Table([setting, *folds], rows, "The whole grid of settings: held-out loss; * chosen", folded=True)
 
 
 def _data(results: Sequence[TargetResult]) -> list[Block]:
