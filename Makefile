@@ -30,14 +30,21 @@ check: $(INSTALLED)  ## style, types, direction of imports
 notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
-benchmarks: $(INSTALLED)  ## the measurements that the README quotes
+benchmarks: $(INSTALLED)  ## the measurements that the README and docs/performance.md quote; hours
 	$(BIN)/python benchmarks/plain_loop.py
+	$(BIN)/python benchmarks/encoder_peak.py
+	$(BIN)/python benchmarks/reclip.py
+	$(BIN)/python benchmarks/storage.py
+	$(BIN)/python benchmarks/million_rows.py
+	$(BIN)/python benchmarks/million_videos.py
 	$(BIN)/python benchmarks/probe_vs_sklearn.py
 	$(BIN)/python benchmarks/probe_command.py
 	$(BIN)/python benchmarks/probe_coverage.py
 	$(BIN)/python benchmarks/probe_faiss.py
 	$(BIN)/python benchmarks/search_indexes.py
 	$(BIN)/python benchmarks/ray_vs_local.py
+	$(BIN)/python benchmarks/search_page.py
+	$(BIN)/python benchmarks/search_measures.py
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11")'

@@ -1,0 +1,78 @@
+"""`panecho-embed reclip` from a frame-level file against extracting the same clips again: whole processes.
+
+Frames of a few videos are extracted; their rows are then repeated to a file of many videos, on which `reclip` runs.
+What extracting so many again would take follows from two measured extractions, of a half and of all of the few.
+
+    python benchmarks/reclip.py --videos 40 --times 50 --image-size 224
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+
+def command(*words: object) -> float:
+    """Seconds that a command of panecho-embed takes from its start to its end."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "panecho_embed", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def repeat(source: Path, out: Path, times: int) -> None:
+    """The same file with all of its videos so many times, under new ids."""
+    from panecho_embed.records import Manifest
+    from panecho_embed.store import EmbeddingFile, EmbeddingWriter
+
+    file = EmbeddingFile(source)
+    table, videos, facts = file.embeddings, file.manifest().videos, file.facts()
+    rows = file.row_columns
+    copies = [replace(video, video_id=f"{i}/{video.video_id}") for i in range(times) for video in videos]
+    with EmbeddingWriter(out, file.provenance) as writer:
+        for i in range(times):
+            writer.add(rows["video"] + i * len(videos), table, rows["first_frame"], rows["frame_step"], 1)
+        writer.finish(Manifest(tuple(copies)), facts * times, [])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=40)
+    parser.add_argument("--times", type=int, default=50, help="how often they are repeated for reclip")
+    parser.add_argument("--frames", type=int, default=64)
+    parser.add_argument("--image-size", type=int, default=224)
+    arguments = parser.parse_args()
+    from panecho_embed.phantom import write_studies
+    from panecho_embed.store import EmbeddingFile
+
+    few, many = arguments.videos, arguments.videos * arguments.times
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_studies(folder / "all", layout="echonet-dynamic", patients=few, num_frames=arguments.frames)
+        (folder / "half").mkdir()
+        for path in sorted((folder / "all" / "Videos").iterdir())[: few // 2]:
+            (folder / "half" / path.name).symlink_to(path)
+        model = ("--backbone", "random", "--image-size", arguments.image_size)
+        half = command("extract", folder / "half", "-o", folder / "half.h5", *model)
+        whole = command("extract", folder / "all" / "Videos", "-o", folder / "clips.h5", *model)
+        command("extract", folder / "all" / "Videos", "-o", folder / "frames.h5", "--level", "frame", *model)
+        again = (whole - half) / (few - few // 2) * (many - few) + whole
+        repeat(folder / "frames.h5", folder / "many.h5", arguments.times)
+        fast = command("reclip", folder / "many.h5", "-o", folder / "reclipped.h5")
+        clips, reclipped = EmbeddingFile(folder / "clips.h5"), EmbeddingFile(folder / "reclipped.h5")
+        difference = np.abs(reclipped.read(0, len(clips)) - clips.embeddings).max()
+    print(
+        f"{arguments.image_size} px, {few} videos of {arguments.frames} frames extracted in {whole:.1f} s, half of "
+        f"them in {half:.1f} s: {many} in {again:.0f} s\nreclip of {many}: {fast:.1f} s, ratio {again / fast:.0f}, "
+        f"largest difference {difference:.1e}"
+    )
+
+
+if __name__ == "__main__":
+    main()
