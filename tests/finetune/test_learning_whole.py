@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 SMALL = (
     *(f"model.width={NARROW}", "model.image_size=32", "model.head_init=deviation"),
     *("clips.frames=8", "clips.frame_step=4", "optimizer.lr=1e-3", "optimizer.batch_size=8", "optimizer.clip_norm=1"),
-    *("schedule.warmup_epochs=1", "schedule.epochs=20"),
+    *("schedule.name=cosine", "schedule.warmup_epochs=1", "schedule.epochs=20", "early_stopping.patience=20"),
 )
 
 
