@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from panecho_embed.errors import MediaError
 from panecho_embed.phantom import write_studies
 from panecho_embed.search.server.app import ServeSettings, create_app
 from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
@@ -165,8 +166,13 @@ def test_a_picture_of_too_many_pixels_is_refused(client):
     assert answer.status_code == 422
 
 
-def test_a_video_that_takes_too_long_to_decode_is_given_up(film_emb, avi):
-    client = TestClient(create_app(film_emb, ServeSettings(limits=UploadLimits(decode_seconds=0.01))), base_url=LOCAL)
-    answer = upload(client, avi, name="a.avi")
+def test_a_video_that_takes_too_long_to_decode_is_given_up(film_emb):
+    class Slow:
+        def embed(self, path, timeout_seconds):
+            message = f"{path.name}: decoding took longer than {timeout_seconds:g} s (--timeout) [decode]"
+            raise MediaError(message, stage="decode")
+
+    settings = ServeSettings(limits=UploadLimits(decode_seconds=7))
+    answer = upload(TestClient(create_app(film_emb, settings, Slow()), base_url=LOCAL), b"video", name="a.avi")
     assert answer.status_code == 422
-    assert answer.json()["detail"].endswith("decoding took longer than 0.01 s")
+    assert answer.json()["detail"].endswith("from the upload: decoding took longer than 7 s")
