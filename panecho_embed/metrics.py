@@ -244,7 +244,7 @@ def differences_of(a: Metrics, b: Metrics, sampled_a: Draws, sampled_b: Draws) -
             name,
             point_a[name] - point_b[name],
             *percentile_interval(sampled, len(a.patients)),
-            p_value=two_sided_p(sampled),
+            p_value=two_sided_p(sampled, len(a.patients)),
             n=a.n,
             n_patients=len(a.patients),
         )
@@ -282,10 +282,13 @@ def percentile_interval(sampled: Floats, n_patients: int) -> tuple[float, float]
     return float(low), float(high)
 
 
-def two_sided_p(sampled: Floats) -> float:
-    """P-value of bootstrapped differences (draws,) being on both sides of 0; at least 2 / (draws + 1)."""
+def two_sided_p(sampled: Floats, n_patients: int) -> float:
+    """P-value of bootstrapped differences (draws,) being on both sides of 0; at least 2 / (draws + 1).
+
+    NaN where `percentile_interval` is.
+    """
     defined = sampled[np.isfinite(sampled)]
-    if len(defined) * 2 < len(sampled):
+    if n_patients < 2 or len(defined) * 2 < len(sampled):
         return float("nan")
     beyond = min((defined <= 0).sum(), (defined >= 0).sum())
     return float(min(1.0, 2 * (beyond + 1) / (len(defined) + 1)))

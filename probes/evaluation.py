@@ -30,7 +30,8 @@ class Evaluation:
 
     probes: fitted, one a fold. prediction, baseline: (U,) value or probability of the positive class, or (U, K)
     probabilities; of the fold that tested the unit. validation: the same for units that selected settings. tested_in:
-    (U,) fold number. threshold: (U,) of a binary decision, chosen on held-out units. scores: with 95 % intervals;
+    (U,) fold number. thresholds: (F,) of a binary decision, chosen on held-out units of each fold; threshold: (U,) that
+    of the fold that tested the unit. scores: with 95 % intervals;
     versus_baseline: paired differences, probe minus baseline.
     """
 
@@ -41,6 +42,7 @@ class Evaluation:
     baseline: Floats
     validation: Floats
     tested_in: Ints
+    thresholds: Floats
     threshold: Floats
     scores: dict[str, Score]
     baseline_scores: dict[str, Score]
@@ -131,6 +133,7 @@ def evaluate(
         baseline=baseline,
         validation=predicted.validation,
         tested_in=tested_in,
+        thresholds=predicted.thresholds,
         threshold=predicted.threshold,
         scores=scores_of(metrics, sampled),
         baseline_scores=scores_of(trivial, sampled_trivial),
@@ -143,11 +146,12 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predicted:
-    """prediction, validation, threshold: as in `Evaluation`."""
+    """prediction, validation, thresholds, threshold: as in `Evaluation`."""
 
     probes: tuple[BaseProbe, ...]
     prediction: Floats
     validation: Floats
+    thresholds: Floats
     threshold: Floats
 
 
@@ -161,7 +165,7 @@ def predict_folds(
     several rows of a unit are averaged. truths: other labels (U,) to learn from, one array a fold.
     """
     prediction, validation = np.full(_shape(problem), np.nan), np.full(_shape(problem), np.nan)
-    threshold = np.full(len(problem), 0.5)
+    thresholds, threshold = np.full(len(folds), 0.5), np.full(len(problem), 0.5)
     probes = []
     for number, fold in enumerate(folds):
         learned = problem if truths is None else replace(problem, truth=truths[number])
@@ -170,8 +174,8 @@ def predict_folds(
         prediction[fold.test] = predict_units(problem, fitted, fold.test)
         validation[fold.validation] = held_out[fold.validation]
         if problem.task == "binary":
-            threshold[fold.test] = youden_threshold(learned.truth, held_out)
-    return Predicted(tuple(probes), prediction, validation, threshold)
+            threshold[fold.test] = thresholds[number] = youden_threshold(learned.truth, held_out)
+    return Predicted(tuple(probes), prediction, validation, thresholds, threshold)
 
 
 def fit_fold(problem: Problem, probe: BaseProbe, fold: Fold) -> tuple[BaseProbe, Floats]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from probes.base import BaseProbe
     from probes.efficiency import LabelEfficiency
     from probes.evaluation import Evaluation
+    from probes.problem import Problem
     from probes.run import TargetResult
 
 SCHEMA_VERSION = 1
@@ -120,6 +121,7 @@ def prediction_table(evaluation: Evaluation) -> pd.DataFrame:
 
     problem = evaluation.problem
     frames = []
+    names = np.array([fold.name for fold in evaluation.folds], dtype=object)
     validated_in = np.full(len(problem), -1, dtype=np.int64)
     for number, fold in enumerate(evaluation.folds):
         validated_in[fold.validation] = number
@@ -131,8 +133,8 @@ def prediction_table(evaluation: Evaluation) -> pd.DataFrame:
         columns: dict[str, Any] = {"target": problem.target}
         columns |= {name: column[units] for name, column in problem.ids.items()}
         columns["split"] = split
-        columns["fold"] = fold_of[units]
-        columns |= _predicted_columns(evaluation, units, values[units])
+        columns["fold"] = names[fold_of[units]]
+        columns |= _predicted_columns(problem, units, values[units], evaluation.thresholds[fold_of[units]])
         frames.append(pd.DataFrame(columns, index=range(len(units))))
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
 
@@ -154,15 +156,16 @@ def file_stem(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
 
-def _predicted_columns(evaluation: Evaluation, units: npt.NDArray[Any], values: npt.NDArray[Any]) -> dict[str, Any]:
-    problem = evaluation.problem
+def _predicted_columns(
+    problem: Problem, units: npt.NDArray[Any], values: npt.NDArray[Any], threshold: npt.NDArray[Any]
+) -> dict[str, Any]:
     truth = problem.truth[units]
     if problem.task == "regression":
         return {"truth": truth, "prediction": values}
     classes = np.array(problem.classes, dtype=object)
     columns: dict[str, Any] = {"truth": classes[truth.astype(int)]}
     if problem.task == "binary":
-        called = (values >= evaluation.threshold[units]).astype(int)
+        called = (values >= threshold).astype(int)
         return columns | {"prediction": classes[called], f"probability:{classes[1]}": values}
     columns["prediction"] = classes[values.argmax(axis=1)]
     return columns | {f"probability:{name}": values[:, i] for i, name in enumerate(classes)}

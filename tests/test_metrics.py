@@ -240,3 +240,9 @@ def test_direction_of_a_metric_does_not_depend_on_class_or_cutoff(metric: str, b
 def test_non_finite_predictions_are_refused() -> None:
     with pytest.raises(ArgumentError, match=r"prediction has 1 values that are NaN"):
         metrics.regression_metrics([1.0, 2.0], [1.0, np.nan], ["a", "b"])
+
+
+def test_one_patient_gives_no_p_value() -> None:
+    y = np.arange(5.0)
+    one, other = (metrics.regression_metrics(y, y + error, ["p"] * 5) for error in (0.1, 0.2))
+    assert np.isnan(metrics.paired_differences(one, other, draws=50)["mae"].p_value)

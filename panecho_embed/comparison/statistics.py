@@ -263,7 +263,7 @@ def _difference(a: Standing, b: Standing, sampled: Floats, metric: str) -> Diffe
         metric,
         first.value - second.value,
         *percentile_interval(sampled, first.n_patients),
-        p_value=two_sided_p(sampled),
+        p_value=two_sided_p(sampled, first.n_patients),
         n=first.n,
         n_patients=first.n_patients,
     )

@@ -20,7 +20,7 @@ from probes.evaluation import Evaluation, evaluate, make_folds, predict_units
 from probes.faiss_knn import FaissKNNProbe
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe
-from probes.outputs import RunInfo, write_run
+from probes.outputs import RunInfo, grid_table, prediction_table, write_run
 from probes.problem import load_problem, load_problems
 from probes.run import RunSettings, run_target, run_targets
 from probes.saved import apply_probes, load_probes
@@ -195,3 +195,15 @@ def test_a_folder_without_a_probe_is_refused(tmp_path: Path, content: str | None
         np.savez(tmp_path / "probe.npz", x=np.zeros(1))
     with pytest.raises(StoreError, match=r"no readable probe.json|not a probe of schema version 1"):
         load_probes(tmp_path)
+
+
+def test_every_row_is_decided_by_the_threshold_of_its_fold(table: EmbeddingTable) -> None:
+    numbered = np.array([str(int(name[1:]) % 4) for name in table.patient_id], dtype=object)
+    result = evaluate(load_problem(replace(table, split=numbered), "LowEF"), LinearProbe("binary"), draws=50)
+    threshold = {fold.name: value for fold, value in zip(result.folds, result.thresholds, strict=True)}
+    rows = prediction_table(result)
+    assert len(set(threshold.values())) > 1
+    assert set(rows["fold"]) == set(grid_table(result)["fold"]) == set(threshold)
+    assert set(rows["split"]) == {"validation", "test"}
+    called = np.where(rows["probability:1"] >= rows["fold"].map(threshold), "1", "0")
+    assert rows["prediction"].tolist() == called.tolist()
