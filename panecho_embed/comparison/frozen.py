@@ -70,14 +70,22 @@ def embed_start(
 
 
 def frozen_rows(
-    table: EmbeddingTable, dataset: Dataset, recipe: Recipe, probe: FrozenProbe, out: Path
+    table: EmbeddingTable,
+    dataset: Dataset,
+    recipe: Recipe,
+    probe: FrozenProbe,
+    out: Path,
+    *,
+    allow_leakage: bool = False,
 ) -> dict[str, TargetRows]:
     """What the probe predicts for the test rows, over all folds; written into the folder `out` as a run's predictions.
 
     The recipe's seed and fraction decide whom it learns from, as in training.
     """
     numbers: Sequence[int | None] = range(recipe.data.folds) if recipe.data.folds else [None]
-    folds = [make_fold(dataset, recipe.data, number, seed=recipe.seed) for number in numbers]
+    folds = [
+        make_fold(dataset, recipe.data, number, seed=recipe.seed, allow_leakage=allow_leakage) for number in numbers
+    ]
     videos = pd.concat([_fold_table(table, fold, probe) for fold in folds], ignore_index=True)
     tasks = folds[0].targets.tasks
     studies = study_table(videos, tasks)

@@ -44,7 +44,7 @@ def line_up(entries: Sequence[Entry]) -> tuple[tuple[Target, ...], tuple[Candida
     for name in names:
         rows_of = {label: rows[name] for label, rows in runs}
         ids = _common(name, rows_of)
-        left_out += max(len(rows.ids) for rows in rows_of.values()) - len(ids)
+        left_out += len(set().union(*(rows.ids.tolist() for rows in rows_of.values()))) - len(ids)
         label, first = next(iter(rows_of.items()))
         target = _taken(first, ids)
         for other, rows in rows_of.items():

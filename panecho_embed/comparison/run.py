@@ -21,13 +21,14 @@ from panecho_embed.errors import (
     WeightsError,
 )
 from panecho_embed.finetune.data import Dataset, read_dataset
+from panecho_embed.finetune.folder import RunFolder, read_failures
 from panecho_embed.finetune.folds import make_fold
 from panecho_embed.finetune.outcome import Outcome, read_outcome
 from panecho_embed.finetune.processes import join_processes
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe
 from panecho_embed.finetune.run import finetune
-from panecho_embed.finetune.starts import load_start
+from panecho_embed.finetune.starts import load_start, weights_sha256
 
 Say = Callable[[str], object]
 
@@ -39,6 +40,7 @@ class _Job:
     device: str
     workers: int | None
     strict: bool
+    allow_leakage: bool
     progress: bool | None
     announce: Say
     command: str
@@ -59,6 +61,7 @@ def compare(
     device: str = "auto",
     workers: int | None = None,
     strict: bool = False,
+    allow_leakage: bool = False,
     progress: bool | None = False,
     announce: Say = lambda message: None,
     command: str = "",
@@ -71,7 +74,8 @@ def compare(
     listed, and the others go on. Other arguments: see `finetune`.
 
     What is done is reused, what was begun goes on. Returns None in the processes of torchrun that do not write. Raises
-    SettingsMismatchError if a run in `out` has another recipe, start or data set; ArgumentError; and as `finetune`.
+    SettingsMismatchError if a run in `out` has another recipe, start, weights or data set; ArgumentError; and as
+    `finetune`.
     """
     chosen = load_recipe(recipe, settings) if isinstance(recipe, str | Path) else recipe
     reference = reference or (inits[0] if inits else None)
@@ -91,10 +95,11 @@ def compare(
     done = processes.on_main(lambda: [t for t in trials if trial_state(t, dataset.fingerprint) == "done"])
     # Under torchrun, one process speaks for all.
     say: Say = announce if processes.is_main else lambda message: None
-    job = _Job(Path(data), files, device, workers, strict, progress, say, command)
+    job = _Job(Path(data), files, device, workers, strict, allow_leakage, progress, say, command)
     todo = [trial for trial in trials if trial not in done]
-    _check_patients(todo, dataset)
-    problems = processes.on_main(lambda: _missing_starts(todo, job))
+    processes.on_main(lambda: _check_weights(done, files))
+    _check_patients(todo, dataset, allow_leakage)
+    problems = processes.on_main(lambda: _missing_starts(todo, job) + _lacking(done))
     problems += _train([trial for trial in todo if trial.init not in {p.name for p in problems}], job)
     if not processes.is_main:
         return None
@@ -129,13 +134,35 @@ def compare(
     return result
 
 
-def _check_patients(todo: Sequence[Trial], dataset: Dataset) -> None:
+def _check_weights(done: Sequence[Trial], files: Mapping[str, Path]) -> None:
+    """Raise SettingsMismatchError if runs of a pretrained start began from others than its weights are now."""
+    now = {trial.init: weights_sha256(trial.init, trial.recipe, files.get(trial.init)) for trial in done}
+    for trial in done:
+        folder = RunFolder(trial.folder)
+        weights = folder.info()["weights"]
+        if weights["pretrained"]:
+            # Where nobody knows the weights, all runs have those of the first.
+            now[trial.init] = now[trial.init] or weights["sha256"]
+        if (sha256 := now[trial.init]) is not None:
+            folder.check_weights(sha256)
+
+
+def _lacking(done: Sequence[Trial]) -> list[Problem]:
+    """The runs that lacked videos when they were done."""
+    return [_lacks(trial, len(failures)) for trial in done if (failures := read_failures(trial.folder))]
+
+
+def _lacks(trial: Trial, count: int) -> Problem:
+    return Problem(trial.name, f"{count} videos could not be used; {trial.folder / 'failures.csv'} lists them")
+
+
+def _check_patients(todo: Sequence[Trial], dataset: Dataset, allow_leakage: bool) -> None:
     """Raise ManifestError if a small part of the training patients leaves a target nothing to learn from."""
     for trial in {(trial.fraction, trial.seed): trial for trial in todo}.values():
         data = trial.recipe.data
         try:
             for fold in range(data.folds) if data.folds else [None]:
-                make_fold(dataset, data, fold, seed=trial.seed)
+                make_fold(dataset, data, fold, seed=trial.seed, allow_leakage=allow_leakage)
         except ManifestError as error:
             raise ManifestError(f"fraction {trial.fraction:g}, seed {trial.seed}: {error} (--fractions)") from error
 
@@ -172,6 +199,7 @@ def _train(todo: Sequence[Trial], job: _Job) -> list[Problem]:
                 weights=job.weights.get(trial.init),
                 device=job.device,
                 workers=job.workers,
+                allow_leakage=job.allow_leakage,
                 progress=job.progress,
                 announce=job.announce,
                 command=job.command,
@@ -183,8 +211,7 @@ def _train(todo: Sequence[Trial], job: _Job) -> list[Problem]:
             job.announce(f"{trial.name} is left out: {error}")
         else:
             if summary.failures:
-                text = f"{len(summary.failures)} videos could not be used; {trial.folder / 'failures.csv'} lists them"
-                problems.append(Problem(trial.name, text))
+                problems.append(_lacks(trial, len(summary.failures)))
     return problems
 
 
@@ -216,7 +243,7 @@ def _frozen(
                 weights = job.weights.get(init)
                 table = embed_start(init, weights, trial.recipe, job.data, file, device=job.device, workers=job.workers)
                 folder = place / f"fraction-{fraction:g}" / f"seed-{trial.seed}"
-                found.append(frozen_rows(table, dataset, trial.recipe, probe, folder))
+                found.append(frozen_rows(table, dataset, trial.recipe, probe, folder, allow_leakage=job.allow_leakage))
         except PanEchoEmbedError as error:
             if job.strict:
                 raise

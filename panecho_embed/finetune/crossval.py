@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from panecho_embed.errors import SettingsMismatchError
 from panecho_embed.finetune.folder import Identity, RunFolder, read_failures
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.report import write_run_report
@@ -24,7 +25,8 @@ _OF_ALL = ("command", "versions", "weights", "preprocess", "device", "processes"
 def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
     """Write the tables and metrics of all test folds into `out`, if all are done; returns the folds that are not.
 
-    Both views, or all videos, of a study are averaged over the folds too. Raises StoreError.
+    Both views, or all videos, of a study are averaged over the folds too. Raises StoreError, and
+    SettingsMismatchError for folds that began from different weights.
     """
     with RunFolder(out, PATIENCE_SECONDS) as folder:
         infos = {number: RunFolder(out / f"fold-{number}").info() for number in range(recipe.data.folds)}
@@ -33,17 +35,32 @@ def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
         if missing:
             folder.begin(identity, _facts(infos, done))
             return missing
+        _check_weights(out, infos)
         try:
-            _write(folder, recipe, infos)
+            shared = _write(folder, recipe, infos)
         except OSError as error:
             raise folder.unwritable(error) from error
-        folder.begin(identity, _facts(infos, done))
-        folder.end("done", {"seconds": sum(info["seconds"] for info in infos.values())})
+        facts = _facts(infos, done)
+        folder.begin(identity, facts)
+        counts = facts["counts"] | {"shared_patients": shared}
+        folder.end("done", {"seconds": sum(info["seconds"] for info in infos.values()), "counts": counts})
         write_run_report(out)
     return []
 
 
-def _write(folder: RunFolder, recipe: Recipe, infos: Mapping[int, Mapping[str, Any]]) -> None:
+def _check_weights(out: Path, infos: Mapping[int, Mapping[str, Any]]) -> None:
+    first = infos[0]["weights"]
+    for number, info in infos.items():
+        theirs = info["weights"]
+        if (first["pretrained"] or theirs["pretrained"]) and theirs["sha256"] != first["sha256"]:
+            raise SettingsMismatchError(
+                f"{out}: its folds began from different weights: sha256 {first['sha256'][:12]}... in fold-0, "
+                f"{theirs['sha256'][:12]}... in fold-{number}; run that fold again (--fold {number} --overwrite)"
+            )
+
+
+def _write(folder: RunFolder, recipe: Recipe, infos: Mapping[int, Mapping[str, Any]]) -> int:
+    """Write the tables; returns how many patients stand in more than one fold."""
     places = [folder.path / f"fold-{number}" for number in infos]
     tasks = read_tasks(places[0] / "tasks.csv")
     tables = [read_table(place / "predictions.csv", tasks) for place in places]
@@ -56,6 +73,7 @@ def _write(folder: RunFolder, recipe: Recipe, infos: Mapping[int, Mapping[str, A
     write_json(folder.path / "metrics.json", metrics_document(rows, tasks, baselines, recipe))
     failures = {failure.video_id: failure for place in places for failure in read_failures(place)}
     folder.write_failures(list(failures.values()))
+    return int((videos.groupby("patient_id")["fold"].nunique() > 1).sum())
 
 
 def _facts(infos: Mapping[int, Mapping[str, Any]], done: Sequence[int]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,11 @@ class Fold:
     def patients(self, name: str) -> set[str]:
         """The patients of "train", "val" or "test"."""
         return {self.dataset.videos[i].patient_id for i in self.part(name)}
+
+    def shared_patients(self) -> set[str]:
+        """Those who are in more than one of the three."""
+        counts = Counter(patient for name in SPLITS for patient in self.patients(name))
+        return {patient for patient, count in counts.items() if count > 1}
 
 
 def make_fold(

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from panecho_embed.errors import PanEchoEmbedError
+from panecho_embed.errors import PanEchoEmbedError, StoreError
 from panecho_embed.finetune.data import Dataset
 from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.folder import Identity, RunFolder, Status, read_failures
@@ -24,7 +24,7 @@ from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.report import write_run_report
 from panecho_embed.finetune.results import baseline_of, metrics_document, write_json
 from panecho_embed.finetune.saved import write_model
-from panecho_embed.finetune.starts import Start, load_start
+from panecho_embed.finetune.starts import Start, load_start, weights_sha256
 from panecho_embed.finetune.tables import study_table, video_table, write_table
 from panecho_embed.finetune.train import Trainer, Training
 from panecho_embed.records import Failure
@@ -67,6 +67,7 @@ def run_fold(
             return folder.claim(identity, overwrite=job.overwrite)
 
         if processes.on_main(claim) == "done":
+            processes.on_main(lambda: check_given_weights(folder, job))
             job.announce(f"{out} is done already")
             return True, processes.on_main(lambda: of_done_run(out))
         start = _start(job)
@@ -86,8 +87,22 @@ def run_fold(
     return False, failures
 
 
-def of_done_run(out: Path) -> tuple[Failure, ...]:
-    """The failures of a run that is done; its report is written if a kill came before that. Raises StoreError."""
+def check_given_weights(folder: RunFolder, job: Job) -> None:
+    """Raise SettingsMismatchError if the run began from other weights than those given, or found here, now."""
+    sha256 = weights_sha256(job.init, job.recipe, job.weights)
+    if sha256 is not None:
+        folder.check_weights(sha256)
+
+
+def of_done_run(out: Path, folds: int = 0) -> tuple[Failure, ...]:
+    """The failures of a run that is done; its report is written if a kill came before that.
+
+    folds: of a cross-validation. Raises StoreError, also for a file of the run that is lost.
+    """
+    models = [f"fold-{number}/model.pt" for number in range(folds)] or ["model.pt"]
+    for name in ("metrics.json", "predictions.csv", "predictions_studies.csv", *models):
+        if not (out / name).is_file():
+            raise StoreError(f"{out / name} is missing; begin anew with --overwrite")
     if not (out / "report.html").is_file():
         write_run_report(out)
     return read_failures(out)
@@ -204,7 +219,8 @@ def _facts(start: Start, fold: Fold, job: Job, processes: Processes) -> dict[str
 
 def _counts(fold: Fold) -> dict[str, int]:
     videos = {name: len(fold.part(name)) for name in SPLITS}
-    return videos | {f"{name}_patients": len(fold.patients(name)) for name in SPLITS}
+    patients = {f"{name}_patients": len(fold.patients(name)) for name in SPLITS}
+    return videos | patients | {"shared_patients": len(fold.shared_patients())}
 
 
 def _outcome(progress: Progress, failures: tuple[Failure, ...], fold: Fold) -> dict[str, Any]:

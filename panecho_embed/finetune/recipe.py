@@ -156,8 +156,8 @@ class OptimizerSettings:
 class ScheduleSettings:
     """How long, and how the learning rate goes.
 
-    name: "constant"; "cosine", down to 0 at the last epoch; "plateau": times `factor` after `patience` epochs without a
-    better monitor. warmup_epochs: rise from 0 first.
+    name: "constant"; "cosine", down to 0 at the last epoch; "plateau": times `factor` after more than `patience` epochs
+    without a better monitor, so at the third where it is 2. warmup_epochs: rise from 0 first.
     """
 
     name: Schedule = "constant"

@@ -192,7 +192,14 @@ def _training_facts(outcome: Outcome) -> dict[str, str]:
 def _data(outcome: Outcome) -> list[Block]:
     counts, data = outcome.info["counts"], outcome.info["data"]
     rows = [[name, str(counts[part]), str(counts[f"{part}_patients"])] for part, name in _PARTS.items()]
-    blocks: list[Block] = [Table(["", "Videos", "Patients"], rows, "No patient is on two sides of a split.")]
+    # A folder of an older version does not say; none but --allow-leakage let a patient be shared.
+    shared = counts.get("shared_patients", 0)
+    caption = "" if shared else "No patient is on two sides of a split."
+    blocks: list[Block] = [Table(["", "Videos", "Patients"], rows, caption)]
+    if shared:
+        who = "1 patient is" if shared == 1 else f"{shared} patients are"
+        text = f"{who} on two sides of a split (--allow-leakage): what is measured is partly memory."
+        blocks.append(Text(text, "warning"))
     if counts["failed"]:
         blocks.append(Text(f"{counts['failed']} videos could not be used; they are listed in failures.csv.", "warning"))
     return [*blocks, Facts({"Data": data["path"], "Fingerprint": data["fingerprint"]})]

@@ -12,7 +12,7 @@ from panecho_embed.finetune.crossval import PATIENCE_SECONDS, put_together
 from panecho_embed.finetune.data import Dataset, read_dataset, torn_studies
 from panecho_embed.finetune.folder import Identity, RunFolder
 from panecho_embed.finetune.folds import check_fold, check_folds_apart, make_fold
-from panecho_embed.finetune.one import Job, of_done_run, run_fold
+from panecho_embed.finetune.one import Job, check_given_weights, of_done_run, run_fold
 from panecho_embed.finetune.processes import Processes, join_processes
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe
@@ -120,13 +120,17 @@ def _cross_validate(dataset: Dataset, out: Path, job: Job, fold: int | None, pro
     def claim() -> bool:
         with RunFolder(out, PATIENCE_SECONDS) as folder:
             done = folder.claim(identity, overwrite=job.overwrite and fold is None) == "done"
+            if not job.overwrite:
+                check_given_weights(folder, job)
             if not done or job.overwrite:
                 folder.begin(identity, {"data": {"path": str(dataset.path), "fingerprint": dataset.fingerprint}})
         return done and not job.overwrite
 
     if processes.on_main(claim):
         job.announce(f"{out} is done already")
-        return FinetuneSummary(out, True, processes.on_main(lambda: of_done_run(out)), dataset.notes)
+        return FinetuneSummary(
+            out, True, processes.on_main(lambda: of_done_run(out, job.recipe.data.folds)), dataset.notes
+        )
     results = {number: run_fold(dataset, number, out / f"fold-{number}", job, processes) for number in numbers}
     unfinished = processes.on_main(lambda: put_together(out, identity, job.recipe))
     failures = {failure.video_id: failure for _, found in results.values() for failure in found}

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from panecho_embed.errors import ArgumentError
-from panecho_embed.finetune.recipe import ModelSettings
+from panecho_embed.errors import ArgumentError, WeightsNotFoundError
+from panecho_embed.finetune.recipe import ModelSettings, Recipe
 from panecho_embed.finetune.stem import stem_for
 from panecho_embed.models import zoo
 from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
+from panecho_embed.models.digests import checked_sha256
 from panecho_embed.models.panecho import ClipEncoder
+from panecho_embed.models.weights import KNOWN, locate
 from panecho_embed.records import Preprocess, WeightsInfo
 
 RANDOM = "random"
@@ -74,6 +76,25 @@ def load_start(
         backbone.preprocess,
         backbone.weights,
     )
+
+
+def weights_sha256(name: str, recipe: Recipe, weights: str | Path | None) -> str | None:
+    """SHA-256 of the weights that `name` would begin from now; None where none are given and none lie here.
+
+    Nothing is fetched. Raises WeightsError, and ArgumentError as `load_start` does.
+    """
+    published = name == "panecho-image" or name in {file.name for file in KNOWN}
+    if not published:
+        if weights is None:
+            return None
+        return load_start(name, recipe.model, recipe.clips.frames, weights=weights, seed=recipe.seed).weights.sha256
+    try:
+        path = locate(name, weights)
+    except WeightsNotFoundError:
+        if weights is not None:
+            raise
+        return None
+    return None if path is None else checked_sha256(path)
 
 
 @contextmanager

@@ -58,7 +58,8 @@ def make_targets(labels: Columns, settings: DataSettings) -> Targets:
             )
         # Strain is negative; PanEcho's head gives it without its sign.
         sign = -1.0 if task.sign < 0 and float(np.nanmean(values)) < 0 else 1.0
-        tasks.append(task)
+        # A table of tasks must say what the head gives: of positive labels, the value as labelled.
+        tasks.append(replace(task, sign=1) if sign > 0 else task)
         columns.append(sign * values)
         signs.append(sign)
     return Targets(tuple(tasks), np.column_stack(columns), np.array(signs), tuple(notes))

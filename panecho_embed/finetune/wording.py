@@ -82,8 +82,8 @@ def _optimisation(recipe: Recipe) -> str:
     rate = {
         "constant": "",
         "cosine": "; the rate followed a cosine to 0",
-        "plateau": f"; the rate was multiplied by {schedule.factor:g} after {schedule.patience} epochs without a "
-        f"better validation {recipe.early_stopping.monitor}",
+        "plateau": f"; the rate was multiplied by {schedule.factor:g} after more than {schedule.patience} epochs "
+        f"without a better validation {recipe.early_stopping.monitor}",
     }[schedule.name]
     warmup = f" after a warm-up of {schedule.warmup_epochs:g} epochs" if schedule.warmup_epochs else ""
     clip = f" Gradients were clipped to norm {optimizer.clip_norm:g}." if optimizer.clip_norm else ""

@@ -187,3 +187,20 @@ def test_a_class_that_training_lacks_is_refused() -> None:
     values, split = torch.randn(6, 2).numpy(), pd.Series(["train"] * 3 + ["val"] * 2 + ["test"]).to_numpy(dtype=str)
     with pytest.raises(ValueError, match="no training row has class 1"):
         linear_probe(values.astype(float), pd.Series([0.0, 0, 0, 1, 0, 1]).to_numpy(), split, task="binary")
+
+
+def test_other_weights_than_those_of_done_runs_are_refused(place: Path, compared: Path) -> None:
+    words = ["--seeds", "3", "--weights", f"panecho={place / 'b.pt'}"]
+    result = run(place, "whole", *words, settings=[])
+    assert result.exit_code == 1
+    assert "seed-0 was begun from other weights" in result.output
+
+
+def test_unusable_videos_are_told_again_by_the_next_call(place: Path, compared: Path) -> None:
+    again = place / "lacking"
+    shutil.copytree(compared, again)
+    with (again / "runs/panecho/fraction-1/seed-0/failures.csv").open("a", encoding="utf-8") as file:
+        file.write("v1,v1.avi,decode,broken\n")
+    result = run(place, "lacking", "--seeds", "2", "--fractions", "0.5,1")
+    assert result.exit_code == 3
+    assert "not had: panecho, fraction 1, seed 0: 1 videos could not be used" in result.output

@@ -49,3 +49,10 @@ def test_no_row_in_common_is_refused(rows: dict[str, TargetRows]) -> None:
     renamed = with_ef(rows, ids=np.array([f"x{name}" for name in rows["EF"].ids], dtype=object))
     with pytest.raises(ArgumentError, match="no test row in common"):
         line_up([Entry("a", 1.0, (rows,)), Entry("b", 1.0, (renamed,))])
+
+
+def test_rows_that_different_runs_lack_are_all_counted(rows: dict[str, TargetRows]) -> None:
+    first, second = with_ef(rows), with_ef(rows)
+    first["EF"], second["EF"] = rows["EF"].take(np.arange(3, 36)), rows["EF"].take(np.arange(0, 34))
+    targets, _, left_out = line_up([Entry("a", 1.0, (first,)), Entry("b", 1.0, (second,))])
+    assert (left_out, len(targets[0].truth)) == (5, 31)

@@ -103,3 +103,14 @@ def test_a_cross_validation_draws_one_line_a_fold(tmp_path: Path) -> None:
     assert list(outcome.histories) == ["0", "1", "2"]
     page = write_run_report(run).read_text(encoding="utf-8")
     assert "fold 2" in page
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+def test_patients_on_two_sides_are_told(tmp_path: Path, shared: int) -> None:
+    run = three(tmp_path / "run")
+    info = json.loads((run / "run.json").read_text())
+    info["counts"]["shared_patients"] = shared
+    (run / "run.json").write_text(json.dumps(info))
+    page = write_run_report(run).read_text(encoding="utf-8")
+    assert ("No patient is on two sides of a split." in page) == (shared == 0)
+    assert ("2 patients are on two sides of a split (--allow-leakage)" in page) == (shared == 2)
