@@ -28,6 +28,17 @@ def is_classifier(probe: BaseProbe) -> bool:
     return probe.task != "regression"
 
 
+class ClassHeldOutError(ArgumentError):
+    """An inner fold holds out all rows of a class. index: of the class, in the order of `classes_`."""
+
+    def __init__(self, index: int, name: str) -> None:
+        super().__init__(
+            f"class {name} is missing from the training rows when its patients are held out: every class needs at "
+            "least two patients, or a single strength (--strengths)"
+        )
+        self.index = index
+
+
 class BaseProbe(BaseEstimator):  # type: ignore[misc]
     """A probe whose `task` says whether it is a regressor or a classifier.
 

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from panecho_embed.errors import ArgumentError
 from panecho_embed.metrics import DEFAULT_DRAWS, Difference, Metrics, bootstrap, differences_of, scores_of
 from panecho_embed.records import Score
-from probes.base import BaseProbe, Floats, Ints, is_classifier
+from probes.base import BaseProbe, ClassHeldOutError, Floats, Ints, is_classifier
 from probes.folds import Fold, check_no_leakage, given_folds, kfold
 from probes.problem import Problem
 from probes.scoring import baseline_metrics, make_metrics, trivial_prediction, youden_threshold
@@ -195,7 +195,10 @@ def fit_fold(problem: Problem, probe: BaseProbe, fold: Fold) -> tuple[BaseProbe,
     target = truth if problem.task == "regression" else truth.astype(np.int64)
     holdout = np.where(np.isin(unit, fold.validation), 0, -1) if len(fold.validation) else None
     bags = {"bags": unit} if probe.pools else {}
-    fitted.fit(problem.values[rows], target, groups=problem.patient[unit], holdout=holdout, **bags)
+    try:
+        fitted.fit(problem.values[rows], target, groups=problem.patient[unit], holdout=holdout, **bags)
+    except ClassHeldOutError as error:
+        raise ClassHeldOutError(error.index, f"{problem.classes[error.index]} of {problem.target}") from error
     held_out = _of_positive(problem, fitted.holdout_prediction_)
     return fitted, average_rows(held_out, unit, problem.share[rows], len(problem))
 

@@ -14,6 +14,8 @@ from panecho_embed.wording import plural
 
 Ints = npt.NDArray[np.int64]
 
+REDRAWS = 100
+
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -40,7 +42,8 @@ def grouped_folds(groups: npt.ArrayLike, y: npt.ArrayLike, k: int, *, discrete: 
     """Fold number 0..k-1 of every row, (N,) int64; all rows of a group in one fold, folds alike in size and in `y`.
 
     Groups are ordered by stratum (their rarest class, or the fifth of the target that their mean lies in) and dealt out
-    in turn, in a random order within each stratum. Raises ArgumentError for fewer groups than folds.
+    in turn, in a random order within each stratum. Where a class of two groups or more would lie in one fold, so that
+    nobody of it is left when that is held out, they are dealt again. Raises ArgumentError for fewer groups than folds.
     """
     ids, codes = np.unique(np.asarray(groups), return_inverse=True)
     if k < 2:
@@ -53,10 +56,15 @@ def grouped_folds(groups: npt.ArrayLike, y: npt.ArrayLike, k: int, *, discrete: 
     stratum = (
         _rarest_class(codes, y, len(ids)) if discrete else _fifth(codes, np.asarray(y, dtype=np.float64), len(ids))
     )
-    order = np.lexsort([np.random.default_rng(seed).random(len(ids)), stratum])
-    fold_of_group = np.empty(len(ids), dtype=np.int64)
-    fold_of_group[order] = np.arange(len(ids)) % k
-    return fold_of_group[codes]
+    first = number = _dealt(stratum, k, np.random.default_rng(seed))[codes]
+    if not discrete:
+        return first
+    classes = [rows for value in np.unique(np.asarray(y)) if len(np.unique(codes[rows := np.asarray(y) == value])) > 1]
+    for attempt in range(1, REDRAWS + 1):
+        if all(len(np.unique(number[rows])) > 1 for rows in classes):
+            return number
+        number = _dealt(stratum, k, np.random.default_rng([seed, attempt]))[codes]
+    return first
 
 
 def kfold(groups: npt.ArrayLike, y: npt.ArrayLike, k: int, *, discrete: bool, seed: int = 0) -> list[Fold]:
@@ -125,6 +133,13 @@ def _numbered_folds(number: Ints) -> list[Fold]:
         train = np.flatnonzero((number != test) & (number != validation))
         folds.append(Fold(f"fold {test}", train, np.flatnonzero(number == validation), np.flatnonzero(number == test)))
     return folds
+
+
+def _dealt(stratum: Ints, k: int, rng: np.random.Generator) -> Ints:
+    """Fold of each group, (G,), dealt out by stratum."""
+    fold_of_group = np.empty(len(stratum), dtype=np.int64)
+    fold_of_group[np.lexsort([rng.random(len(stratum)), stratum])] = np.arange(len(stratum)) % k
+    return fold_of_group
 
 
 def _rarest_class(codes: Ints, y: npt.ArrayLike, n_groups: int) -> Ints:

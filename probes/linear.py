@@ -11,7 +11,17 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from panecho_embed.errors import ArgumentError
-from probes.base import BaseProbe, ClassWeight, Floats, Ints, TaskType, at_rows, class_weights, is_classifier
+from probes.base import (
+    BaseProbe,
+    ClassHeldOutError,
+    ClassWeight,
+    Floats,
+    Ints,
+    TaskType,
+    at_rows,
+    class_weights,
+    is_classifier,
+)
 from probes.logistic import LogisticPath, probabilities
 from probes.ridge import ridge_paths
 
@@ -204,7 +214,4 @@ class LinearProbe(BaseProbe):
     def _check_classes(self, labels: Ints, n_classes: int) -> None:
         missing = np.flatnonzero(np.bincount(labels, minlength=n_classes) == 0)
         if len(missing):
-            raise ArgumentError(
-                f"class {self.classes_[missing[0]]!r} is missing from the training rows when its patients are held "
-                "out: every class needs at least two patients, or a single strength (--strengths)"
-            )
+            raise ClassHeldOutError(int(missing[0]), str(self.classes_[missing[0]]))

@@ -19,7 +19,8 @@ from probes.outputs import RunInfo, grid_table
 from probes.plots import efficiency_caption
 from probes.report_summary import asked, by_task, summary
 from probes.run import TargetResult
-from probes.wording import PROBE_NAMES, methods_paragraph
+from probes.subgroups import subgroup_units
+from probes.wording import PROBE_NAMES, TOO_NARROW, few_tested, methods_paragraph
 
 SUBGROUP_METRICS = {
     "regression": ("mae", "r2", "bias"),
@@ -137,7 +138,11 @@ def _subgroup_blocks(result: TargetResult, column: str, groups: dict[str, Any]) 
     lines = [(name, s[primary].value, s[primary].low, s[primary].high) for name, s in groups.items()]
     whole = result.evaluation.scores[primary].value
     drawing = intervals(lines, display_name(primary), reference=whole)
-    table = Table([column, "n", "Patients", *map(display_name, metrics)], rows, f"Subgroups by {column}")
+    units = subgroup_units(result.evaluation, column)
+    few = {name: few_tested(result.evaluation.problem, units[name]) for name in groups}
+    named = "; ".join(f"{name}: {count}" for name, count in few.items() if count)
+    caption = f"Subgroups by {column}." + (f" Few tested ({named}): {TOO_NARROW}." if named else "")
+    table = Table([column, "n", "Patients", *map(display_name, metrics)], rows, caption)
     return [table, figure(drawing, f"{target}: {display_name(primary)} by {column}; dashed: all.")]
 
 

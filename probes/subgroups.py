@@ -19,20 +19,26 @@ MAX_NUMBERS = 6
 def subgroup_scores(evaluation: Evaluation, column: str) -> dict[str, dict[str, Score]]:
     """Scores by subgroup of the tested units, each with its own n and interval.
 
+    column, errors: as in `subgroup_units`. A metric that a group does not allow (AUROC of one class) is NaN.
+    """
+    return {
+        name: scores(evaluation.metrics(units), draws=evaluation.draws, seed=evaluation.seed)
+        for name, units in subgroup_units(evaluation, column).items()
+    }
+
+
+def subgroup_units(evaluation: Evaluation, column: str) -> dict[str, Ints]:
+    """The tested units of each subgroup.
+
     column: "view" or any label. Texts (at most 12) and numbers of at most 6 different values are groups; other
-    numbers are cut into thirds of the tested units; units without a value are the group "missing". A metric that a
-    group does not allow (AUROC of one class) is NaN. Raises ArgumentError for a column that isn't there or has too
-    many texts.
+    numbers are cut into thirds of the tested units; units without a value are the group "missing". Raises ArgumentError
+    for a column that isn't there or has too many texts.
     """
     columns = evaluation.problem.columns
     if column not in columns:
         raise ArgumentError(f"no column {column!r} for subgroups; there are {', '.join(columns)} (--subgroups)")
     tested = evaluation.tested
-    groups = _groups(columns[column][tested], column)
-    return {
-        name: scores(evaluation.metrics(tested[rows]), draws=evaluation.draws, seed=evaluation.seed)
-        for name, rows in groups.items()
-    }
+    return {name: tested[rows] for name, rows in _groups(columns[column][tested], column).items()}
 
 
 def _groups(values: npt.NDArray[np.generic], column: str) -> dict[str, Ints]:

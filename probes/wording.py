@@ -12,8 +12,9 @@ from panecho_embed.wording import plural
 from probes.folds import leaking_patients
 
 if TYPE_CHECKING:
-    from probes.base import BaseProbe
+    from probes.base import BaseProbe, Ints
     from probes.evaluation import Evaluation
+    from probes.problem import Problem
     from probes.run import TargetResult
 
 PROBE_NAMES = {
@@ -24,6 +25,10 @@ PROBE_NAMES = {
 }
 
 FEW_PATIENTS = 30  # below, percentile intervals of the bootstrap cover clearly less than they say (docs/statistics.md)
+FEW_OF_A_CLASS = 20  # the same of the rarer side (docs/statistics.md)
+TOO_NARROW = (
+    f"bootstrap intervals of fewer than {FEW_PATIENTS} patients, or {FEW_OF_A_CLASS} of a class, are too narrow"
+)
 
 ALPHA = 0.05
 
@@ -64,7 +69,6 @@ def methods_paragraph(results: Sequence[TargetResult]) -> str:
 
 def caution(evaluation: Evaluation) -> str:
     """What keeps the figures from being trusted as they stand; "" where nothing does."""
-    patients = next(iter(evaluation.scores.values())).n_patients
     leaking = leaking_patients(evaluation.folds, evaluation.problem.patient)
     notes = []
     if leaking:
@@ -72,12 +76,23 @@ def caution(evaluation: Evaluation) -> str:
             f"{len(leaking)} {'patient was' if len(leaking) == 1 else 'patients were'} on two sides of a fold "
             "(--allow-leakage): what is measured is partly memory."
         )
-    if patients < FEW_PATIENTS:
-        notes.append(
-            f"Only {patients} {'patient was' if patients == 1 else 'patients were'} tested: bootstrap intervals of "
-            f"fewer than {FEW_PATIENTS} patients are too narrow."
-        )
+    if few := few_tested(evaluation.problem, evaluation.tested):
+        notes.append(f"Only {few} {'was' if few == '1 patient' else 'were'} tested: {TOO_NARROW}.")
     return " ".join(notes)
+
+
+def few_tested(problem: Problem, units: Ints) -> str:
+    """How many patients there are in `units`, or how many of the rarest class in it, where too few; else ""."""
+    patient, truth = problem.patient[units].astype(str), problem.truth[units]
+    patients = len(np.unique(patient))
+    few = f"{patients} {plural('patient', patients)}" if patients < FEW_PATIENTS else ""
+    if problem.task == "regression":
+        return few
+    of_class = {problem.classes[int(i)]: len(np.unique(patient[truth == i])) for i in np.unique(truth)}
+    rarest, count = min(of_class.items(), key=lambda item: item[1])
+    if count >= FEW_OF_A_CLASS:
+        return few
+    return f"{few} ({count} of class {rarest})" if few else f"{count} {plural('patient', count)} of class {rarest}"
 
 
 def resolution_note(differences: int, draws: int) -> str:

@@ -163,3 +163,10 @@ def test_table_has_one_row_a_metric(table: EmbeddingTable) -> None:
 def test_rows_average_to_units_by_their_shares_and_missing_units_are_nan() -> None:
     averaged = average_rows(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 2]), np.array([0.75, 0.25, 1.0]), 3)
     np.testing.assert_array_equal(averaged, [1.5, np.nan, 5])
+
+
+def test_a_class_that_an_inner_fold_takes_away_is_named(table: EmbeddingTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probes.base.grouped_folds", lambda groups, y, k, **_: np.where(np.asarray(y) == 2, 0, 1))
+    problem = load_problem(table, "Grade")
+    with pytest.raises(ArgumentError, match="class severe of Grade is missing from the training rows"):
+        evaluate(problem, LinearProbe("multiclass"), make_folds(problem, folds=3), draws=50)

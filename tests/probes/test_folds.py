@@ -78,3 +78,18 @@ def test_validation_patients_may_not_be_tested_either() -> None:
     fold = Fold("split", np.array([0]), np.array([1]), np.array([2]))
     with pytest.raises(ArgumentError, match="both validation and test"):
         check_no_leakage([fold], np.array(["a", "b", "b"], dtype=object))
+
+
+def test_no_fold_holds_out_every_patient_of_a_class() -> None:
+    redrawn = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        patient = np.repeat(np.arange(rng.integers(6, 15)), 3)
+        y = rng.choice(3, size=len(patient), p=[0.7, 0.2, 0.1])
+        patients = [len(set(patient[y == index])) for index in range(3)]
+        if min(patients) < 2:
+            continue
+        number = grouped_folds(patient, y, min(5, *patients), discrete=True, seed=seed)
+        assert all(len(set(number[y == index])) > 1 for index in range(3))
+        redrawn += 1
+    assert redrawn > 20

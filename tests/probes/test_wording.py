@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from panecho_embed.records import EmbeddingTable
@@ -12,7 +14,7 @@ from probes.knn import KNNProbe
 from probes.linear import LinearProbe
 from probes.problem import load_problem
 from probes.run import RunSettings, run_target
-from probes.wording import caution, methods_paragraph
+from probes.wording import caution, few_tested, methods_paragraph
 
 SETTINGS = RunSettings(draws=50)
 
@@ -52,3 +54,12 @@ def test_few_tested_patients_are_warned_of(table: EmbeddingTable, table_of: Call
     many = run_target(load_problem(table_of(split=False), "EF"), LinearProbe(), SETTINGS).evaluation
     assert "Only 12 patients were tested" in caution(few)
     assert caution(many) == ""
+
+
+def test_the_rarest_tested_class_is_what_is_warned_of(table_of: Callable[..., EmbeddingTable]) -> None:
+    wide = table_of(split=False)
+    rare = np.where(np.char.endswith(wide.patient_id.astype(str), "5"), "ill", "well").astype(object)
+    problem = load_problem(replace(wide, labels={"X": rare}), "X")
+    assert few_tested(problem, np.arange(len(problem))) == "6 patients of class ill"
+    assert few_tested(problem, np.arange(20)) == "10 patients (1 of class ill)"
+    assert few_tested(load_problem(wide, "EF"), np.arange(len(problem))) == ""
