@@ -29,7 +29,7 @@ from panecho_embed.records import (
     Provenance,
     StoredType,
 )
-from panecho_embed.remote import is_url
+from panecho_embed.remote import check_url, forget_listings, is_url
 from panecho_embed.shards import Shard
 from panecho_embed.store import Mirror, Parts
 from panecho_embed.summary import ExtractSummary
@@ -91,7 +91,8 @@ def extract(
     """
     started = time.monotonic()
     _check_level(level, clips)
-    where = str(out) if is_url(out) else Path(out).absolute()
+    where = check_url(str(out)) if is_url(out) else Path(out).absolute()
+    forget_listings()
     if (source if is_url(source) else Path(source).absolute()) == where:
         raise ArgumentError(f"{out} is both the input and the output (-o)")
     _check_engine(engine, ray_address)

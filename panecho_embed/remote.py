@@ -1,4 +1,4 @@
-"""Files behind a URL (s3://, gs://, ...), through fsspec: as local copies to read, and uploads of finished files.
+"""Files behind a URL (s3:// or gs://), through fsspec: as local copies to read, and uploads of finished files.
 
 Nothing else in this package speaks to a network file system: what reads a video, a table or an embedding file gets a
 path of this machine.
@@ -23,12 +23,48 @@ from panecho_embed.errors import ArgumentError, PanEchoEmbedError, RemoteError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+# Of these, the URL of a file in a listing is known; memory:// is fsspec's own, for trying things out.
+_SCHEMES = (*_EXTRAS, "memory")
+_SIGNED = re.compile(r"\?[^/]*=")
 _SCRATCH = "panecho-embed-fetched-"
 
 
 def is_url(path: object) -> bool:
     """Whether `path` is a URL, not a path of this machine. "C://" is none: a scheme has two letters at least."""
     return _URL.match(str(path)) is not None
+
+
+def check_url(url: str) -> str:
+    """The URL itself. Raises ArgumentError for another scheme than s3:// and gs://, and for secrets in it.
+
+    What is at fault is told without the secret: a URL is kept in embedding files, failures and messages.
+    """
+    scheme, _, rest = url.partition("://")
+    bucket = rest.partition("/")[0]
+    if scheme not in _SCHEMES:
+        raise ArgumentError(f"nothing can be read or written at {scheme}://...; a URL begins with s3:// or gs://")
+    # No bucket's name has a colon, but that of an access point: arn:aws:s3:...
+    if "@" in bucket or (":" in bucket and not bucket.startswith("arn:")):
+        raise ArgumentError(
+            f"a URL {scheme}://... holds a user or a password, which would be kept with the results; write it "
+            "without. Credentials come from the usual places"
+        )
+    if _SIGNED.search(rest):
+        raise ArgumentError(
+            f"{url.partition('?')[0]} is followed by '?...=...', a signature or another query, which would be kept "
+            "with the results; write the URL without. Credentials come from the usual places"
+        )
+    return url
+
+
+def forget_listings() -> None:
+    """Ask anew what is in the folders behind URLs, which is else remembered for as long as a process lasts."""
+    import fsspec
+
+    sizes_and_times.cache_clear()
+    for scheme in set(_SCHEMES) & set(fsspec.registry):
+        for system in list(fsspec.registry[scheme]._cache.values()):
+            system.invalidate_cache()
 
 
 def parent(url: str) -> str:
@@ -179,11 +215,9 @@ def _system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path on it."""
     import fsspec
 
-    scheme = url.partition("://")[0].lower()
+    scheme = check_url(url).partition("://")[0]
     try:
         kind = fsspec.get_filesystem_class(scheme)
-    except ValueError as error:
-        raise ArgumentError(f"{url}: nothing is known of {scheme}://; common are s3:// and gs://") from error
     except ImportError as error:
         extra = f"pip install 'panecho-embed[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else str(error)
         raise ArgumentError(f"{url} can't be reached without another package: {extra}") from error

@@ -92,8 +92,9 @@ def forget():
 
 
 def names_in(bucket):
-    forget()
-    return sorted(name.partition("/")[2] for name in fsspec.filesystem("s3").find(bucket) if "/videos/" not in name)
+    system = fsspec.filesystem("s3")
+    system.invalidate_cache()
+    return sorted(name.partition("/")[2] for name in system.find(bucket) if "/videos/" not in name)
 
 
 def but_places(path):
@@ -124,11 +125,9 @@ def test_from_bucket_to_bucket_as_from_folder_to_folder(bucket, studies, tmp_pat
 
 def test_what_is_done_stays_done(bucket):
     run(f"{bucket}/videos", f"{bucket}/out.h5")
-    forget()
     again = run(f"{bucket}/videos", f"{bucket}/out.h5")
     assert again.reused == 8
     fsspec.filesystem("s3").pipe(f"{bucket}/videos/p0/v0.npy", b"something else")
-    forget()
     changed = run(f"{bucket}/videos", f"{bucket}/out.h5")
     assert (changed.reused, changed.done) == (7, 7)
 
@@ -184,7 +183,6 @@ def test_videos_that_are_gone_meanwhile_are_failures_to_be_tried_again(bucket, t
     assert "nothing of that name" in summary.failed[0].message
     system = fsspec.filesystem("s3")
     system.cp_file(f"{bucket}/videos/p0/v1.npy", f"{bucket}/videos/p0/late.npy")
-    forget()
     assert (again := run(table, tmp_path / "out.h5")).exit_code == 0
     assert again.reused == 1
 
@@ -241,7 +239,7 @@ def test_reading_commands(bucket, studies, tmp_path):
     [
         (["info", "s3://no-such-bucket-at-all/x.h5"], "nothing of that name (or no such bucket)"),
         (["extract", "s3://no-such-bucket-at-all/x", "-o", "out.h5", "--backbone", "random"], "no such bucket"),
-        (["info", "nosuch://x/y.h5"], "nothing is known of nosuch://"),
+        (["info", "nosuch://x/y.h5"], "nothing can be read or written at nosuch://"),
         (["merge", "s3://b/out.h5"], "only `extract` writes to one"),
         (["reclip", "here.h5", "-o", "s3://b/out.h5"], "only `extract` writes to one"),
     ],
@@ -331,6 +329,40 @@ def test_what_a_killed_process_fetched_is_removed_by_the_next(memory, tmp_path, 
     memory.pipe("/x/a.npy", b"one")
     with remote.fetched("memory://x/a.npy"):
         assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://id:s/SECRET@b/v/a.npy",
+        "s3://SECRET@b/a.npy",
+        "gs://b/a.npy?X-Amz-Signature=SECRET",
+        "ftp://u:SECRET@h/a.npy",
+    ],
+)
+def test_secrets_in_urls_are_refused_and_not_told(tmp_path, url):
+    table = tmp_path / "list.csv"
+    table.write_text(f"path\n{url}\n")
+    calls = (
+        lambda: read_manifest(url),
+        lambda: read_manifest(table),
+        lambda: run(tmp_path, url),
+        lambda: remote.cached(url),
+    )
+    for call in calls:
+        with pytest.raises((ArgumentError, ManifestError)) as caught:
+            call()
+        assert "SECRET" not in str(caught.value)
+    for command in (["extract", url, "-o", "x.h5"], ["extract", "x", "-o", url], ["info", url], ["merge", url]):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2
+        assert "SECRET" not in result.output
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "ftp", "webhdfs", "file", "S3"])
+def test_other_schemes_are_refused(scheme):
+    with pytest.raises(ArgumentError, match=rf"{scheme}://.*s3:// or gs://"):
+        remote.files_below(f"{scheme}://h/dir")
 
 
 @pytest.mark.parametrize(("text", "url"), [("s3://a/b", True), ("C://a", False), ("/a/b", False), ("a", False)])

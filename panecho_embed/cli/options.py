@@ -11,7 +11,7 @@ import click
 from panecho_embed.clips import ShortVideoPolicy
 from panecho_embed.errors import PanEchoEmbedError
 from panecho_embed.records import EngineBackend, Layout, Precision
-from panecho_embed.remote import cached, is_url
+from panecho_embed.remote import cached, check_url, is_url
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,7 +23,10 @@ class Place(click.ParamType[Path | str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
         """See click.ParamType."""
-        return str(value) if is_url(value) else Path(value)
+        try:
+            return check_url(str(value)) if is_url(value) else Path(value)
+        except PanEchoEmbedError as error:
+            self.fail(str(error), param, ctx)
 
 
 class LocalPath(click.Path):
@@ -32,7 +35,7 @@ class LocalPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See click.ParamType."""
         if is_url(value):
-            self.fail(f"{value} is a URL; only `extract` writes to one", param, ctx)
+            self.fail(f"{str(value).partition('://')[0]}://... is a URL; only `extract` writes to one", param, ctx)
         return super().convert(value, param, ctx)
 
 

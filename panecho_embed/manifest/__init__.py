@@ -12,7 +12,7 @@ from panecho_embed.manifest.ids import new_salt
 from panecho_embed.manifest.remote_folder import read_remote_folder
 from panecho_embed.manifest.text import shown
 from panecho_embed.records import Layout, Manifest
-from panecho_embed.remote import fetched, is_url, parent
+from panecho_embed.remote import check_url, fetched, is_url, parent
 
 __all__ = ["describe_manifest", "detect_layout", "new_salt", "read_manifest"]
 
@@ -33,7 +33,7 @@ def read_manifest(source: str | Path, layout: Layout = "auto", *, salt: str | No
     if salt is not None and not salt.strip():
         raise ArgumentError(f"the salt of the ids is {salt!r}; it must not be empty (--id-salt)")
     if is_url(source):
-        manifest = _read_url(str(source), layout, new_salt() if salt is None else salt)
+        manifest = _read_url(check_url(str(source)), layout, new_salt() if salt is None else salt)
         return _with_videos(manifest, str(source), layout)
     path = Path(source).absolute()
     found = layout

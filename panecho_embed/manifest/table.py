@@ -12,7 +12,7 @@ from panecho_embed.manifest.labels import label_columns, parse_number
 from panecho_embed.manifest.reading import collect, raise_problems, read_table, require_columns
 from panecho_embed.manifest.text import is_undecodable
 from panecho_embed.records import Manifest, VideoRef
-from panecho_embed.remote import is_url
+from panecho_embed.remote import check_url, is_url
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 
@@ -65,9 +65,9 @@ def _reference(row: Mapping[str, str], base: Path | str) -> VideoRef:
 def _located(written: str, base: Path | str) -> str:
     """Where the file is, as a path or a URL. Raises OSError if no path of this machine leads to it."""
     if is_url(written):
-        return written
+        return check_url(written)
     if isinstance(base, str):
-        return f"{base}/{written}"
+        return check_url(f"{base}/{written}")
     target = base / _expanded(written)
     try:
         there = target.exists()
