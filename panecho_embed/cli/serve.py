@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 
@@ -50,7 +51,7 @@ def serve(
     settings = ServeSettings(chosen, weights, use_index, UploadLimits(megabytes=max_upload_mb))
     app = create_app(emb, settings)
     with listening(host, port) as (socket, address):
-        click.echo(f"{address}{'' if chosen is None else f'?token={chosen}'}")
+        click.echo(f"{address}{'' if chosen is None else '?token=' + quote(chosen, safe='')}")
         click.echo("Ctrl-C ends it.", err=True)
         # Requests are not logged: they name studies.
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=10)

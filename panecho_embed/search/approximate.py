@@ -19,6 +19,7 @@ HNSW_EF_CONSTRUCTION = 80
 
 _HNSW_EF_SEARCH = 128
 _GPU_MOST_NEIGHBOURS = 2048
+_NEARLY_ALL = 0.98
 _GPU_CANT = ("hnsw", "exact")
 
 
@@ -85,18 +86,23 @@ class FaissIndex:
             if kept.sum(axis=1).min() >= count:
                 return np.unique(found[kept])
         selector = None if allowed.all() else _faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        found = self._asked(self._cpu, queries, count, selector)
+        found = self._asked(self._cpu, queries, count, selector, everywhere=selects(allowed))
         return np.unique(found[found >= 0])
 
-    def _asked(self, index: Any, queries: Floats32, count: int, selector: Any) -> Ints:
-        """(Q, count) positions, -1 where there are no more."""
+    def _asked(self, index: Any, queries: Floats32, count: int, selector: Any, *, everywhere: bool = False) -> Ints:
+        """(Q, count) positions, -1 where there are no more. everywhere: visit all lists, not the nearest alone."""
         faiss = _faiss()
         if self._kind == "hnsw":
             settings = faiss.SearchParametersHNSW(sel=selector, efSearch=max(2 * count, self._visits))
         else:
-            settings = faiss.SearchParametersIVF(sel=selector, nprobe=self._visits)
+            settings = faiss.SearchParametersIVF(sel=selector, nprobe=index.nlist if everywhere else self._visits)
         found: Ints = index.search(np.ascontiguousarray(queries), count, params=settings)[1]
         return found
+
+
+def selects(allowed: BoolArray) -> bool:
+    """Whether a filter (N,) leaves so little that the nearest allowed may lie far from where an index looks."""
+    return bool(allowed.mean() < _NEARLY_ALL)
 
 
 def on_gpu(kind: IndexKind, index: Any) -> Any:

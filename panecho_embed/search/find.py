@@ -157,7 +157,9 @@ def search(
     items = collection.items(wanted)
     allowed = _allowed(collection, items, query, where, include_same_patient)
     candidates = int(allowed.sum())
-    if index is not None and wanted != "clip" and collection.has_videos:
+    # The studies' means are at hand, and fewer than the videos: an index would only miss some.
+    by_mean = wanted == "study" and similarity == "mean"
+    if index is not None and wanted != "clip" and not by_mean and collection.has_videos:
         positions, scores = _by_index(collection, index, query, k, wanted, similarity, allowed)
     elif wanted == "study" and similarity == "best" and collection.sketch is not None:
         positions, scores = collection.sketch.best_match(query.units, k, allowed)
@@ -237,16 +239,23 @@ def _by_index(
         best = top(scores, k)
         return near[best], scores[best]
     # The nearest studies have some of the nearest videos; several a study, so more videos than studies.
-    near = index.nearest(query.units, 20 * k, allowed[collection.groups.codes])
+    picked = allowed[collection.groups.codes]
+    count, everything = 20 * k, int(picked.sum())
+    while True:
+        kept, scores = _studies_near(collection, index.nearest(query.units, count, picked), query, similarity)
+        best = top(scores, k)
+        if len(best) >= min(k, int(allowed.sum())) or count >= everything:
+            return kept[best], scores[best]
+        count *= 2
+
+
+def _studies_near(collection: Collection, near: Ints, query: Query, similarity: Measure) -> tuple[Ints, Floats32]:
+    """The studies of some videos, and their similarity with the query."""
+    videos = collection.videos
     rows = collection.groups.rows(np.unique(collection.groups.codes[near]))
     kept, groups = collection.groups.subset(rows)
     units = np.asarray(videos.units[rows])
     if similarity == "best":
-        scores = best_match(units, groups, query.units)
-    elif similarity == "view":
-        means = view_means(units, groups, videos.columns["view"][rows])
-        scores = view_similarity(means, len(kept), query.units, query.views)
-    else:
-        scores = mean_similarity(groups.mean(units), query.units)
-    best = top(scores, k)
-    return kept[best], scores[best]
+        return kept, best_match(units, groups, query.units)
+    means = view_means(units, groups, videos.columns["view"][rows])
+    return kept, view_similarity(means, len(kept), query.units, query.views)

@@ -23,7 +23,7 @@ import numpy as np
 
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.records import BoolArray
-from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, trained, write
+from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, selects, trained, write
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.similarity import Floats32, Ints, across, top
 from panecho_embed.store import EmbeddingFile
@@ -35,6 +35,7 @@ EXACT_BELOW = 100_000
 """Videos up to which comparing with every one takes a few tens of milliseconds, so that no index is worth its error."""
 
 _SAMPLES = 64
+_BLOCK = 16_384
 
 
 class VideoIndex(Protocol):
@@ -154,14 +155,24 @@ class SavedIndex:
     def nearest(self, queries: Floats32, k: int, allowed: BoolArray) -> Ints:
         """Positions of videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are.
 
-        More candidates than k are taken from a compressed index, and compared exactly. Where the filter leaves few, all
-        of them are compared.
+        More candidates than k are taken from a compressed index, and compared exactly. All that the filter leaves are
+        compared where they are few, where a graph would have to cross what is not allowed, and where the index finds
+        too few.
         """
         number = int(allowed.sum())
         wanted = min(number, 4 * k + 32)
         few = self.info.kind == "exact" or number <= max(wanted, self.info.videos // 50)
-        positions = np.flatnonzero(allowed) if few else self._index.candidates(queries, wanted, allowed)
-        columns = across(np.asarray(self.units[positions]), queries)
+        if few or (self.info.kind == "hnsw" and selects(allowed)):
+            return self._compared(np.flatnonzero(allowed), queries, k)
+        positions = self._index.candidates(queries, wanted, allowed)
+        return self._compared(positions if len(positions) >= min(k, number) else np.flatnonzero(allowed), queries, k)
+
+    def _compared(self, positions: Ints, queries: Floats32, k: int) -> Ints:
+        """The k nearest to each of the queries among some positions, in blocks; ascending."""
+        blocks = [positions[start : start + _BLOCK] for start in range(0, len(positions), _BLOCK)]
+        if not blocks:
+            return np.zeros(0, dtype=np.int64)
+        columns = np.concatenate([across(np.asarray(self.units[block]), queries) for block in blocks], axis=1)
         best = np.unique(np.concatenate([top(column, k) for column in columns]))
         return np.asarray(positions[best], dtype=np.int64)
 

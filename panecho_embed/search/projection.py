@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import threading
 import warnings
+import zipfile
+import zlib
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -145,10 +147,12 @@ class Maps:
 
     def _load(self) -> None:
         try:
-            with np.load(self.path, allow_pickle=False) as saved:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 if str(saved["bound_to"]) == self._bound_to:
-                    self._points = {name: saved[name] for name in get_args(Method) if name in saved}
-        except (OSError, ValueError, KeyError, EOFError):
+                    points = {name: saved[name] for name in get_args(Method) if name in saved}
+                    shape = (len(map_items(self._collection)), 2)
+                    self._points = {name: made for name, made in points.items() if made.shape == shape}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             # It is only a cache: a damaged one is made anew.
             self._points = {}
 

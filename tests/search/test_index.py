@@ -146,3 +146,52 @@ def test_what_an_index_is_stands_beside_it(emb):
 )
 def test_the_kind_is_chosen_by_size_and_memory(videos, memory_gb, kind):
     assert choose_kind(videos, 768, memory_gb * 2**30) == kind
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    """4000 videos of 1000 patients whose four views are clusters far from each other, in 32 dimensions."""
+    rng = np.random.default_rng(0)
+    centres, patients = rng.normal(size=(4, 32)), rng.normal(size=(1000, 32))
+    values = centres + 0.2 * patients[:, None] + 0.1 * rng.normal(size=(1000, 4, 32))
+    path = tmp_path_factory.mktemp("apart") / "emb.h5"
+    views = ("A4C", "A2C", "PLAX", "PSAX")
+    return vectors_file(path, patients=1000, dim=32, rows=1, views=views, values=values.reshape(-1, 32))
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_filter_far_from_the_query_is_answered_as_without_an_index(apart, kind):
+    build_index(Collection(apart), kind, overwrite=True)
+    collection, index = open_collection(apart)
+    shared = 0
+    for patient in range(0, 1000, 50):
+        query = video_query(collection, f"P{patient}/S0/A4C")
+        near = search(collection, query, 10, where="view == 'PLAX'", index=index)
+        truth = search(collection, query, 10, where="view == 'PLAX'")
+        score = dict(zip(truth.positions.tolist(), truth.similarity.tolist(), strict=True))
+        hits = dict(zip(near.positions.tolist(), near.similarity.tolist(), strict=True))
+        both = score.keys() & hits.keys()
+        assert [hits[i] for i in both] == pytest.approx([score[i] for i in both], abs=1e-6)
+        assert (len(near), near.note) == (10, "")
+        shared += len(both)
+    assert shared / 200 >= RECALL[kind]
+
+
+@pytest.mark.parametrize("where", [None, "EF > 8000", "view == 'PLAX'"])
+def test_a_video_finds_the_studies_whose_means_are_nearest(apart, where):
+    build_index(Collection(apart), "ivf", overwrite=True)
+    collection, index = open_collection(apart)
+    for patient in range(0, 1000, 250):
+        query = video_query(collection, f"P{patient}/S0/A4C")
+        near = search(collection, query, 10, level="study", where=where, index=index)
+        assert near.records() == search(collection, query, 10, level="study", where=where).records()
+
+
+@pytest.mark.parametrize("similarity", ["mean", "best", "view"])
+def test_a_video_finds_as_many_studies_as_are_asked_for(apart, similarity):
+    build_index(Collection(apart), "ivf", overwrite=True)
+    collection, index = open_collection(apart)
+    found = search(
+        collection, video_query(collection, "P3/S0/A4C"), 900, level="study", similarity=similarity, index=index
+    )
+    assert (len(found), found.note) == (900, "")
