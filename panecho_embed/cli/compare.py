@@ -74,6 +74,7 @@ def _files(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
 @click.option("--workers", type=click.IntRange(min=0), help="Decoding processes, as in finetune and extract.")
 @click.option("--strict", is_flag=True, help="Stop at a start whose weights can't be had, or a run that fails.")
+@click.option("--allow-leakage", is_flag=True, help="Let a patient be in training and in validation or test.")
 @click.pass_context
 def compare(ctx: click.Context, /, recipe: str, inits: tuple[str, ...], data: Path, out: Path, **options: Any) -> None:
     """Fine-tune several starting points and compare them on the same test patients.

@@ -21,7 +21,7 @@ from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.starts import RANDOM
 from panecho_embed.finetune.tables import study_table, video_table, write_table
 from panecho_embed.models import zoo
-from panecho_embed.models.backbones import Backbone, load_backbone
+from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
@@ -101,6 +101,9 @@ def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
         backbone = zoo.random(weights, recipe.seed, recipe.model.width)
     else:
         backbone = load_backbone(init, weights, recipe.seed)
+    if recipe.model.temporal == "none" and backbone.frame_dim is not None:
+        # The same function as the start that is trained.
+        backbone = replace(backbone, clip_encoder=MeanOverFrames(), dim=backbone.frame_dim, pooling="mean")
     # The recipe says what fine-tuning sees of a frame, whatever the weights were trained on.
     backbone.preprocess = replace(backbone.preprocess, mask_sector=False, crop_region=False)
     return backbone.at_size(recipe.model.image_size or None)

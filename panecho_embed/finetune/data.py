@@ -17,6 +17,7 @@ from panecho_embed.finetune.recipe import DataSettings
 from panecho_embed.finetune.targets import Targets, make_targets
 from panecho_embed.manifest import detect_layout, read_manifest
 from panecho_embed.records import Failure, Layout, Manifest, VideoRef
+from panecho_embed.remote import is_url
 
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -62,7 +63,7 @@ def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = Fal
     if strict and whole.notes and detect_layout(source).startswith("echonet"):
         raise ManifestError(f"{source}: " + "; ".join(whole.notes) + " (--strict)")
     manifest = _of_views(whole, settings.views)
-    there = [i for i, video in enumerate(manifest.videos) if Path(video.path).exists()]
+    there = [i for i, video in enumerate(manifest.videos) if is_url(video.path) or Path(video.path).exists()]
     gone = sorted(set(range(len(manifest))) - set(there))
     failures = tuple(_no_file(manifest.videos[i]) for i in gone)
     if strict and failures:

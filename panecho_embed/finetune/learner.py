@@ -81,9 +81,9 @@ class Learner:
         """Turn to training after an evaluation."""
         set_training(self._model, self._frozen)
 
-    def set_step(self, epochs_done: float, seed: Sequence[int]) -> None:
-        """Set the rates of a step that ends at `epochs_done`, and what dropout draws from."""
-        factor = self.rate.factor(epochs_done)
+    def set_step(self, epochs_done: float, seed: Sequence[int], step: float = 0.0) -> None:
+        """Set the rates of a step that ends at `epochs_done` and is that part of an epoch; what dropout draws from."""
+        factor = self.rate.factor(epochs_done, step)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         state = np.random.SeedSequence([*seed, self._processes.index]).generate_state(1)

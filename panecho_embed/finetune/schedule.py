@@ -26,14 +26,18 @@ class Rate:
             patience=settings.patience,
         )
 
-    def factor(self, epochs_done: float) -> float:
-        """The factor after so many epochs, whole and in part; with "plateau" as of the last `epoch_ended`."""
+    def factor(self, epochs_done: float, step: float = 0.0) -> float:
+        """The factor after so many epochs, whole and in part; with "plateau" as of the last `epoch_ended`.
+
+        step: what part of an epoch the step is that ends there. The cosine is taken at its middle: at its end, the last
+        step would learn nothing.
+        """
         settings = self._settings
         if epochs_done < settings.warmup_epochs:
             return epochs_done / settings.warmup_epochs
         if settings.name == "cosine":
-            share = (epochs_done - settings.warmup_epochs) / (settings.epochs - settings.warmup_epochs)
-            return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+            share = (epochs_done - step / 2 - settings.warmup_epochs) / (settings.epochs - settings.warmup_epochs)
+            return 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
         return float(self._factor.param_groups[0]["lr"])
 
     def epoch_ended(self, monitored: float) -> None:

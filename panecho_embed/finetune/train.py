@@ -172,7 +172,7 @@ class Trainer:
         """Learn from one batch of all processes; returns its loss."""
         progress, processes, learner = self._progress, self._processes, self._learner
         done = progress.epoch - 1 + (progress.step + 1) / steps
-        learner.set_step(done, [self._recipe.seed, progress.epoch, progress.step])
+        learner.set_step(done, [self._recipe.seed, progress.epoch, progress.step], 1 / steps)
         mine = learner.gradients(step, micro_batches, stream)
         due = processes.is_main and time.monotonic() - self._saved >= self._training.checkpoint_seconds
         # One message for both: every process must know of the loss, and of the checkpoint that all take part in.

@@ -14,8 +14,10 @@ import torch
 from click.testing import CliRunner, Result
 
 from panecho_embed.cli.main import main
-from panecho_embed.comparison.frozen import _predict
+from panecho_embed.comparison.frozen import _backbone, _predict
+from panecho_embed.finetune.recipe_files import load_recipe
 from panecho_embed.finetune.report import read_metrics
+from panecho_embed.finetune.starts import load_start
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.phantom import write_studies
 from probes.frozen import linear_probe
@@ -204,3 +206,33 @@ def test_unusable_videos_are_told_again_by_the_next_call(place: Path, compared: 
     result = run(place, "lacking", "--seeds", "2", "--fractions", "0.5,1")
     assert result.exit_code == 3
     assert "not had: panecho, fraction 1, seed 0: 1 videos could not be used" in result.output
+
+
+def test_shared_patients_are_refused_unless_asked_for(place: Path) -> None:
+    files = pd.read_csv(place / "data" / "FileList.csv")
+    paths = [place / "data" / "Videos" / f"{name}.avi" for name in files.FileName]
+    ids = {"study_id": files.FileName, "patient_id": [f"p{i % 3}" for i in range(len(files))]}
+    table = pd.DataFrame({"path": paths, **ids, "split": files.Split.str.lower(), "EF": files.EF})
+    table.to_csv(place / "shared.csv", index=False)
+    words = ["compare", "custom", "--inits", "panecho", "--data", place / "shared.csv", "-o", place / "shared"]
+    words += ["--weights", f"panecho={place / 'a.pt'}", "--seeds", "1", "--frozen", "--set", "data.targets=EF"]
+    words += [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    words += ["--set", "schedule.warmup_epochs=0"]
+    result = CliRunner().invoke(main, list(map(str, words)))
+    assert "stand in more than one of training, validation and test" in result.output
+    result = CliRunner().invoke(main, [*map(str, words), "--allow-leakage"])
+    assert result.exit_code == 0, result.output
+    info = json.loads((place / "shared/runs/panecho/fraction-1/seed-0/run.json").read_text())
+    assert info["counts"]["shared_patients"] > 0
+
+
+@pytest.mark.parametrize("temporal", ["none", "transformer"])
+def test_the_frozen_start_is_the_same_function_as_the_trained_one(place: Path, temporal: str) -> None:
+    settings = [f"model.temporal={temporal}", "model.image_size=32"]
+    recipe = load_recipe("echonet-dynamic", settings)
+    start = load_start("panecho", recipe.model, 4, weights=place / "a.pt")
+    frozen = _backbone("panecho", place / "a.pt", recipe)
+    assert type(frozen.clip_encoder) is type(start.clip_encoder)
+    assert (frozen.dim, frozen.pooling) == (start.dim, "mean" if temporal == "none" else "transformer")
+    clips = torch.randn(2, 4, start.dim, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(frozen.clip_encoder(clips), start.clip_encoder.eval()(clips))

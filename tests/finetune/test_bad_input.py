@@ -253,3 +253,8 @@ def test_notes_say_what_is_left_out(spoil, tmp_path):
     told = finetune("custom", "--init", "random", "--data", spoil(change), "-o", out, **RANDOM).stderr
     assert "note: 2 videos have no label and are left out" in told
     assert np.isfinite(pd.read_csv(out / "history.csv")["val_loss"]).all()
+
+
+def test_videos_behind_urls_are_there(spoil, tmp_path):
+    data = spoil(lambda frame: frame.assign(path="file://" + frame["path"]))
+    finetune("custom", "--init", "random", "--data", data, "-o", tmp_path / "run", **RANDOM, data__targets="EF")

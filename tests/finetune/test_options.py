@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from panecho_embed import predict
 from panecho_embed.cli.main import main
 from panecho_embed.manifest import read_manifest
 from tests.finetune.conftest import NARROW, finetune
@@ -95,6 +96,19 @@ def test_strain_is_learned_without_its_sign_and_reported_with_it(table, tmp_path
     assert (rows["prediction"] < 0).all()
     assert float(pd.read_csv(out / "tasks.csv")["training_mean"].iloc[0]) > 0
     assert json.loads((out / "run.json").read_text())["baseline"]["GLS"] < 0
+
+
+def test_strain_labelled_without_its_sign_is_predicted_without_it(table, tmp_path):
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    rows["GLS"] = rows["GLS"].str.lstrip("-")
+    rows.to_csv(tmp_path / "videos.csv", index=False)
+    out = tmp_path / "run"
+    finetune("custom", "--init", "random", "--data", tmp_path / "videos.csv", "-o", out, **RANDOM, data__targets="GLS")
+    predict(tmp_path / "videos.csv", tmp_path / "p", weights=out / "model.pt", sheets=False, device="cpu", workers=0)
+    tested = pd.read_csv(out / "predictions.csv").set_index("video_id")["prediction"]
+    again = pd.read_csv(tmp_path / "p" / "videos.csv").set_index("video_id")["GLS"]
+    assert (tested > 0).all()
+    np.testing.assert_allclose(again[tested.index], tested, rtol=1e-4)
 
 
 def test_single_images(table, tmp_path):

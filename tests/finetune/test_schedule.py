@@ -39,3 +39,11 @@ def test_others_do_not_look_at_the_monitor(name):
     assert rate.factor(0.25) == 0.25
     assert rate.factor(2.5) == pytest.approx({"constant": 1.0, "cosine": 0.5}[name])
     assert rate.factor(4.0) == pytest.approx({"constant": 1.0, "cosine": 0.0}[name], abs=1e-12)
+
+
+def test_the_cosine_is_taken_at_the_middle_of_a_step():
+    one_step = Rate(ScheduleSettings("cosine", epochs=1), higher_is_better=False)
+    assert one_step.factor(1.0, 1.0) == pytest.approx(0.5)
+    two = Rate(ScheduleSettings("cosine", epochs=2, warmup_epochs=1.0), higher_is_better=False)
+    factors = [two.factor(done, 0.5) for done in (0.5, 1.0, 1.5, 2.0)]
+    assert factors == pytest.approx([0.5, 1.0, 0.5 + 0.5**1.5, 0.5 - 0.5**1.5])
