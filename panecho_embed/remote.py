@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import hashlib
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -137,14 +138,14 @@ def opened(url: str) -> Iterator[BinaryIO]:
 def fetched(path: str) -> Iterator[str]:
     """A path of this machine that holds what `path` does, while the block lasts: `path` itself unless it is a URL.
 
-    A folder is fetched with the files straight in it. What a killed process has left behind is removed by the next.
-    Raises RemoteError.
+    A folder is fetched with the files straight in it. What a killed process of this machine has left behind is removed
+    by the next. Raises RemoteError.
     """
     if not is_url(path):
         yield path
         return
     _sweep()
-    with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{scratch_prefix()}{os.getpid()}-", ignore_cleanup_errors=True) as scratch:
         target = Path(scratch) / file_name(path)
         with _told(path):
             system, there = _system(path)
@@ -163,15 +164,27 @@ def cached(url: str) -> Path:
 
     Same: by size and time, as the file system tells them. Raises RemoteError.
     """
+    # Imported here: it takes a while, and most commands have no URL.
+    from filelock import FileLock
+
     size, time = size_and_time(url)
     home = cache_folder("read", url)
     folder = home / hashlib.sha256(f"{size} {time}".encode()).hexdigest()[:16]
     copy = folder / file_name(url)
-    if copy.is_file() and copy.stat().st_size == size:
-        return copy
-    shutil.rmtree(home, ignore_errors=True)
-    folder.mkdir(parents=True)
-    download(url, copy)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        # Two processes may want the same file at the same moment: the second waits, and finds it.
+        with FileLock(home / ".lock"):
+            if not copy.is_file() or copy.stat().st_size != size:
+                for other in home.iterdir():
+                    if other.is_dir() and other != folder:
+                        shutil.rmtree(other, ignore_errors=True)
+                folder.mkdir(exist_ok=True)
+                download(url, copy)
+    except RemoteError:
+        raise
+    except OSError as error:
+        raise RemoteError(f"{url} can't be copied into {home}: {error} ($XDG_CACHE_HOME)") from error
     return copy
 
 
@@ -182,9 +195,11 @@ def cache_folder(purpose: str, url: str) -> Path:
 
 
 def download(url: str, target: Path) -> None:
-    """Fetch a file; it appears at `target` when it is whole. Raises RemoteError."""
+    """Fetch a file; it appears at `target`, for this user alone, when it is whole. Raises RemoteError."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        # A copy of what only some may read in the bucket, a salt among it, is not for everybody here.
+        temporary.touch(mode=0o600)
         with _told(url):
             system, path = _system(url)
             system.get_file(path, str(temporary))
@@ -256,8 +271,23 @@ def _time(entry: Mapping[str, Any]) -> int:
     return int(float(found or 0) * 1e9)
 
 
+def scratch_prefix() -> str:
+    """How the names of this machine's folders for `fetched` begin, before the process.
+
+    Other machines and containers may share the temporary folder, and their processes are not seen from here: beside the
+    host's name stands what tells apart those of one name, boots and process namespaces.
+    """
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/pid").readlink())
+        return f"{_SCRATCH}{platform.node()}-{hashlib.sha256(boot.encode()).hexdigest()[:8]}-"
+    return f"{_SCRATCH}{platform.node()}-"
+
+
 def _sweep() -> None:
+    prefix = scratch_prefix()
     for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        process = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        if not folder.name.startswith(prefix):
+            continue
+        process = folder.name.removeprefix(prefix).partition("-")[0]
         if process.isdecimal() and not Path(f"/proc/{process}").exists() and Path("/proc").exists():
             shutil.rmtree(folder, ignore_errors=True)

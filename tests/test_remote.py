@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -324,11 +325,46 @@ def test_what_a_killed_process_fetched_is_removed_by_the_next(memory, tmp_path, 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ended = subprocess.Popen(["true"])
     ended.wait()
-    left = tmp_path / f"panecho-embed-fetched-{ended.pid}-x"
-    left.mkdir()
+    left = tmp_path / f"{remote.scratch_prefix()}{ended.pid}-x"
+    of_another_machine = tmp_path / f"panecho-embed-fetched-other-01234567-{ended.pid}-x"
+    for folder in (left, of_another_machine):
+        folder.mkdir()
     memory.pipe("/x/a.npy", b"one")
     with remote.fetched("memory://x/a.npy"):
         assert not left.exists()
+        assert of_another_machine.exists()
+
+
+def test_two_may_want_the_same_file_at_once(memory, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    memory.pipe("/x/a.h5", b"one")
+    fetches = []
+
+    def slow(url, target, download=remote.download):
+        fetches.append(url)
+        time.sleep(0.3)
+        download(url, target)
+
+    monkeypatch.setattr(remote, "download", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(remote.cached, ["memory://x/a.h5"] * 2)
+    assert first == second
+    assert first.read_bytes() == b"one"
+    assert len(fetches) == 1
+
+
+def test_a_cache_that_cannot_be_written(memory, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    memory.pipe("/x/a.h5", b"one")
+    with pytest.raises(RemoteError, match=r"XDG_CACHE_HOME"):
+        remote.cached("memory://x/a.h5")
+
+
+def test_a_fetched_salt_is_for_this_user_alone(memory, tmp_path):
+    memory.pipe("/x/.salt", b"salt")
+    remote.download("memory://x/.salt", tmp_path / ".salt")
+    assert (tmp_path / ".salt").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
