@@ -231,3 +231,12 @@ def test_shares_are_of_like_size():
     sizes = np.bincount([Shard.of(f"p{i}/s/v.dcm", 8).index for i in range(8000)])[1:]
     assert sizes.min() > 880
     assert sizes.max() < 1120
+
+
+@pytest.mark.parametrize("damage", [lambda kept: kept[:60], lambda kept: kept[:60] + bytes(40) + kept[100:]])
+def test_a_damaged_list_of_videos_is_named(studies, tmp_path, damage):
+    shard(studies, tmp_path / "out.h5", "1/2")
+    kept = tmp_path / "out.h5.parts" / ".videos.jsonl.gz"
+    kept.write_bytes(damage(kept.read_bytes()))
+    with pytest.raises(StoreError, match=r"the list of videos beside the parts in .* is damaged"):
+        shard(studies, tmp_path / "out.h5", "2/2")

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import zlib
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from panecho_embed.errors import SettingsMismatchError, StoreError
 from panecho_embed.records import Manifest, Provenance, VideoRef
 
 _VERSION = 1
+_DAMAGED = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError)
 _FIELDS = tuple(field.name for field in dataclasses.fields(VideoRef))
 
 
@@ -55,7 +57,7 @@ class Agreement:
                 for name, column in zip(head["labels"], columns[len(_FIELDS) :], strict=True)
             }
             return cls(Manifest(videos, labels), Provenance.from_json(head["provenance"]))
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except _DAMAGED as error:
             raise StoreError(f"the list of videos beside the parts is damaged ({error})") from error
 
     def digest(self) -> str:
@@ -69,15 +71,18 @@ class Agreement:
         return digest.hexdigest()
 
     def check(self, kept: bytes, where: object) -> None:
-        """Raise SettingsMismatchError unless `kept` says the same as this."""
-        head = json.loads(gzip.decompress(kept).partition(b"\n")[0])
-        theirs = Provenance.from_json(head["provenance"])
+        """Raise SettingsMismatchError unless `kept` says the same as this, StoreError if it is damaged."""
+        try:
+            head = json.loads(gzip.decompress(kept).partition(b"\n")[0])
+            theirs, their_digest = Provenance.from_json(head["provenance"]), head["manifest"]
+        except _DAMAGED as error:
+            raise StoreError(f"the list of videos beside the parts in {where} is damaged ({error})") from error
         if theirs.fingerprint != self.provenance.fingerprint:
             raise SettingsMismatchError(
                 f"another shard in {where} has other settings: {'; '.join(self.provenance.differences(theirs))}. "
                 "Give all shards the same options, or begin anew with --overwrite"
             )
-        if head["manifest"] != self.digest():
+        if their_digest != self.digest():
             raise SettingsMismatchError(
                 f"another shard in {where} was given another list of videos: {self._difference(kept)}. Give all shards "
                 "one table (panecho-embed manifest), or begin anew with --overwrite"
