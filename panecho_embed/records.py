@@ -312,12 +312,17 @@ def _check_types(record: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An input that gave no rows. stage "skipped": readable, but no cine loop; all others are errors."""
+    """An input that gave no rows. stage "skipped": readable, but no cine loop; all others are errors.
+
+    size_bytes, mtime_ns: of the file before it was read, where that is known.
+    """
 
     video_id: str
     path: str
     stage: str
     message: str
+    size_bytes: int = dataclasses.field(default=-1, compare=False)
+    mtime_ns: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.clips import ClipPlan
+from panecho_embed.engines.writing import PartWriter
 from panecho_embed.errors import ArgumentError, ManifestError, SettingsMismatchError
 from panecho_embed.store import verify
 from tests.test_extraction import moving, run
@@ -84,6 +85,20 @@ def test_what_is_skipped_is_settled(studies, tmp_path):
     run(studies, tmp_path / "out.h5", clips=ClipPlan(short="skip"))
     summary, _ = run(studies, tmp_path / "out.h5", clips=ClipPlan(short="skip"))
     assert (summary.reused, len(summary.skipped)) == (4, 1)
+
+
+def test_what_is_skipped_and_then_replaced_before_it_is_written_is_done_again(studies, tmp_path, monkeypatch):
+    np.save(studies / "short.npy", moving(3))
+    write = PartWriter.write
+
+    def replaced(writer):
+        np.save(studies / "short.npy", moving(40))
+        write(writer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartWriter, "write", replaced)
+        assert len(run(studies, tmp_path / "out.h5", clips=ClipPlan(short="skip"))[0].skipped) == 1
+    assert run(studies, tmp_path / "out.h5", clips=ClipPlan(short="skip"))[0].done == 4
 
 
 @pytest.mark.parametrize(

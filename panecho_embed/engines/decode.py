@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from panecho_embed.clips import BoolArray, Clips, IntArray
-from panecho_embed.content import content_sha256, stamp
+from panecho_embed.clips import Clips, IntArray
+from panecho_embed.content import Stamp, content_sha256, stamp
 from panecho_embed.engines.profile import DecodeTimes
 from panecho_embed.errors import MediaError, PanEchoEmbedError, RemoteError
 from panecho_embed.media import Cine, open_cine
@@ -69,14 +69,16 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
     # One video is one worker's work; OpenCV's own threads would fight over the same cores.
     cv2.setNumThreads(1)
     started = time.perf_counter()
+    seen = Stamp()
     try:
+        seen = stamp(video.path)
         with fetched(video.path) as path:
             cine = open_cine(path, include_stills=settings.include_stills)
-            return _decode(cine, path, video, settings, started)
+            return _decode(cine, path, video, settings, started, seen)
     except RemoteError as error:
         return Failure(video.video_id, video.path, "fetch", str(error))
     except MediaError as error:
-        return Failure(video.video_id, video.path, error.stage, str(error))
+        return Failure(video.video_id, video.path, error.stage, str(error), seen.size_bytes, seen.mtime_ns)
     except PanEchoEmbedError as error:
         return Failure(video.video_id, video.path, "open", str(error))
     except OSError as error:
@@ -91,15 +93,20 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
         return Failure(video.video_id, video.path, "decode", message)
 
 
-def _decode(cine: Cine, path: str, video: VideoRef, settings: DecodeSettings, started: float) -> DecodedVideo:
+def _decode(
+    cine: Cine, path: str, video: VideoRef, settings: DecodeSettings, started: float, seen: Stamp
+) -> DecodedVideo:
     fps, fps_source = (cine.fps, cine.fps_source) if video.fps is None else (video.fps, FPS_OF_MANIFEST)
     mask = sector_mask(cine.frames()) if settings.preprocess.mask_sector else None
     prepare = _Timed(frame_preparer(settings.preprocess, cine.region, mask))
     count, pixels = _needed_frames(cine, fps, settings, prepare)
-    seen = stamp(video.path)
+    sha256 = content_sha256(path) if settings.digest else ""
+    # Of a file that is replaced meanwhile, neither frames nor digest are known to be of one state.
+    if stamp(video.path) != seen:
+        raise MediaError("the file changed while it was read", stage="open")
     facts = VideoFacts(
         "done",
-        content_sha256(path) if settings.digest else "",
+        sha256,
         count,
         math.nan if fps is None else fps,
         fps_source,
@@ -142,15 +149,16 @@ def _needed_frames(
 ) -> tuple[int, UInt8Array]:
     """Number of frames in the video, and those that the clips use, (U, 3, S, S).
 
-    The header's frame count says which those are before the video is read; if it proves wrong, a second reading, with
-    the true count, follows.
+    The header's frame count says which those are before the video is read; without one the frames are counted first.
+    If it proves wrong, a second reading, with the true count, follows. Raises MediaError.
     """
-    expected = cine.num_frames
-    if expected is not None and expected > _MOST_CLAIMED:
+    expected = cine.num_frames or 0
+    if expected > _MOST_CLAIMED or (settings.clips is not None and expected <= 0):
         expected = sum(1 for _ in cine.frames())
+    way_out = "a smaller --image-size" if settings.clips is None else "fewer clips"
     for _ in range(2):
-        wanted = _wanted(settings.clips, expected, fps)
-        kept = _FrameStack(expected if wanted is None else int(wanted.sum()), settings.preprocess.crop)
+        wanted = None if settings.clips is None or expected <= 0 else settings.clips.used(expected, fps)
+        kept = _FrameStack(expected if wanted is None else int(wanted.sum()), settings.preprocess.crop, way_out)
         count = 0
         for frame in cine.frames():
             if wanted is None or (count < len(wanted) and wanted[count]):
@@ -158,22 +166,19 @@ def _needed_frames(
             count += 1
         if count == 0:
             raise MediaError("no frame could be decoded", stage="decode")
-        if wanted is None or count == expected:
-            break
+        if settings.clips is None or count == expected:
+            return count, kept.pixels
         expected = count
-    if wanted is None and settings.clips is not None:
-        wanted = _wanted(settings.clips, count, fps)
-        assert wanted is not None
-        return count, kept.pixels[wanted]
-    return count, kept.pixels
+    raise MediaError("its number of frames changes from reading to reading", stage="decode")
 
 
 class _FrameStack:
     """Frames in one array that grows as they come, so that a long video is not held twice."""
 
-    def __init__(self, expected: int | None, side: int) -> None:
+    def __init__(self, expected: int, side: int, way_out: str) -> None:
         # A header can claim anything; beyond this, the array grows as the frames prove it right.
-        self._room = np.empty((min(expected or 64, 4096), 3, side, side), dtype=np.uint8)
+        self._room = np.empty((min(expected if expected > 0 else 64, 4096), 3, side, side), dtype=np.uint8)
+        self._way_out = way_out
         self._most = _MOST_BYTES // (3 * side * side)
         self._count = 0
 
@@ -181,7 +186,7 @@ class _FrameStack:
         if self._count >= self._most:
             raise MediaError(
                 f"more than {self._count} of its frames are needed, {_MOST_BYTES >> 30} GiB of memory at "
-                f"{frame.shape[-1]} pixels; cut the video into shorter ones, or take fewer clips",
+                f"{frame.shape[-1]} pixels; cut the video into shorter ones, or take {self._way_out}",
                 stage="clips",
             )
         if self._count == len(self._room):
@@ -193,10 +198,3 @@ class _FrameStack:
     def pixels(self) -> UInt8Array:
         """The frames so far, (T, 3, S, S)."""
         return self._room[: self._count]
-
-
-def _wanted(clips: Clips | None, count: int | None, fps: float | None) -> BoolArray | None:
-    """Which frames of a video are used, (count,); None for all of them, or if the count is unknown."""
-    if clips is None or not count:
-        return None
-    return clips.used(count, fps)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from panecho_embed.content import stamp
 from panecho_embed.engines.encode import EncodedVideo, Encoder
 from panecho_embed.engines.profile import Profile
 from panecho_embed.records import Failure, Manifest, Provenance, Status, VideoFacts
@@ -73,9 +72,8 @@ def write_part(
     with EmbeddingWriter(path, provenance) as writer:
         for position, outcome in enumerate(outcomes):
             if isinstance(outcome, Failure):
-                seen = stamp(outcome.path)
                 status: Status = "skipped" if outcome.stage == "skipped" else "failed"
-                facts.append(VideoFacts(status, size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns))
+                facts.append(VideoFacts(status, size_bytes=outcome.size_bytes, mtime_ns=outcome.mtime_ns))
                 failures.append(outcome)
             else:
                 facts.append(outcome.facts)

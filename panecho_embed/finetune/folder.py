@@ -21,6 +21,7 @@ from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe, recipe_differences, to_toml
 from panecho_embed.finetune.results import write_json
 from panecho_embed.records import Failure
+from panecho_embed.store.layout import FAILURE_COLUMNS
 
 SCHEMA_VERSION = 1
 Status = Literal["fresh", "begun", "done"]
@@ -142,7 +143,7 @@ class RunFolder:
     def write_failures(self, failures: Sequence[Failure]) -> None:
         """failures.csv, with its header where there is none. Raises OSError."""
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, ["video_id", "path", "stage", "message"], lineterminator="\n")
+        writer = csv.DictWriter(text, FAILURE_COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(failure) for failure in failures)
         write_text(self.path / "failures.csv", text.getvalue())
@@ -191,8 +192,9 @@ def read_failures(folder: Path) -> tuple[Failure, ...]:
     path = folder / "failures.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return tuple(Failure(**row) for row in csv.DictReader(file))
-    except (OSError, TypeError, ValueError) as error:
+            rows = csv.DictReader(file)
+            return tuple(Failure(row["video_id"], row["path"], row["stage"], row["message"]) for row in rows)
+    except (OSError, KeyError, ValueError) as error:
         raise StoreError(f"{path} can't be read ({error}); begin anew with --overwrite") from error
 
 

@@ -29,6 +29,7 @@ from panecho_embed.prediction.wording import about
 from panecho_embed.reclipping import reclip
 from panecho_embed.records import Failure
 from panecho_embed.store import EmbeddingFile
+from panecho_embed.store.layout import FAILURE_COLUMNS
 from panecho_embed.tasks import Task, write_tasks
 
 EMBEDDINGS = "embeddings.h5"
@@ -160,9 +161,8 @@ def _write(
     write_tables(predictions, out)
     write_tasks(tasks, out / "tasks.csv")
     pages = write_pages(predictions, file, found, failures, out, sheets)
-    write_json(
-        predictions, head, pages, [dataclasses.asdict(failure) for failure in failures], out / "predictions.json"
-    )
+    told = [{name: getattr(failure, name) for name in FAILURE_COLUMNS} for failure in failures]
+    write_json(predictions, head, pages, told, out / "predictions.json")
     metrics = out / "metrics.json"
     if found:
         write_agreements(found, head, metrics)

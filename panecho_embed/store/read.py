@@ -191,7 +191,8 @@ class EmbeddingFile:
 
     def failure_records(self) -> list[Failure]:
         """`failures` as records."""
-        return [Failure(*(str(v) for v in row)) for row in self.failures.itertuples(index=False)]
+        rows = self.failures.itertuples(index=False)
+        return [Failure(str(video_id), str(path), str(stage), str(message)) for video_id, path, stage, message in rows]
 
     def tables_are_unchanged(self) -> bool:
         """Are ids, labels and frame numbers, byte for byte, those that were written?"""
