@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from panecho_embed.finetune.data import read_dataset
+from panecho_embed.finetune.recipe_files import load_recipe
 from tests.finetune.conftest import NARROW, finetune
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -255,6 +257,7 @@ def test_notes_say_what_is_left_out(spoil, tmp_path):
     assert np.isfinite(pd.read_csv(out / "history.csv")["val_loss"]).all()
 
 
-def test_videos_behind_urls_are_there(spoil, tmp_path):
-    data = spoil(lambda frame: frame.assign(path="file://" + frame["path"]))
-    finetune("custom", "--init", "random", "--data", data, "-o", tmp_path / "run", **RANDOM, data__targets="EF")
+def test_videos_behind_urls_are_there(spoil):
+    data = spoil(lambda frame: frame.assign(path=[f"s3://bucket/{i}.avi" for i in range(len(frame))]))
+    dataset = read_dataset(data, load_recipe("custom", ["data.targets=EF"]).data)
+    assert (len(dataset.videos), dataset.failures) == (24, ())
