@@ -39,7 +39,7 @@ def few_shots(
     patients than shots, and for one shot where settings are to be chosen.
     """
     check_shots([shots], probe)
-    chosen = [take(problem, order(problem, fold, seed, 0, i), shots, "shots") for i, fold in enumerate(folds)]
+    chosen = [take(problem, fold, order(problem, fold, seed, 0, i), shots, "shots") for i, fold in enumerate(folds)]
     draws = [Draw(fold.name, shots, 0, tuple(who)) for fold, who in zip(folds, chosen, strict=True)]
     return [with_patients(problem, *pair) for pair in zip(folds, chosen, strict=True)], draws
 
@@ -67,8 +67,11 @@ def order(problem: Problem, fold: Fold, seed: int, repeat: int, number: int) -> 
     return list(dict.fromkeys([*first, *map(str, shuffled)]))
 
 
-def take(problem: Problem, ordered: list[str], size: float, unit: Unit) -> list[str]:
-    """The first patients of an order that make up a fraction of it, or so many shots of each class."""
+def take(problem: Problem, fold: Fold, ordered: list[str], size: float, unit: Unit) -> list[str]:
+    """The first patients of an order that make up a fraction of it, or so many shots of each class.
+
+    Only what may be trained on in the fold counts: a patient with other units in the test has not their classes.
+    """
     if unit == "fraction":
         return ordered[: max(round(size * len(ordered)), PATIENTS_OF_A_CLASS * max(1, len(problem.classes)))]
     if problem.task == "regression":
@@ -78,7 +81,8 @@ def take(problem: Problem, ordered: list[str], size: float, unit: Unit) -> list[
             )
         return ordered[: int(size)]
     classes: dict[str, set[int]] = {}
-    for who, index in zip(problem.patient.astype(str), problem.truth.astype(int), strict=True):
+    units = np.concatenate([fold.train, fold.validation])
+    for who, index in zip(problem.patient[units].astype(str), problem.truth[units].astype(int), strict=True):
         classes.setdefault(who, set()).add(int(index))
     taken, have = [], np.zeros(len(problem.classes), dtype=np.int64)
     for who in ordered:

@@ -14,7 +14,7 @@ from panecho_embed.metrics import PRIMARY, point_values
 from probes.base import BaseProbe
 from probes.draws import Draw, Unit, check_shots, order, take, with_patients
 from probes.evaluation import predict_folds
-from probes.folds import Fold
+from probes.folds import Fold, check_no_leakage
 from probes.problem import Problem
 from probes.scoring import make_metrics
 
@@ -55,13 +55,17 @@ def label_efficiency(
     shots: Sequence[int] = (),
     repeats: int = 10,
     seed: int = 0,
+    allow_leakage: bool = False,
 ) -> LabelEfficiency:
     """Train on a part of the patients of training and validation set, test on all test units.
 
     fractions: of these patients, above 0 to 1; or shots: patients a class (in a regression: patients). In each repeat
     the smaller draws lie inside the larger ones. Settings are chosen on inner grouped folds of the draw alone, so that
-    no label is used that is not counted. A fraction has at least two patients of each class.
+    no label is used that is not counted. A fraction has at least two patients of each class. Raises ArgumentError
+    naming the patients that are on both sides of a fold, unless `allow_leakage`.
     """
+    if not allow_leakage:
+        check_no_leakage(folds, problem.patient)
     sizes, unit = _sizes(fractions, shots, probe)
     values = np.empty((len(sizes), repeats))
     counts = np.zeros(len(sizes))
@@ -70,7 +74,7 @@ def label_efficiency(
     for repeat in range(repeats):
         orders = [order(problem, fold, seed, repeat, i) for i, fold in enumerate(folds)]
         for s, size in enumerate(sizes):
-            chosen = [take(problem, ordered, size, unit) for ordered in orders]
+            chosen = [take(problem, fold, who, size, unit) for fold, who in zip(folds, orders, strict=True)]
             key = tuple(frozenset(who) for who in chosen)
             if key not in known:
                 small = [with_patients(problem, *pair) for pair in zip(folds, chosen, strict=True)]

@@ -240,20 +240,24 @@ def _patients_of_classes(problem: Problem, units: Ints) -> list[int]:
     return [len(np.unique(patient[problem.truth[units] == index])) for index in range(len(problem.classes))]
 
 
-def _check_classes(problem: Problem, probe: BaseProbe, fold: Fold) -> None:
-    """Every class needs somebody to learn from, while settings are chosen and afterwards."""
+def too_few(problem: Problem, probe: BaseProbe, fold: Fold) -> list[str]:
+    """Classes, with their count, of which too few patients are left to learn from while settings are chosen."""
     if problem.task == "regression":
-        return
-    needed = 1 if len(fold.validation) or not probe.chooses() else 2
-    few = [
-        f"{name} ({count})"
-        for name, count in zip(problem.classes, _patients_of_classes(problem, fold.train), strict=True)
-        if count < needed
-    ]
-    if few:
+        return []
+    needed = _needed(probe, fold)
+    counts = zip(problem.classes, _patients_of_classes(problem, fold.train), strict=True)
+    return [f"{name} ({count})" for name, count in counts if count < needed]
+
+
+def _needed(probe: BaseProbe, fold: Fold) -> int:
+    return 1 if len(fold.validation) or not probe.chooses() else 2
+
+
+def _check_classes(problem: Problem, probe: BaseProbe, fold: Fold) -> None:
+    if few := too_few(problem, probe, fold):
         raise ArgumentError(
             f"{problem.target}: too few patients of class {', '.join(few)} are left to train on ({fold.name}); it "
-            f"takes {needed} or more of each class: the class is too rare for this split"
+            f"takes {_needed(probe, fold)} or more of each class: the class is too rare for this split"
         )
 
 

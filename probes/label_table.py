@@ -21,19 +21,24 @@ if TYPE_CHECKING:
 
 KEYS = ("video_id", "study_id", "patient_id")
 OF_THE_FILE = ("study_id", "patient_id", "view", "split")  # what a table of labels may correct
+OF_A_VIDEO = ("video_id", "view", "path", "fps")  # what is nothing of a study
 NO_LABELS = (*KEYS, "view", "split", "path", "fps")
 
 
 def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
     """The table with the columns of a CSV as labels, joined by video_id, study_id or patient_id, never by position.
 
-    The first of these columns that the CSV has is the key. study_id, patient_id and view beside it replace the file's
+    The first of these columns that the CSV has is the key; embeddings of studies are joined by study_id where it is
+    there. study_id, patient_id and view beside it replace the file's
     where they are filled in, split replaces it altogether. Every other column is a label, as in a manifest, and takes
     the place of one of the same name. Rows whose id the CSV lacks have no label. Raises ArgumentError when an id is
     there twice, or when no id matches.
     """
     path = Path(csv)
     frame = _read(path)
+    described = DESCRIPTION_COLUMNS if set(DESCRIPTION_COLUMNS) <= set(frame.columns) else ()
+    if table.level == "study" and "study_id" in frame.columns:
+        frame = frame.drop(columns=[*described, *(set(OF_A_VIDEO) & set(frame.columns))]).drop_duplicates()
     key = next((name for name in KEYS if name in frame.columns), None)
     if key is None:
         raise ArgumentError(
@@ -43,7 +48,6 @@ def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
     ids = getattr(table, key)
     _check_ids(path, key, frame.index, ids)
     row = frame.index.get_indexer(ids)
-    described = DESCRIPTION_COLUMNS if set(DESCRIPTION_COLUMNS) <= set(frame.columns) else ()
     labels = {name: _at(column, row) for name, column in label_columns(frame, (*NO_LABELS, *described)).items()}
     own: dict[str, Any] = {
         name: _at(frame[name].to_numpy(dtype=object), row) for name in OF_THE_FILE if name in frame.columns

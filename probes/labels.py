@@ -125,7 +125,7 @@ def as_text(column: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
     if column.dtype.kind not in "fiub":
         return column.astype(object)
     text = np.empty(len(column), dtype=object)
-    text[:] = ["" if np.isnan(value) else f"{value:g}" for value in column.astype(np.float64).tolist()]
+    text[:] = ["" if np.isnan(value) else f"{value:.15g}" for value in column.astype(np.float64).tolist()]
     return text
 
 

@@ -87,6 +87,8 @@ def untrained_warning(provenance: Provenance) -> list[Block]:
 def _results(result: TargetResult, drawn: Sequence[Figure], *, several: bool) -> Section:
     evaluation = result.evaluation
     blocks: list[Block] = [_metric_table(result)]
+    if result.no_control:
+        blocks.append(Text(result.no_control, "warning"))
     if result.efficiency is not None:
         blocks.append(_efficiency_table(result.efficiency))
     blocks.append(Figures(drawn))

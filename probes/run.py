@@ -10,8 +10,8 @@ import numpy as np
 from panecho_embed.errors import ArgumentError
 from panecho_embed.metrics import DEFAULT_DRAWS
 from panecho_embed.records import Score
-from probes.base import BaseProbe, Floats
-from probes.control import shuffled_label_control
+from probes.base import BaseProbe, ClassHeldOutError, Floats
+from probes.control import ControlError, shuffled_label_control
 from probes.draws import Draw, few_shots
 from probes.efficiency import LabelEfficiency, label_efficiency
 from probes.evaluation import Evaluation, evaluate, fit_fold, make_folds
@@ -47,7 +47,8 @@ class TargetResult:
 
     With given splits it is the probe that was tested; after cross-validation, one trained on all units (or, with
     `k_shot`, on as many shots of them). k_shot, draws: who was trained on, where it was not everybody.
-    control: metric -> values (repeats,) with shuffled labels. subgroups: column -> group -> metric -> score.
+    control: metric -> values (repeats,) with shuffled labels. no_control: why there is none, though asked for.
+    subgroups: column -> group -> metric -> score.
     """
 
     evaluation: Evaluation
@@ -56,6 +57,7 @@ class TargetResult:
     k_shot: int | None = None
     draws: tuple[Draw, ...] = ()
     control: dict[str, Floats] | None = None
+    no_control: str = ""
     subgroups: dict[str, dict[str, dict[str, Score]]] = field(default_factory=dict)
     efficiency: LabelEfficiency | None = None
 
@@ -96,9 +98,15 @@ def run_target(problem: Problem, probe: BaseProbe, settings: RunSettings) -> Tar
         seed=settings.seed,
         allow_leakage=settings.allow_leakage,
     )
-    control = None
+    control, no_control = None, ""
     if settings.control:
-        control = shuffled_label_control(problem, probe, folds, cutoffs=cutoffs, seed=settings.seed)
+        leak = settings.allow_leakage
+        try:
+            control = shuffled_label_control(
+                problem, probe, folds, cutoffs=cutoffs, seed=settings.seed, allow_leakage=leak
+            )
+        except (ControlError, ClassHeldOutError) as error:
+            no_control = str(error)
     final, threshold = _final_probe(evaluation, probe, settings)
     efficiency = None
     if settings.fractions or settings.shots:
@@ -110,6 +118,7 @@ def run_target(problem: Problem, probe: BaseProbe, settings: RunSettings) -> Tar
             shots=settings.shots,
             repeats=settings.repeats,
             seed=settings.seed,
+            allow_leakage=settings.allow_leakage,
         )
     return TargetResult(
         evaluation,
@@ -118,6 +127,7 @@ def run_target(problem: Problem, probe: BaseProbe, settings: RunSettings) -> Tar
         k_shot=settings.k_shot,
         draws=tuple(draws),
         control=control,
+        no_control=no_control,
         subgroups={column: subgroup_scores(evaluation, column) for column in settings.subgroups},
         efficiency=efficiency,
     )

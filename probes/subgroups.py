@@ -49,7 +49,8 @@ def _groups(values: npt.NDArray[np.generic], column: str) -> dict[str, Ints]:
         raise ArgumentError(
             f"{column} has {len(names)} different texts; a subgroup column has at most {MAX_TEXTS} (--subgroups)"
         )
-    return {name or "missing": np.flatnonzero(values == name) for name in names}
+    missing = "missing" if "missing" not in names else "(missing)"
+    return {name or missing: np.flatnonzero(values == name) for name in names}
 
 
 def _number_groups(values: npt.NDArray[np.float64]) -> dict[str, Ints]:
@@ -57,7 +58,7 @@ def _number_groups(values: npt.NDArray[np.float64]) -> dict[str, Ints]:
     different = np.unique(values[there])
     groups: dict[str, Ints]
     if len(different) <= MAX_NUMBERS:
-        groups = {f"{value:g}": np.flatnonzero(values == value) for value in different}
+        groups = {f"{value:.15g}": np.flatnonzero(values == value) for value in different}
     else:
         low, high = np.quantile(values[there], [1 / 3, 2 / 3])
         groups = {

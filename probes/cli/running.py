@@ -120,6 +120,8 @@ def print_scores(result: TargetResult) -> None:
     print_table(rows)
     if note := caution(evaluation):
         click.echo(note)
+    if result.no_control:
+        click.echo(result.no_control)
     if result.efficiency is not None:
         curve = result.efficiency
         click.echo()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,3 +96,12 @@ def test_a_draw_of_everybody_is_computed_once(table: EmbeddingTable, monkeypatch
     curve = label_efficiency(problem, LinearProbe(), make_folds(problem), fractions=(1,), repeats=4)
     assert len(calls) == 1
     assert len(set(curve.values[0])) == 1
+
+
+def test_classes_that_a_patient_has_in_the_test_only_are_no_shots(table: EmbeddingTable) -> None:
+    video = np.array([int(name[1:]) for name in table.video_id])
+    split = np.where(video % 2 == 0, "train", "test").astype(object)
+    rare = np.where(((video % 2 == 1) & (video < 40)) | (video % 6 == 0), "rare", "common").astype(object)
+    problem = load_problem(replace(table, split=split, labels={"X": rare}), "X")
+    (fold,), _ = few_shots(problem, LinearProbe("binary"), make_folds(problem), 3)
+    assert drawn_classes(problem, fold) == [3, 3]

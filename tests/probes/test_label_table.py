@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
 from probes.evaluation import evaluate
 from probes.label_table import join_labels
@@ -94,3 +95,10 @@ def test_a_manifest_with_labels_is_a_table_of_labels(table: EmbeddingTable, tmp_
     header = "path,video_id,fps,fps_source,content,num_frames,frame_height,frame_width,Age"
     path = write(tmp_path / "manifest.csv", f"{header}\na.avi,v000,30,file,cine,32,112,112,50\n")
     assert set(join_labels(table, path).labels) - set(table.labels) == {"Age"}
+
+
+def test_studies_are_joined_by_study_whatever_the_video(table: EmbeddingTable, tmp_path: Path) -> None:
+    studies = pool_table(table, "study")
+    lines = "\n".join(f"clip{i}-{k},{name},{i}" for i, name in enumerate(studies.study_id) for k in range(2))
+    joined = join_labels(studies, write(tmp_path / "labels.csv", f"video_id,study_id,Age\n{lines}\n"))
+    np.testing.assert_array_equal(joined.labels["Age"], np.arange(len(studies)))

@@ -84,3 +84,8 @@ def test_all_targets_leave_out_constants_and_free_text() -> None:
         "Sex": text("F", *["M"] * 29),
     }
     assert target_names(labels, "all") == ["EF", "Sex"]
+
+
+def test_long_numbers_stay_classes_of_their_own() -> None:
+    read = read_labels(np.array([1234561.0, 1234562, 1234563] * 5), "Device", task="multiclass")
+    assert read.classes == ("1234561", "1234562", "1234563")

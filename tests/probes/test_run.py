@@ -21,10 +21,10 @@ from probes.faiss_knn import FaissKNNProbe
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe
 from probes.outputs import RunInfo, grid_table, prediction_table, write_run
-from probes.problem import load_problem, load_problems
+from probes.problem import Problem, load_problem, load_problems
 from probes.run import RunSettings, run_target, run_targets
 from probes.saved import apply_probes, load_probes
-from probes.subgroups import subgroup_scores
+from probes.subgroups import subgroup_scores, subgroup_units
 
 SETTINGS = RunSettings(draws=100)
 
@@ -207,3 +207,47 @@ def test_every_row_is_decided_by_the_threshold_of_its_fold(table: EmbeddingTable
     assert set(rows["split"]) == {"validation", "test"}
     called = np.where(rows["probability:1"] >= rows["fold"].map(threshold), "1", "0")
     assert rows["prediction"].tolist() == called.tolist()
+
+
+def test_what_else_is_computed_looks_for_leaks_too(table: EmbeddingTable) -> None:
+    split = np.where(table.view == "A4C", "train", "test").astype(object)
+    problem = load_problem(replace(table, split=split), "EF")
+    folds = make_folds(problem)
+    with pytest.raises(ArgumentError, match="in both train and test"):
+        label_efficiency(problem, LinearProbe(), folds, fractions=(0.5,), repeats=1)
+    with pytest.raises(ArgumentError, match="in both train and test"):
+        shuffled_label_control(problem, LinearProbe(), folds, repeats=1)
+    settings = RunSettings(control=True, fractions=(0.5,), repeats=1, draws=50, allow_leakage=True)
+    assert run_target(problem, LinearProbe(), settings).control is not None
+
+
+def rare_on_second_videos(table: EmbeddingTable, having: int) -> Problem:
+    """A class that `having` patients have on the second of their videos; most patients have one video only."""
+    video = np.array([int(name[1:]) for name in table.video_id])
+    label = np.where((video % 2 == 1) & (video < 2 * having), "rare", "common").astype(object)
+    label[video % 12 == 0] = "rare"
+    problem = load_problem(replace(table, labels={"X": label}, split=np.full(len(table), "", dtype=object)), "X")
+    first = np.array([int(name[1:]) for name in problem.ids["video_id"]])
+    return problem.take(np.flatnonzero((first % 2 == 0) | (first < 2 * having)))
+
+
+def test_a_shuffle_that_loses_a_class_is_drawn_again(table: EmbeddingTable) -> None:
+    problem = rare_on_second_videos(table, 3)
+    control = shuffled_label_control(problem, LinearProbe("binary"), make_folds(problem, folds=3), repeats=3)
+    assert np.isfinite(control["auroc"]).all()
+
+
+def test_a_target_whose_labels_cannot_be_shuffled_has_no_control(
+    table: EmbeddingTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probes.control.too_few", lambda *_: ["1 (0)"])
+    result = run_target(load_problem(table, "LowEF"), LinearProbe("binary"), RunSettings(control=True, draws=50))
+    assert result.control is None
+    assert "LowEF has no control" in result.no_control
+
+
+def test_the_text_missing_is_another_group_than_no_text(table: EmbeddingTable) -> None:
+    column = np.where(table.labels["Sex"] == "F", "missing", "").astype(object)
+    result = evaluate(load_problem(replace(table, labels={**table.labels, "C": column}), "EF"), LinearProbe(), draws=20)
+    assert set(subgroup_scores(result, "C")) == {"missing", "(missing)"}
+    assert sum(len(units) for units in subgroup_units(result, "C").values()) == len(result.tested)
