@@ -18,12 +18,13 @@ from click.testing import CliRunner
 
 from panecho_embed import remote
 from panecho_embed.cli.main import main
-from panecho_embed.errors import ArgumentError, ManifestError, RemoteError, StoreError
+from panecho_embed.errors import ArgumentError, ManifestError, RemoteError, SettingsMismatchError, StoreError
 from panecho_embed.extraction import extract
 from panecho_embed.manifest import describe_manifest, read_manifest
 from panecho_embed.phantom import write_studies
 from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, verify
+from panecho_embed.store.lock import RunLock
 from tests.test_extraction import moving
 from tests.test_shards import contents
 from tests.tiny import Patches, tiny
@@ -173,6 +174,45 @@ def test_what_could_not_be_uploaded_is_by_the_next_run(bucket, monkeypatch):
     assert names_in(bucket) == []
     assert run(f"{bucket}/videos", f"{bucket}/out.h5").reused == 8
     assert names_in(bucket) == ["out.h5"]
+
+
+@pytest.mark.parametrize("kept", ["output", "parts"])
+def test_what_another_machine_has_delivered_since_counts(bucket, tmp_path, monkeypatch, kept):
+    """Machine A keeps what it could not upload; B begins anew and delivers; A goes on from what B has delivered."""
+
+    def stopped(source, url, upload=remote.upload):
+        if kept == "parts" or ".parts" not in url:
+            raise RemoteError(f"{url} can't be reached: no route")
+        upload(source, url)
+
+    out = f"{bucket}/out.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr("panecho_embed.store.mirror.upload", stopped)
+        with pytest.raises(StoreError, match="no route"):
+            run(f"{bucket}/videos", out)
+    assert len(list((tmp_path / "cache").rglob("part-*.h5"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+        run(f"{bucket}/videos", out, dtype="float16", overwrite=True)
+    with pytest.raises(SettingsMismatchError, match="dtype"):
+        run(f"{bucket}/videos", out)
+    assert run(f"{bucket}/videos", out, dtype="float16").reused == 8
+    assert EmbeddingFile(remote.cached(out)).provenance.dtype == "float16"
+
+
+def test_a_run_that_begins_at_the_end_of_another_keeps_its_work(bucket, tmp_path, monkeypatch):
+    at_the_end = []
+
+    def released(lock, remove=RunLock.remove_folder):
+        remove(lock)
+        home = lock.folder.parent
+        home.mkdir(exist_ok=True)
+        at_the_end.append(home / "out.h5")
+        at_the_end[0].write_text("another run's")
+
+    monkeypatch.setattr(RunLock, "remove_folder", released)
+    run(f"{bucket}/videos", f"{bucket}/out.h5")
+    assert at_the_end[0].read_text() == "another run's"
 
 
 def test_videos_that_are_gone_meanwhile_are_failures_to_be_tried_again(bucket, tmp_path):

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from panecho_embed.errors import RemoteError, StoreError
-from panecho_embed.remote import cache_folder, download, exists, file_name, files_below, has_bucket, remove, upload
+from panecho_embed.remote import (
+    cache_folder,
+    download,
+    exists,
+    file_name,
+    files_below,
+    has_bucket,
+    remove,
+    size_and_time,
+    upload,
+)
 
 
 class Mirror:
@@ -26,24 +35,38 @@ class Mirror:
         self._parts = f"{url}.parts"
         # Says that `local` was put together here; without it, it is a copy, and may be an old one.
         self._made_here = self._home / ".made-here"
+        # The output's size and time at the URL when the work that is here began; it has another, once another machine
+        # has delivered since.
+        self._begun_from = self._home / ".begun-from"
         self._there: set[str] = set()
         self._fetched = False
+        self._cleaned = False
         try:
             self._home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"can't write {self._home}, for the parts of {url}: {error} ($XDG_CACHE_HOME)") from error
 
     def pull(self, folder: Path) -> None:
-        """Fetch what is at the URL and not here: the parts, into `folder`, and the finished file. Raises StoreError."""
+        """Fetch what is at the URL and not here: the parts, into `folder`, and the finished file. Raises StoreError.
+
+        What is left here of an earlier run gives way if another machine has delivered meanwhile.
+        """
         try:
             if not has_bucket(self.url):
                 raise StoreError(f"can't write {self.url}: there is no such bucket (-o)")
-            if not self._made_here.exists() and exists(self.url):
+            now = " ".join(map(str, size_and_time(self.url))) if exists(self.url) else ""
+            parts = files_below(self._parts) if exists(self._parts) else []
+            if now and self._begun_from.exists() and self._begun_from.read_text() != now:
+                self._made_here.unlink(missing_ok=True)
+                if not parts:
+                    _empty(folder)
+            self._begun_from.write_text(now)
+            if not self._made_here.exists() and now:
                 download(self.url, self.local)
                 self._fetched = True
             elif not self._made_here.exists():
                 self.local.unlink(missing_ok=True)
-            for url in files_below(self._parts) if exists(self._parts) else []:
+            for url in parts:
                 name = file_name(url)
                 self._there.add(name)
                 if not (folder / name).exists():
@@ -74,13 +97,24 @@ class Mirror:
         self.discard()
 
     def clean(self) -> None:
-        """Leave nothing on this machine, once everything is at the URL."""
-        shutil.rmtree(self._home, ignore_errors=True)
+        """Leave nothing but the parts on this machine, once everything is at the URL.
 
-    def leave(self) -> None:
-        """Leave nothing on this machine if there is nothing that must stay."""
-        if not self._made_here.exists():
-            self.local.unlink(missing_ok=True)
+        The lock on the parts must still be held: later, this would be another run's work.
+        """
+        for file in (self.local, self._made_here, self._begun_from):
+            file.unlink(missing_ok=True)
+        self._cleaned = True
+
+    def leave(self, parts: bool) -> None:
+        """Leave nothing on this machine that need not stay. parts: whether some are here. Under the lock."""
+        if self._cleaned or self._made_here.exists():
+            return
+        self.local.unlink(missing_ok=True)
+        if not parts:
+            self._begun_from.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the folder of the mirror if nothing is in it."""
         with contextlib.suppress(OSError):
             self._home.rmdir()
 
@@ -92,3 +126,10 @@ class Mirror:
                 f"can't write {self.url}: {error}. What was done is kept in {self._home}; the same command on this "
                 "machine uploads it and goes on"
             ) from error
+
+
+def _empty(folder: Path) -> None:
+    """Remove parts and what lies beside them, but the locks."""
+    for path in folder.iterdir():
+        if path.is_file() and path.suffix != ".lock" and path.name != ".lock":
+            path.unlink(missing_ok=True)

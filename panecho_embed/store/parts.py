@@ -78,6 +78,8 @@ class Parts:
 
     def __exit__(self, *_: object) -> None:
         try:
+            if self._mirror is not None:
+                self._mirror.leave(bool(self._names()))
             if self.folder.is_dir() and not self._names():
                 with self._lock.briefly():
                     if not (self._names() or self._lock.working(self._lock.shards())):
@@ -85,7 +87,7 @@ class Parts:
         finally:
             self._lock.release()
             if self._mirror is not None:
-                self._mirror.leave()
+                self._mirror.close()
 
     def begin(self, manifest: Manifest, provenance: Provenance, overwrite: bool = False) -> None:
         """Look at what is there already, and refuse what does not go together with this manifest and these settings.
@@ -188,9 +190,8 @@ class Parts:
         file = EmbeddingFile(self.out)
         if self._mirror is not None:
             self._mirror.deliver(changed)
-        self._lock.remove_folder()
-        if self._mirror is not None:
             self._mirror.clean()
+        self._lock.remove_folder()
         return file
 
     def _pull(self, mirror: Mirror) -> None:
