@@ -1,7 +1,6 @@
 """The commands that look at a file of a million rows: seconds and peak of memory, whole processes.
 
-The file is fabricated with the settings of a real extraction: four rows a video, ids, and one label. `extract` is the
-same command again with everything done; `start` is an extraction of one video, from its start to its result.
+The file is fabricated with the settings of a real extraction: four rows a video, ids, and one label.
 
     python benchmarks/million_rows.py --rows 1000000 --folder million/
 """
@@ -21,13 +20,13 @@ import numpy as np
 MODEL = ("--backbone", "random", "--image-size", "112")
 
 
-def command(*words: object) -> None:
-    """Run a command of panecho-embed, and print its seconds and its peak of memory."""
+def command(name: str, *words: object) -> None:
+    """Run a command of panecho-embed, and print its name, its seconds and its peak of memory."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "panecho_embed", *map(str, words)], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, f"{words[0]} ended with {status}"
-    print(f"| {words[0]} | {time.perf_counter() - started:.1f} s | {usage.ru_maxrss / 2**20:.2f} GiB |", flush=True)
+    assert status == 0, f"{name} ended with {status}"
+    print(f"| {name} | {time.perf_counter() - started:.1f} s | {usage.ru_maxrss / 2**20:.2f} GiB |", flush=True)
 
 
 def fabricate(folder: Path, rows: int, like: Path) -> None:
@@ -69,14 +68,14 @@ def main() -> None:
     print(f"| {arguments.rows} rows | time | peak |\n| --- | --- | --- |", flush=True)
     one = folder / "one.h5"
     one.unlink(missing_ok=True)
-    command("extract", folder / "studies" / "Videos", "-o", one, *MODEL)
+    command("start: extract of one video", "extract", folder / "studies" / "Videos", "-o", one, *MODEL)
     kept = folder / "made.json"
     if not kept.exists() or json.loads(kept.read_text()) != arguments.rows:
         fabricate(folder, arguments.rows, one)
         kept.write_text(json.dumps(arguments.rows))
-    command("info", folder / "rows.h5")
-    command("verify", folder / "rows.h5")
-    command("extract", folder / "videos.csv", "-o", folder / "rows.h5", *MODEL)
+    command("info", "info", folder / "rows.h5")
+    command("verify", "verify", folder / "rows.h5")
+    command("extract, all done", "extract", folder / "videos.csv", "-o", folder / "rows.h5", *MODEL)
 
 
 if __name__ == "__main__":
