@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ _SAVED_OF_REARRANGED, _SAVED_OF_EAGER = 0.07, 0.35
 class Agreement:
     """How an engine's features of a batch compare with eager's in fp32.
 
-    cosine: the smallest over the frames. difference: the largest; scale: the largest absolute value.
+    cosine: the smallest over the frames. difference: the largest; scale: the largest absolute value. All are NaN, and
+    within no bound, where eager gives no frame that could be compared.
     """
 
     cosine: float
@@ -69,7 +71,7 @@ def agreement(features: Tensor, exact: Tensor) -> Agreement:
     finite = exact.isfinite().all(dim=1)
     features, exact = features[finite], exact[finite]
     if not len(exact):
-        return Agreement(1.0, 0.0, 1.0)
+        return Agreement(math.nan, math.nan, math.nan)
     difference = (features - exact).abs().max().item()
     lengths = exact.norm(dim=1) * features.norm(dim=1)
     cosines = torch.where(lengths > 0, (features * exact).sum(dim=1) / lengths, 1.0)
@@ -89,16 +91,16 @@ def choose_engine(
 
     backend: a name, or "auto": the fastest of those that can run here, with the same precision. What needs a trial or
     a compilation is left out where `expected_frames` are too few to pay for it. announce: told what was chosen and why.
-    Raises EngineError if a named engine can't run here or gives other values than eager, ArgumentError for a 3-D model
-    and a named engine other than eager.
+    Raises EngineError if a named engine can't run here, gives other values than eager in fp32 or can't be compared with
+    it, eager in half precision too; ArgumentError for a 3-D model and a named engine other than eager.
     """
     check_backend(backbone, backend)
     eager = EagerEngine(backbone, precision)
-    if backend == "eager" or backbone.frame_dim is None:
+    if backbone.frame_dim is None or (backend == "eager" and precision == "fp32"):
         return eager
     trial = _Trial(backbone, precision, batch_frames, pixels)
     if backend != "auto":
-        engine = trial.make(backend)
+        engine = eager if backend == "eager" else trial.make(backend)
         found = trial.check(engine)
         announce(f"engine {engine.name}: {found} from eager fp32")
         return engine
@@ -126,9 +128,14 @@ class _Trial:
     def check(self, engine: FrameEngine) -> Agreement:
         """Compare with eager fp32; raises EngineError beyond the bound."""
         found = agreement(engine(self.pixels), self._exact)
+        way_on = "--precision fp32" if engine.name == "eager" else "--engine-backend eager"
+        if math.isnan(found.scale):
+            raise EngineError(
+                f"the engine {engine.name} can't be checked: eager in fp32 gives no finite embedding of any frame "
+                f"of the first batch ({way_on})"
+            )
         if not found.within(self.precision):
             cosine, difference = BOUNDS[self.precision]
-            way_on = "--precision fp32" if engine.name == "eager" else "--engine-backend eager"
             raise EngineError(
                 f"the engine {engine.name} gives other frame embeddings than eager in fp32: {found} at values up to "
                 f"{found.scale:.3g}; in {self.precision} allowed are a cosine of {cosine} and a difference of "

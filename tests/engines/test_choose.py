@@ -16,7 +16,7 @@ from panecho_embed.errors import ArgumentError, EngineError
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
 from panecho_embed.models.fused import can_fuse
 from panecho_embed.models.rearranged import rearranged
-from tests.tiny import INFO, PREPROCESS, tiny, tiny_3d
+from tests.tiny import INFO, PREPROCESS, overflowing, tiny, tiny_3d
 
 BATCH = 5
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
@@ -192,10 +192,25 @@ def test_auto_compiles_only_where_that_pays(narrow, batch, monkeypatch, tmp_path
     assert "compiled 10.0 ms" in chosen(narrow, "auto", batch, expected_frames=50_000)[1]
 
 
-def test_auto_refuses_a_precision_that_the_model_does_not_bear(narrow, batch, monkeypatch):
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_a_precision_that_the_model_does_not_bear_is_refused(narrow, batch, monkeypatch, backend):
     monkeypatch.setitem(choose.BOUNDS, "bf16", (1.0, 0.0))
     with pytest.raises(EngineError, match=r"engine eager gives other.*--precision fp32"):
-        chosen(narrow, "auto", batch, "bf16")
+        chosen(narrow, backend, batch, "bf16")
+
+
+def test_an_engine_that_nothing_can_be_compared_with_is_refused_and_never_chosen(batch, monkeypatch):
+    model = overflowing()
+    bright = torch.full_like(batch, 255)
+    monkeypatch.setattr(choose, "RearrangedEngine", Wrong)
+    with pytest.raises(EngineError, match=r"engine rearranged can't be checked.*--engine-backend eager"):
+        chosen(model, "rearranged", bright)
+    with pytest.raises(EngineError, match=r"engine eager can't be checked.*--precision fp32"):
+        chosen(model, "eager", bright, "bf16")
+    monkeypatch.setattr(choose, "_TRIAL_SECONDS", 0.0)
+    engine, said = chosen(model, "auto", bright, expected_frames=1.0)
+    assert engine.name == "eager"
+    assert "rearranged left out: the engine rearranged can't be checked" in said
 
 
 def test_a_3d_model_has_no_frame_encoder_to_choose_an_engine_for(batch):
