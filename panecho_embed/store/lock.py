@@ -1,6 +1,7 @@
 """Who may work on the parts of an output: one run alone, or the shards of one job array, each of them once.
 
-The locks are the operating system's: they end with their process, however it ends.
+The locks are the operating system's: they end with their process, however it ends. On a file system without them, a
+file that names its process stands for one, and stays when the process is killed.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class RunLock:
             self._run.acquire(timeout=_PATIENCE_SECONDS)
         except Timeout:
             self.release()
-            raise StoreError(self._busy("a run that is no shard is writing")) from None
+            raise StoreError(self._busy("a run that is no shard is writing", self._run)) from None
         try:
             yield
         finally:
@@ -109,22 +110,23 @@ class RunLock:
         try:
             self._run.acquire(timeout=_MOMENT_SECONDS)
         except Timeout:
-            raise StoreError(self._busy("another run is writing")) from None
+            raise StoreError(self._busy("another run is writing", self._run)) from None
         if working := self.working(self.shards()):
             self.release()
-            raise StoreError(self._busy(f"shard {working[0]} is writing"))
+            raise StoreError(self._busy(f"shard {working[0]} is writing", _shard_lock(self.folder, working[0])))
         self._sweep()
 
     def _acquire_own(self, own: FileLock, mine: Shard) -> None:
         try:
             own.acquire(timeout=_MOMENT_SECONDS)
         except Timeout:
-            raise StoreError(self._busy(f"another run of shard {mine} is writing")) from None
+            raise StoreError(self._busy(f"another run of shard {mine} is writing", own)) from None
         with self.briefly():
             working = self.working([shard for shard in self.shards() if shard.count != mine.count])
         if working:
             self.release()
-            raise StoreError(self._busy(f"shard {working[0]}, of another number of shards, is writing"))
+            held = _shard_lock(self.folder, working[0])
+            raise StoreError(self._busy(f"shard {working[0]}, of another number of shards, is writing", held))
 
     @property
     def _aside(self) -> Path:
@@ -133,9 +135,19 @@ class RunLock:
     def _sweep(self) -> None:
         shutil.rmtree(self._aside, ignore_errors=True)
 
-    def _busy(self, who: str) -> str:
+    def _busy(self, who: str, lock: FileLock) -> str:
         out = self.folder.with_name(self.folder.name.removesuffix(".parts"))
-        return f"{who} {out}; wait for it, or take another output (-o)"
+        return f"{who} {out}; wait for it, or take another output (-o){_if_left(Path(lock.lock_file))}"
+
+
+def _if_left(file: Path) -> str:
+    """What to do about a lock file that its process has left behind; "" where the lock ends with the process."""
+    try:
+        process, host, *_ = file.read_text().split()
+    except (OSError, ValueError):
+        # Locks of the operating system are empty files.
+        return ""
+    return f". This file system has no locks: if process {process} on {host} is not at work any more, remove {file}"
 
 
 def _shard_lock(folder: Path, shard: Shard) -> FileLock:
