@@ -8,16 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from panecho_embed.cli.options import existing_file
 from panecho_embed.errors import ArgumentError
 
 if TYPE_CHECKING:
     from panecho_embed.search import Collection, Found, Measure, Query, SearchLevel
+    from panecho_embed.search.collection import Items
     from panecho_embed.search.evaluate import Retrieval
 
 _MODES = ("study", "video", "path", "vector", "evaluate", "duplicates", "outliers")
 _FLAGS = ("--study", "--video", "--file", "--vector", "--evaluate", "--duplicates", "--outliers")
+_HITS = {"k", "level", "similarity", "where", "include_same_patient", "use_index", "as_json", "as_csv", "html"}
+_HEEDED = {
+    "--file": {*_HITS, "weights"},
+    "--evaluate": {"level", "similarity", "include_same_patient", "as_json", "as_csv"},
+    "--duplicates": {"level", "where", "as_json", "as_csv"},
+    "--outliers": {"level", "where", "include_same_patient", "as_json", "as_csv"},
+}
 _SHOWN_LABELS = 5
 _SHOWN_GROUPS = 20
 
@@ -67,8 +76,7 @@ def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
         raise ArgumentError(f"{' and '.join(given) or 'nothing'} is given; give one of {', '.join(_FLAGS)}")
     if as_json and as_csv:
         raise ArgumentError("--json and --csv are both given; give one")
-    if options["html"] and given[0] in ("--evaluate", "--duplicates", "--outliers"):
-        raise ArgumentError(f"--html shows the hits of a query; {given[0]} has none")
+    _refuse_unheeded(given[0])
     from panecho_embed.search.index import open_collection
 
     run: Callable[..., None] = {
@@ -77,6 +85,15 @@ def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
     asks = run is _search
     collection, index = open_collection(emb, options.pop("use_index") if asks else False)
     run(collection, as_json=as_json, as_csv=as_csv, **options, **({"index": index} if asks else {}))
+
+
+def _refuse_unheeded(mode: str) -> None:
+    context = click.get_current_context()
+    heeded = {*_HEEDED.get(mode, _HITS), *_MODES, "emb"}
+    for option in context.command.params:
+        name = str(option.name)
+        if name not in heeded and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise ArgumentError(f"{'/'.join([*option.opts, *option.secondary_opts])} does nothing with {mode}; omit it")
 
 
 def _search(collection: Collection, *, as_json: bool, as_csv: bool, html: Path | None, **options: Any) -> None:
@@ -191,7 +208,7 @@ def _duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **option
     from panecho_embed.search.find import record
     from panecho_embed.search.oddities import duplicates
 
-    items = collection.items(options["level"] or ("video" if collection.has_videos else "study"))
+    items = _items(collection, options)
     groups = duplicates(items, options["duplicates"])
     listed: list[dict[str, Any]] = [
         {
@@ -221,10 +238,17 @@ def _duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **option
             click.echo(f"and {len(listed) - _SHOWN_GROUPS} groups more (--csv or --json lists all)")
 
 
+def _items(collection: Collection, options: dict[str, Any]) -> Items:
+    from panecho_embed.search.find import picked
+
+    items = collection.items(options["level"] or ("video" if collection.has_videos else "study"))
+    return picked(collection, items, options["where"]) if options["where"] else items
+
+
 def _outliers(collection: Collection, *, as_json: bool, as_csv: bool, **options: Any) -> None:
     from panecho_embed.search.oddities import outliers
 
-    items = collection.items(options["level"] or ("video" if collection.has_videos else "study"))
+    items = _items(collection, options)
     rows = outliers(items, options["outliers"], include_same_patient=options["include_same_patient"])
     if as_json:
         click.echo(json.dumps({"level": items.level, "outliers": rows}, indent=2))

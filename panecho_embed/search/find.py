@@ -195,8 +195,15 @@ def filtered(collection: Collection, items: Items, where: str) -> BoolArray:
     """Which items a filter picks, (N,); a study if one of its videos is picked, or it is by its own columns."""
     if items.level != "study" or not collection.has_videos:
         return matches(where, items.columns)
-    picked = matches(where, _with_study_columns(collection))
-    return np.bincount(collection.groups.codes, weights=picked, minlength=len(items)) > 0
+    videos = matches(where, _with_study_columns(collection))
+    return np.bincount(collection.groups.codes, weights=videos, minlength=len(items)) > 0
+
+
+def picked(collection: Collection, items: Items, where: str) -> Items:
+    """The items that a filter picks, see `filtered`."""
+    keep = filtered(collection, items, where)
+    columns = {name: column[keep] for name, column in items.columns.items()}
+    return Items(items.level, items.ids[keep], items.units[keep], columns)
 
 
 def _with_study_columns(collection: Collection) -> dict[str, npt.NDArray[Any]]:
@@ -239,10 +246,10 @@ def _by_index(
         best = top(scores, k)
         return near[best], scores[best]
     # The nearest studies have some of the nearest videos; several a study, so more videos than studies.
-    picked = allowed[collection.groups.codes]
-    count, everything = 20 * k, int(picked.sum())
+    candidates = allowed[collection.groups.codes]
+    count, everything = 20 * k, int(candidates.sum())
     while True:
-        kept, scores = _studies_near(collection, index.nearest(query.units, count, picked), query, similarity)
+        kept, scores = _studies_near(collection, index.nearest(query.units, count, candidates), query, similarity)
         best = top(scores, k)
         if len(best) >= min(k, int(allowed.sum())) or count >= everything:
             return kept[best], scores[best]

@@ -34,6 +34,9 @@ SCHEMA_VERSION = 1
 EXACT_BELOW = 100_000
 """Videos up to which comparing with every one takes a few tens of milliseconds, so that no index is worth its error."""
 
+GRAPH_UP_TO = 200_000
+"""Videos up to which "auto" takes a graph (hnsw)."""
+
 _SAMPLES = 64
 _BLOCK = 16_384
 
@@ -88,7 +91,9 @@ def choose_kind(videos: int, dim: int, memory_bytes: float) -> IndexKind:
         "ivf": videos * (dim * 4 + 8),
         "sq8": videos * (dim + 8),
     }
-    return next((kind for kind, size in sizes.items() if size <= memory_bytes), "pq")
+    # A graph over more takes too long to build.
+    kinds = (kind for kind in sizes if kind != "hnsw" or videos <= GRAPH_UP_TO)
+    return next((kind for kind in kinds if sizes[kind] <= memory_bytes), "pq")
 
 
 def build_index(
@@ -243,7 +248,13 @@ def _command(emb: Path) -> str:
 
 
 def _free_bytes() -> float:
-    """Memory that is free now; where the system does not say, 8 GiB."""
+    """Memory that can be had now, caches that the system would give up included; where it does not say, 8 GiB."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    except OSError:
+        pass  # Not Linux.
     sysconf: Callable[[str], int] | None = getattr(os, "sysconf", None)
     if sysconf is None or "SC_AVPHYS_PAGES" not in os.sysconf_names:
         return 8 * 2**30

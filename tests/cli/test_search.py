@@ -81,6 +81,13 @@ def test_duplicates_across_patients_stand_out(tmp_path):
     assert len(json.loads(run(search, emb, "--duplicates", 0.98, "--json"))["groups"]) == 1
 
 
+def test_filters_hold_for_duplicates_and_outliers(emb):
+    rows = json.loads(run(search, emb, "--outliers", 99, "--where", "view == 'PLAX'", "--json"))["outliers"]
+    assert [row["view"] for row in rows] == ["PLAX"] * 6
+    groups = json.loads(run(search, emb, "--duplicates", -1, "--where", "view == 'PLAX'", "--json"))["groups"]
+    assert [len(group["items"]) for group in groups] == [6]
+
+
 def test_outliers_are_listed(emb):
     assert len(json.loads(run(search, emb, "--outliers", 4, "--json"))["outliers"]) == 4
     assert "distance" in run(search, emb, "--outliers", 4)
@@ -116,7 +123,11 @@ def test_a_new_file_is_embedded_by_the_same_weights(film_emb, films):
         (["--study", "P1-S0", "--where", "EEF < 3"], "nearest: EF"),
         (["--study", "P1-S0", "--index"], "has no index; build one"),
         (["--study", "P1-S0", "--json", "--csv"], "both given"),
-        (["--outliers", "3", "--html", "x.html"], "--html shows the hits"),
+        (["--outliers", "3", "--html", "x.html"], "--html does nothing with --outliers"),
+        (["--evaluate", "EF", "--where", "EF > 3"], "--where does nothing with --evaluate"),
+        (["--duplicates", "1", "-k", "10"], "-k does nothing with --duplicates"),
+        (["--outliers", "3", "--exact"], "--index/--exact does nothing with --outliers"),
+        (["--study", "P1-S0", "--weights", __file__], "--weights does nothing with --study"),
         (["--evaluate", "EEF"], "no column 'EEF'"),
         (["--duplicates", "2"], "between -1 and 1"),
         (["--file", "/nowhere.avi"], "weights"),

@@ -52,10 +52,17 @@ def test_another_host_needs_the_token(emb):
     opened = client.get("/study?id=P0-S0&token=s3cret", follow_redirects=False)
     assert opened.headers["location"] == "/study?id=P0-S0"
     assert "HttpOnly" in opened.headers["set-cookie"]
+    assert "SameSite=lax" in opened.headers["set-cookie"]
     assert client.get("/api/info").status_code == 200
     client.cookies.clear()
     away = client.get("http://echo.example//evil.example/?token=s3cret", follow_redirects=False)
     assert away.headers["location"] == "/evil.example/"
+
+
+def test_servers_on_two_ports_keep_their_tokens_apart(emb):
+    client = TestClient(create_app(emb, ServeSettings(token="s3cret")), base_url="http://echo.example:8601")
+    assert client.get("/api/info", headers={"cookie": f"{guard.COOKIE}_8600=s3cret"}).status_code == 401
+    assert client.get("/api/info", headers={"cookie": f"{guard.COOKIE}_8601=s3cret"}).status_code == 200
 
 
 def test_pages_load_nothing_from_elsewhere(client):
@@ -69,7 +76,9 @@ def test_tokens_are_compared_in_constant_time(emb, monkeypatch):
     compared = []
     monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: bool(compared.append(a)))
     client = TestClient(create_app(emb, ServeSettings(token="s3cret")), base_url=LOCAL)
-    client.get("/api/info?token=third", headers={"authorization": "Bearer first", "cookie": f"{guard.COOKIE}=second"})
+    client.get(
+        "/api/info?token=third", headers={"authorization": "Bearer first", "cookie": f"{guard.COOKIE}_80=second"}
+    )
     assert compared == [b"first", b"second", b"third"]
 
 

@@ -142,7 +142,14 @@ def test_what_an_index_is_stands_beside_it(emb):
 
 @pytest.mark.parametrize(
     ("videos", "memory_gb", "kind"),
-    [(50_000, 8, "exact"), (10**6, 8, "hnsw"), (10**6, 3.0, "ivf"), (10**6, 1, "sq8"), (10**6, 0.5, "pq")],
+    [
+        (50_000, 8, "exact"),
+        (150_000, 8, "hnsw"),
+        (10**6, 8, "ivf"),
+        (10**6, 3.0, "ivf"),
+        (10**6, 1, "sq8"),
+        (10**6, 0.5, "pq"),
+    ],
 )
 def test_the_kind_is_chosen_by_size_and_memory(videos, memory_gb, kind):
     assert choose_kind(videos, 768, memory_gb * 2**30) == kind

@@ -227,3 +227,9 @@ def test_a_query_over_a_hundred_thousand_videos_reads_no_video_and_no_embedding(
 def test_an_answer_is_not_held_up_by_nagles_delay():
     with listening("127.0.0.1", 0) as (bound, _):
         assert bound.proto == socket.IPPROTO_TCP
+
+
+def test_views_are_compared_only_where_there_are_some(tmp_path):
+    path = vectors_file(tmp_path / "emb.h5", views=("",))
+    facts = TestClient(create_app(path), base_url="http://127.0.0.1").get("/api/info").json()
+    assert facts["similarities"] == ["mean", "best"]

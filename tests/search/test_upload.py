@@ -176,3 +176,21 @@ def test_a_video_that_takes_too_long_to_decode_is_given_up(film_emb):
     answer = upload(TestClient(create_app(film_emb, settings, Slow()), base_url=LOCAL), b"video", name="a.avi")
     assert answer.status_code == 422
     assert answer.json()["detail"].endswith("from the upload: decoding took longer than 7 s")
+
+
+def test_a_fourth_upload_at_once_is_refused():
+    async def all_at_once():
+        uploads = Uploads(lambda: pytest.fail("embedded"), UploadLimits(receive_seconds=0.2))
+        requests = [Request({"type": "http", "method": "POST", "headers": []}, a_drop_a_second) for _ in range(4)]
+        return await asyncio.gather(*(uploads.take(one, "a.avi") for one in requests), return_exceptions=True)
+
+    assert [error.status for error in asyncio.run(all_at_once())] == [408, 408, 408, 503]
+
+
+def test_an_upload_whose_picture_can_not_be_made_is_no_video(film_emb):
+    class Blind:
+        def embed(self, path, timeout_seconds):
+            return None
+
+    answer = upload(TestClient(create_app(film_emb, ServeSettings(), Blind()), base_url=LOCAL), b"video", name="a.avi")
+    assert answer.status_code == 422

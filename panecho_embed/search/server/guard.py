@@ -73,7 +73,7 @@ class Guard:
                 return None
             return JSONResponse({"detail": "this page answers to 127.0.0.1 and localhost alone"}, 421)
         given = headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if self._matches(given) or self._matches(_cookie(headers.get("cookie", ""))):
+        if self._matches(given) or self._matches(_cookie(headers.get("cookie", ""), _cookie_name(scope))):
             return None
         pairs = parse_qsl(scope.get("query_string", b"").decode("latin-1"))
         if scope["method"] == "GET" and self._matches(dict(pairs).get("token", "")):
@@ -81,7 +81,7 @@ class Guard:
             # A path of two slashes would lead to another host.
             path = "/" + scope["path"].lstrip("/\\")
             answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
-            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", path="/")
+            answer.set_cookie(_cookie_name(scope), self._token, httponly=True, samesite="lax", path="/")
             return answer
         return JSONResponse({"detail": "a token is needed: the address that `serve` printed holds it"}, 401)
 
@@ -112,9 +112,15 @@ def _host_name(header: str) -> str:
         return ""
 
 
-def _cookie(header: str) -> str:
+def _cookie_name(scope: Scope) -> str:
+    """A browser sends a host's cookies to all of its ports; the port keeps two servers' tokens apart."""
+    server = scope.get("server")
+    return COOKIE if server is None else f"{COOKIE}_{server[1]}"
+
+
+def _cookie(header: str, name: str) -> str:
     try:
-        found = SimpleCookie(header).get(COOKIE)
+        found = SimpleCookie(header).get(name)
     except CookieError:
         return ""
     return "" if found is None else found.value

@@ -78,10 +78,15 @@ class Library:
             fingerprint=collection.file.fingerprint,
             index=self.index.info.kind if self.index else "exact",
             columns=self._columns,
-            similarities=["mean", "best", "view"] if collection.has_videos else ["mean"],
+            similarities=self._similarities(),
             upload_limit_mb=upload_limit_mb,
             has_videos=collection.has_videos,
         )
+
+    def _similarities(self) -> list[str]:
+        if not self.collection.has_videos:
+            return ["mean"]
+        return ["mean", "best", "view"] if (self.collection.videos.columns["view"] != "").any() else ["mean", "best"]
 
     def listing(self, text: str, where: str | None, sort: str, descending: bool, offset: int, limit: int) -> Listing:
         """A page of the table of studies that hold `text` in an id or view and match the filter."""

@@ -25,6 +25,10 @@ SUFFIXES = frozenset({*VIDEO_SUFFIXES, ".dcm"})
 """The part of a file's name that is used; everything else is recognised by content."""
 
 
+_MOST_AT_ONCE = 3
+"""One that is answered and two that wait for it; each holds a thread, of which the page needs some too."""
+
+
 class UploadError(Exception):
     """An upload that is refused. status: of the answer."""
 
@@ -62,12 +66,22 @@ class Uploads:
         self._make = embedder
         self._embedder: Embedder | None = None
         self._lock = threading.Lock()
+        self._taken = 0
 
     async def take(self, request: Request, name: str) -> Upload:
         """Receive the body of a request and embed it; nothing of it is left afterwards.
 
-        Raises UploadError for what is too large, too slow or no video.
+        Raises UploadError for what is too large, too slow or no video, and where two others wait already.
         """
+        if self._taken >= _MOST_AT_ONCE:
+            raise UploadError(503, "another upload is being answered; try again in a while")
+        self._taken += 1
+        try:
+            return await self._take(request, name)
+        finally:
+            self._taken -= 1
+
+    async def _take(self, request: Request, name: str) -> Upload:
         limit = int(self.limits.megabytes * 2**20)
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
@@ -101,15 +115,15 @@ class Uploads:
         return UploadError(413, f"the upload is larger than {self.limits.megabytes:g} MB")
 
     def _embed(self, path: Path) -> Upload:
-        with self._lock:
-            if self._embedder is None:
-                self._embedder = self._make()
-            try:
+        try:
+            with self._lock:
+                if self._embedder is None:
+                    self._embedder = self._make()
                 new = self._embedder.embed(path, timeout_seconds=self.limits.decode_seconds)
-            except MediaError as error:
-                reason = str(error).removeprefix(f"{path.name}: ").removesuffix(f" [{error.stage}]")
-                raise UploadError(422, f"no video could be read from the upload: {reason}") from error
-        cine = open_cine(path, include_stills=True)
-        picture = thumbnail_of(cine, cine.fps or DEFAULT_FPS, side=320)
+            cine = open_cine(path, include_stills=True)
+            picture = thumbnail_of(cine, cine.fps or DEFAULT_FPS, side=320)
+        except MediaError as error:
+            reason = str(error).removeprefix(f"{path.name}: ").removesuffix(f" [{error.stage}]")
+            raise UploadError(422, f"no video could be read from the upload: {reason}") from error
         data = base64.b64encode(picture.content).decode("ascii")
         return Upload(new, f"data:{picture.media_type};base64,{data}")
