@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ Severity = Literal["leak", "warning"]
 NEAR = 0.995  # cosine of embeddings after centring
 GIVEN_AWAY = 0.99
 MAX_CLASSES = 20
+ROWS_OF_A_CLASS = 5  # on average; with fewer, values in order look like classes of a number
 NEIGHBOURS = 10
 
 
@@ -142,9 +143,9 @@ def _pair_findings(videos: EmbeddingTable, pairs: Sequence[tuple[int, int]], kin
 
 
 def _given_away(videos: EmbeddingTable) -> Iterator[Finding]:
-    names = list(videos.labels)
-    for a, b in combinations(names, 2):
-        reason = _relation(videos.labels[a], videos.labels[b])
+    columns = {"view": videos.view, **videos.labels}
+    for a, b in combinations(columns, 2):
+        reason = _relation(columns[a], columns[b])
         if reason:
             yield Finding("warning", "label_given_away", f"{a} and {b} give each other away: {reason}", (a, b))
 
@@ -161,19 +162,29 @@ def _relation(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> str:
         return ""
     if all(numbers) and min(few) > 2:
         correlation = abs(float(np.corrcoef(rankdata(a), rankdata(b))[0, 1]))
-        return f"rank correlation {correlation:.3f}" if correlation >= GIVEN_AWAY else ""
+        if correlation >= GIVEN_AWAY:
+            return f"rank correlation {correlation:.3f}"
     for column, other, is_number, classes in ((a, b, numbers[0], few[1]), (b, a, numbers[1], few[0])):
-        if is_number and classes == 2:
-            second = as_text(other) == sorted(set(as_text(other).tolist()))[1]
-            ranks = rankdata(column)
-            auroc = (ranks[second].mean() - (second.sum() + 1) / 2) / (~second).sum()
-            separation = max(auroc, 1 - auroc)
+        if is_number and (classes == 2 or classes <= min(MAX_CLASSES, len(a) // ROWS_OF_A_CLASS)):
+            separation = _separation(column, as_text(other))
             if separation >= GIVEN_AWAY:
                 return f"one separates the classes of the other, AUROC {separation:.3f}"
     if max(few) <= MAX_CLASSES:
         share = max(_majority_share(a, b), _majority_share(b, a))
         return f"one fixes the other in {100 * share:.1f} % of videos" if share >= GIVEN_AWAY else ""
     return ""
+
+
+def _separation(number: npt.NDArray[Any], classes: npt.NDArray[np.object_]) -> float:
+    """The smallest AUROC by which a number tells two classes that are neighbours in the order of their mean ranks."""
+    ranks = rankdata(number)
+    ordered = sorted(set(classes.tolist()), key=lambda name: float(ranks[classes == name].mean()))
+    found = []
+    for lower, upper in pairwise(ordered):
+        both = np.isin(classes, (lower, upper))
+        second, rank = classes[both] == upper, rankdata(number[both])
+        found.append((rank[second].mean() - (second.sum() + 1) / 2) / (~second).sum())
+    return float(min(found))
 
 
 def _majority_share(known: npt.NDArray[Any], target: npt.NDArray[Any]) -> float:

@@ -18,7 +18,7 @@ from panecho_embed.metrics import PRIMARY, Difference, bootstrap, differences_of
 from panecho_embed.records import Score
 from panecho_embed.report import picture_file
 from probes.base import BaseProbe
-from probes.draws import few_shots
+from probes.draws import Draw, few_shots
 from probes.evaluation import Evaluation, evaluate, make_folds
 from probes.outputs import (
     clear_folder,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-FILES = ("comparison.json", "scores.csv", "differences.csv", "predictions.csv")
+FILES = ("comparison.json", "scores.csv", "differences.csv", "predictions.csv", "draws.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class PairedDifference:
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
     """One target. evaluations: by name, best first. differences: of the primary metric. n_left_out: units that not
-    every file has. k_shot: as in `RunSettings`."""
+    every file has. k_shot: as in `RunSettings`; draws: who was trained on then."""
 
     target: str
     metric: str
@@ -61,6 +61,7 @@ class Comparison:
     differences: tuple[PairedDifference, ...]
     n_left_out: int
     k_shot: int | None = None
+    draws: tuple[Draw, ...] = ()
 
     def score(self, name: str) -> Score:
         """The primary metric of one candidate."""
@@ -108,8 +109,9 @@ def compare_problems(
     left_out = len(set().union(*(_keys(p) for p in problems.values()))) - len(next(iter(common.values())))
     first = next(iter(common.values()))
     folds = make_folds(first, folds=settings.folds, seed=settings.seed)
+    drawn: list[Draw] = []
     if settings.k_shot is not None:
-        folds, _ = few_shots(first, make_probe(first), folds, settings.k_shot, seed=settings.seed)
+        folds, drawn = few_shots(first, make_probe(first), folds, settings.k_shot, seed=settings.seed)
     evaluations = {
         name: evaluate(
             problem,
@@ -128,7 +130,7 @@ def compare_problems(
     pairs = [(a, reference) for a in ranked if a != reference] if reference else list(combinations(ranked, 2))
     differences = _differences(evaluations, pairs, metric, settings)
     by_rank = {name: evaluations[name] for name in ranked}
-    return Comparison(first.target, metric, by_rank, differences, left_out, settings.k_shot)
+    return Comparison(first.target, metric, by_rank, differences, left_out, settings.k_shot, tuple(drawn))
 
 
 def common_units(problems: Mapping[str, Problem]) -> dict[str, Problem]:
@@ -176,6 +178,8 @@ def write_comparison(
     try:
         clear_folder(folder, FILES)
         write_json(folder / "comparison.json", comparison_document(comparisons, command, not_compared or {}))
+        if draws := {c.target: {"k_shot": [asdict(draw) for draw in c.draws]} for c in comparisons if c.draws}:
+            write_json(folder / "draws.json", draws)
         tables = [
             prediction_table(evaluation).assign(candidate=name)
             for comparison in comparisons

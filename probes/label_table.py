@@ -37,7 +37,7 @@ def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
     path = Path(csv)
     frame = _read(path)
     described = DESCRIPTION_COLUMNS if set(DESCRIPTION_COLUMNS) <= set(frame.columns) else ()
-    if table.level == "study" and "study_id" in frame.columns:
+    if table.level == "study" and {"study_id", "video_id"} <= set(frame.columns):
         frame = frame.drop(columns=[*described, *(set(OF_A_VIDEO) & set(frame.columns))]).drop_duplicates()
     key = next((name for name in KEYS if name in frame.columns), None)
     if key is None:

@@ -68,6 +68,9 @@ def test_a_nearly_identical_video_across_splits_is_a_warning(clean: EmbeddingTab
     [
         (lambda t: t.labels["EF"] * 2 + 1, "rank correlation 1.000"),
         (lambda t: (t.labels["EF"] < 50).astype(float), "AUROC 1.000"),
+        (lambda t: np.digitize(t.labels["EF"], [40, 48, 55, 62]).astype(float), "AUROC 1.000"),
+        (lambda t: np.array(["a", "c", "b"], dtype=object)[np.digitize(t.labels["EF"], [45, 55])], "AUROC 1.000"),
+        (lambda t: t.view.copy(), "view and Copy give each other away"),
         (lambda t: np.where(t.labels["Sex"] == "F", "female", "male").astype(object), "in 100.0 % of videos"),
     ],
 )

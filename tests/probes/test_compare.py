@@ -19,7 +19,7 @@ from panecho_embed.errors import ArgumentError, SettingsMismatchError
 from panecho_embed.metrics import holm, paired_differences
 from panecho_embed.records import EmbeddingTable
 from probes.attentive import AttentiveProbe
-from probes.compare import common_units, compare_problems, corrected_together
+from probes.compare import common_units, compare_problems, corrected_together, write_comparison
 from probes.linear import LinearProbe
 from probes.problem import Problem, load_problem
 from probes.run import RunSettings
@@ -237,3 +237,11 @@ def test_sweep_command_compares_samplings(
     result = CliRunner().invoke(main, ["probe", "compare", str(path), *options])
     assert result.exit_code == 0, result.output
     assert "uniform, 2 clips" in result.output
+
+
+def test_who_was_drawn_is_written(problems: dict[str, Problem], tmp_path: Path) -> None:
+    comparison = compare_problems(problems, probe, replace(SETTINGS, k_shot=9))
+    write_comparison([comparison], tmp_path)
+    (draw,) = json.loads((tmp_path / "draws.json").read_text())[comparison.target]["k_shot"]
+    first = next(iter(comparison.evaluations.values()))
+    assert set(draw["patients"]) == set(first.problem.patient[first.folds[0].train])
