@@ -29,6 +29,8 @@ def atlas(emb: Path, out: Path, method: Any, thumbnails: bool) -> None:
     from panecho_embed.search.atlas import write_atlas
 
     collection = Collection(emb)
+    for note in collection.notes:
+        click.echo(f"note: {note}", err=True)
     with tqdm(unit="video", disable=None) as bar:
 
         def show(done: int, total: int) -> None:

@@ -84,6 +84,8 @@ def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
     }.get(given[0], _search)  # fmt: skip
     asks = run is _search
     collection, index = open_collection(emb, options.pop("use_index") if asks else False)
+    for note in collection.notes:
+        click.echo(f"note: {note}", err=True)
     run(collection, as_json=as_json, as_csv=as_csv, **options, **({"index": index} if asks else {}))
 
 

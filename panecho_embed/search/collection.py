@@ -25,6 +25,8 @@ SearchLevel = Literal["clip", "video", "study"]
 _BLOCK = 16_384
 
 _ID_COLUMNS = ("video_id", "study_id", "patient_id", "view", "split")
+_OURS = frozenset({*_ID_COLUMNS, "num_frames", "fps", "first_frame", "videos", "x", "y", "neighbors", "thumbnail"})
+"""Columns that items have, or an export gives them."""
 
 
 class UnknownIdError(ArgumentError):
@@ -84,6 +86,16 @@ class Collection:
         """How the embeddings were made."""
         return self.file.provenance
 
+    @cached_property
+    def renamed(self) -> dict[str, str]:
+        """Labels that are called as columns of ours, and what they are called here."""
+        return {name: f"label_{name}" for name in self.file.labels if name in _OURS}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the columns."""
+        return tuple(f"the label {name!r} is called {new!r} here" for name, new in self.renamed.items())
+
     @property
     def dim(self) -> int:
         """Length of one embedding."""
@@ -109,7 +121,7 @@ class Collection:
             values=np.zeros((len(video), 1), dtype=np.float32),
             **{name: self.file.video_columns[name][video] for name in _ID_COLUMNS},
             **columns,
-            labels={name: column[video] for name, column in self.file.labels.items()},
+            labels={self.renamed.get(name, name): column[video] for name, column in self.file.labels.items()},
             level=self.file.level,
             provenance=self.provenance,
         )
