@@ -147,7 +147,7 @@ def multiclass_metrics(
     *,
     specificity: float = 0.9,
 ) -> Metrics:
-    """One-vs-rest AUROC, average precision and sensitivity per class and macro; balanced accuracy, F1, Brier, ECE.
+    """One-vs-rest AUROC, average precision, sensitivity and F1 per class and macro; balanced accuracy, Brier, ECE.
 
     truth: (N,) class index. probability: (N, C), rows sum to 1. The prediction is the most probable class. Classes
     that no row has are left out of every mean. Names are "auroc" (macro) and "auroc:<class>".
@@ -167,7 +167,7 @@ def multiclass_metrics(
     return Metrics(
         (
             lambda weights: _macro({name: part(weights) for name, part in rankings}),
-            _from_sums(terms, codes, len(ids), _confusion_values),
+            _from_sums(terms, codes, len(ids), lambda sums: _confusion_values(sums, [classes[c] for c in present])),
             _from_sums(np.column_stack([np.ones(len(y)), squared]), codes, len(ids), _brier_value),
             _calibration(p.max(axis=1), decided == y, codes, len(ids)),
         ),
@@ -364,9 +364,11 @@ def _threshold_values(sums: Floats) -> Draws:
     }
 
 
-def _confusion_values(sums: Floats) -> Draws:
+def _confusion_values(sums: Floats, classes: Sequence[str]) -> Draws:
     truth, called, hits = np.split(sums, 3, axis=1)
-    return {"balanced_accuracy": (hits / truth).mean(axis=1), "f1": (2 * hits / (truth + called)).mean(axis=1)}
+    f1 = 2 * hits / (truth + called)
+    macro = {"balanced_accuracy": (hits / truth).mean(axis=1), "f1": f1.mean(axis=1)}
+    return macro | {f"f1:{name}": values for name, values in zip(classes, f1.T, strict=True)}
 
 
 def _brier_value(sums: Floats) -> Draws:

@@ -91,6 +91,7 @@ def test_multiclass_metrics_equal_sklearn_per_class_and_macro() -> None:
         "average_precision": sk.average_precision_score(np.eye(3)[truth], probability, average="macro"),
         "balanced_accuracy": sk.balanced_accuracy_score(truth, decided),
         "f1": sk.f1_score(truth, decided, average="macro"),
+        "f1:c": sk.f1_score(truth, decided, average=None)[2],
         "brier": ((probability - np.eye(3)[truth]) ** 2).sum(axis=1).mean(),
     }
     assert {name: ours[name] for name in expected} == pytest.approx(expected)
