@@ -185,7 +185,7 @@ def test_a_table_of_images_whose_names_are_not_utf_8(tmp_path):
 def test_a_url_that_nothing_is_known_of_is_a_failure():
     failure = decode_video(VideoRef("v", "s", "p", "nosuch://x"), DecodeSettings(SMALL, ClipPlan()))
     assert isinstance(failure, Failure)
-    assert failure.message == "nosuch://x: nothing is known of nosuch://; common are s3:// and gs://"
+    assert failure.message == "nothing can be read or written at nosuch://...; a URL begins with s3:// or gs://"
 
 
 CUSTOM = recipe_text("custom")
