@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from panecho_embed.checkup.findings import Check
+from panecho_embed.cores import usable_cores
 from panecho_embed.engines.compiled import has_compiler
 from panecho_embed.errors import ArgumentError
 from panecho_embed.models.devices import resolve_device
@@ -27,11 +27,6 @@ _HALF_CAPABILITIES: dict[Precision, tuple[int, int]] = {"bf16": (8, 0), "fp16": 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def check_device(name: str) -> tuple[torch.device | None, list[Check]]:
     """The device of that name, None if it is not to be had; and what there is to say of it."""
     try:
@@ -43,7 +38,7 @@ def check_device(name: str) -> tuple[torch.device | None, list[Check]]:
         return device, [Check("device", "ok", f"{device}: {there.name}, {there.total_memory / 1e9:.0f} GB")]
     if device.type != "cpu":
         return device, [Check("device", "ok", str(device))]
-    found = [Check("device", "ok", f"cpu: {_processor()}, {cores()} cores")]
+    found = [Check("device", "ok", f"cpu: {_processor()}, {usable_cores()} cores")]
     if name == "auto" and (_DRIVER.exists() or shutil.which("nvidia-smi")) and not torch.cuda.is_available():
         reason = "is built without CUDA" if torch.version.cuda is None else "can't use it"
         found.append(

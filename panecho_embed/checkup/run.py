@@ -11,10 +11,11 @@ import torch
 from panecho_embed.checkup.decoders import check_decoders
 from panecho_embed.checkup.findings import Check, Checkup, DecodingSpeed, EncodingSpeed, Forecast, Status
 from panecho_embed.checkup.forecast import forecast, forecast_checks
-from panecho_embed.checkup.hardware import check_device, check_engines, check_precisions, cores, fast_precisions
+from panecho_embed.checkup.hardware import check_device, check_engines, check_precisions, fast_precisions
 from panecho_embed.checkup.space import check_space, file_bytes
 from panecho_embed.checkup.speed import decoding_speed, encoding_speed, phantom_videos
 from panecho_embed.checkup.weights_here import check_weights
+from panecho_embed.cores import usable_cores
 from panecho_embed.engines.compiled import has_compiler
 from panecho_embed.engines.decode import DecodedVideo
 from panecho_embed.errors import ArgumentError, EngineError, MediaError, NoMemoryError, StoreError
@@ -63,7 +64,7 @@ def doctor(
     if seconds and where is not None:
         trial.run(backbone.to(where), seconds)
         forecasts = [
-            forecast(videos, encoding, decoding, backbone.dim, cores(), where.type)
+            forecast(videos, encoding, decoding, backbone.dim, usable_cores(), where.type)
             for decoding in trial.decoding
             for encoding in trial.encoding
         ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
+from panecho_embed.cores import usable_cores
 from panecho_embed.engines.encode import Encoder
 from panecho_embed.engines.job import Job
 from panecho_embed.engines.pool import decoded
@@ -37,7 +37,7 @@ def embed_locally(job: Job, profile: Profile) -> Iterator[int]:
 
 def _workers(workers: int | None, model: Backbone) -> int:
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         # On a CPU nearly all of the time is the encoder's; more workers would only take its cores.
         return cores if model.device.type != "cpu" else max(1, cores // 4)
     if workers < 0:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from panecho_embed.cores import usable_cores
 from panecho_embed.errors import ArgumentError, EngineError
 
 _CONNECT_SECONDS = 5.0
@@ -65,7 +66,9 @@ def _token_file() -> Path:
 def _connect(ray: Any, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, num_cpus=_cores(), **quiet)
+        ray.init(
+            "local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, num_cpus=usable_cores(), **quiet
+        )
         return
     # Behind TLS, nobody answers without a certificate.
     if address != "auto" and os.environ.get("RAY_USE_TLS", "0") in ("0", "false"):
@@ -79,10 +82,6 @@ def _connect(ray: Any, address: str | None) -> None:
             f"can't join the Ray cluster at {address}: {reason} (--ray-address; a token that the cluster was started "
             f"with must be in {_token_file()} or $RAY_AUTH_TOKEN here too)"
         ) from error
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_answers(address: str) -> None:

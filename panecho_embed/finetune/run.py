@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from panecho_embed.cores import usable_cores
 from panecho_embed.errors import ArgumentError
 from panecho_embed.finetune.crossval import PATIENCE_SECONDS, put_together
 from panecho_embed.finetune.data import Dataset, read_dataset, torn_studies
@@ -143,7 +143,7 @@ def _workers(workers: int | None, processes: Processes) -> int:
         if processes.device.type == "cpu":
             # Decoding would only take the cores that the model computes on.
             return 0
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         return min(_MOST_WORKERS, max(1, cores // processes.count))
     if workers < 0:
         raise ArgumentError(f"workers is {workers}; it must be 0 (decode in this process) or more (--workers)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, TimeoutError
@@ -15,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 from pebble import ProcessExpired, ProcessPool
 
+from panecho_embed.cores import usable_cores
 from panecho_embed.errors import MediaError
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import apply_mask, sector_mask
@@ -80,7 +80,7 @@ def pictures(films: Iterable[Film], workers: int | None, timeout_seconds: float)
     if workers == 0:
         yield map(picture_of, films)
         return
-    count = min(_MOST_WORKERS, workers or _cores())
+    count = min(_MOST_WORKERS, workers or usable_cores())
     # "spawn": a forked child would inherit torch's threads in whatever state they are.
     pool = ProcessPool(max_workers=count, context=multiprocessing.get_context("spawn"))
     try:
@@ -136,10 +136,6 @@ def _answer(future: Future[Shown], timeout_seconds: float) -> Shown:
         return Shown(missing=f"the process that read it died (exit code {error.exitcode})")
     except Exception as error:
         return Shown(missing=f"no process could read it ({error})")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _as_seen(cine: Cine, preprocess: Preprocess) -> Cine:
