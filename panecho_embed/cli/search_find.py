@@ -1,0 +1,80 @@
+"""`panecho-embed search --study | --video | --file | --vector`: the nearest studies or videos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from panecho_embed.cli.tables import print_table, shown_columns
+
+if TYPE_CHECKING:
+    from panecho_embed.search import Collection, Found, Query
+
+
+def print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: Path | None, **options: Any) -> None:
+    """Print what is nearest to the study, video, file or vectors that the options name, or write a contact sheet."""
+    from panecho_embed.search import search as run
+
+    query, notes = _query(collection, options)
+    found = run(
+        collection,
+        query,
+        options["k"],
+        level=options["level"],
+        similarity=options["similarity"],
+        where=options["where"],
+        include_same_patient=options["include_same_patient"],
+        index=options["index"],
+    )
+    for note in filter(None, (*notes, found.note)):
+        click.echo(f"note: {note}", err=True)
+    if html is not None:
+        from panecho_embed.search.sheet import write_sheet
+
+        click.echo(f"{len(found)} hits with pictures in {write_sheet(collection, found, html)}")
+    elif as_json:
+        click.echo(json.dumps(_as_dict(found, options["similarity"]), indent=2))
+    elif as_csv:
+        click.echo(found.table().to_csv(index=False), nl=False)
+    else:
+        click.echo(f"{query.label}: nearest of {found.candidates}")
+        print_table(
+            found.records(), shown_columns(found.items.columns, ("rank", "similarity", f"{found.items.level}_id"))
+        )
+
+
+def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tuple[str, ...]]:
+    from panecho_embed.search import study_query, vector_query, video_query
+    from panecho_embed.search.collection import UnknownIdError
+
+    for asked, name in ((study_query, "study"), (video_query, "video")):
+        if options[name] is None:
+            continue
+        try:
+            return asked(collection, options[name]), ()
+        except UnknownIdError as error:
+            if Path(options[name]).exists():
+                raise UnknownIdError(f"{error}; it is a path: a file is searched with by --file") from error
+            raise
+    if options["vector"] is not None:
+        from panecho_embed.search.vectors import read_query
+
+        return read_query(collection, options["vector"]), ()
+    from panecho_embed.search.embed_new import Embedder
+
+    new = Embedder(collection.provenance, options["weights"]).embed(options["path"])
+    return vector_query(collection, new.vectors, str(options["path"]), new.views), new.notes
+
+
+def _as_dict(found: Found, similarity: str) -> dict[str, Any]:
+    return {
+        "query": found.query.label,
+        "level": found.items.level,
+        "similarity": similarity if found.items.level == "study" else "cosine",
+        "candidates": found.candidates,
+        "note": found.note,
+        "hits": found.records(),
+    }

@@ -1,0 +1,72 @@
+"""`panecho-embed search --duplicates SIM | --outliers N`: what is stored twice, and what is like nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from panecho_embed.cli.tables import print_csv, print_table, shown_columns
+
+if TYPE_CHECKING:
+    from panecho_embed.search import Collection
+    from panecho_embed.search.collection import Items
+
+_SHOWN_GROUPS = 20
+
+
+def print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **options: Any) -> None:
+    """Print groups of items that are alike, those across patients and splits marked."""
+    from panecho_embed.search.find import record
+    from panecho_embed.search.oddities import duplicates
+
+    items = _items(collection, options)
+    groups = duplicates(items, options["duplicates"])
+    listed: list[dict[str, Any]] = [
+        {
+            "lowest_similarity": round(group.lowest, 6),
+            "patients": group.patients,
+            "splits": group.splits,
+            "items": [record(items, int(i)) for i in group.positions],
+        }
+        for group in groups
+    ]
+    rows = [{"group": n, **item} for n, group in enumerate(listed, start=1) for item in group["items"]]
+    if as_json:
+        click.echo(json.dumps({"level": items.level, "threshold": options["duplicates"], "groups": listed}, indent=2))
+    elif as_csv:
+        print_csv(rows, ["group", *items.columns])
+    else:
+        click.echo(f"{len(groups)} groups of {items.level} items with a similarity of {options['duplicates']} or more")
+        for n, group in enumerate(listed[:_SHOWN_GROUPS], start=1):
+            across = f", {group['patients']} PATIENTS" if group["patients"] > 1 else ""
+            across += f", {group['splits']} SPLITS" if group["splits"] > 1 else ""
+            ids = [str(item[f"{items.level}_id"]) for item in group["items"]] if items.level != "clip" else []
+            ids = ids or [f"{item['video_id']}#{item['first_frame']}" for item in group["items"]]
+            more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
+            click.echo(f"{n}: {len(ids)} items, lowest {group['lowest_similarity']:.4f}{across}: "
+                       f"{', '.join(ids[:10])}{more}")  # fmt: skip
+        if len(listed) > _SHOWN_GROUPS:
+            click.echo(f"and {len(listed) - _SHOWN_GROUPS} groups more (--csv or --json lists all)")
+
+
+def print_outliers(collection: Collection, *, as_json: bool, as_csv: bool, **options: Any) -> None:
+    """Print the items that are farthest from all others, farthest first."""
+    from panecho_embed.search.oddities import outliers
+
+    items = _items(collection, options)
+    rows = outliers(items, options["outliers"], include_same_patient=options["include_same_patient"])
+    if as_json:
+        click.echo(json.dumps({"level": items.level, "outliers": rows}, indent=2))
+    elif as_csv:
+        print_csv(rows)
+    else:
+        print_table(rows, shown_columns(items.columns, ("rank", "distance", f"{items.level}_id")))
+
+
+def _items(collection: Collection, options: dict[str, Any]) -> Items:
+    from panecho_embed.search.find import picked
+
+    items = collection.items(options["level"] or ("video" if collection.has_videos else "study"))
+    return picked(collection, items, options["where"]) if options["where"] else items
