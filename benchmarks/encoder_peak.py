@@ -31,7 +31,7 @@ from panecho_embed.engines.frame_engine import (
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.models.fused import can_fuse
-from panecho_embed.records import Precision
+from panecho_embed.provenance import Precision
 
 clock = time.perf_counter
 

@@ -37,7 +37,7 @@ def make_table(folder: Path, videos: int) -> None:
 
 def provenance(dim: int) -> Any:
     from panecho_embed.clips import ClipPlan
-    from panecho_embed.records import Preprocess, Provenance, WeightsInfo
+    from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
 
     weights = WeightsInfo("random (seed 0)", "ab" * 32, "none", pretrained=False)
     return Provenance("random", weights, Preprocess(), ClipPlan(), "clip", dim=dim)

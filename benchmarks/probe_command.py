@@ -30,7 +30,8 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import StandardScaler
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.records import Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
+from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 from probes.linear import LOGISTIC_CS, RIDGE_ALPHAS
 

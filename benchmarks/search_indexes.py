@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.records import Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
+from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection, search, vector_query
 from panecho_embed.search.index import build_index, index_path, open_collection
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter

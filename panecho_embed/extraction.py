@@ -20,15 +20,8 @@ from panecho_embed.engines.ray_engine import embed_on_ray
 from panecho_embed.errors import ArgumentError
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
-from panecho_embed.records import (
-    Engine,
-    EngineBackend,
-    Layout,
-    Level,
-    Precision,
-    Provenance,
-    StoredType,
-)
+from panecho_embed.provenance import Level, Precision, Provenance, StoredType
+from panecho_embed.records import Engine, EngineBackend, Layout
 from panecho_embed.remote import check_url, forget_listings, is_url
 from panecho_embed.shards import Shard
 from panecho_embed.store import Mirror, Parts

@@ -11,17 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import (
-    EmbeddingTable,
-    Failure,
-    FloatArray,
-    Level,
-    Manifest,
-    PoolBy,
-    PoolHow,
-    VideoFacts,
-    VideoRef,
-)
+from panecho_embed.provenance import Level
+from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Manifest, PoolBy, PoolHow, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, refuse_to_replace
 
 _ORDER: tuple[Level, ...] = ("frame", "clip", "video", "study")

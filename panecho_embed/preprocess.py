@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from panecho_embed.media.sector import apply_mask
-from panecho_embed.records import BoolArray, Interpolation, Preprocess, Region, UInt8Array
+from panecho_embed.provenance import Interpolation, Preprocess
+from panecho_embed.records import BoolArray, Region, UInt8Array
 
 # As torchvision and timm resize: with a filter that widens when an image shrinks, which OpenCV's own do not.
 _PILLOW: dict[Interpolation, Image.Resampling] = {

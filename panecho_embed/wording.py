@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from panecho_embed.metrics import Difference
+from panecho_embed.intervals import Difference
 from panecho_embed.records import Score
 
 DISPLAY_NAMES = {

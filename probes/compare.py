@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.metrics import PRIMARY, Difference, bootstrap, differences_of, higher_is_better, holm
+from panecho_embed.intervals import Difference, bootstrap, differences_of, holm
+from panecho_embed.metrics import PRIMARY, higher_is_better
 from panecho_embed.records import Score
 from panecho_embed.report import picture_file
 from probes.base import BaseProbe

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from panecho_embed._version import __version__
 from panecho_embed.errors import StoreError
 from panecho_embed.jsonable import without_nan
-from panecho_embed.records import Provenance
+from panecho_embed.provenance import Provenance
 from panecho_embed.report import Figure, picture_file
 from probes.folds import leaking_patients
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.pooling import pool_table
-from panecho_embed.records import EmbeddingTable, FloatArray, Level, PoolHow, Provenance
+from panecho_embed.provenance import Level, Provenance
+from panecho_embed.records import EmbeddingTable, FloatArray, PoolHow
 from panecho_embed.store import EmbeddingFile
 from probes.label_table import join_labels
 from probes.labels import read_labels, target_names

@@ -10,7 +10,7 @@ import numpy as np
 
 from panecho_embed.metrics import HIGHER_IS_BETTER, base_name
 from panecho_embed.plots import intervals
-from panecho_embed.records import Provenance
+from panecho_embed.provenance import Provenance
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Section, Table, Text, figure, write_report
 from panecho_embed.wording import display_name, interval, number, p_value, plural
 from probes.efficiency import LabelEfficiency

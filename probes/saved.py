@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.records import EmbeddingTable, Level, PoolHow, Provenance
+from panecho_embed.provenance import Level, Provenance
+from panecho_embed.records import EmbeddingTable, PoolHow
 from probes.base import BaseProbe
 from probes.evaluation import average_rows, predict_rows
 from probes.problem import Fusion, id_columns, load_table, shares, unit_of_rows

@@ -11,7 +11,8 @@ import torch
 from hypothesis import settings
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.records import Failure, Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
+from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
 # On a busy machine, torch's threads wait for each other longer than they work.

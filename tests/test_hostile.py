@@ -22,7 +22,7 @@ from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.extraction import extract
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models import backbones
-from panecho_embed.records import Preprocess
+from panecho_embed.provenance import Preprocess
 from panecho_embed.store import EmbeddingFile, Parts, verify
 from tests.test_extraction import moving
 from tests.tiny import tiny

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from panecho_embed import plots
-from panecho_embed.metrics import binary_metrics, multiclass_metrics, regression_metrics, scores
+from panecho_embed.intervals import scores
+from panecho_embed.metrics import binary_metrics, multiclass_metrics, regression_metrics
 
 RNG = np.random.default_rng(0)
 WHO = np.arange(120) // 2

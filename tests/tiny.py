@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
-from panecho_embed.records import Preprocess, WeightsInfo
+from panecho_embed.provenance import Preprocess, WeightsInfo
 
 
 class Patches(nn.Module):

@@ -15,7 +15,7 @@ from panecho_embed.cores import usable_cores
 from panecho_embed.engines.compiled import has_compiler
 from panecho_embed.errors import ArgumentError
 from panecho_embed.models.devices import resolve_device
-from panecho_embed.records import Precision
+from panecho_embed.provenance import Precision
 
 # Instruction sets that multiply in half precision, as /proc/cpuinfo calls them on x86 and Arm.
 _HALF_FLAGS: dict[Precision, tuple[str, ...]] = {

@@ -20,7 +20,8 @@ from panecho_embed.errors import MediaError
 from panecho_embed.media import describe
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.phantom import write_studies
-from panecho_embed.records import Failure, Precision, VideoRef
+from panecho_embed.provenance import Precision
+from panecho_embed.records import Failure, VideoRef
 
 _FRAMES = 16
 # Work enough for a trial of all engines, too little for one that would have to be compiled first.

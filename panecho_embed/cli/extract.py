@@ -19,7 +19,8 @@ from panecho_embed.cli.options import (
     overwrite_option,
 )
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import Engine, Failure, StoredType
+from panecho_embed.provenance import StoredType
+from panecho_embed.records import Engine, Failure
 from panecho_embed.remote import file_name
 from panecho_embed.shards import Shard
 

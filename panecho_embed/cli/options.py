@@ -10,7 +10,8 @@ import click
 
 from panecho_embed.clips import ShortVideoPolicy
 from panecho_embed.errors import PanEchoEmbedError
-from panecho_embed.records import EngineBackend, Layout, Precision
+from panecho_embed.provenance import Precision
+from panecho_embed.records import EngineBackend, Layout
 from panecho_embed.remote import cached, check_url, is_url
 
 Command = TypeVar("Command", bound=Callable[..., Any])

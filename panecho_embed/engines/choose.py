@@ -15,7 +15,8 @@ from panecho_embed.engines.compiled import CompiledEngine, compiled_path, has_co
 from panecho_embed.engines.frame_engine import AcceleratorEngine, EagerEngine, FrameEngine, RearrangedEngine
 from panecho_embed.errors import ArgumentError, EngineError
 from panecho_embed.models.backbone import Backbone
-from panecho_embed.records import EngineBackend, Precision
+from panecho_embed.provenance import Precision
+from panecho_embed.records import EngineBackend
 
 Announce = Callable[[str], object]
 

@@ -28,7 +28,7 @@ from panecho_embed.errors import EngineError
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.checkpoint import tensors_sha256
 from panecho_embed.models.rearranged import PixelEncoder, rearranged
-from panecho_embed.records import Precision
+from panecho_embed.provenance import Precision
 
 # Raise it with every change of what is compiled, here or in `rearranged`.
 _REVISION = 1

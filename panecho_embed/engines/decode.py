@@ -22,7 +22,8 @@ from panecho_embed.errors import MediaError, PanEchoEmbedError, RemoteError
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import sector_mask
 from panecho_embed.preprocess import FramePreparer, frame_preparer
-from panecho_embed.records import FPS_OF_MANIFEST, Failure, Preprocess, UInt8Array, VideoFacts, VideoRef
+from panecho_embed.provenance import Preprocess
+from panecho_embed.records import FPS_OF_MANIFEST, Failure, UInt8Array, VideoFacts, VideoRef
 from panecho_embed.remote import fetched
 
 # Nine hours at 30 frames per second. A header that claims more is not believed before the frames are counted.

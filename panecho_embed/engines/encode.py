@@ -17,7 +17,8 @@ from panecho_embed.engines.memory import is_out_of_memory
 from panecho_embed.engines.profile import Profile
 from panecho_embed.errors import NoMemoryError
 from panecho_embed.models.backbones import Backbone
-from panecho_embed.records import EngineBackend, Failure, FloatArray, Precision, StoredType, VideoFacts
+from panecho_embed.provenance import Precision, StoredType
+from panecho_embed.records import EngineBackend, Failure, FloatArray, VideoFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)

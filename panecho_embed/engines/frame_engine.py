@@ -16,7 +16,7 @@ from panecho_embed.errors import EngineError
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.fused import can_fuse, fuse
 from panecho_embed.models.rearranged import PixelEncoder, rearranged
-from panecho_embed.records import Precision
+from panecho_embed.provenance import Precision
 
 WEIGHTS_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodeSettings
 from panecho_embed.models.backbones import Backbone
-from panecho_embed.records import Manifest, Provenance
+from panecho_embed.provenance import Provenance
+from panecho_embed.records import Manifest
 from panecho_embed.store import Parts
 
 

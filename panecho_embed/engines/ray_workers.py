@@ -21,7 +21,8 @@ from panecho_embed.engines.pool import DecodingLine
 from panecho_embed.engines.writing import write_part
 from panecho_embed.errors import EngineError
 from panecho_embed.models.backbones import Backbone
-from panecho_embed.records import Failure, Manifest, Provenance
+from panecho_embed.provenance import Provenance
+from panecho_embed.records import Failure, Manifest
 from panecho_embed.shards import Shard
 from panecho_embed.store import new_part_path
 from panecho_embed.versions import package_versions

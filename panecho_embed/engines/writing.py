@@ -9,7 +9,8 @@ from pathlib import Path
 
 from panecho_embed.engines.encode import EncodedVideo, Encoder
 from panecho_embed.engines.profile import Profile
-from panecho_embed.records import Failure, Manifest, Provenance, Status, VideoFacts
+from panecho_embed.provenance import Provenance
+from panecho_embed.records import Failure, Manifest, Status, VideoFacts
 from panecho_embed.store import EmbeddingWriter, Parts
 
 # A part is what a kill can cost: a minute's work, or less where videos are quick.

@@ -18,7 +18,8 @@ from panecho_embed.finetune.losses import Loss, mean_loss
 from panecho_embed.finetune.model import FineTuneModel, activated
 from panecho_embed.finetune.processes import Processes
 from panecho_embed.metrics import Metrics, binary_metrics, multiclass_metrics, point_values, regression_metrics
-from panecho_embed.records import Failure, Preprocess, VideoRef
+from panecho_embed.provenance import Preprocess
+from panecho_embed.records import Failure, VideoRef
 from panecho_embed.tasks import Task
 
 Floats = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from panecho_embed.errors import ArgumentError, PanEchoEmbedError
 from panecho_embed.finetune.recipe import RunPrecision
 from panecho_embed.models.devices import resolve_device
-from panecho_embed.records import Precision
+from panecho_embed.provenance import Precision
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)

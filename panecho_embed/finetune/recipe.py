@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from panecho_embed.clips import ClipPlan, ShortVideoPolicy
 from panecho_embed.errors import RecipeError
-from panecho_embed.metrics import DEFAULT_DRAWS
+from panecho_embed.intervals import DEFAULT_DRAWS
 from panecho_embed.records import Layout
 
 RunPrecision = Literal["auto", "fp32", "bf16", "fp16"]

@@ -16,7 +16,8 @@ from panecho_embed.clips import ClipPlan, OneClip
 from panecho_embed.engines.decode import DecodeSettings, decode_video
 from panecho_embed.finetune.augment import augment
 from panecho_embed.finetune.recipe import AugmentationSettings
-from panecho_embed.records import Failure, Preprocess, VideoRef
+from panecho_embed.provenance import Preprocess
+from panecho_embed.records import Failure, VideoRef
 
 Ints = npt.NDArray[np.int64]
 

@@ -20,7 +20,7 @@ from panecho_embed.models.names import POSITION_KEY, to_checkpoint_names
 from panecho_embed.models.panecho import PanEcho, sinusoid
 from panecho_embed.models.recorded import KEY, OWN_LAYOUT, PANECHO_LAYOUT
 from panecho_embed.models.weights import NOT_STATED
-from panecho_embed.records import Preprocess, WeightsInfo
+from panecho_embed.provenance import Preprocess, WeightsInfo
 from panecho_embed.tasks import Task
 
 SCHEMA_VERSION = 1

@@ -19,7 +19,7 @@ from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbo
 from panecho_embed.models.digests import checked_sha256
 from panecho_embed.models.panecho import ClipEncoder
 from panecho_embed.models.weights import KNOWN, locate
-from panecho_embed.records import Preprocess, WeightsInfo
+from panecho_embed.provenance import Preprocess, WeightsInfo
 
 RANDOM = "random"
 _HEADS_OF_ATTENTION = 8

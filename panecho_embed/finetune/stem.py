@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from panecho_embed.records import Preprocess
+from panecho_embed.provenance import Preprocess
 
 
 def stem_for(weight: Tensor, bias: Tensor, mine: Preprocess, theirs: Preprocess) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,8 @@ from panecho_embed.finetune.processes import Processes
 from panecho_embed.finetune.progress import Progress
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.sampling import Batch, MicroBatches, TrainingClips, epoch_steps, share, training_loader
-from panecho_embed.records import Failure, Preprocess
+from panecho_embed.provenance import Preprocess
+from panecho_embed.records import Failure
 
 Ints = npt.NDArray[np.int64]
 

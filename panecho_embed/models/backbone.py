@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import Precision, Preprocess, WeightsInfo
+from panecho_embed.provenance import Precision, Preprocess, WeightsInfo
 
 Pooling = Literal["transformer", "mean", "3d"]
 

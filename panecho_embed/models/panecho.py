@@ -27,7 +27,7 @@ from panecho_embed.models.names import POSITION_KEY, from_checkpoint_names, to_c
 from panecho_embed.models.recorded import Recorded
 from panecho_embed.models.weights import find_weights, weights_info
 from panecho_embed.nearest import nearest
-from panecho_embed.records import WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 from panecho_embed.tasks import Task, all_tasks, read_tasks
 
 TaskTable = str | Path | Sequence[Task] | None

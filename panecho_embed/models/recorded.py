@@ -9,7 +9,7 @@ from typing import Any
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import WeightsError
-from panecho_embed.records import Preprocess
+from panecho_embed.provenance import Preprocess
 
 KEY = "panecho_embed"
 """The entry beside the state dict under which `finetune` writes what a model is, as plain values."""

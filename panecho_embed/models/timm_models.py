@@ -15,7 +15,7 @@ from panecho_embed.models.digests import checked_sha256
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import NOT_STATED
 from panecho_embed.nearest import nearest
-from panecho_embed.records import Interpolation, Preprocess, WeightsInfo
+from panecho_embed.provenance import Interpolation, Preprocess, WeightsInfo
 
 ensure_torchvision()
 import timm  # noqa: E402

@@ -10,7 +10,7 @@ from panecho_embed.models.checkpoint import read_state_dict
 from panecho_embed.models.digests import recorded_sha256
 from panecho_embed.models.panecho import PanEcho, tasks_in
 from panecho_embed.models.weights import KNOWN, locate
-from panecho_embed.records import WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 from panecho_embed.tasks import all_tasks
 
 # One array that a model has and no other: enough to tell them apart, the strict loading does the rest.

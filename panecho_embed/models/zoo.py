@@ -18,7 +18,7 @@ from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, from_checkpoint_
 from panecho_embed.models.panecho import DIM, PanEcho, TaskTable, make_head
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
-from panecho_embed.records import Preprocess, WeightsInfo
+from panecho_embed.provenance import Preprocess, WeightsInfo
 
 ensure_torchvision()
 from torchvision.models.video import mvit_v2_s, r3d_18  # noqa: E402

@@ -23,7 +23,7 @@ class Predictions:
 
     label: the target, with its unit if it has one. classes: () for regression; of a binary task the second is positive.
     truth: (N,) value or class index. prediction: (N,) value, or probability of the positive class; multiclass (N, K).
-    patients: (N,) ids. scores: of `panecho_embed.metrics`, by name. threshold: (N,) or one number, of a binary
+    patients: (N,) ids. scores: of `panecho_embed.intervals`, by name. threshold: (N,) or one number, of a binary
     decision. cutoffs: of a regression that has `auroc_below_<cutoff>` among its scores. seed: of the bands.
     """
 

@@ -19,7 +19,8 @@ from panecho_embed.errors import MediaError
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import apply_mask, sector_mask
 from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
-from panecho_embed.records import Preprocess, Provenance, UInt8Array
+from panecho_embed.provenance import Preprocess, Provenance
+from panecho_embed.records import UInt8Array
 from panecho_embed.store import EmbeddingFile
 
 PICTURE_SECONDS = 60.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from panecho_embed._version import __version__
 from panecho_embed.prediction.outputs import Output, outputs_of
-from panecho_embed.records import Provenance
+from panecho_embed.provenance import Provenance
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task
 from panecho_embed.wording import plural

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.nearest import nearest
 from panecho_embed.pooling import pool_table
-from panecho_embed.records import EmbeddingTable, Provenance
+from panecho_embed.provenance import Provenance
+from panecho_embed.records import EmbeddingTable
 from panecho_embed.search.filters import Columns
 from panecho_embed.search.similarity import Floats32, Groups, ViewMeans, unit, view_means
 from panecho_embed.search.sketch import WORTH_IT_ABOVE, Sketch

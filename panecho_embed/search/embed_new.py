@@ -19,7 +19,8 @@ from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.pooling import pool_table
-from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Provenance, VideoRef
+from panecho_embed.provenance import Provenance
+from panecho_embed.records import EmbeddingTable, Failure, FloatArray, VideoRef
 
 _SEED = re.compile(r"seed (\d+)")
 

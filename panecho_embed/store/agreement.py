@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 
 from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.records import Manifest, Provenance, VideoRef
+from panecho_embed.provenance import Provenance
+from panecho_embed.records import Manifest, VideoRef
 
 _VERSION = 1
 _DAMAGED = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.records import Manifest, Provenance
+from panecho_embed.provenance import Provenance
+from panecho_embed.records import Manifest
 from panecho_embed.store.layout import ROW_TYPES
 from panecho_embed.store.ledger import IndexArray, Ledger
 from panecho_embed.store.read import EmbeddingFile

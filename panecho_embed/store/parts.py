@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from panecho_embed.content import Stamp, unchanged
 from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.records import FPS_OF_MANIFEST, Failure, Manifest, Provenance, VideoFacts, VideoRef
+from panecho_embed.provenance import Provenance
+from panecho_embed.records import FPS_OF_MANIFEST, Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.shards import Shard
 from panecho_embed.store.agreement import Agreement
 from panecho_embed.store.ledger import Ledger

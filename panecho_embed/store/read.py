@@ -14,17 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.records import (
-    FPS_OF_MANIFEST,
-    EmbeddingTable,
-    Failure,
-    FloatArray,
-    Level,
-    Manifest,
-    Provenance,
-    VideoFacts,
-    VideoRef,
-)
+from panecho_embed.provenance import Level, Provenance
+from panecho_embed.records import FPS_OF_MANIFEST, EmbeddingTable, Failure, FloatArray, Manifest, VideoFacts, VideoRef
 from panecho_embed.store.layout import (
     FACT_COLUMNS,
     FAILURE_COLUMNS,

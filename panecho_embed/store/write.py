@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.records import Failure, FloatArray, Manifest, Provenance, VideoFacts
+from panecho_embed.provenance import Provenance
+from panecho_embed.records import Failure, FloatArray, Manifest, VideoFacts
 from panecho_embed.store.layout import (
     CHUNK_BYTES,
     FAILURE_COLUMNS,

@@ -20,7 +20,7 @@ from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, to_checkpoint_na
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.phantom import write_studies
-from panecho_embed.records import Preprocess, WeightsInfo
+from panecho_embed.provenance import Preprocess, WeightsInfo
 
 ensure_torchvision()
 import timm  # noqa: E402

@@ -13,8 +13,9 @@ import pandas as pd
 
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe, to_toml
-from panecho_embed.metrics import scores, task_metrics
-from panecho_embed.records import Preprocess
+from panecho_embed.intervals import scores
+from panecho_embed.metrics import task_metrics
+from panecho_embed.provenance import Preprocess
 from panecho_embed.tasks import Task, write_tasks
 
 EF = Task("EF", "regression", 1, (), None, "%", 55.0, "ejection fraction")

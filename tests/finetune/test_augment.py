@@ -11,7 +11,7 @@ from panecho_embed.finetune.augment import augment
 from panecho_embed.finetune.recipe import AugmentationSettings
 from panecho_embed.finetune.sampling import Key, MicroBatches, TrainingClips, training_loader
 from panecho_embed.manifest import read_manifest
-from panecho_embed.records import Preprocess
+from panecho_embed.provenance import Preprocess
 
 EVERYTHING = AugmentationSettings(True)
 NOTHING = AugmentationSettings(True, zoom_out=1.0, crop=False, flip=0.0, rotation=0.0)

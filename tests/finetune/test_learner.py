@@ -18,7 +18,7 @@ from panecho_embed.finetune.sampling import Batch
 from panecho_embed.finetune.starts import Start
 from panecho_embed.finetune.targets import Targets
 from panecho_embed.models.backbones import MeanOverFrames
-from panecho_embed.records import Preprocess, WeightsInfo
+from panecho_embed.provenance import Preprocess, WeightsInfo
 from tests.finetune.fabricate import EF, LOW
 
 VALUES = np.array([[50.0, 1], [60, 0], [np.nan, 1], [70, np.nan], [55, 0], [45, 1]])

@@ -20,7 +20,7 @@ from panecho_embed.finetune.saved import write_model
 from panecho_embed.finetune.starts import load_start
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.panecho import PanEcho
-from panecho_embed.records import Preprocess
+from panecho_embed.provenance import Preprocess
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import read_tasks, write_tasks
 from tests.finetune.conftest import NARROW, finetune

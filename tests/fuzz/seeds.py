@@ -21,7 +21,8 @@ from safetensors.torch import save as save_safetensors
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.finetune.recipe_files import recipe_names, recipe_text
-from panecho_embed.records import Failure, Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
+from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 from tests.media.builders import numbered_frames, pydicom_file, ultrasound_region, write_avi, write_dicom, write_video
 

@@ -23,7 +23,8 @@ from panecho_embed.manifest import describe_manifest, read_manifest
 from panecho_embed.media import describe, is_dicom, read_identity
 from panecho_embed.models.checkpoint import matching_tensors, read_state_dict
 from panecho_embed.pooling import pool
-from panecho_embed.records import Preprocess, VideoRef
+from panecho_embed.provenance import Preprocess
+from panecho_embed.records import VideoRef
 from panecho_embed.store import EmbeddingFile, verify
 from panecho_embed.store.merge import merge
 from tests.fuzz import mutate_media as media

@@ -23,7 +23,8 @@ from panecho_embed.manifest import read_manifest
 from panecho_embed.media import open_cine
 from panecho_embed.media.cine import Cine
 from panecho_embed.models.checkpoint import read_state_dict
-from panecho_embed.records import Failure, Preprocess, VideoRef
+from panecho_embed.provenance import Preprocess
+from panecho_embed.records import Failure, VideoRef
 from panecho_embed.store import EmbeddingFile, verify
 
 SMALL = Preprocess(resize=40, crop=32)

@@ -18,7 +18,7 @@ from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundErr
 from panecho_embed.models import backbones
 from panecho_embed.models.backbones import Backbone, backbone_names, load_backbone, register_backbone
 from panecho_embed.models.weights import KNOWN, PLACE_VARIABLE
-from panecho_embed.records import Preprocess
+from panecho_embed.provenance import Preprocess
 
 
 def pixels(count: int, size: int, seed: int = 0) -> torch.Tensor:

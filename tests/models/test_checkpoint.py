@@ -22,7 +22,7 @@ from panecho_embed.models.checkpoint import (
 )
 from panecho_embed.models.names import from_checkpoint_names, to_checkpoint_names
 from panecho_embed.models.recorded import Recorded
-from panecho_embed.records import Preprocess
+from panecho_embed.provenance import Preprocess
 
 ARRAYS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2)}
 MANY = {f"a{i}.weight": torch.randn(30, 30) for i in range(40)}

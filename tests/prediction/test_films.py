@@ -6,7 +6,7 @@ import math
 
 from panecho_embed.prediction import films as module
 from panecho_embed.prediction.films import Film, Shown, picture_of, pictures
-from panecho_embed.records import Preprocess
+from panecho_embed.provenance import Preprocess
 from tests.prediction import films as stubs
 
 

@@ -12,7 +12,8 @@ from panecho_embed.prediction.groups import grouped
 from panecho_embed.prediction.pages import _page_names
 from panecho_embed.prediction.run import predict
 from panecho_embed.prediction.sheet import _axis, _place
-from panecho_embed.records import Preprocess, Region
+from panecho_embed.provenance import Preprocess
+from panecho_embed.records import Region
 from panecho_embed.tasks import Task, all_tasks
 from tests.prediction.conftest import SIZE
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.records import EmbeddingTable, Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
+from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.records import EmbeddingTable, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
 DIM = 24

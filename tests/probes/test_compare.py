@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from panecho_embed.cli.main import main
 from panecho_embed.errors import ArgumentError, SettingsMismatchError
-from panecho_embed.metrics import holm, paired_differences
+from panecho_embed.intervals import holm, paired_differences
 from panecho_embed.records import EmbeddingTable
 from probes.attentive import AttentiveProbe
 from probes.compare import common_units, compare_problems, corrected_together, write_comparison

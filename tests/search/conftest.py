@@ -13,7 +13,8 @@ from panecho_embed.clips import ClipPlan
 from panecho_embed.extraction import extract
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.phantom import make_patients, render
-from panecho_embed.records import Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
+from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
 VIEWS = ("A4C", "A2C", "PLAX")

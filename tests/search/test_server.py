@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.pictures import Picture
-from panecho_embed.records import Manifest, Preprocess, Provenance, VideoFacts, VideoRef, WeightsInfo
+from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection, pictures, search, study_query
 from panecho_embed.search.index import build_index
 from panecho_embed.search.server.app import ServeSettings, create_app

@@ -112,7 +112,7 @@ def test_a_limit_that_is_really_hit_stops_cleanly(tmp_path, limit):
     """A failed write inside HDF5 would end in a segmentation fault; this process must end with the error alone."""
     code = (
         "import numpy as np, sys; from panecho_embed.store import EmbeddingWriter\n"
-        "from panecho_embed.records import *; from panecho_embed.clips import ClipPlan\n"
+        "from panecho_embed.provenance import *; from panecho_embed.clips import ClipPlan\n"
         "info = WeightsInfo('x', '0', 'x', False)\n"
         "made = Provenance('x', info, Preprocess(), ClipPlan(), 'clip', dim=768)\n"
         "with EmbeddingWriter(sys.argv[1], made) as writer:\n"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.records import Manifest, Preprocess
+from panecho_embed.provenance import Preprocess
+from panecho_embed.records import Manifest
 from panecho_embed.store import EmbeddingFile, Parts, merge, verify
 from tests.conftest import refs
 

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import dataclasses
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.provenance import Preprocess, Provenance
+
+
+def test_provenance_survives_json(provenance):
+    assert Provenance.from_json(provenance.to_json()) == provenance
+    at_frame_level = dataclasses.replace(provenance, clips=None, level="frame")
+    assert Provenance.from_json(at_frame_level.to_json()) == at_frame_level
+
+
+def test_the_fingerprint_follows_the_settings_and_nothing_else(provenance):
+    assert dataclasses.replace(provenance, versions={"torch": "9"}).fingerprint == provenance.fingerprint
+    elsewhere = dataclasses.replace(provenance.weights, source="other.pt")
+    assert dataclasses.replace(provenance, weights=elsewhere).fingerprint == provenance.fingerprint
+    for change in (
+        {"clips": ClipPlan(stride=4, num_clips=None)},
+        {"preprocess": Preprocess(mask_sector=True)},
+        {"precision": "bf16"},
+        {"weights": dataclasses.replace(provenance.weights, sha256="cd" * 32)},
+    ):
+        assert dataclasses.replace(provenance, **change).fingerprint != provenance.fingerprint
+
+
+def test_differences_name_the_field(provenance):
+    other = dataclasses.replace(provenance, preprocess=Preprocess(crop=112))
+    assert other.differences(provenance) == ["preprocess.crop: 112, not 224"]
+    assert provenance.differences(provenance) == []
+
+
+def test_another_image_size_keeps_the_margin():
+    assert Preprocess().at_size(112) == Preprocess(resize=128, crop=112)
