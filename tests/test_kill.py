@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from contextlib import suppress
 
 import numpy as np
+import psutil
 import pytest
 
 from panecho_embed.extraction import extract
@@ -133,3 +136,24 @@ def test_the_command_killed_while_its_workers_decode(tmp_path):
     killed, fresh = EmbeddingFile(out), EmbeddingFile(tmp_path / "fresh.h5")
     assert killed.rows.equals(fresh.rows)
     np.testing.assert_allclose(killed.embeddings, fresh.embeddings, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["decode_in_pool", "picture_in_pool", "load_for_training", "wait_in_a_thread"])
+def test_a_worker_that_hangs_does_not_outlive_its_command(tmp_path, way):
+    started = tmp_path / "started"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-m", "tests.hanging", way, started], env=environment) as command:
+        while not started.exists() and command.poll() is None:
+            time.sleep(0.02)
+        command.kill()
+    worker = int(started.read_text())
+    deadline = time.monotonic() + 20
+    while lives(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not lives(worker)
+
+
+def lives(number):
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    return False

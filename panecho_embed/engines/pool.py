@@ -17,6 +17,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
 from panecho_embed.errors import ArgumentError, WorkersError
+from panecho_embed.orphans import end_with_parent
 from panecho_embed.records import Failure, VideoRef
 
 Outcome = tuple[int, DecodedVideo | Failure]
@@ -159,15 +160,14 @@ class DecodingLine:
 
     def _new_pool(self) -> ProcessPool:
         # "spawn": a forked child would inherit torch's threads in whatever state they are.
-        return ProcessPool(
-            max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_stand_back
-        )
+        return ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_begin)
 
 
-def _stand_back() -> None:
-    """Give way to the encoder: its threads wait for each other, so that one that is kept waiting holds up all.
+def _begin() -> None:
+    """Die with the encoder, and give way to it: its threads wait for each other, so that one that waits holds up all.
 
     Decoding goes on whenever the encoder leaves a core, and always when the encoder itself waits for videos.
     """
+    end_with_parent()
     if hasattr(os, "nice"):
         os.nice(19)

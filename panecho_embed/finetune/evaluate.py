@@ -17,6 +17,7 @@ from panecho_embed.engines.decode import DecodeSettings, decode_video
 from panecho_embed.finetune.losses import Loss, mean_loss
 from panecho_embed.finetune.model import FineTuneModel, activated
 from panecho_embed.finetune.processes import Processes
+from panecho_embed.finetune.sampling import begin_loading
 from panecho_embed.metrics import Metrics, binary_metrics, multiclass_metrics, point_values, regression_metrics
 from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
@@ -80,7 +81,14 @@ def predict_videos(
     """
     # Each process has its own videos, so there is no padding that could be counted.
     mine = index[processes.index :: processes.count].tolist()
-    loader: Any = DataLoader(clips, sampler=mine, batch_size=None, num_workers=workers, pin_memory=processes.on_cuda)
+    loader: Any = DataLoader(
+        clips,
+        sampler=mine,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=processes.on_cuda,
+        worker_init_fn=begin_loading,
+    )
     rows: list[tuple[int, Floats, Floats]] = []
     failures: list[Failure] = []
     was_training = model.training

@@ -16,6 +16,7 @@ from panecho_embed.clips import ClipPlan, OneClip
 from panecho_embed.engines.decode import DecodeSettings, decode_video
 from panecho_embed.finetune.augment import augment
 from panecho_embed.finetune.recipe import AugmentationSettings
+from panecho_embed.orphans import end_with_parent
 from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
 
@@ -118,6 +119,11 @@ class MicroBatches:
         return len(self.batches)
 
 
+def begin_loading(_worker: int) -> None:
+    """In every worker of a loader, before it begins: it does not outlive the training."""
+    end_with_parent()
+
+
 def training_loader(clips: TrainingClips, batches: MicroBatches, workers: int, *, pin: bool) -> DataLoader[Batch]:
     """Decodes ahead in `workers` processes; none decodes in this one. pin: into page-locked memory."""
     return DataLoader(
@@ -127,4 +133,5 @@ def training_loader(clips: TrainingClips, batches: MicroBatches, workers: int, *
         collate_fn=together,
         pin_memory=pin,
         persistent_workers=workers > 0,
+        worker_init_fn=begin_loading,
     )

@@ -18,6 +18,7 @@ from panecho_embed.cores import usable_cores
 from panecho_embed.errors import MediaError
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import apply_mask, sector_mask
+from panecho_embed.orphans import end_with_parent
 from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
 from panecho_embed.provenance import Preprocess, Provenance
 from panecho_embed.records import UInt8Array
@@ -83,7 +84,7 @@ def pictures(films: Iterable[Film], workers: int | None, timeout_seconds: float)
         return
     count = min(_MOST_WORKERS, workers or usable_cores())
     # "spawn": a forked child would inherit torch's threads in whatever state they are.
-    pool = ProcessPool(max_workers=count, context=multiprocessing.get_context("spawn"))
+    pool = ProcessPool(max_workers=count, context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
         yield _in_order(pool, films, count, timeout_seconds)
         pool.close()

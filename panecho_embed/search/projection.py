@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.orphans import end_with_parent
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.index import binding
 from panecho_embed.search.similarity import Floats32
@@ -72,6 +73,7 @@ def umap(units: Floats32) -> Points:
 
 
 def _umap_process(answer: Connection, units: Floats32) -> None:
+    end_with_parent()
     try:
         answer.send(umap(units))
     except ArgumentError as error:
