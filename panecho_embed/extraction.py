@@ -15,6 +15,7 @@ from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodeSettings
 from panecho_embed.engines.job import Job
 from panecho_embed.engines.local import embed_locally
+from panecho_embed.engines.pool import check_timeout
 from panecho_embed.engines.profile import Profile
 from panecho_embed.engines.ray_engine import embed_on_ray
 from panecho_embed.errors import ArgumentError
@@ -89,6 +90,7 @@ def extract(
     if (source if is_url(source) else Path(source).absolute()) == where:
         raise ArgumentError(f"{out} is both the input and the output (-o)")
     _check_engine(engine, ray_address)
+    check_timeout(timeout_seconds)
     mirror = Mirror(where) if isinstance(where, str) else None
     if mirror and shard:
         raise ArgumentError(f"{out} is a URL; the shards of a job array need a file system that they share (-o)")

@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from panecho_embed.cache import CACHE_VARIABLE, cache_folder
 from panecho_embed.errors import ArgumentError, PanEchoEmbedError, RemoteError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -168,7 +169,7 @@ def cached(url: str) -> Path:
     from filelock import FileLock
 
     size, time = size_and_time(url)
-    home = cache_folder("read", url)
+    home = copies_folder("read", url)
     folder = home / hashlib.sha256(f"{size} {time}".encode()).hexdigest()[:16]
     copy = folder / file_name(url)
     try:
@@ -184,14 +185,13 @@ def cached(url: str) -> Path:
     except RemoteError:
         raise
     except OSError as error:
-        raise RemoteError(f"{url} can't be copied into {home}: {error} ($XDG_CACHE_HOME)") from error
+        raise RemoteError(f"{url} can't be copied into {home}: {error} (${CACHE_VARIABLE})") from error
     return copy
 
 
-def cache_folder(purpose: str, url: str) -> Path:
-    """Where this user's copies of what is at a URL are, by purpose: below $XDG_CACHE_HOME/panecho-embed."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "panecho-embed" / purpose / hashlib.sha256(url.encode()).hexdigest()[:16]
+def copies_folder(purpose: str, url: str) -> Path:
+    """Where this user's copies of what is at a URL are, "read" from there or to be "written" there."""
+    return cache_folder(purpose) / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def download(url: str, target: Path) -> None:
@@ -226,16 +226,21 @@ def remove(urls: list[str]) -> None:
             system.invalidate_cache()
 
 
-def _system(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path on it."""
+def client(url: str) -> Any:
+    """fsspec's class for a URL of this kind, which connects to nothing. Raises ArgumentError if it is not installed."""
     import fsspec
 
     scheme = check_url(url).partition("://")[0]
     try:
-        kind = fsspec.get_filesystem_class(scheme)
+        return fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         extra = f"pip install 'panecho-embed[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else str(error)
         raise ArgumentError(f"{url} can't be reached without another package: {extra}") from error
+
+
+def _system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path on it."""
+    kind = client(url)
     system = kind(**kind._get_kwargs_from_urls(url))
     return system, system._strip_protocol(url)
 

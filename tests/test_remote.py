@@ -77,7 +77,7 @@ def bucket(server, studies, tmp_path, monkeypatch):
     for name, value in settings.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path / "cache"))
     forget()
     system = fsspec.filesystem("s3")
     name = f"echos-{os.urandom(4).hex()}"
@@ -119,7 +119,7 @@ def test_from_bucket_to_bucket_as_from_folder_to_folder(bucket, studies, tmp_pat
     assert [f.stage for f in summary.failed] == ["open"]
     assert summary.failed[0].path == f"{bucket}/videos/p1/broken.avi"
     assert names_in(bucket) == ["out.h5"]
-    assert list((tmp_path / "cache/panecho-embed/written").iterdir()) == []
+    assert list((tmp_path / "cache/written").iterdir()) == []
     copy = remote.cached(f"{bucket}/out.h5")
     assert verify(copy) == []
     assert but_places(copy) == but_places(here)
@@ -153,7 +153,7 @@ def test_another_machine_goes_on_from_the_parts(bucket, tmp_path, monkeypatch):
         options = {"workers": 0, "batch_frames": 40, "engine_backend": "eager"}
         extract(f"{bucket}/videos", f"{bucket}/out.h5", backbone=stopping, **options)
     assert [name.startswith("out.h5.parts/") for name in names_in(bucket)] == [True] * 2
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path / "another"))
     summary = run(f"{bucket}/videos", f"{bucket}/out.h5")
     assert 0 < summary.reused < 8
     assert summary.done == 8
@@ -192,7 +192,7 @@ def test_what_another_machine_has_delivered_since_counts(bucket, tmp_path, monke
             run(f"{bucket}/videos", out)
     assert len(list((tmp_path / "cache").rglob("part-*.h5"))) == 1
     with monkeypatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+        patch.setenv("PANECHO_EMBED_CACHE", str(tmp_path / "another"))
         run(f"{bucket}/videos", out, dtype="float16", overwrite=True)
     with pytest.raises(SettingsMismatchError, match="dtype"):
         run(f"{bucket}/videos", out)
@@ -296,7 +296,7 @@ def test_what_is_said(bucket, tmp_path, monkeypatch, command, message):
 def test_a_bucket_to_write_to_that_is_not_there(bucket, tmp_path):
     with pytest.raises(StoreError, match="no such bucket"):
         run(f"{bucket}/videos", "s3://no-such-bucket-at-all/out.h5")
-    assert list((tmp_path / "cache/panecho-embed/written").iterdir()) == []
+    assert list((tmp_path / "cache/written").iterdir()) == []
 
 
 def test_without_credentials(bucket, tmp_path, monkeypatch):
@@ -342,7 +342,7 @@ def test_shards_need_a_file_system(memory, studies):
 
 
 def test_a_copy_is_fetched_again_when_the_file_has_changed(memory, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
     memory.pipe("/x/a.h5", b"one")
     first = remote.cached("memory://x/a.h5")
     assert remote.cached("memory://x/a.h5") == first
@@ -376,7 +376,7 @@ def test_what_a_killed_process_fetched_is_removed_by_the_next(memory, tmp_path, 
 
 
 def test_two_may_want_the_same_file_at_once(memory, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
     memory.pipe("/x/a.h5", b"one")
     fetches = []
 
@@ -395,9 +395,9 @@ def test_two_may_want_the_same_file_at_once(memory, tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_be_written(memory, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path / "file"))
     memory.pipe("/x/a.h5", b"one")
-    with pytest.raises(RemoteError, match=r"XDG_CACHE_HOME"):
+    with pytest.raises(RemoteError, match=r"PANECHO_EMBED_CACHE"):
         remote.cached("memory://x/a.h5")
 
 

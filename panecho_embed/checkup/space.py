@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from panecho_embed.cache import CACHE_VARIABLE, cache_folder
 from panecho_embed.checkup.findings import CLIPS_PER_VIDEO, Check, Status
-from panecho_embed.engines.compiled import cache_folder as compiled_folder
+from panecho_embed.errors import ArgumentError
 from panecho_embed.models.weights import cache_folder as weights_folder
-from panecho_embed.remote import is_url
+from panecho_embed.remote import client, is_url
 from panecho_embed.store.write import explain_os_error
 
 # Ids, path, digest and numbers of a video, and the HDF5 heaps that hold them.
@@ -30,11 +32,12 @@ def file_bytes(videos: int, dim: int, rows_per_video: int = CLIPS_PER_VIDEO) -> 
 def check_space(out: str | Path, needed_bytes: int) -> list[Check]:
     """The folder of the output, which must take parts and then all of them once more; the caches; temporary files.
 
-    out: a folder, or the file to write; of a URL, only extract itself finds out. needed_bytes: of the output.
+    out: a folder, or the file to write; for one at a URL, it is the cache that must take both, and what is at the URL,
+    only extract itself finds out. needed_bytes: of the output.
     """
-    checks = [_output(out, needed_bytes)]
+    checks = list(_at_url(str(out), needed_bytes)) if is_url(out) else [_output(out, needed_bytes)]
     for what, place, variable in (
-        ("cache of compiled programs", compiled_folder(), "PANECHO_EMBED_CACHE"),
+        ("cache of compiled programs", cache_folder("programs"), CACHE_VARIABLE),
         ("cache of weights", weights_folder(), "TORCH_HOME"),
     ):
         move = f"set ${variable} to another folder"
@@ -51,9 +54,19 @@ def check_space(out: str | Path, needed_bytes: int) -> list[Check]:
     return checks
 
 
+def _at_url(url: str, needed_bytes: int) -> Iterator[Check]:
+    try:
+        client(url)
+    except ArgumentError as error:
+        yield Check("space", "problem", f"output: {error}", "choose another place with -o, or install what is missing")
+        return
+    yield Check("space", "ok", f"output: {url} is not asked; extract does so before it begins")
+    move = f"set ${CACHE_VARIABLE} to another folder"
+    what = "cache, where the output is put together"
+    yield _check(what, cache_folder("written"), 2 * needed_bytes, "problem", f"free some space, or {move}", move)
+
+
 def _output(out: str | Path, needed_bytes: int) -> Check:
-    if is_url(out):
-        return Check("space", "ok", f"output: {out} is not looked at; extract does so before it begins")
     path = Path(out).expanduser()
     folder = path.resolve() if path.is_dir() else path.absolute().parent
     elsewhere = "choose another place with -o"

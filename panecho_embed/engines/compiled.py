@@ -1,8 +1,8 @@
 """The frame encoder compiled ahead of time for this CPU, kept on the disk: compiled once, loaded in a moment after.
 
-TorchInductor freezes the weights into the program, packed for oneDNN, for one batch shape. Programs lie in
-`$PANECHO_EMBED_CACHE`, by default ~/.cache/panecho-embed, under a name that everything they depend on goes into. They
-are code: the folder is the user's own.
+TorchInductor freezes the weights into the program, packed for oneDNN, for one batch shape. Programs lie in `programs`
+of the cache (see `cache_folder`), under a name that everything they depend on goes into. They are code: the folder is
+the user's own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
+from panecho_embed.cache import CACHE_VARIABLE, cache_folder
 from panecho_embed.engines.frame_engine import WEIGHTS_DTYPES, filled
 from panecho_embed.errors import EngineError
 from panecho_embed.models.backbone import Backbone
@@ -56,7 +57,7 @@ class CompiledEngine:
         except OSError as error:
             raise EngineError(
                 f"the compiled program can't be kept in {program.parent}: {error.strerror or error} "
-                "($PANECHO_EMBED_CACHE names another folder)"
+                f"(${CACHE_VARIABLE} names another folder)"
             ) from error
 
     @torch.inference_mode()
@@ -65,12 +66,6 @@ class CompiledEngine:
         assert self.batch_frames is not None
         encoded: Tensor = self._run(filled(pixels, self.batch_frames).contiguous())
         return encoded[: len(pixels)]
-
-
-def cache_folder() -> Path:
-    """Where compiled programs lie."""
-    base = os.environ.get("PANECHO_EMBED_CACHE")
-    return Path(base).expanduser() if base else Path("~/.cache/panecho-embed").expanduser()
 
 
 def compiled_path(backbone: Backbone, precision: Precision, batch_frames: int) -> Path:
@@ -88,7 +83,7 @@ def compiled_path(backbone: Backbone, precision: Precision, batch_frames: int) -
         torch.backends.cpu.get_cpu_capability(),
         _processor(),
     )
-    return cache_folder() / f"{hashlib.sha256(repr(depends_on).encode()).hexdigest()[:32]}.pt2"
+    return cache_folder("programs") / f"{hashlib.sha256(repr(depends_on).encode()).hexdigest()[:32]}.pt2"
 
 
 def has_compiler() -> bool:

@@ -31,6 +31,12 @@ _MOST_WORKERS_PER_CORE = 16
 _TRIES = 3
 
 
+def check_timeout(seconds: float) -> None:
+    """Raise ArgumentError for a time that no video can be given, or none that would ever end."""
+    if not 0 < seconds < math.inf:
+        raise ArgumentError(f"timeout is {seconds} seconds; it must be above 0 and finite (--timeout)")
+
+
 @contextmanager
 def decoded(
     videos: Iterable[tuple[int, VideoRef]], settings: DecodeSettings, workers: int, timeout_seconds: float
@@ -41,8 +47,7 @@ def decoded(
     its process or takes longer than `timeout_seconds` costs that one video (a Failure), not the run; workers that are
     killed while they wait cost nothing.
     """
-    if not 0 < timeout_seconds < math.inf:
-        raise ArgumentError(f"timeout is {timeout_seconds} seconds; it must be above 0 and finite (--timeout)")
+    check_timeout(timeout_seconds)
     most = _MOST_WORKERS_PER_CORE * (os.cpu_count() or 1)
     if not 0 <= workers <= most:
         raise ArgumentError(f"workers is {workers}; allowed here are 0 to {most}, 16 for each core (--workers)")

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from panecho_embed.cache import CACHE_VARIABLE
 from panecho_embed.errors import RemoteError, StoreError
 from panecho_embed.remote import (
-    cache_folder,
+    copies_folder,
     download,
     exists,
     file_name,
@@ -30,7 +31,7 @@ class Mirror:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._home = cache_folder("written", url)
+        self._home = copies_folder("written", url)
         self.local = self._home / file_name(url)
         self._parts = f"{url}.parts"
         # Says that `local` was put together here; without it, it is a copy, and may be an old one.
@@ -44,7 +45,9 @@ class Mirror:
         try:
             self._home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"can't write {self._home}, for the parts of {url}: {error} ($XDG_CACHE_HOME)") from error
+            raise StoreError(
+                f"can't write {self._home}, for the parts of {url}: {error} (${CACHE_VARIABLE})"
+            ) from error
 
     def pull(self, folder: Path) -> None:
         """Fetch what is at the URL and not here: the parts, into `folder`, and the finished file. Raises StoreError.

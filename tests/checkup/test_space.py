@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -50,9 +51,22 @@ def test_an_output_in_a_folder_that_is_not_there(roomy, tmp_path):
     assert output.mend == f"mkdir -p {tmp_path / 'no'}"
 
 
-def test_an_output_at_a_url_is_left_to_extract(roomy):
-    output = check_space("s3://bucket/out.h5", 1)[0]
-    assert (output.status, output.text[:27]) == ("ok", "output: s3://bucket/out.h5 ")
+def test_an_output_at_a_url_is_put_together_in_the_cache(roomy, tmp_path):
+    output, cache = check_space("memory://bucket/out.h5", 10**6)[:2]
+    assert (output.status, output.text[:31]) == ("ok", "output: memory://bucket/out.h5 ")
+    assert (cache.status, cache.text[-len(str(tmp_path / "written")) :]) == ("ok", str(tmp_path / "written"))
+    roomy(10**6)
+    cache = check_space("memory://bucket/out.h5", 10**6)[1]
+    assert cache.status == "problem"
+    assert "2.0 MB needed" in cache.text
+    assert "$PANECHO_EMBED_CACHE" in cache.mend
+
+
+def test_an_output_at_a_url_that_nothing_here_can_write_to(roomy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    output = check_space("gs://bucket/out.h5", 1)[0]
+    assert output.status == "problem"
+    assert "panecho-embed[gcs]" in output.text
 
 
 def test_a_folder_that_takes_no_files(roomy, tmp_path):

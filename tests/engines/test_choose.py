@@ -9,8 +9,9 @@ import pytest
 import torch
 from filelock import FileLock
 
+from panecho_embed.cache import cache_folder
 from panecho_embed.engines import choose, compiled
-from panecho_embed.engines.compiled import CompiledEngine, cache_folder, compiled_path, has_compiler
+from panecho_embed.engines.compiled import CompiledEngine, compiled_path, has_compiler
 from panecho_embed.engines.frame_engine import EagerEngine, RearrangedEngine
 from panecho_embed.errors import ArgumentError, EngineError
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
@@ -26,7 +27,7 @@ needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler"
 def cache(tmp_path_factory):
     """One cache for the module, so that a program is compiled once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PANECHO_EMBED_CACHE", str(tmp_path_factory.mktemp("cache") / "programs"))
+        patch.setenv("PANECHO_EMBED_CACHE", str(tmp_path_factory.mktemp("caches")))
         yield
 
 
@@ -100,7 +101,7 @@ def test_the_compiled_encoder_gives_the_same_values_also_for_a_smaller_batch(nar
 @needs_compiler
 def test_a_program_is_compiled_once_and_leaves_nothing_else_behind(narrow, batch, monkeypatch):
     CompiledEngine(narrow, "fp32", BATCH)
-    assert {path.suffix for path in cache_folder().iterdir()} == {".pt2", ".lock"}
+    assert {path.suffix for path in cache_folder("programs").iterdir()} == {".pt2", ".lock"}
     monkeypatch.setattr("panecho_embed.engines.compiled._compile", lambda *_: pytest.fail("compiled again"))
     CompiledEngine(narrow, "fp32", BATCH)
 
@@ -127,6 +128,7 @@ def test_a_program_belongs_to_weights_precision_and_batch(narrow):
 
 def test_a_damaged_program_is_named(narrow, batch, monkeypatch, tmp_path):
     monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
+    (tmp_path / "programs").mkdir()
     compiled_path(narrow, "fp32", BATCH).write_bytes(b"damaged")
     with pytest.raises(EngineError, match=r"compiled program .*\.pt2 can't be loaded"):
         chosen(narrow, "compiled", batch)

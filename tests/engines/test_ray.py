@@ -188,6 +188,13 @@ def test_an_address_without_the_ray_engine_is_refused(studies, tmp_path):
         extract(studies, tmp_path / "out.h5", backbone=tiny(), ray_address="head:6379")
 
 
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_time_limit_that_never_comes_is_refused_by_both_engines_before_any_work(studies, tmp_path, engine):
+    with pytest.raises(ArgumentError, match=r"inf seconds.*--timeout"):
+        extract(studies, tmp_path / "out.h5", backbone=tiny(), engine=engine, timeout_seconds=float("inf"))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", ":6379", "head:port"])
 def test_addresses_that_are_none(address):
     with pytest.raises(ArgumentError, match="HOST:PORT"):
