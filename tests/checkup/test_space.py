@@ -64,6 +64,8 @@ def test_an_output_at_a_url_is_put_together_in_the_cache(roomy, tmp_path):
 
 def test_an_output_at_a_url_that_nothing_here_can_write_to(roomy, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
+    # fsspec keeps the classes that it has found.
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gs", raising=False)
     output = check_space("gs://bucket/out.h5", 1)[0]
     assert output.status == "problem"
     assert "panecho-embed[gcs]" in output.text
