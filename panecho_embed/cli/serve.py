@@ -25,6 +25,20 @@ from panecho_embed.cli.options import existing_file
 @click.option(
     "--max-upload-mb", type=click.FloatRange(min=0.001), default=256.0, show_default=True, help="Of a video to search."
 )
+@click.option(
+    "--max-upload-frames",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="Of it that the model may have to encode.",
+)
+@click.option(
+    "--max-upload-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="For it to arrive, and again to be decoded and encoded.",
+)
 def serve(
     emb: Path,
     host: str,
@@ -33,6 +47,8 @@ def serve(
     weights: Path | None,
     use_index: bool | None,
     max_upload_mb: float,
+    max_upload_frames: int,
+    max_upload_seconds: float,
 ) -> None:
     """Serve a page on this computer: studies, their videos, their nearest studies, a map, a search by upload.
 
@@ -48,8 +64,10 @@ def serve(
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed: pip install 'panecho-embed[serve]'") from error
     chosen = token or (None if is_loopback(host) else secrets.token_urlsafe(24))
-    settings = ServeSettings(chosen, weights, use_index, UploadLimits(megabytes=max_upload_mb))
-    app = create_app(emb, settings)
+    limits = UploadLimits(max_upload_mb, max_upload_frames, max_upload_seconds)
+    app = create_app(emb, ServeSettings(chosen, weights, use_index, limits))
+    for note in app.state.notes:
+        click.echo(f"note: {note}", err=True)
     with listening(host, port) as (socket, address):
         click.echo(f"{address}{'' if chosen is None else '?token=' + quote(chosen, safe='')}")
         click.echo("Ctrl-C ends it.", err=True)

@@ -37,12 +37,14 @@ class DecodeSettings:
     """What every video of a run is decoded with.
 
     clips: None for every frame (frame level). digest: whether to take the SHA-256 of the file, which reads it again.
+    most_frames: of one video that may be needed; None for as many as memory allows.
     """
 
     preprocess: Preprocess
     clips: Clips | None
     include_stills: bool = False
     digest: bool = True
+    most_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,7 +161,8 @@ def _needed_frames(
     way_out = "a smaller --image-size" if settings.clips is None else "fewer clips"
     for _ in range(2):
         wanted = None if settings.clips is None or expected <= 0 else settings.clips.used(expected, fps)
-        kept = _FrameStack(expected if wanted is None else int(wanted.sum()), settings.preprocess.crop, way_out)
+        needed = expected if wanted is None else int(wanted.sum())
+        kept = _FrameStack(needed, settings.preprocess.crop, way_out, settings.most_frames)
         count = 0
         for frame in cine.frames():
             if wanted is None or (count < len(wanted) and wanted[count]):
@@ -176,14 +179,17 @@ def _needed_frames(
 class _FrameStack:
     """Frames in one array that grows as they come, so that a long video is not held twice."""
 
-    def __init__(self, expected: int, side: int, way_out: str) -> None:
+    def __init__(self, expected: int, side: int, way_out: str, allowed: int | None) -> None:
         # A header can claim anything; beyond this, the array grows as the frames prove it right.
         self._room = np.empty((min(expected if expected > 0 else 64, 4096), 3, side, side), dtype=np.uint8)
         self._way_out = way_out
         self._most = _MOST_BYTES // (3 * side * side)
+        self._allowed = allowed
         self._count = 0
 
     def add(self, frame: UInt8Array) -> None:
+        if self._count == self._allowed:
+            raise MediaError(f"more than {self._allowed} of its frames would have to be encoded", stage="frames")
         if self._count >= self._most:
             raise MediaError(
                 f"more than {self._count} of its frames are needed, {_MOST_BYTES >> 30} GiB of memory at "

@@ -14,6 +14,7 @@ from panecho_embed.engines.choose import Announce, check_backend, choose_engine
 from panecho_embed.engines.decode import DecodedVideo
 from panecho_embed.engines.frame_engine import EagerEngine, FrameEngine
 from panecho_embed.engines.memory import is_out_of_memory
+from panecho_embed.engines.pool import GoOn
 from panecho_embed.engines.profile import Profile
 from panecho_embed.errors import NoMemoryError
 from panecho_embed.models.backbones import Backbone
@@ -76,6 +77,7 @@ class Encoder:
     engine: what runs the frame encoder, see `choose_engine`; it is chosen and checked on the first batch.
     expected_videos: that will come, so that "auto" knows what pays. profile: counts the time.
     ahead: batches that a GPU computes while the next is prepared (default: 1 on CUDA, else 0).
+    go_on: see `GoOn`; called before every run of an encoder.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Encoder:
         profile: Profile | None = None,
         announce: Announce = lambda message: None,
         ahead: int | None = None,
+        go_on: GoOn = lambda: None,
     ) -> None:
         check_backend(backbone, engine)
         self.batch_frames = batch_frames
@@ -103,6 +106,7 @@ class Encoder:
         self._clip_batch = clip_batch
         self._profile = profile or Profile()
         self._announce = announce
+        self._go_on = go_on
         self._ahead = (1 if backbone.device.type == "cuda" else 0) if ahead is None else ahead
         self._engine: FrameEngine | None = None
         self._waiting: deque[_Waiting] = deque()
@@ -134,6 +138,7 @@ class Encoder:
         yield from self._completed(0)
 
     def _encode_batch(self) -> None:
+        self._go_on()
         shares: list[tuple[_Waiting, torch.Tensor]] = []
         room = self.batch_frames
         while room and self._pixels:
@@ -224,7 +229,7 @@ class Encoder:
     def _clips(self, features: torch.Tensor, clips: IntArray) -> torch.Tensor:
         while True:
             try:
-                return encode_clips(self._backbone, features, clips, self._precision, self._clip_batch)
+                return encode_clips(self._backbone, features, clips, self._precision, self._clip_batch, self._go_on)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -238,12 +243,20 @@ class Encoder:
 
 
 def encode_clips(
-    backbone: Backbone, features: torch.Tensor, clips: IntArray, precision: Precision, clip_batch: int = 64
+    backbone: Backbone,
+    features: torch.Tensor,
+    clips: IntArray,
+    precision: Precision,
+    clip_batch: int = 64,
+    go_on: GoOn = lambda: None,
 ) -> torch.Tensor:
     """Frame features (U, ...) and clips (N, L) of positions in them -> clip embeddings (N, dim) float32."""
-    index = torch.from_numpy(clips).to(features.device)
+    encoded: list[torch.Tensor] = []
     with backbone.autocast(precision):
-        return torch.cat([backbone.encode_clips(features[some]) for some in index.split(clip_batch)])
+        for some in torch.from_numpy(clips).to(features.device).split(clip_batch):
+            go_on()
+            encoded.append(backbone.encode_clips(features[some]))
+    return torch.cat(encoded)
 
 
 def default_batch_frames(model: Backbone, precision: Precision) -> int:

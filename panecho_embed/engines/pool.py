@@ -7,8 +7,8 @@ import math
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, Future, TimeoutError
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,9 @@ from panecho_embed.records import Failure, VideoRef
 
 Outcome = tuple[int, DecodedVideo | Failure]
 
+GoOn = Callable[[], object]
+"""Called now and then during long work; what it raises ends the work."""
+
 # Enough that a slow video does not leave the encoder waiting, few enough that memory stays flat.
 _AHEAD_PER_WORKER = 3
 _AHEAD_BYTES = 1 << 30
@@ -29,6 +32,8 @@ _AHEAD_BYTES = 1 << 30
 _MOST_WORKERS_PER_CORE = 16
 # How often a video may stand first in line when the workers die under it.
 _TRIES = 3
+# Between two looks at whether a result is still wanted.
+_LOOK_SECONDS = 0.25
 
 
 def check_timeout(seconds: float) -> None:
@@ -39,13 +44,17 @@ def check_timeout(seconds: float) -> None:
 
 @contextmanager
 def decoded(
-    videos: Iterable[tuple[int, VideoRef]], settings: DecodeSettings, workers: int, timeout_seconds: float
+    videos: Iterable[tuple[int, VideoRef]],
+    settings: DecodeSettings,
+    workers: int,
+    timeout_seconds: float,
+    go_on: GoOn | None = None,
 ) -> Iterator[Iterator[Outcome]]:
     """Decode videos, (position, video) -> (position, result), in the order given.
 
     workers: processes; 0 decodes in this process, one video at a time and without a time limit. A decoder that crashes
     its process or takes longer than `timeout_seconds` costs that one video (a Failure), not the run; workers that are
-    killed while they wait cost nothing.
+    killed while they wait cost nothing. go_on: see `GoOn`; called while workers are waited for.
     """
     check_timeout(timeout_seconds)
     most = _MOST_WORKERS_PER_CORE * (os.cpu_count() or 1)
@@ -54,7 +63,7 @@ def decoded(
     if workers == 0:
         yield ((position, decode_video(video, settings)) for position, video in videos)
         return
-    line = DecodingLine(settings, workers, timeout_seconds)
+    line = DecodingLine(settings, workers, timeout_seconds, go_on)
     try:
         yield line.outcomes(videos)
         line.pool.close()
@@ -76,10 +85,13 @@ class _Task:
 class DecodingLine:
     """Videos in the hands of the workers, and those behind them, in order; `decoded` for as long as one likes."""
 
-    def __init__(self, settings: DecodeSettings, workers: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, settings: DecodeSettings, workers: int, timeout_seconds: float, go_on: GoOn | None = None
+    ) -> None:
         self._settings = settings
         self._workers = workers
         self._timeout_seconds = timeout_seconds
+        self._go_on = go_on
         self._waiting: deque[_Task] = deque()
         self._largest_bytes = 1
         self._worked = False
@@ -131,6 +143,9 @@ class DecodingLine:
             self._waiting.append(_Task(position, video, self._scheduled(video)))
 
     def _result(self, task: _Task) -> DecodedVideo | Failure:
+        while self._go_on is not None and not task.future.done():
+            wait([task.future], _LOOK_SECONDS)
+            self._go_on()
         try:
             return task.future.result()
         except TimeoutError:

@@ -89,8 +89,16 @@ class Collection:
 
     @cached_property
     def renamed(self) -> dict[str, str]:
-        """Labels that are called as columns of ours, and what they are called here."""
-        return {name: f"label_{name}" for name in self.file.labels if name in _OURS}
+        """Labels that are called as columns of ours, and what they are called here: a name that no other column has."""
+        taken = {*self.file.labels, *_OURS}
+        renamed: dict[str, str] = {}
+        for name in filter(_OURS.__contains__, self.file.labels):
+            new = f"label_{name}"
+            while new in taken:
+                new = f"label_{new}"
+            taken.add(new)
+            renamed[name] = new
+        return renamed
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, Encoder
-from panecho_embed.engines.pool import decoded
+from panecho_embed.engines.pool import GoOn, decoded
 from panecho_embed.errors import ArgumentError, MediaError, WeightsError
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
@@ -76,16 +76,33 @@ class Embedder:
             )
         self._backbone = backbone.to(resolve_device(device))
 
-    def embed(self, path: str | Path, *, workers: int = 1, timeout_seconds: float = 600.0) -> NewVideos:
+    def embed(
+        self,
+        path: str | Path,
+        *,
+        workers: int = 1,
+        timeout_seconds: float = 600.0,
+        most_frames: int | None = None,
+        go_on: GoOn = lambda: None,
+    ) -> NewVideos:
         """Embed a video file, or every video of a folder.
 
-        workers: decoding processes; 0 decodes in this one, without a time limit. Raises MediaError, with the reasons,
-        when no video of it can be used.
+        workers: decoding processes; 0 decodes in this one, without a time limit. most_frames: of a video that may have
+        to be encoded. go_on: see `GoOn`; called every quarter of a second while a worker decodes, and before every run
+        of an encoder. Raises MediaError, with the reasons, when no video of it can be used.
         """
         manifest = read_manifest(path)
-        settings = DecodeSettings(self._provenance.preprocess, self._provenance.clips)
-        batch = 32 if self._backbone.device.type == "cpu" else 256
-        encoder = Encoder(self._backbone, batch_frames=batch, precision=self._provenance.precision)
+        settings = DecodeSettings(
+            self._provenance.preprocess, self._provenance.clips, digest=False, most_frames=most_frames
+        )
+        frames, clips = (32, 8) if self._backbone.device.type == "cpu" else (256, 64)
+        encoder = Encoder(
+            self._backbone,
+            batch_frames=frames,
+            clip_batch=clips,
+            precision=self._provenance.precision,
+            go_on=go_on,
+        )
         done: list[tuple[int, EncodedVideo]] = []
         failures: list[Failure] = []
 
@@ -95,7 +112,7 @@ class Embedder:
             else:
                 done.append((position, outcome))
 
-        with decoded(enumerate(manifest.videos), settings, workers, timeout_seconds) as outcomes:
+        with decoded(enumerate(manifest.videos), settings, workers, timeout_seconds, go_on) as outcomes:
             for position, outcome in outcomes:
                 if isinstance(outcome, Failure):
                     failures.append(outcome)

@@ -14,6 +14,7 @@ from panecho_embed.cli.index import index
 from panecho_embed.cli.search import search
 from panecho_embed.cli.serve import serve
 from panecho_embed.errors import PanEchoEmbedError
+from panecho_embed.search import Collection
 from tests.search.conftest import embed_films, make_films, vectors_file
 
 
@@ -188,3 +189,12 @@ def test_an_atlas_of_videos_that_have_moved_has_no_pictures(emb, tmp_path):
 def test_a_host_that_can_not_be_had_is_named(emb):
     with pytest.raises(PanEchoEmbedError, match=r"host is 'no\.such\.host\.invalid'"):
         CliRunner().invoke(serve, [str(emb), "--host", "no.such.host.invalid"], catch_exceptions=False)
+
+
+def test_the_page_is_announced_with_what_became_of_labels(tmp_path, monkeypatch):
+    import uvicorn
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    monkeypatch.setattr(Collection, "notes", ("the label 'fps' is called 'label_fps' here",))
+    result = CliRunner().invoke(serve, [str(vectors_file(tmp_path / "emb.h5")), "--port", "0"], catch_exceptions=False)
+    assert result.stderr.startswith("note: the label 'fps' is called 'label_fps' here\n")

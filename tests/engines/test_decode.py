@@ -65,3 +65,13 @@ def test_too_many_frames_for_memory_say_what_to_take(monkeypatch, tmp_path, clip
     video = with_lengths(monkeypatch, tmp_path, 200, 200)
     monkeypatch.setattr(decode, "_MOST_BYTES", 100 * 3 * 32 * 32)
     assert decode_video(video, DecodeSettings(SMALL, clips)).message.endswith(f"or take {way_out}")
+
+
+def test_more_frames_than_allowed_are_a_failure_of_their_own_stage(monkeypatch, tmp_path):
+    for most, fits in ((49, False), (50, True)):
+        video = with_lengths(monkeypatch, tmp_path, 200, 200)
+        settings = DecodeSettings(SMALL, ClipPlan(num_clips=1, frames_per_clip=50), most_frames=most)
+        assert isinstance(decode_video(video, settings), DecodedVideo) is fits
+    video = with_lengths(monkeypatch, tmp_path, 200, 200)
+    failure = decode_video(video, DecodeSettings(SMALL, None, most_frames=49))
+    assert (failure.stage, failure.message) == ("frames", "more than 49 of its frames would have to be encoded")

@@ -120,3 +120,18 @@ def test_an_engine_of_one_batch_size_gives_way_to_eager(monkeypatch):
 def test_computing_ahead_changes_no_value(ahead):
     values = encoded(Encoder(tiny(), batch_frames=4, ahead=ahead), 9, 2, 20, 7)
     np.testing.assert_array_equal(values, encoded(Encoder(tiny(), batch_frames=4), 9, 2, 20, 7))
+
+
+def test_work_that_is_no_longer_wanted_ends_before_the_next_run_of_an_encoder():
+    asked = []
+
+    def go_on():
+        asked.append(1)
+        if len(asked) == 4:
+            raise KeyError("not wanted")
+
+    small = Small(99)
+    with pytest.raises(KeyError):
+        encoded(Encoder(backbone(small), batch_frames=4, clip_batch=1, go_on=go_on), 8)
+    # Two runs over frames, of which the first was tried out, and one over clips.
+    assert (small.batches, len(asked)) == ([4, 4], 4)

@@ -77,3 +77,13 @@ def test_workers_give_way_to_the_encoder():
         ]
         list(results)
     assert priorities == [19]
+
+
+def test_work_that_is_no_longer_wanted_ends_while_a_decoder_still_works():
+    def go_on():
+        raise KeyError("not wanted")
+
+    with pytest.raises(KeyError), pool.decoded(videos("sleep 60"), SETTINGS, 1, 60.0, go_on) as results:
+        next(results)
+    left = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+    assert not any("spawn_main" in " ".join(words) for words in left)

@@ -28,7 +28,7 @@ LOCAL = "http://127.0.0.1"
 
 @pytest.fixture(scope="module")
 def client(film_emb):
-    app = create_app(film_emb, ServeSettings(limits=UploadLimits(megabytes=0.5, decode_seconds=30)))
+    app = create_app(film_emb, ServeSettings(limits=UploadLimits(megabytes=0.5, seconds=30)))
     return TestClient(app, base_url=LOCAL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 
 import cv2
 import numpy as np
@@ -14,15 +15,17 @@ from starlette.testclient import TestClient
 
 from panecho_embed.errors import MediaError
 from panecho_embed.phantom import write_studies
+from panecho_embed.search.server import preview
 from panecho_embed.search.server.app import ServeSettings, create_app
 from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
+from tests.search import stubs
 
 LOCAL = "http://127.0.0.1"
 
 
 @pytest.fixture(scope="module")
 def client(film_emb):
-    app = create_app(film_emb, ServeSettings(limits=UploadLimits(megabytes=0.5, decode_seconds=30)))
+    app = create_app(film_emb, ServeSettings(limits=UploadLimits(megabytes=0.5, seconds=30)))
     return TestClient(app, base_url=LOCAL)
 
 
@@ -111,8 +114,8 @@ async def a_drop_a_second():
 
 
 def test_an_upload_that_trickles_in_is_given_up(kept):
-    with pytest.raises(UploadError, match=r"longer than 0\.2 s") as error:
-        take(a_drop_a_second, UploadLimits(receive_seconds=0.2))
+    with pytest.raises(UploadError, match=r"longer than 0\.2 s to arrive.* `serve --max-upload-seconds`") as error:
+        take(a_drop_a_second, UploadLimits(seconds=0.2))
     assert error.value.status == 408
 
 
@@ -132,7 +135,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(kept):
 
 def test_a_model_that_fails_leaves_nothing(kept):
     class Broken:
-        def embed(self, path, timeout_seconds):
+        def embed(self, path, **limits):
             assert path.read_bytes() == b"video"
             raise RuntimeError("out of memory")
 
@@ -166,21 +169,58 @@ def test_a_picture_of_too_many_pixels_is_refused(client):
     assert answer.status_code == 422
 
 
-def test_a_video_that_takes_too_long_to_decode_is_given_up(film_emb):
-    class Slow:
-        def embed(self, path, timeout_seconds):
-            message = f"{path.name}: decoding took longer than {timeout_seconds:g} s (--timeout) [decode]"
-            raise MediaError(message, stage="decode")
+def test_a_video_of_too_many_frames_is_refused_before_it_is_encoded(film_emb, avi):
+    app = create_app(film_emb, ServeSettings(limits=UploadLimits(frames=3)))
+    answer = upload(TestClient(app, base_url=LOCAL), avi, name="a.avi")
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == (
+        "the upload is too long: more than 3 of its frames would have to be encoded; cut it, or let "
+        "`serve --max-upload-frames` take more"
+    )
 
-    settings = ServeSettings(limits=UploadLimits(decode_seconds=7))
-    answer = upload(TestClient(create_app(film_emb, settings, Slow()), base_url=LOCAL), b"video", name="a.avi")
-    assert answer.status_code == 422
-    assert answer.json()["detail"].endswith("from the upload: decoding took longer than 7 s")
+
+class Endless:
+    """A model that never comes to an end, unless it is told to."""
+
+    def embed(self, path, timeout_seconds, most_frames, go_on):
+        while True:
+            time.sleep(0.02)
+            go_on()
+
+
+def test_a_video_that_takes_too_long_is_given_up(film_emb, avi):
+    settings = ServeSettings(limits=UploadLimits(seconds=0.3))
+    answer = upload(TestClient(create_app(film_emb, settings, Endless()), base_url=LOCAL), avi, name="a.avi")
+    assert answer.status_code == 408
+    assert "longer than 0.3 s, the most that is allowed" in answer.json()["detail"]
+    assert "`serve --max-upload-seconds`" in answer.json()["detail"]
+
+
+def test_a_video_whose_client_has_gone_is_given_up():
+    sent = []
+
+    async def then_gone():
+        sent.append(1)
+        if len(sent) == 1:
+            return {"type": "http.request", "body": b"video", "more_body": False}
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(UploadError, match="broke off"):
+        take(then_gone, UploadLimits(), Endless)
+
+
+@pytest.mark.parametrize(
+    ("does", "says"), [(stubs.hang, "its picture took longer than 1 s"), (stubs.die, "its decoder's process died")]
+)
+def test_a_picture_that_hangs_or_crashes_its_decoder_is_no_video(monkeypatch, does, says):
+    monkeypatch.setattr(preview, "preview", does)
+    with pytest.raises(MediaError, match=says), preview.previewed("x", 1.0, lambda: None) as picture:
+        picture()
 
 
 def test_a_fourth_upload_at_once_is_refused():
     async def all_at_once():
-        uploads = Uploads(lambda: pytest.fail("embedded"), UploadLimits(receive_seconds=0.2))
+        uploads = Uploads(lambda: pytest.fail("embedded"), UploadLimits(seconds=0.2))
         requests = [Request({"type": "http", "method": "POST", "headers": []}, a_drop_a_second) for _ in range(4)]
         return await asyncio.gather(*(uploads.take(one, "a.avi") for one in requests), return_exceptions=True)
 
@@ -189,7 +229,7 @@ def test_a_fourth_upload_at_once_is_refused():
 
 def test_an_upload_whose_picture_can_not_be_made_is_no_video(film_emb):
     class Blind:
-        def embed(self, path, timeout_seconds):
+        def embed(self, path, **limits):
             return None
 
     answer = upload(TestClient(create_app(film_emb, ServeSettings(), Blind()), base_url=LOCAL), b"video", name="a.avi")

@@ -51,8 +51,8 @@ _GUARDED: dict[int | str, dict[str, Any]] = {
     421: {"model": Problem, "description": "asked for under another name than localhost"},
 }
 _UPLOAD_PROBLEMS = _PROBLEMS | {
-    408: {"model": Problem, "description": "too slow"},
-    413: {"model": Problem, "description": "too large"},
+    408: {"model": Problem, "description": "too slow to arrive, or to decode and encode"},
+    413: {"model": Problem, "description": "too large, or too many frames to encode"},
     415: {"model": Problem, "description": "not sent as application/octet-stream"},
     503: {"model": Problem, "description": "the model's weights can't be had"},
 }
@@ -82,7 +82,8 @@ class ServeSettings:
 def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder: Embedder | None = None) -> FastAPI:
     """The page and API of an embedding file; everything that a first request needs is read before it comes.
 
-    embedder: for uploads, where one is loaded already. Raises StoreError for a file that can't be served.
+    `state.notes` of what comes back says what a person should know of the columns. embedder: for uploads, where one is
+    loaded already. Raises StoreError for a file that can't be served.
     """
     chosen = settings or ServeSettings()
     collection, index = open_collection(emb, chosen.use_index, sketched=True)
@@ -105,6 +106,7 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
     _add_media(app, library)
     _add_pages(app)
     app.add_middleware(Guard, token=chosen.token)
+    app.state.notes = collection.notes
     return app
 
 
@@ -136,7 +138,7 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
     @app.get("/api/info")
     def info() -> Info:
         """What is served, and the columns that filters can name."""
-        return library.info(uploads.limits.megabytes)
+        return library.info(uploads.limits)
 
     @app.get("/api/studies", responses=_PROBLEMS)
     def studies(

@@ -15,6 +15,7 @@ from panecho_embed.search.find import Found, Query, filtered, record, search, st
 from panecho_embed.search.index import SavedIndex
 from panecho_embed.search.projection import Maps, Method, map_items
 from panecho_embed.search.server.models import Column, Hit, Hits, Info, Item, Listing, MapPoints, Value, Video
+from panecho_embed.search.server.upload import UploadLimits
 from panecho_embed.search.similarity import Ints, Measure, cosines
 
 ShownLevel = Literal["study", "video"]
@@ -61,7 +62,7 @@ class Library:
             raise UnknownIdError(f"no {level} is called {public(public_id)!r}")
         return known[public_id]
 
-    def info(self, upload_limit_mb: float) -> Info:
+    def info(self, limits: UploadLimits) -> Info:
         """What is served, with the columns that can be named."""
         collection = self.collection
         videos = len(collection.videos) if collection.has_videos else 0
@@ -79,7 +80,10 @@ class Library:
             index=self.index.info.kind if self.index else "exact",
             columns=self._columns,
             similarities=self._similarities(),
-            upload_limit_mb=upload_limit_mb,
+            upload_limit_mb=limits.megabytes,
+            upload_limit_frames=limits.frames,
+            upload_limit_seconds=limits.seconds,
+            notes=[public(note) for note in collection.notes],
             has_videos=collection.has_videos,
         )
 

@@ -41,6 +41,9 @@ class Info(BaseModel):
     columns: list[Column]
     similarities: list[str]
     upload_limit_mb: float
+    upload_limit_frames: int = Field(description="of an upload that may have to be encoded")
+    upload_limit_seconds: float = Field(description="for an upload to arrive, and again to be decoded and encoded")
+    notes: list[str] = Field(description="what a person should know of the columns: labels that have another name here")
     has_videos: bool
 
 

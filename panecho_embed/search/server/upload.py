@@ -6,7 +6,9 @@ import asyncio
 import base64
 import tempfile
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -15,8 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
 from panecho_embed.errors import MediaError
-from panecho_embed.media import VIDEO_SUFFIXES, open_cine
-from panecho_embed.pictures import DEFAULT_FPS, thumbnail_of
+from panecho_embed.media import VIDEO_SUFFIXES
+from panecho_embed.search.server.preview import previewed
 
 if TYPE_CHECKING:
     from panecho_embed.search.embed_new import Embedder, NewVideos
@@ -27,6 +29,12 @@ SUFFIXES = frozenset({*VIDEO_SUFFIXES, ".dcm"})
 
 _MOST_AT_ONCE = 3
 """One that is answered and two that wait for it; each holds a thread, of which the page needs some too."""
+
+_LOOK_SECONDS = 0.25
+"""Between two looks at whether somebody still waits for the answer."""
+
+_GRACE_SECONDS = 5.0
+"""After the time of an upload is over, until a decoder that does not heed it is ended by force."""
 
 
 class UploadError(Exception):
@@ -40,11 +48,15 @@ class UploadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """What an upload may take: its size, the time it may take to arrive, and the time to decode it."""
+    """What an upload may take.
+
+    megabytes: its size. frames: that have to be encoded. seconds: to arrive, and again to be decoded, encoded and
+    pictured once its turn has come; loading the model does not count.
+    """
 
     megabytes: float = 256.0
-    receive_seconds: float = 120.0
-    decode_seconds: float = 60.0
+    frames: int = 2000
+    seconds: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,29 @@ class Upload:
 
     new: NewVideos
     preview: str
+
+
+class _Patience:
+    """Ends the work on an upload, when called, once its time is over or nobody waits for it; see `GoOn`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = float("inf")
+        self.gone = threading.Event()
+
+    def begin(self) -> None:
+        """The time begins to run."""
+        self._end = time.monotonic() + self._seconds
+
+    def __call__(self) -> None:
+        if self.gone.is_set():
+            raise UploadError(400, "the upload broke off")
+        if time.monotonic() > self._end:
+            raise UploadError(
+                408,
+                f"decoding and encoding the upload took longer than {self._seconds:g} s, the most that is allowed; "
+                "cut the video, or let `serve --max-upload-seconds` allow more",
+            )
 
 
 class Uploads:
@@ -71,7 +106,8 @@ class Uploads:
     async def take(self, request: Request, name: str) -> Upload:
         """Receive the body of a request and embed it; nothing of it is left afterwards.
 
-        Raises UploadError for what is too large, too slow or no video, and where two others wait already.
+        Raises UploadError for what is too large, too long, too slow or no video, and where two others wait already.
+        What nobody waits for any more is given up.
         """
         if self._taken >= _MOST_AT_ONCE:
             raise UploadError(503, "another upload is being answered; try again in a while")
@@ -91,15 +127,24 @@ class Uploads:
             # The name is ours; of the client's, only a known suffix is used.
             path = Path(folder) / f"upload{suffix if suffix in SUFFIXES else ''}"
             try:
-                async with asyncio.timeout(self.limits.receive_seconds):
+                async with asyncio.timeout(self.limits.seconds):
                     size = await self._receive(request, path, limit)
             except TimeoutError as error:
-                raise UploadError(408, f"the upload took longer than {self.limits.receive_seconds:g} s") from error
+                raise UploadError(
+                    408,
+                    f"the upload took longer than {self.limits.seconds:g} s to arrive, the most that is allowed; "
+                    "`serve --max-upload-seconds` allows more",
+                ) from error
             except ClientDisconnect as error:
                 raise UploadError(400, "the upload broke off") from error
             if size == 0:
                 raise UploadError(422, "the upload holds 0 bytes")
-            return await run_in_threadpool(self._embed, path)
+            patience = _Patience(self.limits.seconds)
+            watch = asyncio.create_task(_watch(request, patience.gone))
+            try:
+                return await run_in_threadpool(self._embed, path, patience)
+            finally:
+                watch.cancel()
 
     async def _receive(self, request: Request, path: Path, limit: int) -> int:
         size = 0
@@ -112,18 +157,48 @@ class Uploads:
         return size
 
     def _too_large(self) -> UploadError:
-        return UploadError(413, f"the upload is larger than {self.limits.megabytes:g} MB")
+        return UploadError(
+            413,
+            f"the upload is larger than {self.limits.megabytes:g} MB, the most that is taken; "
+            "`serve --max-upload-mb` takes more",
+        )
 
-    def _embed(self, path: Path) -> Upload:
+    def _embed(self, path: Path, patience: _Patience) -> Upload:
+        with self._turn(patience):
+            if self._embedder is None:
+                self._embedder = self._make()
+            patience.begin()
+            longest = self.limits.seconds + _GRACE_SECONDS
+            try:
+                # The picture is made by another process, beside the embedding.
+                with previewed(path, longest, patience) as picture:
+                    new = self._embedder.embed(
+                        path, timeout_seconds=longest, most_frames=self.limits.frames, go_on=patience
+                    )
+                    shown = picture()
+            except MediaError as error:
+                reason = str(error).removeprefix(f"{path.name}: ").removesuffix(f" [{error.stage}]")
+                if error.stage == "frames":
+                    raise UploadError(
+                        413, f"the upload is too long: {reason}; cut it, or let `serve --max-upload-frames` take more"
+                    ) from error
+                raise UploadError(422, f"no video could be read from the upload: {reason}") from error
+        data = base64.b64encode(shown.content).decode("ascii")
+        return Upload(new, f"data:{shown.media_type};base64,{data}")
+
+    @contextmanager
+    def _turn(self, patience: _Patience) -> Iterator[None]:
+        """The model, for one upload alone; who has gone leaves the line."""
+        while not self._lock.acquire(timeout=_LOOK_SECONDS):
+            patience()
         try:
-            with self._lock:
-                if self._embedder is None:
-                    self._embedder = self._make()
-                new = self._embedder.embed(path, timeout_seconds=self.limits.decode_seconds)
-            cine = open_cine(path, include_stills=True)
-            picture = thumbnail_of(cine, cine.fps or DEFAULT_FPS, side=320)
-        except MediaError as error:
-            reason = str(error).removeprefix(f"{path.name}: ").removesuffix(f" [{error.stage}]")
-            raise UploadError(422, f"no video could be read from the upload: {reason}") from error
-        data = base64.b64encode(picture.content).decode("ascii")
-        return Upload(new, f"data:{picture.media_type};base64,{data}")
+            yield
+        finally:
+            self._lock.release()
+
+
+async def _watch(request: Request, gone: threading.Event) -> None:
+    """Note when the client is gone."""
+    while not await request.is_disconnected():
+        await asyncio.sleep(_LOOK_SECONDS)
+    gone.set()
