@@ -1,7 +1,7 @@
 """What a million videos cost a job array beside their decoding and encoding: table, shares, parts, resume, merge.
 
-Each step runs in a process of its own on fabricated parts, and prints its seconds and its peak of memory; twice as many
-videos must take about twice as long.
+Each step runs in a process of its own on fabricated parts, and prints its seconds by the clock and of the processor,
+and its peak of memory; twice as many videos must take about twice as long.
 
     python benchmarks/million_videos.py --videos 100000 --shards 16
 """
@@ -122,8 +122,9 @@ def measured(step: Callable[[Path, argparse.Namespace], None], folder: Path, arg
     started = time.perf_counter()
     step(folder, arguments)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"| {step.__name__} | {seconds:.1f} s | {peak:.2f} GiB |", flush=True)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    processor, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
+    print(f"| {step.__name__} | {seconds:.1f} s | {processor:.1f} s | {peak:.2f} GiB |", flush=True)
 
 
 def main() -> None:
@@ -135,7 +136,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_table(Path(folder), arguments.videos)
         print(
-            f"| {arguments.videos} videos, {arguments.shards} shards | time | peak |\n| --- | --- | --- |", flush=True
+            f"| {arguments.videos} videos, {arguments.shards} shards | time | CPU | peak |\n| --- | --- | --- | --- |",
+            flush=True,
         )
         for step in STEPS:
             process = multiprocessing.get_context("spawn").Process(

@@ -10,7 +10,7 @@ from panecho_embed.engines.job import Job
 from panecho_embed.engines.pool import decoded
 from panecho_embed.engines.profile import Profile
 from panecho_embed.engines.writing import PartWriter, Result
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.errors import ArgumentError
 from panecho_embed.models.backbones import Backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.records import Failure
@@ -22,17 +22,10 @@ def embed_locally(job: Job, profile: Profile) -> Iterator[int]:
     job.introduce(str(model.device))
     profile.begin()
     encoder = job.encoding.encoder(model, len(job.todo), job.announce, profile)
-    writer = PartWriter(job.parts, job.manifest, job.provenance, encoder, profile)
-    try:
+    with PartWriter(job.parts, job.manifest, job.provenance, encoder.engines, profile) as writer:
         for result in _results(job, encoder, _workers(job.workers, model), profile):
             writer.add(result)
             yield 1
-    except BaseException as error:
-        # What is encoded is worth keeping; the next run goes on from there.
-        if not isinstance(error, StoreError):
-            writer.write()
-        raise
-    writer.write()
 
 
 def _workers(workers: int | None, model: Backbone) -> int:

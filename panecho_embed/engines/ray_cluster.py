@@ -105,13 +105,17 @@ def _check_answers(address: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How a run uses a cluster: so many encoders and decoders, and of how many CPUs and GPUs each."""
+    """How a run uses a cluster: so many encoders and decoders, and of how many CPUs and GPUs each.
+
+    More encoders start where machines join; more decoders, if `more_decoders`.
+    """
 
     encoders: int
     encoder_cpus: float
     encoder_gpus: float
     decoders: int
     decoder_cpus: float
+    more_decoders: bool = False
 
     @property
     def device(self) -> str:
@@ -131,12 +135,13 @@ def shares(resources: Mapping[str, float], device: str, workers: int | None) -> 
     if device == "cuda" and not gpus:
         raise ArgumentError("device is cuda, but the Ray cluster has no GPU (--device)")
     on_gpus = bool(gpus) and device != "cpu"
-    encoders = gpus if on_gpus else cpus
-    if cpus < 1 or (on_gpus and cpus <= gpus):
-        raise ArgumentError(f"the Ray cluster has {cpus} CPUs and {gpus} GPUs; needed is one CPU more than GPUs")
-    most = cpus - gpus if on_gpus else cpus
-    wanted = workers if workers is not None else most if on_gpus else max(1, cpus // 4)
-    if not 1 <= wanted <= most:
-        raise ArgumentError(f"workers is {wanted}; this Ray cluster has room for 1 to {most} (--workers)")
+    if cpus < 1:
+        raise ArgumentError(f"the Ray cluster has {cpus} CPUs and {gpus} GPUs; needed is one CPU at least, to decode")
+    wanted = workers if workers is not None else max(1, cpus - gpus if on_gpus else cpus // 4)
+    if not 1 <= wanted <= cpus:
+        raise ArgumentError(f"workers is {wanted}; this Ray cluster has room for 1 to {cpus} (--workers)")
+    if on_gpus:
+        # An encoder needs its GPU; were it to need a CPU too, decoders could take all of a machine that joins.
+        return Shares(gpus, 0.0, 1.0, wanted, 1.0, more_decoders=workers is None)
     # An encoder on a CPU keeps it busy; a decoder beside it takes what the encoder leaves.
-    return Shares(encoders, 1.0, 1.0, wanted, 1.0) if on_gpus else Shares(encoders, 0.9, 0.0, wanted, 0.1)
+    return Shares(cpus, 0.99, 0.0, wanted, 0.01)

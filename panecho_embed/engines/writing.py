@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
-from panecho_embed.engines.encode import EncodedVideo, Encoder
+from panecho_embed.engines.encode import EncodedVideo
 from panecho_embed.engines.profile import Profile
+from panecho_embed.errors import StoreError
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Failure, Manifest, Status, VideoFacts
 from panecho_embed.store import EmbeddingWriter, Parts
@@ -23,19 +25,31 @@ Result = tuple[int, EncodedVideo | Failure]
 
 
 class PartWriter:
-    """Gathers results and writes a part whenever enough of them, or a minute's worth, have come together."""
+    """Gathers results and writes a part whenever enough of them, or a minute's worth, have come together.
+
+    engines: names of those that were used, which may become more meanwhile. Use it in a `with` block: what has been
+    gathered is written at its end, also when it is left by an exception, since the next run goes on from there.
+    """
 
     def __init__(
-        self, parts: Parts, manifest: Manifest, provenance: Provenance, encoder: Encoder, profile: Profile
+        self, parts: Parts, manifest: Manifest, provenance: Provenance, engines: Sequence[str], profile: Profile
     ) -> None:
         self._parts = parts
         self._manifest = manifest
         self._provenance = provenance
-        self._encoder = encoder
+        self._engines = engines
         self._profile = profile
         self._results: list[Result] = []
         self._bytes = 0
         self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        # Where parts can't be written, a second try would only hide why.
+        if not isinstance(error, StoreError):
+            self.write()
 
     def add(self, result: Result) -> None:
         """Take a result in, and write a part if it is time."""
@@ -60,14 +74,12 @@ class PartWriter:
         manifest = self._manifest.take([position for position, _ in results])
         path = self._parts.new_path()
         # Which engine it is shows with the first batch.
-        provenance = replace(self._provenance, engine=", ".join(self._encoder.engines))
-        write_part(path, manifest, [outcome for _, outcome in results], provenance)
+        provenance = replace(self._provenance, engine=", ".join(self._engines))
+        _write(path, manifest, [outcome for _, outcome in results], provenance)
         self._parts.written(path)
 
 
-def write_part(
-    path: Path, manifest: Manifest, outcomes: Sequence[EncodedVideo | Failure], provenance: Provenance
-) -> None:
+def _write(path: Path, manifest: Manifest, outcomes: Sequence[EncodedVideo | Failure], provenance: Provenance) -> None:
     """Write what became of the videos of `manifest` as one embedding file."""
     facts, failures = [], []
     with EmbeddingWriter(path, provenance) as writer:

@@ -10,7 +10,7 @@
 
 from panecho_embed.store.merge import merge
 from panecho_embed.store.mirror import Mirror
-from panecho_embed.store.parts import Parts, new_part_path
+from panecho_embed.store.parts import Parts
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import EmbeddingWriter, refuse_to_replace
@@ -21,7 +21,6 @@ __all__ = [
     "Mirror",
     "Parts",
     "merge",
-    "new_part_path",
     "refuse_to_replace",
     "verify",
 ]

@@ -43,7 +43,6 @@ class Parts:
     beside the parts until the merge, so that a resumed extraction and all shards give the same ids. shard: which share
     of the videos is looked after; None for all.
     mirror: the URL that `out` and its parts stand for; None if they are themselves.
-    latest_ns: time in the name of the latest part.
     Use it in a `with` block: one run at a time has it, or every shard once, and a run that fails before its first part
     leaves no trace.
     """
@@ -56,7 +55,7 @@ class Parts:
         self.folder = self.out.with_name(self.out.name + ".parts")
         self.shard = shard
         self.notes: list[str] = []
-        self.latest_ns = 0
+        self._latest_ns = 0
         self._given_salt = salt
         self._mirror = mirror
         self._valid = Ledger()
@@ -107,7 +106,7 @@ class Parts:
         if self.out.exists() and not self._replacing.exists():
             self._enter(self.out, provenance)
         for name in self._names():
-            self.latest_ns = max(self.latest_ns, _time_ns(name))
+            self._latest_ns = max(self._latest_ns, _time_ns(name))
             if self._concerns(name):
                 path = self.folder / name
                 if problems := verify(path):
@@ -115,11 +114,6 @@ class Parts:
                 else:
                     self._enter(path, provenance)
         self._check_complete(manifest)
-
-    @property
-    def shared(self) -> bool:
-        """Whether a part in `folder` is where it belongs: not if it is to be uploaded from here."""
-        return self._mirror is None
 
     def agreement(self) -> Agreement | None:
         """What the shards have agreed on; None if no shard was here."""
@@ -167,10 +161,14 @@ class Parts:
         return (int(self._valid.columns["row_count"][entries].sum()) if len(videos) else 0), told
 
     def new_path(self) -> Path:
-        """Where the next part goes. The caller writes it, and tells with `written`."""
-        path = new_part_path(self.folder, self.shard, self.latest_ns)
-        self.latest_ns = _time_ns(path.name)
-        return path
+        """Where the next part goes, by a name that no other part has. The caller writes it, and tells with `written`.
+
+        Names sort by time, and behind the latest part: a clock that was set back, or another machine's, must not make
+        the latest word on a video look older than the one before.
+        """
+        self._latest_ns = max(time.time_ns(), self._latest_ns + 1)
+        tag = "" if self.shard is None else f"-{self.shard.index}of{self.shard.count}"
+        return self.folder / f"part-{self._latest_ns:020d}-{uuid.uuid4().hex[:8]}{tag}.h5"
 
     def written(self, path: Path) -> None:
         """Count a part in that was written to `new_path`."""
@@ -308,16 +306,6 @@ def _is_link(path: Path) -> bool:
     except OSError:
         # A name too long; writing says so.
         return False
-
-
-def new_part_path(folder: Path, shard: Shard | None, latest_ns: int) -> Path:
-    """A path that no other part has, whoever writes it; names sort by time, and behind `latest_ns`.
-
-    A clock that was set back, or another machine's, must not make the latest word on a video look older than the one
-    before.
-    """
-    tag = "" if shard is None else f"-{shard.index}of{shard.count}"
-    return folder / f"part-{max(time.time_ns(), latest_ns + 1):020d}-{uuid.uuid4().hex[:8]}{tag}.h5"
 
 
 def _made_with(path: Path, provenance: Provenance) -> bool:

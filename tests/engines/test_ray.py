@@ -6,35 +6,38 @@ Ray itself warns of its own future when it is imported; it is used in processes 
 from __future__ import annotations
 
 import os
-import pickle
-import re
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from panecho_embed.engines import ray_engine, writing
 from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, EncodeSettings
+from panecho_embed.engines.job import Job
 from panecho_embed.engines.ray_cluster import Shares, _check_answers, shares
-from panecho_embed.engines.ray_engine import _own, _take_in
-from panecho_embed.engines.ray_workers import Work, check_versions, write_batch
+from panecho_embed.engines.ray_decoder import DecodingWork, RayDecoder, check_versions
+from panecho_embed.engines.ray_encoder import Encoded
+from panecho_embed.engines.ray_engine import _own
+from panecho_embed.engines.ray_rows import items, table
 from panecho_embed.errors import ArgumentError, EngineError, StoreError
 from panecho_embed.extraction import extract
-from panecho_embed.records import Failure, VideoFacts, VideoRef
-from panecho_embed.shards import Shard
-from panecho_embed.store import EmbeddingFile
+from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
+from panecho_embed.store import EmbeddingFile, Parts
 from tests.test_extraction import moving
 from tests.test_shards import contents
-from tests.tiny import tiny
+from tests.tiny import INFO, tiny
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (the extra [ray])")
-CLUSTER = Shares(encoders=2, encoder_cpus=0.9, encoder_gpus=0.0, decoders=1, decoder_cpus=0.1)
+CLUSTER = Shares(encoders=2, encoder_cpus=0.99, encoder_gpus=0.0, decoders=1, decoder_cpus=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,7 @@ LOST = """
 import os, sys, threading, time
 from pathlib import Path
 from ray.cluster_utils import Cluster
+from panecho_embed.engines import writing
 from panecho_embed.extraction import extract
 from tests.tiny import Patches, tiny
 
@@ -135,6 +139,7 @@ def lose():
     print("lost", flush=True)
 
 studies, out = sys.argv[1:]
+writing.PART_VIDEOS = 2
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100 << 20})
 second = cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
 threading.Thread(target=lose, daemon=True).start()
@@ -152,9 +157,53 @@ def test_a_machine_lost_in_mid_run(studies, local, tmp_path):
     out = tmp_path / "out.h5"
     run = python(LOST, studies, out)
     said = run.stdout.splitlines()
-    assert "lost" in said
+    assert "lost" in said, run.stderr
     assert any("the others go on with" in line for line in said)
     assert said[-1] == "ended with 3 of 20", run.stderr
+    assert contents(out) == local
+
+
+# The work waits, for as long as a test may, until an encoder on the machine that joins has some of it.
+JOINED = """
+import sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from panecho_embed.extraction import extract
+from tests.tiny import Patches, tiny
+
+class Waiting(Patches):
+    def forward(self, frames):
+        (self.seen / ray.get_runtime_context().get_node_id()).touch()
+        while len(list(self.seen.iterdir())) < 2 and time.time() < self.until:
+            time.sleep(0.1)
+        return super().forward(frames)
+
+def join():
+    while not list(seen.iterdir()):
+        time.sleep(0.1)
+    cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+
+studies, out, seen = sys.argv[1:]
+seen = Path(seen)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100 << 20})
+threading.Thread(target=join, daemon=True).start()
+waiting = tiny()
+waiting.frame_encoder = Waiting()
+waiting.frame_encoder.seen, waiting.frame_encoder.until = seen, time.time() + 300
+summary = extract(studies, out, backbone=waiting, engine="ray", ray_address=cluster.address)
+print("ended with", summary.exit_code, "of", summary.done, "by", len(list(seen.iterdir())))
+cluster.shutdown()
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_machine_that_joins_in_mid_run_encodes_too(studies, local, tmp_path):
+    out, seen = tmp_path / "out.h5", tmp_path / "seen"
+    seen.mkdir()
+    run = python(JOINED, studies, out, seen)
+    assert run.stdout.splitlines()[-1] == "ended with 3 of 20 by 2", run.stderr
     assert contents(out) == local
 
 
@@ -228,11 +277,11 @@ def test_somebody_else_at_the_address():
     ("resources", "device", "workers", "expected"),
     [
         ({"CPU": 2.0}, "auto", None, CLUSTER),
-        ({"CPU": 8.0}, "auto", None, Shares(8, 0.9, 0.0, 2, 0.1)),
-        ({"CPU": 8.0}, "cpu", 5, Shares(8, 0.9, 0.0, 5, 0.1)),
-        ({"CPU": 64.0, "GPU": 4.0}, "auto", None, Shares(4, 1.0, 1.0, 60, 1.0)),
-        ({"CPU": 64.0, "GPU": 4.0}, "cuda", 16, Shares(4, 1.0, 1.0, 16, 1.0)),
-        ({"CPU": 64.0, "GPU": 4.0}, "cpu", None, Shares(64, 0.9, 0.0, 16, 0.1)),
+        ({"CPU": 8.0}, "auto", None, Shares(8, 0.99, 0.0, 2, 0.01)),
+        ({"CPU": 8.0}, "cpu", 5, Shares(8, 0.99, 0.0, 5, 0.01)),
+        ({"CPU": 64.0, "GPU": 4.0}, "auto", None, Shares(4, 0.0, 1.0, 60, 1.0, more_decoders=True)),
+        ({"CPU": 64.0, "GPU": 4.0}, "cuda", 16, Shares(4, 0.0, 1.0, 16, 1.0)),
+        ({"CPU": 64.0, "GPU": 4.0}, "cpu", None, Shares(64, 0.99, 0.0, 16, 0.01)),
     ],
 )
 def test_how_a_cluster_is_shared_out(resources, device, workers, expected):
@@ -246,7 +295,7 @@ def test_how_a_cluster_is_shared_out(resources, device, workers, expected):
         ({"CPU": 4.0}, "cuda:1", None, "auto, cpu or cuda"),
         ({"CPU": 4.0}, "auto", 0, "room for 1 to 4"),
         ({"CPU": 4.0}, "auto", 5, "room for 1 to 4"),
-        ({"CPU": 4.0, "GPU": 4.0}, "auto", None, "one CPU more than GPUs"),
+        ({"CPU": 0.0, "GPU": 4.0}, "auto", None, "one CPU at least"),
     ],
 )
 def test_a_cluster_that_can_not_be_shared_out_so(resources, device, workers, message):
@@ -259,48 +308,86 @@ def test_a_machine_with_other_versions_is_named(provenance):
         check_versions(provenance)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_part_is_written_where_it_belongs_or_travels(tmp_path, provenance, shared):
-    videos = [VideoRef(f"v{i}", "s", "p", f"/v{i}.avi") for i in range(2)]
+class Stub:
+    """Stands in for a cluster whose workers give back what `rounds` says, one list for every pipeline."""
+
+    def __init__(self, monkeypatch, *rounds):
+        self.left = []
+        self._rounds = iter(rounds)
+        monkeypatch.setattr(ray_engine, "ray_cluster", lambda address: nullcontext(self))
+        monkeypatch.setattr(ray_engine, "_pipeline", lambda ray, job, plan, todo: self.left.append(todo))
+        monkeypatch.setattr(ray_engine, "_watched", lambda ray, dataset: iter(next(self._rounds)))
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+
+@pytest.fixture
+def job(tmp_path, provenance):
+    """Four videos, to be written beside OUT."""
+    videos = [VideoRef(f"v{i}", "s", "p", f"/v{i}.avi") for i in range(4)]
+    backbone = SimpleNamespace(weights=INFO, name="tiny")
+    settings = EncodeSettings("fp32", "float32", "eager", None)
+    with Parts(tmp_path / "out.h5") as parts:
+        manifest = Manifest(tuple(videos))
+        parts.begin(manifest, provenance)
+        yield Job(parts, manifest, range(4), provenance, backbone, None, settings, "cpu", None, 60.0, lambda text: None)
+
+
+def encoded(provenance, *positions):
     facts = VideoFacts("done", "00", 40, 30.0, "test")
-    encoded = EncodedVideo(np.ones((1, provenance.dim), np.float32), np.zeros(1, np.int64), 1.0, 16, facts)
-    outcomes = [Failure("v1", "/v1.avi", "decode", "broken"), encoded]
-    batch = {
-        "position": np.array([7, 3]),
-        "video": [pickle.dumps(video) for video in reversed(videos)],
-        "outcome": [pickle.dumps(outcome) for outcome in outcomes],
-        "engine": ["eager", "eager, rearranged"],
-        "said": ["", "one engine"],
-    }
-    work = Work(
-        DecodeSettings(provenance.preprocess, provenance.clips),
-        60.0,
-        EncodeSettings("fp32", "float32", "eager", None),
-        "cpu",
-        1,
-        provenance,
-        tmp_path if shared else None,
-        Shard(2, 3),
-        10**20 - 2,
-    )
-    (part,) = zip(*write_batch(batch, work).values(), strict=True)
-    name, content, _, positions, said = part
-    assert bool(content) is not shared
-    assert (sorted(pickle.loads(positions)), said) == ([3, 7], "one engine")
-    path = tmp_path / name
-    if content:
-        path.write_bytes(content)
-    file = EmbeddingFile(path)
-    assert [video.video_id for video in file.manifest().videos] == ["v0", "v1"]
-    assert file.provenance.engine == "eager, rearranged"
-    # Behind the latest part, whatever the clock says.
-    assert re.fullmatch(r"part-9{20}-[0-9a-f]{8}-2of3\.h5", name)
+    values = np.ones((1, provenance.dim), np.float32)
+    video = EncodedVideo(values, np.zeros(1, np.int64), 1.0, 16, facts)
+    return Encoded([(position, video) for position in positions], ("eager",), ("one engine",))
 
 
-def test_a_part_that_can_not_be_seen_names_its_machine(tmp_path):
-    job = SimpleNamespace(parts=SimpleNamespace(folder=tmp_path))
-    with pytest.raises(StoreError, match=r"a worker on node7 has written .*p\.h5, but here it is not.*share \(-o\)"):
-        _take_in({"name": "p.h5", "content": b"", "host": "node7"}, job)
+def test_a_result_that_comes_twice_counts_once_and_what_did_not_come_is_asked_for_again(job, provenance, monkeypatch):
+    cluster = Stub(monkeypatch, [encoded(provenance, 2, 0), encoded(provenance, 2)], [encoded(provenance, 3, 1)])
+    assert list(ray_engine.embed_on_ray(job, None)) == [1] * 4
+    assert cluster.left == [[0, 1, 2, 3], [1, 3]]
+    assert job.parts.todo(job.manifest) == []
+    (part,) = job.parts.folder.glob("part-*.h5")
+    assert [video.video_id for video in EmbeddingFile(part).manifest().videos] == ["v0", "v1", "v2", "v3"]
+    assert EmbeddingFile(part).provenance.engine == "eager"
+
+
+def test_a_cluster_that_gives_nothing_back_ends_in_a_message(job, provenance, monkeypatch):
+    Stub(monkeypatch, [encoded(provenance, 2)], [])
+    with pytest.raises(EngineError, match="3 videos came back from no Ray worker"):
+        list(ray_engine.embed_on_ray(job, None))
+    assert job.parts.todo(job.manifest) == [0, 1, 3]
+
+
+def test_parts_are_bounded_by_bytes_too(job, provenance, monkeypatch):
+    monkeypatch.setattr(writing, "_PART_BYTES", 1)
+    Stub(monkeypatch, [encoded(provenance, 2, 0), encoded(provenance, 3, 1)])
+    list(ray_engine.embed_on_ray(job, None))
+    assert len(list(job.parts.folder.glob("part-*.h5"))) == 4
+
+
+def test_what_was_encoded_is_kept_when_the_command_is_stopped(job, provenance, monkeypatch):
+    Stub(monkeypatch, [encoded(provenance, 2, 0), encoded(provenance, 3, 1)])
+    at_work = ray_engine.embed_on_ray(job, None)
+    next(at_work)
+    at_work.close()
+    assert job.parts.todo(job.manifest) == [0, 1, 3]
+
+
+def test_rows_hold_anything():
+    assert list(items(table([[(1, "one")], None, b"bytes"]))) == [[(1, "one")], None, b"bytes"]
+
+
+def test_decoded_videos_go_on_together_in_order(studies, provenance):
+    work = DecodingWork(DecodeSettings(tiny().preprocess, None), 60.0, 2, replace(provenance, versions={}))
+    decoder = RayDecoder(work)
+    paths = [studies / "v0.npy", studies / "broken.avi", studies / "v1.npy"]
+    refs = [(7 + i, VideoRef(path.name, "s", "p", str(path))) for i, path in enumerate(paths)]
+    rows = [row for batch in decoder(table([refs])) for row in items(batch)]
+    assert [[position for position, _ in row] for row in rows] == [[7, 8], [9]]
+    assert isinstance(rows[0][1][1], Failure)
+    assert len(rows[1][0][1].pixels) == 19
+    decoder._line.pool.stop()
+    decoder._line.pool.join()
 
 
 def test_what_a_worker_raises_comes_out_as_it_was():
