@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
-import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from panecho_embed.content import Stamp, unchanged
 from panecho_embed.errors import SettingsMismatchError, StoreError
 from panecho_embed.provenance import Provenance
-from panecho_embed.records import FPS_OF_MANIFEST, Failure, Manifest, VideoFacts, VideoRef
+from panecho_embed.records import Failure, Manifest
 from panecho_embed.shards import Shard
 from panecho_embed.store.agreement import Agreement
 from panecho_embed.store.ledger import Ledger
 from panecho_embed.store.lock import RunLock
 from panecho_embed.store.merge import merge_ledger
 from panecho_embed.store.mirror import Mirror
+from panecho_embed.store.names import PATTERN, concerns, new_part_path, time_ns
+from panecho_embed.store.news import is_settled, new_patient_ids, says_the_same
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import explain_os_error
 
 # Hidden, so that an output inside the input folder adds nothing to the input.
 _SALT, _REPLACING, _AGREEMENT = ".salt", ".replacing", ".videos.jsonl.gz"
-_LISTED = 20
-_SHARD_OF_PART = re.compile(r"-(\d+)of(\d+)\.h5$")
 
 
 class Parts:
@@ -106,8 +100,8 @@ class Parts:
         if self.out.exists() and not self._replacing.exists():
             self._enter(self.out, provenance)
         for name in self._names():
-            self._latest_ns = max(self._latest_ns, _time_ns(name))
-            if self._concerns(name):
+            self._latest_ns = max(self._latest_ns, time_ns(name))
+            if concerns(name, self.shard):
                 path = self.folder / name
                 if problems := verify(path):
                     self.notes.append(f"{name} is damaged and was left out: {problems[0]}")
@@ -135,7 +129,7 @@ class Parts:
         return [
             i
             for i, entry in zip(share, entries, strict=True)
-            if entry < 0 or not _is_settled(manifest.videos[i], self._valid.fact(entry))
+            if entry < 0 or not is_settled(manifest.videos[i], self._valid.fact(entry))
         ]
 
     def check_all_there(self, manifest: Manifest) -> None:
@@ -161,14 +155,10 @@ class Parts:
         return (int(self._valid.columns["row_count"][entries].sum()) if len(videos) else 0), told
 
     def new_path(self) -> Path:
-        """Where the next part goes, by a name that no other part has. The caller writes it, and tells with `written`.
-
-        Names sort by time, and behind the latest part: a clock that was set back, or another machine's, must not make
-        the latest word on a video look older than the one before.
-        """
-        self._latest_ns = max(time.time_ns(), self._latest_ns + 1)
-        tag = "" if self.shard is None else f"-{self.shard.index}of{self.shard.count}"
-        return self.folder / f"part-{self._latest_ns:020d}-{uuid.uuid4().hex[:8]}{tag}.h5"
+        """Where the next part goes. The caller writes it, and tells with `written`."""
+        path = new_part_path(self.folder, self.shard, self._latest_ns)
+        self._latest_ns = time_ns(path.name)
+        return path
 
     def written(self, path: Path) -> None:
         """Count a part in that was written to `new_path`."""
@@ -211,14 +201,7 @@ class Parts:
         return self.folder / _REPLACING
 
     def _names(self) -> list[str]:
-        return sorted(path.name for path in self.folder.glob("part-*.h5"))
-
-    def _concerns(self, name: str) -> bool:
-        """Whether a part can hold videos of this share: not if another shard of as many has written it."""
-        match = _SHARD_OF_PART.search(name)
-        if match is None or self.shard is None or int(match[2]) != self.shard.count:
-            return True
-        return int(match[1]) == self.shard.index
+        return sorted(path.name for path in self.folder.glob(PATTERN))
 
     def _begin_anew(self, provenance: Provenance) -> None:
         """Discard the parts that were not made by a new beginning with the same settings."""
@@ -259,23 +242,11 @@ class Parts:
             )
 
     def _says_the_same(self, manifest: Manifest) -> bool:
-        there = EmbeddingFile(self.out).manifest()
-        # A random salt differs from run to run; ids that differ for that alone are no news.
-        ids = ["video_id", "view", "split", "path", "fps"]
-        ids += ["study_id", "patient_id"] if self._given_salt is not None else []
-        return (
-            len(there) == len(manifest)
-            and all(
-                getattr(a, name) == getattr(b, name)
-                for a, b in zip(there.videos, manifest.videos, strict=True)
-                for name in ids
-            )
-            and _same_labels(there.labels, manifest.labels)
-        )
+        repeatable = self._given_salt is not None
+        return says_the_same(EmbeddingFile(self.out), manifest, ids_are_repeatable=repeatable)
 
     def _tell_of_new_ids(self, manifest: Manifest) -> None:
-        before = {video.video_id: video.patient_id for video in EmbeddingFile(self.out).manifest().videos}
-        changed = sum(before.get(video.video_id, video.patient_id) != video.patient_id for video in manifest.videos)
+        changed = new_patient_ids(EmbeddingFile(self.out), manifest)
         if changed and self._given_salt is None:
             self.notes.append(
                 f"{changed} videos that were there already have new patient ids; ids hashed from DICOM headers stay "
@@ -295,11 +266,6 @@ class Parts:
         return file.read_text()
 
 
-def _time_ns(name: str) -> int:
-    digits = name.split("-")[1]
-    return int(digits) if digits.isdecimal() else 0
-
-
 def _is_link(path: Path) -> bool:
     try:
         return path.is_symlink()
@@ -313,22 +279,3 @@ def _made_with(path: Path, provenance: Provenance) -> bool:
         return EmbeddingFile(path).fingerprint == provenance.fingerprint
     except StoreError:
         return False
-
-
-def _is_settled(video: VideoRef, fact: VideoFacts) -> bool:
-    if fact.status == "failed":
-        return False
-    by_hand = fact.fps if fact.fps_source == FPS_OF_MANIFEST else None
-    if fact.status == "done" and video.fps != by_hand and not (by_hand and math.isnan(by_hand)):
-        return False
-    return unchanged(video.path, Stamp(fact.size_bytes, fact.mtime_ns), fact.sha256)
-
-
-def _same_labels(mine: Mapping[str, npt.NDArray[Any]], theirs: Mapping[str, npt.NDArray[Any]]) -> bool:
-    return mine.keys() == theirs.keys() and all(_same(mine[name], theirs[name]) for name in mine)
-
-
-def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    if one.dtype.kind != other.dtype.kind:
-        return False
-    return bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))

@@ -1,0 +1,59 @@
+"""What a manifest says that an embedding file, or what is known of a video, does not: news is what is worked on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.content import Stamp, unchanged
+from panecho_embed.records import FPS_OF_MANIFEST, Manifest, VideoFacts, VideoRef
+from panecho_embed.store.read import EmbeddingFile
+
+
+def is_settled(video: VideoRef, fact: VideoFacts) -> bool:
+    """Whether what is known of a video holds: done or skipped, with the same content and the same rate by hand."""
+    if fact.status == "failed":
+        return False
+    by_hand = fact.fps if fact.fps_source == FPS_OF_MANIFEST else None
+    if fact.status == "done" and video.fps != by_hand and not (by_hand and math.isnan(by_hand)):
+        return False
+    return unchanged(video.path, Stamp(fact.size_bytes, fact.mtime_ns), fact.sha256)
+
+
+def says_the_same(file: EmbeddingFile, manifest: Manifest, *, ids_are_repeatable: bool) -> bool:
+    """Whether a file has the videos and labels of a manifest already, in its order.
+
+    ids_are_repeatable: ids hashed with a random salt differ from run to run; that they alone differ is no news.
+    """
+    there = file.manifest()
+    ids = ["video_id", "view", "split", "path", "fps"]
+    ids += ["study_id", "patient_id"] if ids_are_repeatable else []
+    return (
+        len(there) == len(manifest)
+        and all(
+            getattr(a, name) == getattr(b, name)
+            for a, b in zip(there.videos, manifest.videos, strict=True)
+            for name in ids
+        )
+        and _same_labels(there.labels, manifest.labels)
+    )
+
+
+def new_patient_ids(file: EmbeddingFile, manifest: Manifest) -> int:
+    """How many videos of a file have another patient id in a manifest."""
+    before = {video.video_id: video.patient_id for video in file.manifest().videos}
+    return sum(before.get(video.video_id, video.patient_id) != video.patient_id for video in manifest.videos)
+
+
+def _same_labels(mine: Mapping[str, npt.NDArray[Any]], theirs: Mapping[str, npt.NDArray[Any]]) -> bool:
+    return mine.keys() == theirs.keys() and all(_same(mine[name], theirs[name]) for name in mine)
+
+
+def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    if one.dtype.kind != other.dtype.kind:
+        return False
+    return bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
