@@ -13,17 +13,26 @@ import numpy.typing as npt
 from panecho_embed.errors import ArgumentError
 from panecho_embed.provenance import Level
 from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Manifest, PoolBy, PoolHow, VideoFacts, VideoRef
-from panecho_embed.store import EmbeddingFile, EmbeddingWriter, refuse_to_replace
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk, refuse_to_replace
 
 _ORDER: tuple[Level, ...] = ("frame", "clip", "video", "study")
+_BLOCK_ROWS = 16_384
 
 
-def pool_table(table: EmbeddingTable, by: PoolBy, how: PoolHow = "mean") -> EmbeddingTable:
+def pool_file(file: EmbeddingFile, by: PoolBy, how: PoolHow = "mean") -> EmbeddingTable:
+    """`pool_table` of a file, of which a block of rows at a time is in memory."""
+    return pool_table(file.table_without_values(), by, how, file.mapped())
+
+
+def pool_table(
+    table: EmbeddingTable, by: PoolBy, how: PoolHow = "mean", rows: RowsOnDisk | None = None
+) -> EmbeddingTable:
     """One row per video or study.
 
     A study's row is pooled over its videos, each video over its own rows first, so that a long video does not outvote
     a short one. how: "mean"; "mean+std", (N, 2 D), over the rows of the level below; "max". A study's label is its
     videos' common value; where numbers differ it is their mean, but missing for 0 and 1; where texts differ it is "".
+    rows: the values, if they are not in the table.
     Raises ArgumentError when the table already stands at that level or above.
     """
     if by not in get_args(PoolBy) or how not in get_args(PoolHow):
@@ -31,10 +40,10 @@ def pool_table(table: EmbeddingTable, by: PoolBy, how: PoolHow = "mean") -> Embe
     if _ORDER.index(table.level) >= _ORDER.index(by):
         raise ArgumentError(f"the embeddings stand at {table.level} level already; they can't be pooled by {by} (--by)")
     if by == "study" and table.level != "video":
-        table = pool_table(table, "video", "max" if how == "max" else "mean")
+        table, rows = pool_table(table, "video", "max" if how == "max" else "mean", rows), None
     ids = table.video_id if by == "video" else table.study_id
     group, first = _groups(ids)
-    values = _REDUCE[how](table.values.astype(np.float32, copy=False), group)
+    values = _folded(table.values if rows is None else rows, group, how)
     nowhere = np.zeros(len(first), dtype=np.int32)
     pooling = "; ".join(filter(None, (table.provenance.pooling, f"{how} by {by}")))
     return EmbeddingTable(
@@ -62,7 +71,7 @@ def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean",
     """
     refuse_to_replace(Path(out), overwrite)
     file = EmbeddingFile(source)
-    pooled = pool_table(file.table(), by, how)
+    pooled = pool_file(file, by, how)
     manifest, facts, failures = (_videos if by == "video" else _studies)(file, pooled)
     position = {video.video_id: i for i, video in enumerate(manifest.videos)}
     with EmbeddingWriter(out, pooled.provenance) as writer:
@@ -112,33 +121,38 @@ def _groups(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np
     return group, first
 
 
-def _reduce(ufunc: np.ufunc, values: FloatArray, group: npt.NDArray[np.intp], dtype: npt.DTypeLike) -> FloatArray:
-    """Fold the rows of each group into one with `ufunc`; every group from 0 up has a row."""
-    if len(values) == 0:
-        return np.zeros(values.shape, dtype=dtype)
-    if (np.diff(group) < 0).any():
-        order = np.argsort(group, kind="stable")
-        values, group = values[order], group[order]
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    folded: FloatArray = ufunc.reduceat(values, starts, axis=0, dtype=dtype)
+def _folded(rows: FloatArray | RowsOnDisk, group: npt.NDArray[np.intp], how: PoolHow) -> FloatArray:
+    """The rows of each group as one, float32, in blocks of whole groups; every group from 0 up has a row."""
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group)
+    ends = np.cumsum(sizes)
+    folded = np.empty((len(sizes), rows.shape[1] * (2 if how == "mean+std" else 1)), dtype=np.float32)
+    start = 0
+    while start < len(sizes):
+        before = ends[start] - sizes[start]
+        stop = max(int(np.searchsorted(ends, before + _BLOCK_ROWS, side="right")), start + 1)
+        block = np.asarray(rows[order[before : ends[stop - 1]]], dtype=np.float32)
+        folded[start:stop] = _FOLD[how](block, sizes[start:stop])
+        start = stop
     return folded
 
 
-def _mean(values: FloatArray, group: npt.NDArray[np.intp]) -> FloatArray:
-    total = _reduce(np.add, values, group, np.float64)
-    return (total / np.bincount(group)[:, None]).astype(np.float32) if len(values) else values
+def _mean(values: FloatArray, sizes: npt.NDArray[np.intp]) -> FloatArray:
+    """Of the first sizes[0] rows, the next sizes[1] and so on."""
+    total = np.add.reduceat(values, np.cumsum(sizes) - sizes, axis=0, dtype=np.float64)
+    return np.asarray(total / sizes[:, None], dtype=np.float32)
 
 
-def _mean_and_std(values: FloatArray, group: npt.NDArray[np.intp]) -> FloatArray:
-    mean = _mean(values, group)
-    return np.concatenate([mean, np.sqrt(_mean((values - mean[group]) ** 2, group))], axis=1)
+def _mean_and_std(values: FloatArray, sizes: npt.NDArray[np.intp]) -> FloatArray:
+    mean = _mean(values, sizes)
+    return np.concatenate([mean, np.sqrt(_mean((values - np.repeat(mean, sizes, axis=0)) ** 2, sizes))], axis=1)
 
 
-def _max(values: FloatArray, group: npt.NDArray[np.intp]) -> FloatArray:
-    return _reduce(np.maximum, values, group, np.float32)
+def _max(values: FloatArray, sizes: npt.NDArray[np.intp]) -> FloatArray:
+    return np.asarray(np.maximum.reduceat(values, np.cumsum(sizes) - sizes, axis=0))
 
 
-_REDUCE: Mapping[PoolHow, Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]] = {
+_FOLD: Mapping[PoolHow, Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]] = {
     "mean": _mean,
     "mean+std": _mean_and_std,
     "max": _max,

@@ -8,6 +8,7 @@
 /failures/   video_id, path, stage, message
 """
 
+from panecho_embed.store.mapped import RowsOnDisk
 from panecho_embed.store.merge import merge
 from panecho_embed.store.mirror import Mirror
 from panecho_embed.store.parts import Parts
@@ -20,6 +21,7 @@ __all__ = [
     "EmbeddingWriter",
     "Mirror",
     "Parts",
+    "RowsOnDisk",
     "merge",
     "refuse_to_replace",
     "verify",

@@ -1,0 +1,140 @@
+"""The embeddings of a file where they lie: rows straight from a map of it, without HDF5 in between.
+
+A chunk that has passed no filter but Fletcher-32 lies in the file as it is in memory, row after row, its checksum in
+the 4 bytes behind it (HDF5 File Format Specification 3.0, IV.A.2.l). Where each chunk is, HDF5 tells.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.records import FloatArray
+
+Ints = npt.NDArray[np.int64]
+Gather = Callable[[Ints], FloatArray]
+"""Numbers of rows (n,), each from 0 to below N, to copies of the rows, (n, D)."""
+
+_FILTERS = frozenset({h5py.h5z.FILTER_FLETCHER32})
+_BLOCK_ROWS = 16_384
+
+
+class RowsOnDisk:
+    """Embeddings that stay on the disk, (N, D): `rows[5]`, `rows[10:20]`, `rows[[7, 3]]` and `rows[mask]` are copies.
+
+    shape, dtype: as those of an array. `np.asarray` reads everything. mapped: whether rows come from a map of the file;
+    else HDF5 reads them, because they are packed, or lie in the file in another way.
+
+    Threads may share it. Rows from a map have passed no checksum: `verify` goes through all of them. Whoever cuts a
+    file short ends the processes that have it mapped (SIGBUS). No command here does: files are replaced as a whole, and
+    a map is of the file that was there when it was made.
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], gather: Gather, *, mapped: bool) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.mapped = mapped
+        self._gather = gather
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | npt.ArrayLike) -> FloatArray:
+        """(D,) for a number, (n, D) for a slice, numbers (n,) or a mask (N,). Raises IndexError as an array does."""
+        if isinstance(rows, slice):
+            return self._gather(np.arange(*rows.indices(len(self)), dtype=np.int64))
+        picked = np.asarray(rows)
+        if picked.dtype == np.bool_:
+            if picked.shape != (len(self),):
+                raise IndexError(f"a mask of shape {picked.shape}; there are {len(self)} rows")
+            return self._gather(np.flatnonzero(picked))
+        if picked.size and picked.dtype.kind not in "iu":
+            raise IndexError(f"rows are picked by whole numbers, slices or masks, not by {picked.dtype}")
+        numbers = picked.astype(np.int64).reshape(-1)
+        if len(numbers) and not (numbers.min() >= -len(self) and numbers.max() < len(self)):
+            raise IndexError(f"rows {numbers.min()} to {numbers.max()}; there are {len(self)}")
+        found = self._gather(np.where(numbers < 0, numbers + len(self), numbers))
+        return found.reshape(*picked.shape, self.shape[1])
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> FloatArray:
+        if copy is False:
+            raise ValueError("rows on the disk are no array without being copied")
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def not_finite(self) -> Ints:
+        """Numbers of the rows with NaN or infinite values, ascending."""
+        starts = range(0, len(self), _BLOCK_ROWS)
+        bad = [start + np.flatnonzero(~np.isfinite(self[start : start + _BLOCK_ROWS]).all(axis=1)) for start in starts]
+        return np.concatenate([np.zeros(0, np.int64), *bad])
+
+
+def gather_mapped(dataset: h5py.Dataset) -> Gather | None:
+    """What copies rows of a data set (N, D) from a map of its file; None where they don't lie in it as they are.
+
+    Raises ValueError if they are said to lie beyond the end of the file.
+    """
+    found = _places(dataset)
+    if found is None:
+        return None
+    places, rows_per_chunk = found
+    (count, dim), dtype = dataset.shape, dataset.dtype
+    row_bytes = dim * dtype.itemsize
+    # Of the descriptor that HDF5 reads from: what has taken the file's place meanwhile is another file.
+    data = mmap.mmap(dataset.file.id.get_vfd_handle(), 0, access=mmap.ACCESS_READ)
+    # The last chunk is stored as long as the others; beyond the rows that are there, nothing is read.
+    ends = places + np.minimum(count - rows_per_chunk * np.arange(len(places)), rows_per_chunk) * row_bytes
+    if places.min() < 0 or ends.max() > len(data):
+        raise ValueError(f"its rows go to byte {ends.max()}, and it has {len(data)}")
+    # A row is one item, which may begin at any byte.
+    everywhere = np.ndarray(len(data) - row_bytes + 1, f"V{row_bytes}", buffer=data, strides=(1,))
+
+    def gather(rows: Ints) -> FloatArray:
+        chunk, within = np.divmod(rows, rows_per_chunk)
+        found: FloatArray = everywhere[places[chunk] + within * row_bytes].view(dtype).reshape(len(rows), dim)
+        return found
+
+    return gather
+
+
+def gather_by_reading(read: Callable[[int, int], FloatArray], shape: tuple[int, int], dtype: np.dtype[Any]) -> Gather:
+    """What copies rows by `read`, which gives those from `start` to below `stop`: neighbours together."""
+
+    def gather(rows: Ints) -> FloatArray:
+        found = np.empty((len(rows), shape[1]), dtype)
+        order = np.argsort(rows, kind="stable")
+        for run in np.split(order, np.flatnonzero(np.diff(rows[order]) > 1) + 1):
+            if len(run):
+                first, last = rows[run[0]], rows[run[-1]]
+                found[run] = read(int(first), int(last) + 1)[rows[run] - first]
+        return found
+
+    return gather
+
+
+def _places(dataset: h5py.Dataset) -> tuple[Ints, int] | None:
+    """The byte at which each chunk begins, in order, and the rows of one; None where rows can't be read there."""
+    plist = dataset.id.get_create_plist()
+    filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
+    if filters - _FILTERS or dataset.file.userblock_size or not len(dataset):
+        return None
+    if dataset.chunks is None:
+        offset = dataset.id.get_offset()
+        return None if offset is None else (np.array([offset], dtype=np.int64), len(dataset))
+    rows_per_chunk, dim = dataset.chunks
+    if dim != dataset.shape[1]:
+        return None
+    places = np.full(-(-len(dataset) // rows_per_chunk), -1, dtype=np.int64)
+
+    def note(chunk: Any) -> None:
+        number = chunk.chunk_offset[0] // rows_per_chunk
+        if number < len(places) and chunk.byte_offset is not None:
+            places[number] = chunk.byte_offset
+
+    dataset.id.chunk_iter(note)
+    # Chunks that were never written are no bytes of the file, but zeros.
+    return None if (places == -1).any() else (places, rows_per_chunk)

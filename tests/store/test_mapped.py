@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import dataclasses
+
+import h5py
+import numpy as np
+import pytest
+
+from panecho_embed.errors import StoreError
+from panecho_embed.records import Manifest, VideoFacts
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter
+from panecho_embed.store.mapped import gather_by_reading, gather_mapped
+from tests.conftest import refs
+
+DIM, ROWS = 2048, 150
+
+
+@pytest.fixture(scope="module")
+def values():
+    # 32 float32 rows a chunk, 64 of float16: whole chunks and a part of one.
+    return np.random.default_rng(0).standard_normal((ROWS, DIM)).astype(np.float32)
+
+
+@pytest.fixture
+def write(tmp_path, provenance, values):
+    def make(dtype="float32", count=ROWS):
+        made = dataclasses.replace(provenance, dim=DIM, dtype=dtype)
+        with EmbeddingWriter(tmp_path / "x.h5", made) as writer:
+            for start in range(0, count, 40):
+                rows = values[start : min(start + 40, count)]
+                writer.add(0, rows, np.arange(start, start + len(rows)), 1, 16)
+            status = "done" if count else "skipped"
+            return writer.finish(Manifest(refs("a")), [VideoFacts(status, num_frames=150)], [])
+
+    return make
+
+
+def repacked(path, **layout):
+    """The same file with its embeddings laid out in another way."""
+    with h5py.File(path, "a") as file:
+        values = file["embeddings"][...]
+        del file["embeddings"]
+        file.create_dataset("embeddings", data=values, **layout)
+    return path
+
+
+LAYOUTS = {
+    "one piece": {},
+    "no checksum": {"chunks": (7, DIM)},
+    "packed": {"chunks": (32, DIM), "compression": "gzip"},
+    "halves of rows": {"chunks": (32, DIM // 2), "fletcher32": True},
+}
+
+
+def check(rows, expected):
+    assert rows.shape == expected.shape
+    assert rows.dtype == expected.dtype
+    assert len(rows) == len(expected)
+    for some in (5, -1, slice(None), slice(30, 70), slice(140, 999), slice(70, 30), slice(100, None, -7)):
+        np.testing.assert_array_equal(rows[some], expected[some])
+    for some in ([7, 3, 3, -1, 149], [], np.array([[0, 1], [64, 63]]), expected[:, 0] > 0):
+        np.testing.assert_array_equal(rows[some], expected[np.asarray(some, dtype=None if len(some) else int)])
+    np.testing.assert_array_equal(np.asarray(rows), expected)
+    assert np.asarray(rows, dtype=np.float64).dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_rows_of_a_map_are_those_that_are_read(write, dtype):
+    file = EmbeddingFile(write(dtype))
+    assert file.mapped().mapped
+    check(file.mapped(), file.embeddings)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_other_layouts_give_the_same_rows(write, values, layout):
+    rows = EmbeddingFile(repacked(write(), **LAYOUTS[layout])).mapped()
+    assert rows.mapped == (layout in ("one piece", "no checksum"))
+    check(rows, values)
+
+
+def test_numbers_of_the_other_byte_order_stay_so(write, values):
+    path = repacked(write())
+    with h5py.File(path, "a") as file:
+        del file["embeddings"]
+        file.create_dataset("embeddings", data=values.astype(">f4"), chunks=(32, DIM))
+    file = EmbeddingFile(path)
+    assert file.mapped().mapped
+    check(file.mapped(), file.embeddings)
+
+
+def test_chunks_that_were_never_written_are_zeros(write):
+    path = write()
+    with h5py.File(path, "a") as file:
+        del file["embeddings"]
+        file.create_dataset("embeddings", (150, DIM), "f4", chunks=(32, DIM))[40:50] = 1
+    with h5py.File(path) as file:
+        assert gather_mapped(file["embeddings"]) is None
+
+
+def test_an_empty_file_has_no_rows(write):
+    rows = EmbeddingFile(write(count=0)).mapped()
+    assert np.asarray(rows).shape == rows[:].shape == rows[[]].shape == (0, DIM)
+    assert not rows.mapped
+
+
+@pytest.mark.parametrize(("some", "message"), [(150, "there are 150"), ([-151], "150"), ([0.5], "whole numbers")])
+def test_rows_that_are_not_there_are_refused(write, some, message):
+    with pytest.raises(IndexError, match=message):
+        EmbeddingFile(write()).mapped()[some]
+
+
+def test_a_mask_of_another_length_is_refused(write):
+    with pytest.raises(IndexError, match=r"\(3,\); there are 150 rows"):
+        EmbeddingFile(write()).mapped()[np.ones(3, dtype=bool)]
+
+
+def test_a_file_cut_short_is_an_error_and_no_crash(write):
+    path = write()
+    with EmbeddingFile(path) as file:
+        with path.open("r+b") as stream:
+            stream.truncate(path.stat().st_size // 2)
+        with pytest.raises(StoreError, match=r"x\.h5: .*damaged.*its rows go to byte"):
+            file.mapped()
+
+
+def test_a_place_beyond_the_end_is_an_error_and_no_crash(write):
+    path = write()
+    with h5py.File(path) as file:
+        place = file["embeddings"].id.get_chunk_info(1).byte_offset
+    content = path.read_bytes()
+    assert content.count(place.to_bytes(8, "little")) == 1
+    path.write_bytes(content.replace(place.to_bytes(8, "little"), (1 << 40).to_bytes(8, "little")))
+    with pytest.raises(StoreError, match="damaged"):
+        EmbeddingFile(path).mapped()
+
+
+def test_a_map_stays_when_the_file_is_replaced(write, values, tmp_path):
+    path = write()
+    rows = EmbeddingFile(path).mapped()
+    other = tmp_path / "other.h5"
+    other.write_bytes(b"nothing")
+    other.replace(path)
+    np.testing.assert_array_equal(rows[-3:], values[-3:])
+
+
+def test_another_file_in_its_place_is_noticed(write):
+    file = EmbeddingFile(write())
+    write(count=10)
+    with pytest.raises(StoreError, match="replaced by another file"):
+        file.mapped()
+
+
+def test_rows_that_are_not_finite_are_found(write):
+    path = write()
+    with h5py.File(path, "a") as file:
+        file["embeddings"][3, 7] = np.nan
+        file["embeddings"][149, 0] = np.inf
+    assert EmbeddingFile(path).mapped().not_finite().tolist() == [3, 149]
+
+
+def test_reading_asks_for_neighbours_together(values):
+    asked = []
+
+    def read(start, stop):
+        asked.append((start, stop))
+        return values[start:stop]
+
+    gather = gather_by_reading(read, values.shape, values.dtype)
+    np.testing.assert_array_equal(gather(np.array([9, 4, 3, 9])), values[[9, 4, 3, 9]])
+    assert asked == [(3, 5), (9, 10)]
