@@ -15,7 +15,7 @@ from panecho_embed.errors import ArgumentError
 from panecho_embed.pooling import pool_table
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, FloatArray, PoolHow
-from panecho_embed.store import EmbeddingFile
+from panecho_embed.store import EmbeddingFile, RowsOnDisk
 from probes.label_table import join_labels
 from probes.labels import read_labels, target_names
 
@@ -102,9 +102,12 @@ def load_table(
             f"pooling {pooling!r} is of embeddings, late fusion is the mean of predictions: give --pooling or --fusion "
             "late, not both"
         )
-    rows = file if isinstance(file, EmbeddingTable) else EmbeddingFile(file).table()
-    name = "the table" if isinstance(file, EmbeddingTable) else str(file)
-    check_finite(rows, name)
+    if isinstance(file, EmbeddingTable):
+        name, rows, values = "the table", file, None
+    else:
+        opened = EmbeddingFile(file)
+        name, rows, values = str(file), opened.table_without_values(), opened.mapped()
+    check_finite(rows, name, values)
     if labels is not None:
         rows = join_labels(rows, labels)
     level = level or ("study" if rows.level == "study" else "video")
@@ -115,7 +118,10 @@ def load_table(
         _check_studies(rows, name)
     if level == rows.level and pooling != "mean":
         raise ArgumentError(f"{name} stands at {level} level already; there is nothing to pool (--pooling {pooling})")
-    units = rows if level == rows.level else _pooled(rows, level, pooling, name)
+    pooled = None if level == rows.level else _pooled(rows, level, pooling, name, values)
+    if values is not None and (pooled is None or fusion == "late"):
+        rows = replace(rows, values=np.asarray(values))
+    units = rows if pooled is None else pooled
     return (rows if fusion == "late" else units), units
 
 
@@ -196,17 +202,22 @@ def make_problem(
     return replace(problem.take(labelled), n_missing=len(units) - len(labelled))
 
 
-def _pooled(rows: EmbeddingTable, level: Level, pooling: PoolHow, name: str) -> EmbeddingTable:
+def _pooled(
+    rows: EmbeddingTable, level: Level, pooling: PoolHow, name: str, values: RowsOnDisk | None
+) -> EmbeddingTable:
     if level == "video" or level == "study":
-        return pool_table(rows, level, pooling)
+        return pool_table(rows, level, pooling, values)
     raise ArgumentError(
         f"{name} stands at {rows.level} level; clips are made from it by `panecho-embed reclip`, not by --level {level}"
     )
 
 
-def check_finite(table: EmbeddingTable, name: str) -> None:
-    """Raise ArgumentError, naming the first videos, for embeddings that are NaN or infinite. name: of the file."""
-    bad = np.flatnonzero(~np.isfinite(table.values).all(axis=1))
+def check_finite(table: EmbeddingTable, name: str, values: RowsOnDisk | None = None) -> None:
+    """Raise ArgumentError, naming the first videos, for embeddings that are NaN or infinite.
+
+    name: of the file. values: the embeddings, if they are not in the table.
+    """
+    bad = np.flatnonzero(~np.isfinite(table.values).all(axis=1)) if values is None else values.not_finite()
     if len(bad):
         videos = list(dict.fromkeys(map(str, table.video_id[bad])))
         raise ArgumentError(

@@ -19,11 +19,9 @@ from panecho_embed.records import EmbeddingTable
 from panecho_embed.search.filters import Columns
 from panecho_embed.search.similarity import Floats32, Groups, ViewMeans, unit, view_means
 from panecho_embed.search.sketch import WORTH_IT_ABOVE, Sketch
-from panecho_embed.store import EmbeddingFile
+from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 SearchLevel = Literal["clip", "video", "study"]
-
-_BLOCK = 16_384
 
 _ID_COLUMNS = ("video_id", "study_id", "patient_id", "view", "split")
 _OURS = frozenset({*_ID_COLUMNS, "num_frames", "fps", "first_frame", "videos", "x", "y", "neighbors", "thumbnail"})
@@ -110,29 +108,21 @@ class Collection:
         """Length of one embedding."""
         return self.file.dim
 
-    def _rows(self) -> EmbeddingTable:
-        """Every row. Not kept: all that is needed later are unit vectors, which are as large again."""
-        values = self.file.embeddings
-        for start in range(0, len(values), _BLOCK):
-            bad = start + np.flatnonzero(~np.isfinite(values[start : start + _BLOCK]).all(axis=1))
-            if len(bad):
-                raise StoreError(
-                    f"{self.path}: rows that are not finite, the first is row {bad[0]} "
-                    f"({self._without_values.video_id[bad[0]]}); panecho-embed verify tells more"
-                )
-        return dataclasses.replace(self._without_values, values=values)
+    def _rows(self) -> RowsOnDisk:
+        """Every row. Not kept: all that is needed later are unit vectors."""
+        rows = self.file.mapped()
+        if len(bad := rows.not_finite()):
+            raise StoreError(
+                f"{self.path}: rows that are not finite, the first is row {bad[0]} "
+                f"({self._without_values.video_id[bad[0]]}); panecho-embed verify tells more"
+            )
+        return rows
 
     @cached_property
     def _without_values(self) -> EmbeddingTable:
-        columns = dict(self.file.row_columns)
-        video = columns.pop("video")
-        return EmbeddingTable(
-            values=np.zeros((len(video), 1), dtype=np.float32),
-            **{name: self.file.video_columns[name][video] for name in _ID_COLUMNS},
-            **columns,
-            labels={self.renamed.get(name, name): column[video] for name, column in self.file.labels.items()},
-            level=self.file.level,
-            provenance=self.provenance,
+        table = self.file.table_without_values()
+        return dataclasses.replace(
+            table, labels={self.renamed.get(name, name): column for name, column in table.labels.items()}
         )
 
     @cached_property
@@ -140,14 +130,10 @@ class Collection:
         """One item a row of a clip- or frame-level file; its id is VIDEO#first_frame."""
         if self.file.level not in ("clip", "frame"):
             raise ArgumentError(f"{self.path} stands at {self.file.level} level; there are no clips in it (--level)")
-        table = self._rows()
+        table = self._without_values
         ids = np.array([f"{v}#{f}" for v, f in zip(table.video_id, table.first_frame, strict=True)], dtype=object)
-        return Items(
-            "clip",
-            ids,
-            unit(table.values, in_place=True),
-            _columns(table) | {"first_frame": _number(table.first_frame)},
-        )
+        columns = _columns(table) | {"first_frame": _number(table.first_frame)}
+        return Items("clip", ids, unit(self._rows()), columns)
 
     @cached_property
     def _video_table(self) -> EmbeddingTable:
@@ -167,19 +153,19 @@ class Collection:
         extra = {name: _number(column[where]) for name, column in facts.items()}
         units = self._video_units
         if units is None:
-            rows = self._rows()
-            rows = rows if self.file.level == "video" else pool_table(rows, "video")
-            units = unit(rows.values, in_place=True)
+            units = (
+                unit(self._rows())
+                if self.file.level == "video"
+                else unit(pool_table(self._without_values, "video", rows=self._rows()).values, in_place=True)
+            )
         return Items("video", table.video_id, units, _columns(table) | extra)
 
     @cached_property
     def studies(self) -> Items:
         """One item a study: the mean of its videos' unit vectors; in order of first appearance."""
         if not self.has_videos:
-            table = self._rows()
-            return Items(
-                "study", table.study_id, unit(table.values, in_place=True), _columns(table, without=("video_id",))
-            )
+            table = self._without_values
+            return Items("study", table.study_id, unit(self._rows()), _columns(table, without=("video_id",)))
         table = dataclasses.replace(self._video_table, values=np.zeros((len(self.videos), 1), dtype=np.float32))
         pooled = pool_table(dataclasses.replace(table, level="video"), "study")
         columns = _columns(pooled, without=("video_id",))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import FloatArray
+from panecho_embed.store import RowsOnDisk
 
 Measure = Literal["mean", "best", "view"]
 """How two studies are compared: the cosine of their mean embeddings; every video with its best match in the other
@@ -22,7 +23,7 @@ Ints = npt.NDArray[np.int64]
 _BLOCK = 4096
 
 
-def unit(values: FloatArray, *, in_place: bool = False) -> Floats32:
+def unit(values: FloatArray | RowsOnDisk, *, in_place: bool = False) -> Floats32:
     """Rows (N, D) divided by their length, float32; a row of zeros, which points nowhere, stays zero.
 
     in_place: the values are not needed any more; float32 ones are overwritten, which halves the memory.
