@@ -3,7 +3,7 @@
 Frames of a few videos are extracted; their rows are then repeated to a file of many videos, on which `reclip` runs.
 What extracting so many again would take follows from two measured extractions, of a half and of all of the few.
 
-    python benchmarks/reclip.py --videos 40 --times 50 --image-size 224
+    python benchmarks/reclip.py --videos 20 --times 100 --image-size 224
 """
 
 from __future__ import annotations
@@ -43,34 +43,44 @@ def repeat(source: Path, out: Path, times: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=40)
-    parser.add_argument("--times", type=int, default=50, help="how often they are repeated for reclip")
+    parser.add_argument("--videos", type=int, default=20)
+    parser.add_argument("--times", type=int, default=100, help="how often they are repeated for reclip")
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--stride", type=int, help="a clip every so many frames, in place of 4 a video")
     arguments = parser.parse_args()
     from panecho_embed.phantom import write_studies
     from panecho_embed.store import EmbeddingFile
 
     few, many = arguments.videos, arguments.videos * arguments.times
+    clips = ("--stride", arguments.stride) if arguments.stride else ()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_studies(folder / "all", layout="echonet-dynamic", patients=few, num_frames=arguments.frames)
+        videos = folder / "all" / "Videos"
         (folder / "half").mkdir()
-        for path in sorted((folder / "all" / "Videos").iterdir())[: few // 2]:
+        for path in sorted(videos.iterdir())[: few // 2]:
             (folder / "half" / path.name).symlink_to(path)
-        model = ("--backbone", "random", "--image-size", arguments.image_size)
-        half = command("extract", folder / "half", "-o", folder / "half.h5", *model)
-        whole = command("extract", folder / "all" / "Videos", "-o", folder / "clips.h5", *model)
-        command("extract", folder / "all" / "Videos", "-o", folder / "frames.h5", "--level", "frame", *model)
+        model = ("--backbone", "random", "--image-size", arguments.image_size, "--precision", arguments.precision)
+        half = command("extract", folder / "half", "-o", folder / "half.h5", *model, *clips)
+        whole = command("extract", videos, "-o", folder / "clips.h5", *model, *clips)
+        command("extract", videos, "-o", folder / "frames.h5", "--level", "frame", *model)
         again = (whole - half) / (few - few // 2) * (many - few) + whole
         repeat(folder / "frames.h5", folder / "many.h5", arguments.times)
-        fast = command("reclip", folder / "many.h5", "-o", folder / "reclipped.h5")
-        clips, reclipped = EmbeddingFile(folder / "clips.h5"), EmbeddingFile(folder / "reclipped.h5")
-        difference = np.abs(reclipped.read(0, len(clips)) - clips.embeddings).max()
+        fast = command("reclip", folder / "many.h5", "-o", folder / "reclipped.h5", *clips)
+        extracted, reclipped = EmbeddingFile(folder / "clips.h5"), EmbeddingFile(folder / "reclipped.h5")
+        one, other = extracted.embeddings, reclipped.read(0, len(extracted))
+        cosines = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+        rows = len(reclipped)
+    print(f"{few} videos of {arguments.frames} frames extracted in {whole:.1f} s, half of them in {half:.1f} s\n")
     print(
-        f"{arguments.image_size} px, {few} videos of {arguments.frames} frames extracted in {whole:.1f} s, half of "
-        f"them in {half:.1f} s: {many} in {again:.0f} s\nreclip of {many}: {fast:.1f} s, ratio {again / fast:.0f}, "
-        f"largest difference {difference:.1e}"
+        "| precision | pixels | videos | clips | extract again | reclip | ratio | least cosine | largest difference |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        f"| {arguments.precision} | {arguments.image_size} | {many:,} | {rows:,} | {again:,.0f} s | {fast:.1f} s | "
+        f"{again / fast:.0f} | {cosines.min():.6f} | {np.abs(one - other).max():.1e} |"
     )
 
 

@@ -77,7 +77,7 @@ class Provenance:
 
     clips: None at frame level. precision: of the encoder's arithmetic. dtype: of the stored numbers.
     include_stills: whether DICOM stills were taken in. versions: of the packages that could matter. engine: what ran
-    the frame encoder, "" where not known. Both are recorded, but no part of the fingerprint: engines of one precision
+    the encoders, "" where not known. Both are recorded, but no part of the fingerprint: engines of one precision
     differ by its rounding, and neither they nor an upgrade of numpy may stop a resume.
     """
 

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from panecho_embed.clips import ClipPlan, resolve_plan
-from panecho_embed.engines.encode import encode_clips
+from panecho_embed.clips import ClipPlan, IntArray, resolve_plan
+from panecho_embed.engines.choose import Announce
+from panecho_embed.engines.clip_engine import ClipEngine
+from panecho_embed.engines.encode import not_finite, stored
 from panecho_embed.errors import ArgumentError, MediaError, SettingsMismatchError
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
-from panecho_embed.records import Failure, FloatArray, Manifest, VideoFacts, VideoRef
-from panecho_embed.store import EmbeddingFile, EmbeddingWriter, refuse_to_replace
+from panecho_embed.records import Failure, Status
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk, refuse_to_replace
+
+# Videos whose clips are encoded together: more are not faster, and their frames lie in memory.
+_BLOCK_CLIPS, _BLOCK_ROWS = 256, 16_384
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cut:
+    """How a video is cut: its position in the file, its rows there, its clips (N, L) of frames, and their step."""
+
+    position: int
+    start: int
+    stop: int
+    clips: IntArray
+    step: float
 
 
 def reclip(
@@ -29,12 +46,15 @@ def reclip(
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
+    progress: bool | None = False,
+    announce: Announce = lambda message: None,
 ) -> Path:
     """Write clip embeddings made from the frame embeddings of `source`; the same that `extract` would have made.
 
     clips: as for `extract`. weights, seed: of the clip encoder; they must be those that the frames were encoded with.
-    Raises ArgumentError if `source` has no frames, SettingsMismatchError for other weights, StoreError if `out` is
-    there already (unless `overwrite`) or can't be written.
+    progress: as for `extract`. announce: told what runs the clip encoder. Raises ArgumentError if `source` has no
+    frames, SettingsMismatchError for other weights, StoreError if `out` is there already (unless `overwrite`) or can't
+    be written.
     """
     refuse_to_replace(Path(out), overwrite)
     file = EmbeddingFile(source)
@@ -44,26 +64,88 @@ def reclip(
     # Frames that were rounded give clips that extract would not have given.
     rounded = "from float16 frames" if made_with.dtype == "float16" else ""
     provenance = replace(made_with, level="clip", clips=plan, dim=backbone.dim, pooling=rounded)
-    manifest = file.manifest()
-    facts: list[VideoFacts] = []
-    failures = {failure.video_id: failure for failure in file.failure_records()}
-    with EmbeddingWriter(out, provenance) as writer:
-        for position, (video, fact, features) in enumerate(_videos(file, manifest)):
-            facts.append(fact)
+    engine = ClipEngine(backbone, provenance.precision, announce=announce)
+    outcome = _Outcome(file)
+    rows = file.mapped()
+    disable = None if progress is None else not progress
+    with (
+        EmbeddingWriter(out, provenance) as writer,
+        tqdm(total=len(outcome.facts), unit="video", disable=disable, smoothing=0.1) as bar,
+    ):
+        for block in _blocks(outcome.cuts(plan)):
+            _write(block, rows, engine, outcome, writer)
+            bar.update(block[-1].position + 1 - bar.n)
+        ran = ", ".join([*filter(None, [made_with.engine]), *engine.names])
+        return writer.finish(outcome.manifest, outcome.facts, outcome.failures(), ran)
+
+
+class _Outcome:
+    """What becomes of the videos of a frame-level file; those that give no clips are told as failures."""
+
+    def __init__(self, file: EmbeddingFile) -> None:
+        self.manifest, self.facts = file.manifest(), file.facts()
+        self._failures = {failure.video_id: failure for failure in file.failure_records()}
+        self._stops = np.cumsum(np.bincount(file.row_columns["video"], minlength=len(self.facts))).tolist()
+
+    def cuts(self, plan: ClipPlan) -> Iterator[_Cut]:
+        """How every video that can be is cut, in order."""
+        for position, (fact, start, stop) in enumerate(zip(self.facts, [0, *self._stops], self._stops, strict=False)):
             if fact.status != "done":
                 continue
+            fps = None if math.isnan(fact.fps) else fact.fps
             try:
-                indices = plan.require(fact.num_frames, None if math.isnan(fact.fps) else fact.fps)
+                yield _Cut(position, start, stop, plan.require(fact.num_frames, fps), plan.step(fps))
             except MediaError as error:
-                facts[-1] = replace(fact, status="skipped" if error.stage == "skipped" else "failed")
-                failures[video.video_id] = Failure(video.video_id, video.path, error.stage, str(error))
-                continue
-            frames = torch.from_numpy(features.astype(np.float32)).to(backbone.device)
-            values = encode_clips(backbone, frames, indices, provenance.precision).cpu().numpy()
-            step = plan.step(None if math.isnan(fact.fps) else fact.fps)
-            writer.add(position, values, indices[:, 0], step, plan.frames_per_clip)
-        in_order = [failures[video.video_id] for video in manifest.videos if video.video_id in failures]
-        return writer.finish(manifest, facts, in_order)
+                video = self.manifest.videos[position]
+                self.fail(position, Failure(video.video_id, video.path, error.stage, str(error)))
+
+    def fail(self, position: int, failure: Failure) -> None:
+        """Note that a video gives no clips, and why."""
+        status: Status = "skipped" if failure.stage == "skipped" else "failed"
+        self.facts[position] = replace(self.facts[position], status=status)
+        self._failures[failure.video_id] = failure
+
+    def failures(self) -> list[Failure]:
+        """All of them, in the order of the videos."""
+        ids = (video.video_id for video in self.manifest.videos)
+        return [self._failures[video_id] for video_id in ids if video_id in self._failures]
+
+
+def _blocks(cuts: Iterable[_Cut]) -> Iterator[list[_Cut]]:
+    """Neighbouring videos with about `_BLOCK_CLIPS` clips in all."""
+    block: list[_Cut] = []
+    count = 0
+    for cut in cuts:
+        if block and (count >= _BLOCK_CLIPS or cut.stop - block[0].start > _BLOCK_ROWS):
+            yield block
+            block, count = [], 0
+        block.append(cut)
+        count += len(cut.clips)
+    if block:
+        yield block
+
+
+def _write(
+    block: Sequence[_Cut], rows: RowsOnDisk, engine: ClipEngine, outcome: _Outcome, writer: EmbeddingWriter
+) -> None:
+    """Encode the clips of some videos together, and write those that are finite."""
+    first, dtype = block[0].start, np.dtype(writer.provenance.dtype)
+    features = torch.from_numpy(rows[first : block[-1].stop].astype(np.float32, copy=False)).to(engine.device)
+    clips = np.concatenate([cut.clips + (cut.start - first) for cut in block])
+    values = stored(engine(features, clips), dtype)
+    whose = np.repeat(np.arange(len(block)), [len(cut.clips) for cut in block])
+    bad = np.unique(whose[~np.isfinite(values).all(axis=1)])
+    for cut in (block[i] for i in bad):
+        video = outcome.manifest.videos[cut.position]
+        outcome.fail(cut.position, not_finite(video.video_id, video.path, writer.provenance.precision, dtype))
+    good = ~np.isin(whose, bad)
+    writer.add(
+        np.array([cut.position for cut in block])[whose][good],
+        values[good],
+        np.concatenate([cut.clips[:, 0] for cut in block])[good],
+        np.array([cut.step for cut in block])[whose][good],
+        clips.shape[1],
+    )
 
 
 def backbone_of_frames(
@@ -87,11 +169,3 @@ def backbone_of_frames(
             f"(sha256 {backbone.weights.sha256[:12]}); name those ({flags})"
         )
     return backbone.to(resolve_device(device))
-
-
-def _videos(file: EmbeddingFile, manifest: Manifest) -> Iterator[tuple[VideoRef, VideoFacts, FloatArray]]:
-    """Every video with its frame embeddings, (T, D), read from the disk one video at a time."""
-    stops = np.cumsum(np.bincount(file.row_columns["video"], minlength=len(manifest)))
-    starts = np.concatenate([[0], stops[:-1]])
-    for video, fact, start, stop in zip(manifest.videos, file.facts(), starts, stops, strict=True):
-        yield video, fact, file.read(int(start), int(stop))

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import EmbeddingTable
-from panecho_embed.store import EmbeddingFile
+from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 if TYPE_CHECKING:
-    from panecho_embed.models.backbone import Backbone
+    from panecho_embed.engines.clip_engine import ClipEngine
 
 Ints = npt.NDArray[np.int64]
 
@@ -61,29 +61,31 @@ def sweep_tables(
 
     Raises ArgumentError for a file without frames, SettingsMismatchError for other weights.
     """
+    from panecho_embed.engines.clip_engine import ClipEngine
     from panecho_embed.reclipping import backbone_of_frames
 
     file = EmbeddingFile(source)
     if file.level != "frame":
         raise ArgumentError(f"{source} holds {file.level} rows; a sweep needs frames (extract --level frame)")
     backbone = backbone_of_frames(file, weights, seed, device, flags="--backbone-weights, --backbone-seed")
-    table = file.table()
+    frames, rows = file.table_without_values(), file.mapped()
+    engine = ClipEngine(backbone, file.provenance.precision)
     for sampling in samplings or default_samplings(backbone.frames_per_clip):
-        yield sampling.name, sampled_table(table, backbone, sampling)
+        yield sampling.name, sampled_table(frames, rows, engine, sampling)
 
 
-def sampled_table(frames: EmbeddingTable, backbone: Backbone, sampling: Sampling) -> EmbeddingTable:
-    """Clips of one sampling from a table of frames; the clip encoder runs, the frame encoder does not."""
+def sampled_table(
+    frames: EmbeddingTable, embeddings: RowsOnDisk, engine: ClipEngine, sampling: Sampling
+) -> EmbeddingTable:
+    """Clips of one sampling from the rows of a file of frames; the clip encoder runs, the frame encoder does not."""
     import torch
-
-    from panecho_embed.engines.encode import encode_clips
 
     values, rows, firsts = [], [], []
     for start, stop in _videos(frames):
         order = start + np.argsort(frames.first_frame[start:stop], kind="stable")
-        features = torch.from_numpy(frames.values[order].astype(np.float32)).to(backbone.device)
+        features = torch.from_numpy(embeddings[order].astype(np.float32, copy=False)).to(engine.device)
         indices = sampling.indices(stop - start)
-        values.append(encode_clips(backbone, features, indices, frames.provenance.precision).cpu().numpy())
+        values.append(engine(features, indices).cpu().numpy())
         rows.append(np.full(len(indices), start))
         firsts.append(indices[:, 0])
     row, joined = np.concatenate(rows), np.concatenate(values)

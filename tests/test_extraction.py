@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.clips import ClipPlan
+from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.errors import ArgumentError, ManifestError, SettingsMismatchError, StoreError
 from panecho_embed.extraction import extract
 from panecho_embed.store import EmbeddingFile, verify
@@ -215,17 +216,15 @@ def test_an_output_in_a_folder_that_is_not_there(studies, tmp_path):
 
 
 def test_an_interrupt_keeps_what_is_done(studies, tmp_path, monkeypatch):
-    from panecho_embed.engines import encode
+    original, calls = ClipEngine.__call__, []
 
-    original, calls = encode.encode_clips, []
-
-    def interrupted(*arguments, **keywords):
+    def interrupted(*arguments):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(*arguments, **keywords)
+        return original(*arguments)
 
-    monkeypatch.setattr(encode, "encode_clips", interrupted)
+    monkeypatch.setattr(ClipEngine, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(studies, tmp_path / "out.h5", batch_frames=1)
     assert (tmp_path / "out.h5.parts").is_dir()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from panecho_embed.cli.extract import announce
 from panecho_embed.cli.options import (
     clip_options,
     existing_file,
@@ -30,5 +31,15 @@ def reclip(
     from panecho_embed.reclipping import reclip as run
     from panecho_embed.store import EmbeddingFile
 
-    run(source, out, clips=given(**clip_arguments), weights=weights, seed=seed, device=device, overwrite=overwrite)
+    run(
+        source,
+        out,
+        clips=given(**clip_arguments),
+        weights=weights,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        progress=None,
+        announce=announce,
+    )
     click.echo(f"{len(EmbeddingFile(out))} clip rows in {out}")

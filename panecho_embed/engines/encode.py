@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from panecho_embed.clips import IntArray
 from panecho_embed.engines.choose import Announce, check_backend, choose_engine
+from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.engines.decode import DecodedVideo
 from panecho_embed.engines.frame_engine import EagerEngine, FrameEngine
 from panecho_embed.engines.memory import is_out_of_memory
@@ -74,7 +76,8 @@ class Encoder:
     batch_frames: frames in one run of the frame encoder. clip_batch: clips in one run of the clip encoder. Both are
     halved, with a word to `announce`, when memory does not suffice. A video decoded without clips gives a row a frame,
     and the clip encoder is not used.
-    engine: what runs the frame encoder, see `choose_engine`; it is chosen and checked on the first batch.
+    engine: what runs the frame encoder, see `choose_engine`; it is chosen and checked on the first batch. "eager" runs
+    the clip encoder as well; else see `ClipEngine`.
     expected_videos: that will come, so that "auto" knows what pays. profile: counts the time.
     ahead: batches that a GPU computes while the next is prepared (default: 1 on CUDA, else 0).
     go_on: see `GoOn`; called before every run of an encoder.
@@ -97,13 +100,13 @@ class Encoder:
     ) -> None:
         check_backend(backbone, engine)
         self.batch_frames = batch_frames
-        self.engines: list[str] = []
+        self._frame_engines: list[str] = []
         self._backbone = backbone
         self._precision: Precision = precision
         self._dtype = np.dtype(dtype)
         self._backend: EngineBackend = engine
         self._expected_videos = expected_videos
-        self._clip_batch = clip_batch
+        self._clips = ClipEngine(backbone, precision, engine, announce, clip_batch, go_on)
         self._profile = profile or Profile()
         self._announce = announce
         self._go_on = go_on
@@ -113,6 +116,11 @@ class Encoder:
         self._pixels: deque[tuple[_Waiting, torch.Tensor]] = deque()
         self._computing: deque[list[tuple[_Waiting, torch.Tensor]]] = deque()
         self._pending = self._seen_frames = self._seen_videos = 0
+
+    @property
+    def engines(self) -> list[str]:
+        """What has run so far, for the provenance."""
+        return [*self._frame_engines, *self._clips.names]
 
     def add(self, position: int, video: DecodedVideo) -> Iterator[tuple[int, EncodedVideo | Failure]]:
         """Take a video in; give back those that this completes, in order.
@@ -178,7 +186,7 @@ class Encoder:
         engine = choose_engine(
             self._backbone, self._backend, self._precision, self.batch_frames, batch, expected, self._announce
         )
-        self.engines.append(engine.name)
+        self._frame_engines.append(engine.name)
         return engine
 
     def _shrink(self, tried: int, reason: Exception) -> None:
@@ -191,7 +199,7 @@ class Encoder:
         # A compiled engine takes one number of frames alone. One that is yet to be chosen is chosen by fewer frames.
         if self._engine is not None and self._engine.batch_frames is not None:
             self._engine = EagerEngine(self._backbone, self._precision)
-            self.engines.append(self._engine.name)
+            self._frame_engines.append(self._engine.name)
         if self._backbone.device.type == "cuda":
             torch.cuda.empty_cache()
         self._announce(
@@ -214,49 +222,26 @@ class Encoder:
     def _encoded(self, features: torch.Tensor, video: DecodedVideo) -> EncodedVideo | Failure:
         if video.clips is not None:
             features = self._clips(features, video.clips)
-        with np.errstate(over="ignore"):
-            # What overflows is told below.
-            values = features.float().cpu().numpy().astype(self._dtype)
+        values = stored(features, self._dtype)
         if not np.isfinite(values).all():
-            message = (
-                f"the embedding is not finite, computed in {self._precision} and stored as {self._dtype} "
-                "(--precision fp32 and --dtype float32 have the widest range)"
-            )
-            return Failure(video.video_id, video.path, "encode", message)
+            return not_finite(video.video_id, video.path, self._precision, self._dtype)
         frames_per_clip = 1 if video.clips is None else video.clips.shape[1]
         return EncodedVideo(values, video.first_frame, video.frame_step, frames_per_clip, video.facts)
 
-    def _clips(self, features: torch.Tensor, clips: IntArray) -> torch.Tensor:
-        while True:
-            try:
-                return encode_clips(self._backbone, features, clips, self._precision, self._clip_batch, self._go_on)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self._clip_batch == 1:
-                    raise NoMemoryError(
-                        f"memory does not suffice to encode a single clip on {self._backbone.device}; a smaller "
-                        "--image-size or --frames-per-clip, or another --device may do"
-                    ) from error
-            self._clip_batch = max(1, min(self._clip_batch, len(clips)) // 2)
-            self._announce(f"memory does not suffice for the clips at once: {self._clip_batch} from now on")
+
+def stored(embeddings: torch.Tensor, dtype: np.dtype[Any]) -> FloatArray:
+    """Embeddings as they are stored; what that type can't hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return embeddings.float().cpu().numpy().astype(dtype, copy=False)
 
 
-def encode_clips(
-    backbone: Backbone,
-    features: torch.Tensor,
-    clips: IntArray,
-    precision: Precision,
-    clip_batch: int = 64,
-    go_on: GoOn = lambda: None,
-) -> torch.Tensor:
-    """Frame features (U, ...) and clips (N, L) of positions in them -> clip embeddings (N, dim) float32."""
-    encoded: list[torch.Tensor] = []
-    with backbone.autocast(precision):
-        for some in torch.from_numpy(clips).to(features.device).split(clip_batch):
-            go_on()
-            encoded.append(backbone.encode_clips(features[some]))
-    return torch.cat(encoded)
+def not_finite(video_id: str, path: str, precision: Precision, dtype: np.dtype[Any]) -> Failure:
+    """What is said of a video whose embeddings are not finite numbers, computed and stored as that."""
+    message = (
+        f"the embedding is not finite, computed in {precision} and stored as {dtype} "
+        "(--precision fp32 and --dtype float32 have the widest range)"
+    )
+    return Failure(video_id, path, "encode", message)
 
 
 def default_batch_frames(model: Backbone, precision: Precision) -> int:

@@ -64,12 +64,13 @@ class ClipEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(N, L, dim) float to (N, dim)."""
-        length = frames.shape[1]
-        positions = self.positions[:, :length]
-        if length > positions.shape[1]:
-            positions = sinusoid(length, frames.shape[2]).to(self.positions)
-        encoded: Tensor = self.transformer(frames + positions)
+        encoded: Tensor = self.transformer(frames + self.positions_of(frames.shape[1]))
         return encoded.mean(dim=1)
+
+    def positions_of(self, length: int) -> Tensor:
+        """The position table of clips of so many frames, (1, length, dim)."""
+        _, known, dim = self.positions.shape
+        return self.positions[:, :length] if length <= known else sinusoid(length, dim).to(self.positions)
 
 
 class PanEcho(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,18 +74,14 @@ class Ledger:
         """Of every entry: the part it stands in, first_row and row_count there, and the facts; sha256 as bytes."""
         return {name: np.concatenate(pieces) for name, pieces in self._columns.items()}
 
-    def fact(self, entry: int) -> VideoFacts:
-        """What reading the video told."""
-        column = self.columns
-        return VideoFacts(
-            status=column["status"][entry],
-            sha256=column["sha256"][entry].decode(),
-            num_frames=int(column["num_frames"][entry]),
-            fps=float(column["fps"][entry]),
-            fps_source=column["fps_source"][entry],
-            size_bytes=int(column["size_bytes"][entry]),
-            mtime_ns=int(column["mtime_ns"][entry]),
-        )
+    def facts(self, entries: IndexArray) -> Iterator[VideoFacts]:
+        """What reading the videos told."""
+        if not len(entries):
+            return
+        columns = [self.columns[name][entries].tolist() for name in FACT_COLUMNS]
+        for values in zip(*columns, strict=True):
+            fact = dict(zip(FACT_COLUMNS, values, strict=True))
+            yield VideoFacts(**fact | {"sha256": fact["sha256"].decode()})
 
     def failure(self, entry: int) -> Failure | None:
         """Why the video gave no rows; None if it gave some."""

@@ -61,7 +61,7 @@ def merge_ledger(
             rows = _gather(ledger, entries[start:stop], provenance)
             if len(rows["video"]):
                 writer.add(rows.pop("video") + start, rows.pop("embeddings"), **rows)
-        facts = [ledger.fact(entry) for entry in entries]
+        facts = list(ledger.facts(entries))
         failures = [
             replace(failure, path=video.path)
             for video, entry in zip(manifest.videos, entries.tolist(), strict=True)

@@ -124,13 +124,12 @@ class Parts:
         Settled is what the latest word on it calls done or skipped, if its content and its frame rate by hand are still
         the same; what failed is tried again.
         """
-        share = self.share(manifest)
-        entries = self._valid.entries([manifest.videos[i].video_id for i in share]).tolist()
-        return [
-            i
-            for i, entry in zip(share, entries, strict=True)
-            if entry < 0 or not is_settled(manifest.videos[i], self._valid.fact(entry))
-        ]
+        share = np.array(self.share(manifest), dtype=np.int64)
+        entries = self._valid.entries([manifest.videos[i].video_id for i in share])
+        known = share[entries >= 0].tolist()
+        facts = self._valid.facts(entries[entries >= 0])
+        settled = {i for i, fact in zip(known, facts, strict=True) if is_settled(manifest.videos[i], fact)}
+        return [i for i in share.tolist() if i not in settled]
 
     def check_all_there(self, manifest: Manifest) -> None:
         """Raise StoreError, naming the shards that have to run again, if a video is neither done nor failed."""

@@ -94,6 +94,11 @@ class EmbeddingFile:
         return self._shape[1]
 
     @property
+    def num_videos(self) -> int:
+        """Videos of the manifest, those included that gave no rows."""
+        return self._videos
+
+    @property
     def embeddings(self) -> FloatArray:
         """All embeddings, (N, D) float32 or float16, read anew at each use."""
         return self.read(0, len(self))
@@ -186,14 +191,17 @@ class EmbeddingFile:
     def manifest(self) -> Manifest:
         """The videos and labels that the file was made from."""
         columns = [self.video_columns[name] for name in ID_COLUMNS]
-        # A rate that the manifest gave is the manifest's; one that the file gave is read from it again.
-        given = self.video_columns["fps_source"] == FPS_OF_MANIFEST
-        rates = [float(fps) if by_hand else None for fps, by_hand in zip(self.video_columns["fps"], given, strict=True)]
         videos = tuple(
             VideoRef(**dict(zip(ID_COLUMNS, values, strict=True)), fps=fps)
-            for *values, fps in zip(*columns, rates, strict=True)
+            for *values, fps in zip(*columns, self.rates_by_hand(), strict=True)
         )
         return Manifest(videos, self.labels)
+
+    def rates_by_hand(self) -> list[float | None]:
+        """The frame rate of each video that its manifest gave; None where it was left to the file, which is asked."""
+        columns = self.read_videos(("fps", "fps_source"))
+        pairs = zip(columns["fps"].tolist(), columns["fps_source"], strict=True)
+        return [fps if source == FPS_OF_MANIFEST else None for fps, source in pairs]
 
     def facts(self) -> list[VideoFacts]:
         """What reading each video told, in the order of `manifest`."""

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -108,8 +109,19 @@ class EmbeddingWriter:
         if self._buffered * self.provenance.dim * self._dtype.itemsize >= _BUFFER_BYTES:
             self._flush()
 
-    def finish(self, manifest: Manifest, facts: Sequence[VideoFacts], failures: Sequence[Failure]) -> Path:
-        """Write the tables and move the whole file into place. facts: one per video of the manifest."""
+    def finish(
+        self,
+        manifest: Manifest,
+        facts: Sequence[VideoFacts],
+        failures: Sequence[Failure],
+        engine: str | None = None,
+    ) -> Path:
+        """Write the tables and move the whole file into place.
+
+        facts: one per video of the manifest. engine: of the provenance, if it showed only on the way.
+        """
+        if engine is not None:
+            self.provenance = replace(self.provenance, engine=engine)
         if len(facts) != len(manifest):
             raise ArgumentError(f"{len(facts)} facts for {len(manifest)} videos")
         try:
