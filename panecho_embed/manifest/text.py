@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def is_undecodable(text: str) -> bool:
     """Whether `text` holds bytes that were no UTF-8 when it was read with errors="surrogateescape"."""
-    return any("\udc80" <= character <= "\udcff" for character in text)
+    return not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def shown(text: object) -> str:
