@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,8 @@ from panecho_embed.provenance import Precision
 # Raise it with every change of what is compiled, here or in `rearranged`.
 _REVISION = 1
 _KEPT = 8
+# Compiling takes a minute.
+_STALE_SECONDS = 86_400.0
 
 
 class CompiledEngine:
@@ -51,6 +54,7 @@ class CompiledEngine:
             program.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Loading is inside too: another process may be forgetting the oldest programs.
             with FileLock(program.with_suffix(".lock")):
+                _sweep(program)
                 if not program.exists():
                     _compile(backbone, precision, batch_frames, program)
                 self._run = _load(program)
@@ -114,7 +118,7 @@ def _compile(backbone: Backbone, precision: Precision, batch_frames: int, progra
     model = PixelEncoder(backbone, encoder, WEIGHTS_DTYPES[precision]).eval()
     side = backbone.preprocess.crop
     example = torch.zeros(batch_frames, 3, side, side, dtype=torch.uint8)
-    with tempfile.TemporaryDirectory(dir=program.parent, prefix="compiling-") as folder:
+    with tempfile.TemporaryDirectory(dir=program.parent, prefix=f"compiling-{program.stem}-") as folder:
         written = Path(folder) / program.name
         try:
             _compile_into(model, example, written)
@@ -139,9 +143,9 @@ def _compile_into(model: nn.Module, example: Tensor, written: Path) -> None:
 
 def _load(program: Path) -> Any:
     os.utime(program)
-    # PyTorch unpacks the program into a temporary folder, which a killed process would leave behind; once it is loaded,
-    # the files are not needed.
-    with tempfile.TemporaryDirectory(dir=program.parent, prefix="loading-", ignore_cleanup_errors=True) as folder:
+    # PyTorch unpacks the program into a temporary folder; once it is loaded, the files are not needed.
+    prefix = f"loading-{program.stem}-"
+    with tempfile.TemporaryDirectory(dir=program.parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
         try:
             with _temporary(Path(folder), "TMPDIR"):
                 return torch._inductor.aoti_load_package(str(program))
@@ -150,6 +154,14 @@ def _load(program: Path) -> Any:
                 f"the compiled program {program} can't be loaded ({str(error).splitlines()[0]}); remove it, and it is "
                 "compiled anew"
             ) from error
+
+
+def _sweep(program: Path) -> None:
+    """Remove what killed processes left: who holds the program's lock is alone with it; the rest goes by age."""
+    for folder in (*program.parent.glob("compiling-*"), *program.parent.glob("loading-*")):
+        with suppress(FileNotFoundError):
+            if program.stem in folder.name or time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

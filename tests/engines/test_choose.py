@@ -134,6 +134,21 @@ def test_a_damaged_program_is_named(narrow, batch, monkeypatch, tmp_path):
         chosen(narrow, "compiled", batch)
 
 
+def test_what_killed_processes_left_in_the_cache_goes_and_what_others_work_in_stays(narrow, monkeypatch, tmp_path):
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
+    program = compiled_path(narrow, "fp32", BATCH)
+    program.write_bytes(b"damaged")
+    of_this = [f"compiling-{program.stem}-x", f"loading-{program.stem}-x"]
+    for name in (*of_this, "compiling-other-x", "loading-other-x", "compiling-old", "loading-old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    for name in ("compiling-old", "loading-old"):
+        os.utime(tmp_path / name, (1000, 1000))
+    with pytest.raises(EngineError, match="can't be loaded"):
+        CompiledEngine(narrow, "fp32", BATCH)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"compiling-other-x", "loading-other-x"}
+
+
 def test_without_a_compiler_the_message_says_what_to_do(narrow, batch, monkeypatch, tmp_path):
     monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", "")
