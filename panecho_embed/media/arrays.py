@@ -9,6 +9,7 @@ may hold `fps`, frames per second.
 from __future__ import annotations
 
 import io
+import lzma
 import tokenize
 import zipfile
 import zlib
@@ -38,6 +39,7 @@ _DAMAGE = (
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     # An unknown compression method, an encrypted member.
     NotImplementedError,
     RuntimeError,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import pickle
 import re
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,8 @@ _DAMAGED = (
     ArithmeticError,
     struct.error,
     zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
 )
 _WRAPPERS = ("weights", "state_dict")
 _MOST_LINES = 12

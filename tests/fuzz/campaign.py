@@ -1,9 +1,11 @@
 """Many inputs of a kind, each under limits, in children that may crash: what was found, and what was normal.
 
     python -m tests.fuzz.campaign dicom --inputs 2000 --seed 1 --keep found/
+    python -m tests.fuzz.campaign dicom --guided
 
-Input number i of a seed is always the same one. Children are forked, so that an input costs milliseconds; the parent
-sees which input a child died on, or hangs on, and starts the next child behind it.
+Input number i of a seed is always the same one (of a guided campaign, with the same code). Children are forked, so that
+an input costs milliseconds; the parent sees which input a child died on, or hangs on, and starts the next child behind
+it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from tests.fuzz.guided import Corpus
 from tests.fuzz.mutate import mutated
 from tests.fuzz.mutate_stores import write_secret
 from tests.fuzz.seeds import KINDS, seeds
@@ -43,15 +46,22 @@ _AT_WORK = struct.Struct("<q")
 
 @dataclass(slots=True)
 class Report:
-    """What came of a campaign. outcomes: how often. findings: input number -> what it did."""
+    """What came of a campaign.
+
+    outcomes: how often. findings: input number -> what it did. found: the inputs themselves, those that could be made.
+    arcs: how many the code took, 0 where nobody watched.
+    """
 
     kind: str
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: dict[int, str] = field(default_factory=dict)
+    found: dict[int, bytes] = field(default_factory=dict)
+    arcs: int = 0
 
     def __str__(self) -> str:
         normal = ", ".join(f"{count} {word}" for word, count in self.outcomes.most_common())
-        lines = [f"{self.kind}: {self.outcomes.total()} inputs ({normal}), {len(self.findings)} findings"]
+        arcs = f", {self.arcs} arcs" if self.arcs else ""
+        lines = [f"{self.kind}: {self.outcomes.total()} inputs ({normal}){arcs}, {len(self.findings)} findings"]
         return "\n".join(lines + [f"  {number}: {text}" for number, text in sorted(self.findings.items())])
 
 
@@ -67,9 +77,23 @@ class Inputs:
         return mutated(chance.choice(self._seeds), chance, TARGETS[self.kind].mutators)
 
 
-def run(kind: str, count: int, seed: int = 0, *, first: int = 0) -> Report:
-    """Feed the inputs `first` ... first+count-1."""
-    inputs, report = Inputs(kind, seed), Report(kind)
+def run(kind: str, count: int, seed: int = 0, *, first: int = 0, traced: bool = False, guided: bool = False) -> Report:
+    """Feed the inputs `first` ... first+count-1.
+
+    traced: count the arcs of the code that they take. guided: make them out of those that took new ones.
+    """
+    with tempfile.TemporaryDirectory() as kept:
+        memory = Path(kept)
+        corpus = Corpus(kind, seed, memory, guided=guided) if traced or guided else None
+        report = _run(corpus or Inputs(kind, seed), count, first, memory)
+        if corpus:
+            report.arcs = corpus.load()
+        report.found = {int(path.stem): path.read_bytes() for path in memory.glob("*.found")}
+    return report
+
+
+def _run(inputs: Inputs | Corpus, count: int, first: int, memory: Path) -> Report:
+    report = Report(inputs.kind)
     write_secret()
     shared = mmap.mmap(-1, 8)
     number = first
@@ -78,7 +102,7 @@ def run(kind: str, count: int, seed: int = 0, *, first: int = 0) -> Report:
         with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as scratch:
             child = os.fork()
             if child == 0:
-                _work(inputs, number, first + count, shared, log.fileno(), Path(scratch))
+                _work(inputs, number, first + count, shared, log.fileno(), Path(scratch), memory)
             fate = _watch(child, shared)
             log.seek(0)
             for line in log.read().split("\0")[:-1]:
@@ -88,7 +112,10 @@ def run(kind: str, count: int, seed: int = 0, *, first: int = 0) -> Report:
                     report.findings[int(at)] = text
         (number,) = _AT_WORK.unpack_from(shared)
         if fate:
-            report.findings[number] = fate
+            made = (memory / "now").exists()
+            if made:
+                (memory / "now").replace(memory / f"{number}.found")
+            report.findings[number] = fate if made else f"{fate}, while the input was made: a fault of the fuzzer's"
             report.outcomes["killed"] += 1
             number += 1
     return report
@@ -115,26 +142,51 @@ def _watch(child: int, shared: mmap.mmap) -> str:
         time.sleep(0.02)
 
 
-def _work(inputs: Inputs, number: int, end: int, shared: mmap.mmap, log: int, scratch: Path) -> None:
+def _work(
+    inputs: Inputs | Corpus, number: int, end: int, shared: mmap.mmap, log: int, scratch: Path, memory: Path
+) -> None:
     """The child's life: feed input after input, each in a folder of its own."""
     try:
         devnull = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(devnull, stream)
         _limit_memory()
+        if isinstance(inputs, Corpus):
+            inputs.load()
         for at in range(number, end):
             _AT_WORK.pack_into(shared, 0, at)
+            (memory / "now").unlink(missing_ok=True)
+            data = inputs[at]
+            (memory / "now").write_bytes(data)
             folder = scratch / "input"
-            folder.mkdir()
-            os.chdir(folder)
-            word, text = one(inputs[at], inputs.kind, folder)
+            word, text = _fed(inputs, at, data, folder)
+            if text:
+                (memory / "now").replace(memory / f"{at}.found")
             os.write(log, f"{at}\t{word}\t{text}\0".encode("utf-8", "backslashreplace"))
-            os.chdir(scratch)
-            shutil.rmtree(folder, ignore_errors=True)
         _AT_WORK.pack_into(shared, 0, end)
         os._exit(0)
     except BaseException:
         os._exit(70)
+
+
+def _fed(inputs: Inputs | Corpus, at: int, data: bytes, folder: Path) -> tuple[str, str]:
+    if not isinstance(inputs, Corpus):
+        return _alone(data, inputs.kind, folder)
+    with inputs.watching():
+        word, text = _alone(data, inputs.kind, folder)
+    inputs.learn(at, data)
+    # Being watched takes time, and memory; what is wrong without it counts.
+    return _alone(data, inputs.kind, folder) if text else (word, text)
+
+
+def _alone(data: bytes, kind: str, folder: Path) -> tuple[str, str]:
+    folder.mkdir()
+    os.chdir(folder)
+    try:
+        return one(data, kind, folder)
+    finally:
+        os.chdir(folder.parent)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def one(data: bytes, kind: str, folder: Path) -> tuple[str, str]:
@@ -177,19 +229,26 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=2000, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--traced", action="store_true", help="count the arcs of the code that the inputs take")
+    parser.add_argument("--guided", action="store_true", help="make inputs out of those that took new arcs")
     parser.add_argument("--keep", type=Path, help="folder to write the inputs into that found something")
     arguments = parser.parse_args()
     found = 0
     for kind in arguments.kinds or KINDS:
         began = time.monotonic()
-        report = run(kind, arguments.inputs, arguments.seed, first=arguments.first)
+        report = run(
+            kind,
+            arguments.inputs,
+            arguments.seed,
+            first=arguments.first,
+            traced=arguments.traced,
+            guided=arguments.guided,
+        )
         print(report, f"[{time.monotonic() - began:.0f} s]", flush=True)
         found += len(report.findings)
-        if arguments.keep and report.findings:
+        if arguments.keep and report.found:
             arguments.keep.mkdir(parents=True, exist_ok=True)
-            inputs = Inputs(kind, arguments.seed)
-            for number in report.findings:
-                data = inputs[number]
+            for number, data in report.found.items():
                 (arguments.keep / f"{kind}-{arguments.seed}-{number}-{TARGETS[kind].name_of(data)}").write_bytes(data)
     return 1 if found else 0
 

@@ -15,6 +15,22 @@ def test_a_sample_of_inputs(kind):
     assert report.outcomes.total() == 40
 
 
+def test_guided_inputs_take_more_arcs_and_are_the_same_each_time():
+    blind, guided, again = (run("recipe", 60, seed=3, traced=True, guided=g) for g in (False, True, True))
+    assert not guided.findings, str(guided)
+    assert guided.arcs == again.arcs
+    assert guided.outcomes == again.outcomes
+    assert guided.arcs > 100
+    assert blind.arcs > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_thousand_guided_inputs(kind):
+    report = run(kind, 2000, seed=1, guided=True)
+    assert not report.findings, str(report)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_thousand_inputs(kind):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator
 
@@ -64,6 +65,34 @@ def test_a_text_in_bare_weights_that_claims_an_exabyte(tmp_path):
     path.write_bytes(b"\x80\x04\x8e" + (2**60).to_bytes(8, "little") + b"short")
     with pytest.raises(WeightsError, match="no readable weights file"):
         read_state_dict(path)
+
+
+COMPRESSIONS = {"deflate": zipfile.ZIP_DEFLATED, "bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+
+
+def damaged(whole: bytes) -> bytes:
+    """A zip archive of one member or two, in whose compressed bytes nothing makes sense."""
+    (size,) = struct.unpack_from("<H", whole, 26)
+    return whole[: 40 + size] + b"\xff" * 20 + whole[60 + size :]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS.values(), ids=COMPRESSIONS)
+def test_weights_whose_compressed_bytes_are_damaged(tmp_path, compression):
+    (tmp_path / "w.pt").write_bytes(damaged(archive(pickle.dumps(list(range(500))), compression)))
+    with pytest.raises(WeightsError, match="no readable weights file"):
+        read_state_dict(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS.values(), ids=COMPRESSIONS)
+def test_an_array_whose_compressed_bytes_are_damaged(tmp_path, compression):
+    buffer = io.BytesIO()
+    np.save(buffer, np.random.default_rng(0).integers(0, 255, (4, 32, 48), np.uint8))
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", compression) as file:
+        file.writestr("frames.npy", buffer.getvalue())
+    (tmp_path / "v.npz").write_bytes(damaged(whole.getvalue()))
+    with pytest.raises(MediaError):
+        list(open_cine(str(tmp_path / "v.npz")).frames())
 
 
 def test_weights_that_unfold_into_millions_of_objects(tmp_path):
