@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import io
-import sys
 from importlib.metadata import entry_points
 from typing import Any
 
 import click
 
 from panecho_embed._version import __version__
+from panecho_embed.cli.printable import printable_streams
 from panecho_embed.errors import ArgumentError, PanEchoEmbedError
 
 _GROUP = "panecho_embed.commands"
@@ -64,11 +63,9 @@ class CommandGroup(click.Group):
         return None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run; names that the terminal's encoding lacks, or that are no text at all, are shown as escapes."""
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
-        return super().main(*args, **kwargs)
+        """Run; whatever of names and texts from files can't be printed, is shown as escapes."""
+        with printable_streams():
+            return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an error that the library raises on purpose becomes its message, without a traceback."""

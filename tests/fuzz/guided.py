@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from types import CodeType, FrameType
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.mutate import mutated
+from tests.fuzz.mutate import mutated, place
 from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
 
@@ -36,12 +36,18 @@ _MOST_STEPS = 300_000
 _MOST_BYTES = 1 << 20
 """Of an input that is kept; out of larger ones come ever larger ones."""
 
+_LONGEST_WORD = 40
+
 
 class Trace:
-    """The arcs that watched code takes inside the `with` block."""
+    """The arcs that watched code takes inside the `with` block.
+
+    words: the constants of all code met so far, as they may stand in a file: what it compares its input with.
+    """
 
     def __init__(self, files: Sequence[str]) -> None:
         self.arcs: set[int] = set()
+        self.words: list[bytes] = []
         self._files = ("/panecho_embed/", *files)
         self._numbers: dict[CodeType, int] = {}
         self._left = 0
@@ -61,6 +67,8 @@ class Trace:
             name = code.co_filename
             watched = any(piece in name for piece in self._files) and "/tests/" not in name
             number = self._numbers[code] = zlib.crc32("/".join(name.split("/")[-3:]).encode()) if watched else 0
+            if watched:
+                self.words += [word for word in _words(code.co_consts) if word not in self.words]
         if number == 0 or self._left <= 0:
             return None
         before = 0
@@ -78,6 +86,37 @@ class Trace:
         return step
 
 
+def _words(constants: Iterable[object]) -> Iterator[bytes]:
+    for one in constants:
+        match one:
+            case str() if 0 < len(one) <= _LONGEST_WORD:
+                yield one.encode("utf-8", "surrogatepass")
+            case bytes() if 0 < len(one) <= _LONGEST_WORD:
+                yield one
+            case bool():
+                continue
+            case int() if 255 < one < 1 << 32:
+                yield from (one.to_bytes(2 if one < 65536 else 4, order) for order in ("little", "big"))
+                yield str(one).encode()
+            case tuple() | frozenset():
+                # A set has no order of its own.
+                yield from sorted(_words(one))
+
+
+def put_word(data: bytes, chance: Random, words: Sequence[bytes]) -> bytes:
+    """A word of the code's in the place of another one, or anywhere."""
+    word = chance.choice(words)
+    for other in chance.choices(words, k=30):
+        if len(other) > 2 and other != word and (found := data.count(other)):
+            parts = data.split(other)
+            cut = chance.randrange(found) + 1
+            return other.join(parts[:cut]) + word + other.join(parts[cut:])
+    if not data:
+        return word
+    start = place(data, chance)
+    return data[:start] + word + data[start + chance.choice((0, len(word))) :]
+
+
 class Corpus:
     """The inputs of a kind that took new arcs, in a folder: it outlives the children that find them.
 
@@ -88,7 +127,7 @@ class Corpus:
     def __init__(self, kind: str, seed: int, folder: Path, *, guided: bool) -> None:
         self.kind, self._seed, self._folder, self._guided = kind, seed, folder, guided
         self._seeds = seeds(kind)
-        self._kept: list[bytes] = []
+        self._kept: list[tuple[int, bytes]] = []
         self._arcs: set[int] = set()
         self._trace = Trace(PARSERS.get(kind, ()))
 
@@ -96,17 +135,24 @@ class Corpus:
         """Read what the children before kept; the number of arcs."""
         self._kept, self._arcs = [], set()
         for path in sorted(self._folder.glob("*.arcs"), key=lambda path: int(path.stem)):
-            self._arcs.update(np.load(path).tolist())
+            depth, *arcs = np.load(path).tolist()
+            self._arcs.update(arcs)
             if path.with_suffix(".input").exists():
-                self._kept.append(path.with_suffix(".input").read_bytes())
+                self._kept.append((depth, path.with_suffix(".input").read_bytes()))
         return len(self._arcs)
 
     def __getitem__(self, number: int) -> bytes:
         chance = Random(f"{self.kind} {self._seed} {number}")
-        # What was found last has been tried least.
-        pools = (self._kept[-(len(self._kept) // 3 + 1) :], self._kept, self._seeds)
-        pool = chance.choice(pools) if self._guided else self._seeds
-        return mutated(chance.choice(pool or self._seeds), chance, TARGETS[self.kind].mutators)
+        mutators = TARGETS[self.kind].mutators
+        data = chance.choice(self._seeds)
+        if not self._guided:
+            return mutated(data, chance, mutators)
+        if self._kept and chance.random() < 0.6:
+            # Of a few, the one that came furthest: most of what is new is a new way to be refused early.
+            _, data = max(chance.choices(self._kept, k=4), key=lambda kept: kept[0])
+        for _ in range(chance.choice((0, 1, 1, 2)) if self._trace.words else 0):
+            data = put_word(data, chance, self._trace.words)
+        return mutated(data, chance, mutators) if chance.random() < 0.6 else data
 
     def watching(self) -> Trace:
         """To feed an input in."""
@@ -119,7 +165,7 @@ class Corpus:
             return
         self._arcs |= new
         if self._guided and len(data) <= _MOST_BYTES:
-            self._kept.append(data)
+            self._kept.append((len(self._trace.arcs), data))
             (self._folder / f"{number}.input").write_bytes(data)
-        np.save(self._folder / f"{number}.npy", np.array(sorted(new), dtype=np.uint64))
+        np.save(self._folder / f"{number}.npy", np.array([len(self._trace.arcs), *sorted(new)], dtype=np.uint64))
         (self._folder / f"{number}.npy").replace(self._folder / f"{number}.arcs")

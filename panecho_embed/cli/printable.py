@@ -1,0 +1,49 @@
+"""What is printed can be printed: no id, label or path of a file moves the cursor, or rewrites what stands there."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+# All control characters but tab and line end, and those that turn the direction of writing round.
+_CONTROLS = re.compile(r"(?!\r\n)[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Progress bars go back to the beginning of their line, and up to another bar's.
+_BARS = re.compile(r"(\r|\x1b\[A)")
+
+
+@contextmanager
+def printable_streams() -> Iterator[None]:
+    """Inside the block, control characters on standard output and error become escapes, such as \\x1b.
+
+    Tabs and line ends stay, and on standard error what progress bars need. Names that the terminal's encoding lacks, or
+    that are no text at all, become escapes too.
+    """
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+        stream.write = _escaping(stream, bars=stream is sys.stderr)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for stream in streams:
+            with suppress(AttributeError):
+                del stream.write
+
+
+def _escaping(stream: io.TextIOWrapper, *, bars: bool) -> Callable[[str], int]:
+    write = type(stream).write
+
+    def escaped(text: str) -> int:
+        return write(stream, escape_controls(text, bars=bars))
+
+    return escaped
+
+
+def escape_controls(text: str, *, bars: bool = False) -> str:
+    """`text` with an escape for every control character but tabs and line ends. bars: but for those of bars, too."""
+    if bars:
+        return "".join(piece if _BARS.fullmatch(piece) else escape_controls(piece) for piece in _BARS.split(text))
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

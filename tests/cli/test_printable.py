@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from panecho_embed.cli.main import main
+from panecho_embed.cli.printable import escape_controls, printable_streams
+from panecho_embed.records import VideoRef
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;title\x07\x1b[31mred", r"\x1b]0;title\x07\x1b[31mred"),
+        ("over\rwritten\x9b8m", r"over\rwritten\x9b8m"),
+        ("right to left \u202e", r"right to left \u202e"),
+        ("two\nlines\tand\r\nµ é 心 🫀 \xa0", "two\nlines\tand\r\nµ é 心 🫀 \xa0"),
+    ],
+)
+def test_what_can_not_be_printed_is_an_escape(text, shown):
+    assert escape_controls(text) == shown
+
+
+def test_progress_bars_may_go_back_and_up_but_no_more():
+    assert escape_controls("\r 50% \x1b[A\x1b[31m", bars=True) == "\r 50% \x1b[A\\x1b[31m"
+
+
+def test_the_streams_are_as_before_afterwards(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with printable_streams():
+        print("a\x1b")
+    print("b\x1b")
+    stream.seek(0)
+    assert stream.read() == "a\\x1b\nb\x1b\n"
+
+
+def test_ids_and_messages_of_a_file_do_not_reach_the_terminal_as_they_are(make_file):
+    video = VideoRef("v\x1b]0;title\x07", "s", "p", "v.avi")
+    path = make_file("x.h5", [video], rows=[0])
+    result = CliRunner().invoke(main, ["info", str(path), "--failures"])
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert r"v\x1b]0;title\x07: [decode]" in result.output
