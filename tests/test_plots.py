@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from panecho_embed import plots
+from panecho_embed import plots, report
 from panecho_embed.intervals import scores
 from panecho_embed.metrics import binary_metrics, multiclass_metrics, regression_metrics
 
@@ -103,3 +105,13 @@ def test_label_efficiency_of_several_names_each() -> None:
     n, value = np.array([10.0, 100.0]), np.array([8.0, 5.0])
     figure = plots.label_efficiency([plots.Efficiency(name, n, value, value - 1, value + 1) for name in "ab"], "MAE")
     assert {"a", "b"} <= set(lines(figure))
+
+
+@pytest.mark.parametrize("task", ["regression", "binary"])
+def test_names_are_drawn_as_they_are_formulas_and_markup_too(task: str) -> None:
+    hostile = r"$\frac{$<script>&"
+    given = predictions(task)
+    named = replace(given, label=hostile, classes=(hostile, hostile) if given.classes else ())
+    pictures = [report.figure(drawing, caption).svg for drawing, caption in plots.task_figures(named).values()]
+    assert any(r"$\frac{$&lt;script&gt;&amp;" in svg for svg in pictures)
+    assert not any("<script>" in svg for svg in pictures)

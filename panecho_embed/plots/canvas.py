@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from panecho_embed.report import FIRST, INK, MUTED, SERIES
 
@@ -21,9 +23,18 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 _MANY_POINTS = 3000  # above, points of a scatter are drawn as a picture: an SVG of them would be megabytes
 
 
+class _PlainFigure(Figure):
+    """A figure whose texts are shown as they are: a label with two dollar signs is no formula."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
+
+
 def new_axes(width: float = 4.4, height: float = 4.1) -> tuple[Figure, Axes]:
     """An empty figure in the style of the reports; width and height in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _PlainFigure(figsize=(width, height), layout="constrained")
     return figure, styled(figure.add_subplot())
 
 
