@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.soak import soak
+from tests.soak import Run, soak
+
+
+def test_the_computing_of_each_quarter_is_told_apart():
+    times = [10.0, *(11.0 + i for i in range(4)), *(16.0 + 2 * i for i in range(12))]
+    run = Run(parts={f"part-{i}": (seconds, 5) for i, seconds in enumerate(times)})
+    assert run.quarters() == [0.2, 0.4, 0.4, 0.4]
 
 
 @pytest.mark.slow
