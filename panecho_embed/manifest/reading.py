@@ -49,8 +49,9 @@ def read_table(path: Path, undecodable: Sequence[str] = ()) -> Table:
     names = _column_names(header, [cells for _, cells in body], path)
     problems: dict[int, str] = {}
     lines, cells = [], []
+    all_plain = text.isascii() and "\0" not in text
     for line, row in body:
-        if problem := _cell_problem(names, row, undecodable):
+        if (len(row) > len(names) or not all_plain) and (problem := _cell_problem(names, row, undecodable)):
             problems[line] = problem
         lines.append(line)
         # Every cell stays text: 007 is an id, not 7.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from panecho_embed.errors import ManifestError
 from panecho_embed.manifest import describe_manifest, read_manifest
+from panecho_embed.manifest.table import _located
 
 
 @pytest.fixture
@@ -239,3 +242,13 @@ def test_whatever_stands_in_a_table_is_read_or_told_of(tmp_path_factory, pieces)
         str(error).encode()
     else:
         assert all(len(column) == len(manifest) for column in manifest.labels.values())
+
+
+@pytest.mark.parametrize("base", [".", "", "/absolute"])
+@pytest.mark.parametrize("written", ["a/v.avi", "./a/v.avi", "a//v.avi", "a/./v.avi", "a/../a/v.avi", "a/v.avi/"])
+def test_paths_are_written_as_a_path_writes_them(tmp_path, monkeypatch, base, written):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "v.avi").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path if base == "/absolute" else Path(base)
+    assert _located(written, folder) == str(folder / written)
