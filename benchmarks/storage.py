@@ -23,7 +23,7 @@ from panecho_embed.clips import ClipPlan
 from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
-from panecho_embed.store.mapped import gather_mapped
+from panecho_embed.store.mapped import rows_on_disk
 
 DIM = 768
 SOME = 2000
@@ -76,10 +76,11 @@ def read_all(path: Path) -> None:
         file["embeddings"][...]
 
 
-def read_mapped(path: Path, rows: np.ndarray) -> bool:
+def read_mapped(path: Path, rows: slice = slice(None)) -> bool:
+    """Whether that can be done."""
     with h5py.File(path) as file:
-        gather = gather_mapped(file["embeddings"])
-    return gather is not None and gather(rows) is not None
+        found = rows_on_disk(file["embeddings"], lambda *_: np.empty(0))
+    return found.mapped and found[rows] is not None
 
 
 def read_some(path: Path, rows: np.ndarray) -> None:
@@ -100,7 +101,7 @@ def layouts(path: Path, rows: int) -> None:
     """A line for every layout: size, and speeds from the page cache as shares of a plain read's."""
     generator = np.random.default_rng(0)
     values32 = similar(rows, generator)
-    some, every = generator.integers(0, rows, SOME), np.arange(rows)
+    some = generator.integers(0, rows, SOME)
     print(f"{rows} rows of {DIM}, warm; speeds as shares of a plain read\n")
     print("| stored | KiB a chunk | packed or checked by | size | write | all by HDF5 | all mapped | a row by HDF5 |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -113,7 +114,7 @@ def layouts(path: Path, rows: int) -> None:
             # As many bytes as the values have, whatever the file's size.
             plain = seconds(lambda: read_plainly(path)) * values.nbytes / size
             h5 = seconds(lambda: read_all(path))
-            mapped = seconds(lambda: read_mapped(path, every)) if read_mapped(path, every[:1]) else float("inf")
+            mapped = seconds(lambda: read_mapped(path)) if read_mapped(path, slice(1)) else float("inf")
             one = seconds(lambda: read_some(path, some)) / SOME
             print(
                 f"| {values.dtype} | {kib or 'none'} | {name} | {size / values.nbytes:.2f} | {plain / wrote:.2f} | "

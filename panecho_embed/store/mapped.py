@@ -19,6 +19,8 @@ from panecho_embed.records import FloatArray
 Ints = npt.NDArray[np.int64]
 Gather = Callable[[Ints], FloatArray]
 """Numbers of rows (n,), each from 0 to below N, to copies of the rows, (n, D)."""
+Read = Callable[[int, int], FloatArray]
+"""`start` and `stop` to copies of the rows from the one to below the other, 0 <= start <= stop <= N."""
 
 _FILTERS = frozenset({h5py.h5z.FILTER_FLETCHER32})
 _BLOCK_ROWS = 16_384
@@ -35,10 +37,13 @@ class RowsOnDisk:
     a map is of the file that was there when it was made.
     """
 
-    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], gather: Gather, *, mapped: bool) -> None:
+    def __init__(
+        self, shape: tuple[int, int], dtype: np.dtype[Any], read: Read, gather: Gather, *, mapped: bool
+    ) -> None:
         self.shape = shape
         self.dtype = dtype
         self.mapped = mapped
+        self._read = read
         self._gather = gather
 
     def __len__(self) -> int:
@@ -47,7 +52,8 @@ class RowsOnDisk:
     def __getitem__(self, rows: int | slice | npt.ArrayLike) -> FloatArray:
         """(D,) for a number, (n, D) for a slice, numbers (n,) or a mask (N,). Raises IndexError as an array does."""
         if isinstance(rows, slice):
-            return self._gather(np.arange(*rows.indices(len(self)), dtype=np.int64))
+            start, stop, step = rows.indices(len(self))
+            return self._read(start, max(start, stop)) if step == 1 else self._gather(np.arange(start, stop, step))
         picked = np.asarray(rows)
         if picked.dtype == np.bool_:
             if picked.shape != (len(self),):
@@ -73,36 +79,59 @@ class RowsOnDisk:
         return np.concatenate([np.zeros(0, np.int64), *bad])
 
 
-def gather_mapped(dataset: h5py.Dataset) -> Gather | None:
-    """What copies rows of a data set (N, D) from a map of its file; None where they don't lie in it as they are.
+def rows_on_disk(dataset: h5py.Dataset, read: Read) -> RowsOnDisk:
+    """The rows of a data set (N, D), from a map of its file if they lie in it as they are, else by `read`.
 
     Raises ValueError if they are said to lie beyond the end of the file.
     """
+    shape, dtype = dataset.shape, dataset.dtype
     found = _places(dataset)
     if found is None:
-        return None
-    places, rows_per_chunk = found
-    (count, dim), dtype = dataset.shape, dataset.dtype
-    row_bytes = dim * dtype.itemsize
-    # Of the descriptor that HDF5 reads from: what has taken the file's place meanwhile is another file.
-    data = mmap.mmap(dataset.file.id.get_vfd_handle(), 0, access=mmap.ACCESS_READ)
-    # The last chunk is stored as long as the others; beyond the rows that are there, nothing is read.
-    ends = places + np.minimum(count - rows_per_chunk * np.arange(len(places)), rows_per_chunk) * row_bytes
-    if places.min() < 0 or ends.max() > len(data):
-        raise ValueError(f"its rows go to byte {ends.max()}, and it has {len(data)}")
-    # A row is one item, which may begin at any byte.
-    everywhere = np.ndarray(len(data) - row_bytes + 1, f"V{row_bytes}", buffer=data, strides=(1,))
+        return RowsOnDisk(shape, dtype, read, gather_by_reading(read, shape, dtype), mapped=False)
+    chunks = _Chunks(dataset, *found)
+    return RowsOnDisk(shape, dtype, chunks.read, chunks.gather, mapped=True)
 
-    def gather(rows: Ints) -> FloatArray:
-        chunk, within = np.divmod(rows, rows_per_chunk)
-        found: FloatArray = everywhere[places[chunk] + within * row_bytes].view(dtype).reshape(len(rows), dim)
+
+class _Chunks:
+    """A map of the file of a data set, the byte at which each of its chunks begins, and the rows of one."""
+
+    def __init__(self, dataset: h5py.Dataset, places: Ints, rows_per_chunk: int) -> None:
+        (count, self._dim), self._dtype = dataset.shape, dataset.dtype
+        self._places, self._rows_per_chunk = places, rows_per_chunk
+        self._row_bytes = self._dim * self._dtype.itemsize
+        # Of the descriptor that HDF5 reads from: what has taken the file's place meanwhile is another file.
+        data = mmap.mmap(dataset.file.id.get_vfd_handle(), 0, access=mmap.ACCESS_READ)
+        # The last chunk is stored as long as the others; beyond the rows that are there, nothing is read.
+        rows = np.minimum(count - rows_per_chunk * np.arange(len(places)), rows_per_chunk)
+        end = int((places + rows * self._row_bytes).max())
+        if places.min() < 0 or end > len(data):
+            raise ValueError(f"its rows go to byte {end}, and it has {len(data)}")
+        self._bytes = np.frombuffer(data, np.uint8)
+
+    def read(self, start: int, stop: int) -> FloatArray:
+        """See `Read`; chunk by chunk."""
+        found = np.empty((stop - start, self._dim), self._dtype)
+        target, per_chunk = found.view(np.uint8).reshape(-1), self._rows_per_chunk
+        for chunk in range(start // per_chunk, -(-stop // per_chunk)):
+            first, last = max(start, chunk * per_chunk), min(stop, (chunk + 1) * per_chunk)
+            place = int(self._places[chunk]) + (first - chunk * per_chunk) * self._row_bytes
+            count = (last - first) * self._row_bytes
+            into = (first - start) * self._row_bytes
+            target[into : into + count] = self._bytes[place : place + count]
         return found
 
-    return gather
+    def gather(self, rows: Ints) -> FloatArray:
+        """See `Gather`."""
+        chunk, within = np.divmod(rows, self._rows_per_chunk)
+        # A row is one item, which may begin at any byte.
+        count = len(self._bytes) - self._row_bytes + 1
+        everywhere = np.ndarray(count, f"V{self._row_bytes}", buffer=self._bytes, strides=(1,))
+        found: FloatArray = everywhere[self._places[chunk] + within * self._row_bytes].view(self._dtype)
+        return found.reshape(len(rows), self._dim)
 
 
-def gather_by_reading(read: Callable[[int, int], FloatArray], shape: tuple[int, int], dtype: np.dtype[Any]) -> Gather:
-    """What copies rows by `read`, which gives those from `start` to below `stop`: neighbours together."""
+def gather_by_reading(read: Read, shape: tuple[int, int], dtype: np.dtype[Any]) -> Gather:
+    """What copies rows in any order by `read`, neighbours together."""
 
     def gather(rows: Ints) -> FloatArray:
         found = np.empty((len(rows), shape[1]), dtype)

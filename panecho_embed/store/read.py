@@ -26,7 +26,7 @@ from panecho_embed.store.layout import (
     read_column,
     tables_sha256,
 )
-from panecho_embed.store.mapped import RowsOnDisk, gather_by_reading, gather_mapped
+from panecho_embed.store.mapped import RowsOnDisk, rows_on_disk
 from panecho_embed.store.structure import attributes_of, check_texts, problems_of_structure
 
 if TYPE_CHECKING:
@@ -119,9 +119,7 @@ class EmbeddingFile:
             dataset = file["embeddings"]
             if (dataset.shape, dataset.dtype) != (self._shape, self.dtype):
                 raise StoreError(f"{self.path} was replaced by another file while it was read")
-            gather = gather_mapped(dataset)
-        read = gather_by_reading(self.read, self._shape, self.dtype)
-        return RowsOnDisk(self._shape, self.dtype, gather or read, mapped=gather is not None)
+            return rows_on_disk(dataset, self.read)
 
     def read_rows(self, column: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Column video, first_frame, frame_step or frames_per_clip of the rows start ... stop-1, read anew."""
