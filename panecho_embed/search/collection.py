@@ -18,7 +18,7 @@ from panecho_embed.provenance import Provenance
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.search.filters import Columns
 from panecho_embed.search.similarity import Floats32, Groups, ViewMeans, unit, view_means
-from panecho_embed.search.sketch import WORTH_IT_ABOVE, Sketch
+from panecho_embed.search.sketch import WORTH_IT_ABOVE, Sketch, SketchRows
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 SearchLevel = Literal["clip", "video", "study"]
@@ -59,18 +59,30 @@ class Items:
         return self.columns["study_id"]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What an index keeps of a collection, so that it is not made again; None for what it does not keep.
+
+    video_units: (V, D). study_units: (S, D), the means in the order of `Collection.studies`. sketch: of the videos.
+    """
+
+    video_units: Floats32 | None = None
+    study_units: Floats32 | None = None
+    sketch: SketchRows | None = None
+
+
 class Collection:
     """The clips, videos and studies of an embedding file, ready to be searched.
 
     A video is the mean of its rows, a study a bag of videos. Everything is made when it is first asked for.
-    video_units: the videos' unit vectors, (V, D), where an index keeps them; the embeddings are not read then.
-    sketched: for many searches, keep a sketch of the videos that makes them quicker; the answers are the same.
+    kept: what an index keeps; with the videos' unit vectors among it the embeddings are not read.
+    sketched: for many searches, make a sketch of the videos if none is kept; the answers are the same, and quicker.
     Raises StoreError for a file that can't be read, has no rows, or has rows that are not finite.
     """
 
-    def __init__(self, path: str | Path, *, video_units: Floats32 | None = None, sketched: bool = False) -> None:
+    def __init__(self, path: str | Path, *, kept: Kept | None = None, sketched: bool = False) -> None:
         self.file = EmbeddingFile(path)
-        self._video_units = video_units
+        self._kept = kept or Kept()
         self._sketched = sketched
         if not len(self.file):
             raise StoreError(f"{self.file.path}: there is no embedding in it to search")
@@ -151,7 +163,7 @@ class Collection:
         position = {name: i for i, name in enumerate(self.file.video_columns["video_id"])}
         where = np.array([position[name] for name in table.video_id], dtype=np.int64)
         extra = {name: _number(column[where]) for name, column in facts.items()}
-        units = self._video_units
+        units = self._kept.video_units
         if units is None:
             units = (
                 unit(self._rows())
@@ -175,7 +187,10 @@ class Collection:
             [", ".join(sorted(set(views[self.groups.members(g)]) - {""})) for g in range(len(self.groups))],
             dtype=object,
         )
-        return Items("study", pooled.study_id, self.groups.mean(self.videos.units), columns)
+        units = self._kept.study_units
+        if units is None:
+            units = self.groups.mean(self.videos.units)
+        return Items("study", pooled.study_id, units, columns)
 
     @cached_property
     def groups(self) -> Groups:
@@ -192,10 +207,12 @@ class Collection:
 
     @cached_property
     def sketch(self) -> Sketch | None:
-        """What makes searches by best match quick; None where it was not asked for, or there is little to compare."""
-        if not self._sketched or not self.has_videos or len(self.videos) <= WORTH_IT_ABOVE:
+        """What makes searches by best match and view by view quick; None without one, or with little to compare."""
+        if not self.has_videos or len(self.videos) <= WORTH_IT_ABOVE:
             return None
-        return Sketch(self.videos.units, self.groups)
+        if self._kept.sketch is None and not self._sketched:
+            return None
+        return Sketch(self.videos.units, self.groups, self.videos.columns["view"], self._kept.sketch)
 
     @property
     def has_videos(self) -> bool:

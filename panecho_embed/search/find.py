@@ -23,7 +23,6 @@ from panecho_embed.search.similarity import (
     mean_similarity,
     query_unit,
     top,
-    view_means,
     view_similarity,
 )
 
@@ -146,7 +145,8 @@ def search(
     level: "video", "study" or "clip"; None: the query's own. similarity: how studies are compared, see `Measure`; for
     videos it is the cosine with the nearest of the query's videos. where: a filter over the columns of videos, see
     `matches`; a study is a candidate if one of its videos is picked. include_same_patient: keep the patient's other
-    items in. index: find candidates with it; their similarity is exact all the same.
+    items in. index: find videos with it; their similarity is exact all the same. Studies are found without it, for none
+    may be missed: their likeness depends on videos that are far from the query, too.
     Fewer than k come back when there are not so many. Raises ArgumentError.
     """
     if k < 1:
@@ -157,12 +157,10 @@ def search(
     items = collection.items(wanted)
     allowed = _allowed(collection, items, query, where, include_same_patient)
     candidates = int(allowed.sum())
-    # The studies' means are at hand, and fewer than the videos: an index would only miss some.
-    by_mean = wanted == "study" and similarity == "mean"
-    if index is not None and wanted != "clip" and not by_mean and collection.has_videos:
-        positions, scores = _by_index(collection, index, query, k, wanted, similarity, allowed)
-    elif wanted == "study" and similarity == "best" and collection.sketch is not None:
-        positions, scores = collection.sketch.best_match(query.units, k, allowed)
+    if index is not None and wanted == "video":
+        positions, scores = _by_index(collection.videos, index, query, k, allowed)
+    elif wanted == "study" and similarity != "mean" and collection.sketch is not None:
+        positions, scores = collection.sketch.search(query.units, query.views, similarity, k, allowed)
     else:
         all_scores = _scores(collection, query, wanted, similarity)
         positions = top(all_scores, k, allowed)
@@ -229,40 +227,9 @@ def study_scores(collection: Collection, query: Query, similarity: Measure) -> F
     return _scores(collection, query, "study", similarity)
 
 
-def _by_index(
-    collection: Collection,
-    index: VideoIndex,
-    query: Query,
-    k: int,
-    level: SearchLevel,
-    similarity: Measure,
-    allowed: BoolArray,
-) -> tuple[Ints, Floats32]:
+def _by_index(videos: Items, index: VideoIndex, query: Query, k: int, allowed: BoolArray) -> tuple[Ints, Floats32]:
     """Candidates from an index over videos, compared exactly."""
-    videos = collection.videos
-    if level == "video":
-        near = index.nearest(query.units, k, allowed)
-        scores = closest(np.asarray(videos.units[near]), query.units)
-        best = top(scores, k)
-        return near[best], scores[best]
-    # The nearest studies have some of the nearest videos; several a study, so more videos than studies.
-    candidates = allowed[collection.groups.codes]
-    count, everything = 20 * k, int(candidates.sum())
-    while True:
-        kept, scores = _studies_near(collection, index.nearest(query.units, count, candidates), query, similarity)
-        best = top(scores, k)
-        if len(best) >= min(k, int(allowed.sum())) or count >= everything:
-            return kept[best], scores[best]
-        count *= 2
-
-
-def _studies_near(collection: Collection, near: Ints, query: Query, similarity: Measure) -> tuple[Ints, Floats32]:
-    """The studies of some videos, and their similarity with the query."""
-    videos = collection.videos
-    rows = collection.groups.rows(np.unique(collection.groups.codes[near]))
-    kept, groups = collection.groups.subset(rows)
-    units = np.asarray(videos.units[rows])
-    if similarity == "best":
-        return kept, best_match(units, groups, query.units)
-    means = view_means(units, groups, videos.columns["view"][rows])
-    return kept, view_similarity(means, len(kept), query.units, query.views)
+    near = index.nearest(query.units, k, allowed)
+    scores = closest(np.asarray(videos.units[near]), query.units)
+    best = top(scores, k)
+    return near[best], scores[best]

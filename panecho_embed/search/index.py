@@ -3,6 +3,8 @@
 EMB.h5.index/
   index.json   kind, settings, and what it is bound to
   units.npy    the videos' unit vectors, mapped into memory, not read
+  studies.npy  the studies' means, unit vectors
+  sketch.npy, directions.npy   the sketch of the videos (none where there are few)
   index.faiss  the faiss index (none for kind "exact")
 """
 
@@ -24,8 +26,9 @@ import numpy as np
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.records import BoolArray
 from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, selects, trained, write
-from panecho_embed.search.collection import Collection
+from panecho_embed.search.collection import Collection, Kept
 from panecho_embed.search.similarity import Floats32, Ints, across, top
+from panecho_embed.search.sketch import WORTH_IT_ABOVE, SketchRows, sketch_rows
 from panecho_embed.store import EmbeddingFile
 
 SUFFIX = ".index"
@@ -121,7 +124,11 @@ def build_index(
     factory, probes = recipe(chosen, videos, dim)
     index = None if chosen == "exact" else trained(chosen, factory, units, seed)
     info = IndexInfo(chosen, videos, dim, binding(collection.file), factory, probes, seed)
-    _save(target, info, units, index)
+    arrays = {"units": units, "studies": collection.studies.units}
+    if videos > WORTH_IT_ABOVE:
+        sketch = sketch_rows(units, collection.groups, collection.videos.columns["view"])
+        arrays |= {"sketch": sketch.rows, "directions": sketch.directions}
+    _save(target, info, arrays, index)
     return info
 
 
@@ -140,12 +147,29 @@ class SavedIndex:
                 f"{self.path} belongs to another state of {file.path}; renew it: {_command(file.path)} --overwrite "
                 "(or search with --exact)"
             )
+        self.units = self._array("units", self.info.videos, self.info.dim)
+
+    @cached_property
+    def kept(self) -> Kept:
+        """What a collection need not make again. An index of an earlier version keeps the videos' vectors alone."""
+        if not (self.path / "studies.npy").exists():
+            return Kept(self.units)
+        studies = self._array("studies", None, self.info.dim)
+        if self.info.videos <= WORTH_IT_ABOVE:
+            return Kept(self.units, studies)
+        directions = self._array("directions", self.info.dim, None)
+        rows = self._array("sketch", self.info.videos, directions.shape[1] + 2)
+        return Kept(self.units, studies, SketchRows(directions, rows))
+
+    def _array(self, name: str, *shape: int | None) -> Floats32:
+        """One of the arrays, mapped into memory; None in its shape stands for any number."""
         try:
-            self.units: Floats32 = np.load(self.path / "units.npy", mmap_mode="r", allow_pickle=False)
+            array: Floats32 = np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise _damaged(self.path, error) from error
-        if self.units.shape != (self.info.videos, self.info.dim):
-            raise _damaged(self.path, f"units.npy has shape {self.units.shape}")
+        if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+            raise _damaged(self.path, f"{name}.npy has shape {array.shape}")
+        return array
 
     @cached_property
     def _index(self) -> FaissIndex:
@@ -193,17 +217,18 @@ def open_collection(
     if use_index is False or (use_index is None and not index_path(path).exists()):
         return Collection(path, sketched=sketched), None
     index = SavedIndex(EmbeddingFile(path))
-    collection = Collection(path, video_units=index.units, sketched=sketched)
+    collection = Collection(path, kept=index.kept, sketched=sketched)
     return collection, None if index.info.kind == "exact" else index
 
 
-def _save(target: Path, info: IndexInfo, units: Floats32, index: Any) -> None:
+def _save(target: Path, info: IndexInfo, arrays: Mapping[str, Floats32], index: Any) -> None:
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise StoreError(f"can't write {target}: {error.strerror or error}") from error
     try:
-        np.save(temporary / "units.npy", np.asarray(units, dtype=np.float32), allow_pickle=False)
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", np.asarray(array, dtype=np.float32), allow_pickle=False)
         if index is not None:
             write(index, temporary / "index.faiss")
         (temporary / "index.json").write_text(json.dumps(asdict(info), indent=2) + "\n")

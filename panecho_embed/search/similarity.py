@@ -102,9 +102,9 @@ class Groups:
 
     def rows(self, groups: Ints) -> Ints:
         """Rows of several groups, ascending."""
-        wanted = np.zeros(len(self), dtype=np.bool_)
-        wanted[groups] = True
-        return np.flatnonzero(wanted[self.codes]).astype(np.int64)
+        counts = np.diff(self.starts, append=len(self.order))[groups]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.sort(self.order[np.repeat(self.starts[groups], counts) + within])
 
     def subset(self, rows: Ints) -> tuple[Ints, Groups]:
         """The groups that `rows` belong to, and these rows' grouping among themselves."""
@@ -124,10 +124,14 @@ class Groups:
 
 def mean_similarity(means: Floats32, query: Floats32) -> Floats32:
     """Cosines (S,) of studies' means (S, D) with the mean of a query's videos (Q, D)."""
+    return cosines(means, _middle(query))[:, 0]
+
+
+def _middle(query: Floats32) -> Floats32:
     middle = unit(query.mean(axis=0, keepdims=True))
     if not middle.any():
         raise ArgumentError("the query's embeddings cancel out in their mean; take --similarity best")
-    return cosines(means, middle)[:, 0]
+    return middle
 
 
 def best_match(units: Floats32, groups: Groups, query: Floats32) -> Floats32:
@@ -158,6 +162,15 @@ def view_means(units: Floats32, groups: Groups, views: npt.NDArray[np.object_]) 
     return means
 
 
+def query_view_means(query: Floats32, views: npt.NDArray[np.object_]) -> dict[str, Floats32]:
+    """View -> the mean of a query's videos (Q, D) in it, a unit vector (1, D). Raises ArgumentError without views."""
+    known = sorted(set(views) - {""})
+    if not known:
+        raise ArgumentError("the query's views are not known, so studies can't be compared view by view; "
+                            "take --similarity mean or best")  # fmt: skip
+    return {str(view): _middle(query[views == view]) for view in known}
+
+
 def view_similarity(
     means: ViewMeans, num_studies: int, query: Floats32, query_views: npt.NDArray[np.object_]
 ) -> Floats32:
@@ -165,14 +178,10 @@ def view_similarity(
 
     Raises ArgumentError when the query's views are not known.
     """
-    known = sorted(set(query_views) - {""})
-    if not known:
-        raise ArgumentError("the query's views are not known, so studies can't be compared view by view; "
-                            "take --similarity mean or best")  # fmt: skip
     total, shared = np.zeros(num_studies), np.zeros(num_studies)
-    for view in known:
-        studies, units = means.get(str(view), (np.zeros(0, dtype=np.int64), query[:0]))
-        total[studies] += mean_similarity(units, query[query_views == view])
+    for view, middle in query_view_means(query, query_views).items():
+        studies, units = means.get(view, (np.zeros(0, dtype=np.int64), query[:0]))
+        total[studies] += cosines(units, middle)[:, 0]
         shared[studies] += 1
     with np.errstate(invalid="ignore"):
         return np.asarray(total / shared, dtype=np.float32)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import StoreError
-from panecho_embed.search import Collection, search, study_query, vector_query, video_query
+from panecho_embed.search import Collection, search, sketch, study_query, vector_query, video_query
 from panecho_embed.search.approximate import trained, write
-from panecho_embed.search.index import SavedIndex, build_index, choose_kind, index_path, open_collection
+from panecho_embed.search.index import build_index, choose_kind, index_path, open_collection
 from tests.search.conftest import vectors_file
 
 KINDS = ("exact", "ivf", "hnsw", "sq8", "pq")
@@ -53,15 +53,42 @@ def test_an_items_similarity_to_itself_is_one(indexed):
 
 
 @pytest.mark.parametrize("similarity", ["mean", "best", "view"])
-def test_studies_are_found_through_an_index_over_videos(indexed, similarity):
+@pytest.mark.parametrize("asked", ["study", "video"])
+def test_no_study_is_missed_with_an_index_of_any_kind(indexed, similarity, asked):
     _, exact, collection, index = indexed
-    hits = 0
-    for study in range(0, 250, 25):
-        query = study_query(collection, f"P{study}-S1")
-        truth = search(exact, query, 2, similarity=similarity, include_same_patient=True)
-        near = search(collection, query, 2, similarity=similarity, include_same_patient=True, index=index)
-        hits += len(set(truth.positions) & set(near.positions))
-    assert hits >= 19
+    for patient in range(0, 250, 25):
+        own = study_query(exact, f"P{patient}-S1") if asked == "study" else video_query(exact, f"P{patient}/S1/A2C")
+        for where in (None, "view == 'PLAX' and EF > 900"):
+            truth, near = (
+                search(one, own, 10, level="study", similarity=similarity, where=where, index=its)
+                for one, its in ((exact, None), (collection, index))
+            )
+            assert near.positions.tolist() == truth.positions.tolist()
+            assert near.similarity == pytest.approx(truth.similarity, abs=1e-6)
+            assert (near.candidates, near.note) == (truth.candidates, truth.note)
+
+
+def test_studies_are_found_without_reading_every_video(many, monkeypatch):
+    build_index(Collection(many), "ivf", overwrite=True)
+    collection, index = open_collection(many, True)
+    monkeypatch.setattr(type(collection.groups), "mean", lambda *_: pytest.fail("the means were made again"))
+    monkeypatch.setattr(sketch, "sketch_rows", lambda *_: pytest.fail("the sketch was made again"))
+    for similarity in ("mean", "best", "view"):
+        query = video_query(collection, "P3/S0/A4C")
+        assert len(search(collection, query, 5, level="study", similarity=similarity, index=index)) == 5
+
+
+@pytest.mark.parametrize("similarity", ["mean", "best", "view"])
+def test_an_index_of_an_earlier_version_keeps_the_videos_alone_and_finds_the_same(many, similarity):
+    build_index(Collection(many), "ivf", overwrite=True)
+    query = video_query(Collection(many), "P3/S0/A4C")
+    found = []
+    for _ in range(2):
+        collection, index = open_collection(many, True)
+        found.append(search(collection, query, 5, level="study", similarity=similarity, index=index).records())
+        for name in ("studies", "sketch", "directions"):
+            (index_path(many) / f"{name}.npy").unlink(missing_ok=True)
+    assert found[0] == found[1]
 
 
 def test_filters_hold_through_an_index(indexed):
@@ -105,14 +132,14 @@ def test_no_index_is_refused_only_if_one_is_asked_for(emb):
         open_collection(emb, True)
 
 
-@pytest.mark.parametrize("name", ["index.json", "units.npy", "index.faiss"])
+@pytest.mark.parametrize("name", ["index.json", "units.npy", "studies.npy", "index.faiss"])
 def test_a_damaged_index_says_how_to_renew_it(tmp_path, name):
     path = vectors_file(tmp_path / "emb.h5", patients=40)
     build_index(Collection(path), "hnsw")
     (index_path(path) / name).write_bytes(b"{broken")
     collection = Collection(path)
     with pytest.raises(StoreError, match=r"is damaged .*--overwrite"):
-        SavedIndex(collection.file).nearest(collection.videos.units[:1], 3, np.ones(120, dtype=bool))
+        open_collection(path)[1].nearest(collection.videos.units[:1], 3, np.ones(120, dtype=bool))
 
 
 def test_a_product_quantiser_of_the_polysemous_kind_is_still_answered_from(tmp_path):
