@@ -54,9 +54,8 @@ _PRINTS: dict[str, Callable[..., None]] = {
 @click.option(
     "--similarity",
     type=click.Choice(["mean", "best", "view"]),
-    default="mean",
-    show_default=True,
-    help="Of studies: cosine of means; best match of every video, both ways; mean of the views that both have.",
+    help="Of studies: cosine of means; best match of every video, both ways; mean of the views that both have.  "
+    "[default: mean]",
 )
 @click.option("--where", metavar="FILTER", help="Only items that match: \"view == 'A4C' and EF < 40\".")
 @click.option("--include-same-patient", is_flag=True, help="Keep the patient's other videos and studies in.")

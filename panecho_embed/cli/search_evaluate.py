@@ -17,27 +17,9 @@ if TYPE_CHECKING:
 
 def print_evaluation(collection: Collection, *, as_json: bool, as_csv: bool, **options: Any) -> None:
     """Print retrieval quality with intervals and chance; of studies, by every measure that the file allows."""
-    from panecho_embed.search.evaluate import evaluate
-
     level: SearchLevel = options["level"] or ("video" if collection.has_videos else "study")
-    measures: tuple[Measure, ...] = (
-        ("mean", "best", "view") if level == "study" and collection.has_videos else ("mean",)
-    )
-    results: dict[str, Retrieval] = {}
-    for measure in measures:
-        try:
-            results[measure] = evaluate(
-                collection,
-                options["evaluate"],
-                level=level,
-                similarity=measure,
-                include_same_patient=options["include_same_patient"],
-            )
-        except ArgumentError:
-            # The measure that was asked for must work; of the others, those that this file allows are shown beside it.
-            if measure == options["similarity"]:
-                raise
-    chosen = results[options["similarity"]] if level == "study" else results["mean"]
+    results, not_evaluated = _evaluated(collection, level, options)
+    chosen = results[options["similarity"] or "mean"]
     rows = [
         {"similarity": measure, "metric": name, **{k: round(v, 4) for k, v in metric.items()}}
         for measure, result in results.items()
@@ -46,16 +28,50 @@ def print_evaluation(collection: Collection, *, as_json: bool, as_csv: bool, **o
     ]
     if as_json:
         others = {measure: result.to_dict() for measure, result in results.items()}
-        click.echo(json.dumps(chosen.to_dict() | ({"measures": others} if len(others) > 1 else {}), indent=2))
+        more = ({"measures": others} if len(others) > 1 else {}) | (
+            {"not_evaluated": not_evaluated} if not_evaluated else {}
+        )
+        click.echo(json.dumps(chosen.to_dict() | more, indent=2))
         return
     if as_csv:
         print_csv(rows)
-        return
-    result = chosen.to_dict()
-    click.echo(
-        f"{chosen.column} at {level} level: {chosen.queries} queries of {result['patients']} patients"
-        + (f", {chosen.left_out} left out" if chosen.left_out else "")
-        + ("; the same patient's items count" if chosen.same_patient else "; the same patient's items left out")
-    )
-    names = ["similarity"] if level == "study" else []
-    print_table(rows, [*names, "metric", "value", "low", "high", "chance"])
+    else:
+        click.echo(
+            f"{chosen.column} at {level} level: {chosen.queries} queries of {chosen.to_dict()['patients']} patients"
+            + (f", {chosen.left_out} left out" if chosen.left_out else "")
+            + ("; the same patient's items count" if chosen.same_patient else "; the same patient's items left out")
+        )
+        names = ["similarity"] if level == "study" else []
+        print_table(rows, [*names, "metric", "value", "low", "high", "chance"])
+    notes = {measure: result.note for measure, result in results.items() if result.note}
+    notes |= {measure: f"not evaluated, for {why}" for measure, why in not_evaluated.items()}
+    for measure, note in notes.items():
+        click.echo(f"note: {f'by {measure}, ' if level == 'study' else ''}{note}", err=as_csv)
+
+
+def _evaluated(
+    collection: Collection, level: SearchLevel, options: dict[str, Any]
+) -> tuple[dict[str, Retrieval], dict[str, str]]:
+    """The results by measure, and why others have none."""
+    from panecho_embed.search.evaluate import evaluate
+
+    asked: Measure | None = options["similarity"]
+    several = level == "study" and collection.has_videos
+    measures: tuple[Measure | None, ...] = ("mean", "best", "view") if several else (asked,)
+    results: dict[str, Retrieval] = {}
+    not_evaluated: dict[str, str] = {}
+    for measure in measures:
+        try:
+            results[measure or "mean"] = evaluate(
+                collection,
+                options["evaluate"],
+                level=level,
+                similarity=measure,
+                include_same_patient=options["include_same_patient"],
+            )
+        except ArgumentError as error:
+            # The measure that was asked for must work; of the others, those that this file allows are shown beside it.
+            if measure is None or measure == (asked or "mean"):
+                raise
+            not_evaluated[measure] = str(error)
+    return results, not_evaluated

@@ -36,7 +36,7 @@ def print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: 
 
         click.echo(f"{len(found)} hits with pictures in {write_sheet(collection, found, html)}")
     elif as_json:
-        click.echo(json.dumps(_as_dict(found, options["similarity"]), indent=2))
+        click.echo(json.dumps(_as_dict(found, options["similarity"] or "mean"), indent=2))
     elif as_csv:
         click.echo(found.table().to_csv(index=False), nl=False)
     else:
@@ -64,9 +64,11 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
 
         return read_query(collection, options["vector"]), ()
     from panecho_embed.search.embed_new import Embedder
+    from panecho_embed.search.whose import recognised_files
 
     new = Embedder(collection.provenance, options["weights"]).embed(options["path"])
-    return vector_query(collection, new.vectors, str(options["path"]), new.views), new.notes
+    query = vector_query(collection, new.vectors, str(options["path"]), new.views)
+    return recognised_files(collection, query, new.videos), new.notes
 
 
 def _as_dict(found: Found, similarity: str) -> dict[str, Any]:

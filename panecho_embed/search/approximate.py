@@ -18,7 +18,9 @@ HNSW_LINKS = 32
 HNSW_EF_CONSTRUCTION = 80
 
 _HNSW_EF_SEARCH = 128
-_GPU_MOST_NEIGHBOURS = 2048
+_GPU_MOST = 2048
+"""Neighbours, and lists, that faiss can ask a GPU for."""
+
 _NEARLY_ALL = 0.98
 _GPU_CANT = ("hnsw", "exact")
 
@@ -79,14 +81,17 @@ class FaissIndex:
 
     def candidates(self, queries: Floats32, count: int, allowed: BoolArray) -> Ints:
         """Positions of about `count` vectors near each of the queries (Q, D), among those allowed (N,); ascending."""
-        if self._gpu is not None:
-            # The GPU knows no filter. So more are asked for, and if too few of them are allowed, the CPU is.
-            found = self._asked(self._gpu, queries, min(4 * count, _GPU_MOST_NEIGHBOURS), None)
+        everywhere = selects(allowed)
+        if self._gpu is not None and not (everywhere and self._gpu.nlist > _GPU_MOST):
+            # The GPU knows no filter. So more are asked for, and if too few of them are allowed, the CPU is. It looks
+            # in the same lists: where a filter selects, its nearest may lie in none of those nearest to a query.
+            more = int(np.ceil(2 * count / max(float(allowed.mean()), 1 / _GPU_MOST)))
+            found = self._asked(self._gpu, queries, min(more, _GPU_MOST), None, everywhere=everywhere)
             kept = (found >= 0) & allowed[found]
             if kept.sum(axis=1).min() >= count:
                 return np.unique(found[kept])
         selector = None if allowed.all() else _faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        found = self._asked(self._cpu, queries, count, selector, everywhere=selects(allowed))
+        found = self._asked(self._cpu, queries, count, selector, everywhere=everywhere)
         return np.unique(found[found >= 0])
 
     def _asked(self, index: Any, queries: Floats32, count: int, selector: Any, *, everywhere: bool = False) -> Ints:

@@ -15,9 +15,9 @@ from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.nearest import nearest
 from panecho_embed.pooling import pool_table
 from panecho_embed.provenance import Provenance
-from panecho_embed.records import EmbeddingTable
+from panecho_embed.records import BoolArray, EmbeddingTable
 from panecho_embed.search.filters import Columns
-from panecho_embed.search.similarity import Floats32, Groups, ViewMeans, unit, view_means
+from panecho_embed.search.similarity import Floats32, Groups, ViewMeans, pointing, unit, view_means
 from panecho_embed.search.sketch import WORTH_IT_ABOVE, Sketch, SketchRows
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
@@ -204,6 +204,11 @@ class Collection:
     def view_means(self) -> ViewMeans:
         """The mean of every study in every known view."""
         return view_means(self.videos.units, self.groups, self.videos.columns["view"])
+
+    @cached_property
+    def pointing(self) -> BoolArray | None:
+        """Which videos are more than zeros, (V,); None where all are."""
+        return pointing(self.videos.units)
 
     @cached_property
     def sketch(self) -> Sketch | None:

@@ -29,12 +29,13 @@ _SEED = re.compile(r"seed (\d+)")
 class NewVideos:
     """Embeddings of a file or a folder: vectors (V, D), one a video; views (V,), "" where not known.
 
-    notes: what could not be used, and why.
+    notes: what could not be used, and why. videos: (V,) what they were made from.
     """
 
     vectors: FloatArray
     views: tuple[str, ...]
     notes: tuple[str, ...]
+    videos: tuple[VideoRef, ...]
 
 
 class Embedder:
@@ -157,4 +158,4 @@ class Embedder:
             table = pool_table(table, by, how)  # type: ignore[arg-type]  # words that pool_table itself wrote
         if table.level in ("frame", "clip"):
             table = pool_table(table, "video")
-        return NewVideos(table.values, tuple(str(view) for view in table.view), notes)
+        return NewVideos(table.values, tuple(str(view) for view in table.view), notes, tuple(refs))

@@ -16,8 +16,8 @@ from panecho_embed.metrics import Draws, Floats, Metrics
 from panecho_embed.nearest import nearest
 from panecho_embed.records import Score
 from panecho_embed.search.collection import Collection, Items, SearchLevel
-from panecho_embed.search.find import study_query, study_scores
-from panecho_embed.search.similarity import Measure, cosines
+from panecho_embed.search.find import measure_of, study_query, study_scores
+from panecho_embed.search.similarity import Floats32, Ints, Measure, NothingToCompareError, cosines
 
 CLASS_METRICS = ("top1", "top5", "map", "ndcg")
 NUMBER_METRICS = ("difference1", "difference5")
@@ -27,6 +27,7 @@ MAX_QUERIES = 5000
 
 _MAX_CLASSES = 10
 _BLOCK = 256
+_BLOCK_VALUES = 2**25
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,9 @@ class Retrieval:
     label; map, mean average precision, and ndcg, over the whole ranking. "number": difference1 and difference5, the
     mean absolute difference between a query and its nearest, or five nearest, in the column's unit.
     scores: with 95 % intervals from bootstraps over the queries' patients. chance: what a random ranking would give.
-    queries: how many were asked; left_out: items with a label that no other candidate shares, or, for a sample of a
-    large collection, that were not drawn. same_patient: whether items of the query's own patient were candidates.
+    queries: how many were asked; left_out: items with a label that no other candidate shares, that can't be compared,
+    or, for a sample of a large collection, that were not drawn. same_patient: whether items of the query's own patient
+    were candidates. note: how many could not be compared, and why, or "".
     """
 
     column: str
@@ -50,6 +52,7 @@ class Retrieval:
     queries: int
     left_out: int
     same_patient: bool
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: {"top1": {"value": ..., "low": ..., "high": ..., "chance": ...}, ...} and the settings."""
@@ -67,7 +70,7 @@ def evaluate(
     column: str,
     *,
     level: SearchLevel = "video",
-    similarity: Measure = "mean",
+    similarity: Measure | None = None,
     include_same_patient: bool = False,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
@@ -76,8 +79,10 @@ def evaluate(
 
     A query's own video (study) is never a candidate, nor are other items of its patient, unless `include_same_patient`,
     which goes without saying for the columns patient_id and study_id. A numeric column of at most ten whole numbers
-    counts as classes. Raises ArgumentError for an unknown column, or one that no two candidates share.
+    counts as classes. Items of zeros, and with `view` studies whose views are not known, are not asked; a note says how
+    many. Raises ArgumentError for an unknown column, or one that no two candidates share.
     """
+    measure = measure_of(level, similarity)
     items = collection.items(level)
     labels = _labels(items, column)
     same_patient = include_same_patient or column in ("patient_id", "study_id")
@@ -85,13 +90,21 @@ def evaluate(
     rng = np.random.default_rng(seed)
     if len(asked) > MAX_QUERIES:
         asked = np.sort(rng.choice(asked, MAX_QUERIES, replace=False))
-    ranked = _Ranker(collection, items, labels, similarity, same_patient)
-    rows, patients = [], []
-    for position in asked:
-        found = ranked.values(int(position))
+    ranker = _Ranker(collection, items, asked, measure)
+    ranking = _Ranking(items, labels, same_patient)
+    rows, patients, refused = [], [], []
+    for place, position in enumerate(asked):
+        try:
+            found = ranking.values(int(position), ranker.similarities(place))
+        except NothingToCompareError as error:
+            refused.append(f"{level} {items.ids[position]}: {error}")
+            continue
         if found is not None:
             rows.append(found)
             patients.append(items.patients[position])
+    if refused and len(refused) == len(asked):
+        raise NothingToCompareError(f"none of the {len(asked)} {level} items can be compared by {measure}; the "
+                                    f"first is {refused[0]}")  # fmt: skip
     if not rows:
         raise ArgumentError(
             f"no two {level} items that may be compared share a value of {column!r}: nothing to evaluate"
@@ -102,7 +115,8 @@ def evaluate(
     estimates = _scored(values[:, 0], names, patients, draws, seed)
     chance = dict(zip(names, values[:, 1].mean(axis=0).tolist(), strict=True))
     left_out = int(labels.there.sum()) - len(rows)
-    return Retrieval(column, labels.kind, level, similarity, estimates, chance, len(rows), left_out, same_patient)
+    note = f"{len(refused)} of {len(asked)} could not be compared; the first is {refused[0]}" if refused else ""
+    return Retrieval(column, labels.kind, level, measure, estimates, chance, len(rows), left_out, same_patient, note)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,45 +143,54 @@ def _labels(items: Items, column: str) -> _Labels:
 
 
 class _Ranker:
-    """Ranks every candidate for one query after another, similarities made in blocks."""
+    """The similarities of every item with one query after another, made in blocks of the queries that are asked."""
 
-    def __init__(
-        self, collection: Collection, items: Items, labels: _Labels, similarity: Measure, same_patient: bool
-    ) -> None:
+    def __init__(self, collection: Collection, items: Items, asked: Ints, similarity: Measure) -> None:
         self._collection = collection
         self._items = items
-        self._labels = labels
+        self._asked = asked
         self._similarity = similarity
+        self._size = max(1, min(_BLOCK, _BLOCK_VALUES // len(items)))
+        self._block = (-1, np.zeros((0, 0), dtype=np.float32))
+
+    def similarities(self, place: int) -> Floats32:
+        """Similarity (N,) of every item with the query asked in this place. Raises NothingToCompareError."""
+        position = self._asked[place]
+        if self._items.level == "study" and self._similarity != "mean":
+            query = study_query(self._collection, str(self._items.ids[position]))
+            return study_scores(self._collection, query, self._similarity)
+        if not self._items.units[position].any():
+            raise NothingToCompareError("an embedding of zeros, which is similar to nothing")
+        number, row = divmod(place, self._size)
+        if self._block[0] != number:
+            some = self._asked[number * self._size : (number + 1) * self._size]
+            self._block = (number, cosines(self._items.units[some], self._items.units))
+        found: Floats32 = self._block[1][row]
+        return found
+
+
+class _Ranking:
+    """What the order of the candidates is worth for a query."""
+
+    def __init__(self, items: Items, labels: _Labels, same_patient: bool) -> None:
+        self._labels = labels
         own = "study_id" if items.level == "study" else "video_id"
         self._own = np.unique(items.columns[own].astype(str), return_inverse=True)[1]
         self._patients = np.unique(items.patients.astype(str), return_inverse=True)[1]
         self._same_patient = same_patient
-        self._block = (-1, np.zeros((0, 0), dtype=np.float32))
         self._metrics: Callable[..., tuple[list[float], list[float]] | None] = (
             _class_values if labels.kind == "class" else _number_values
         )
 
-    def values(self, position: int) -> tuple[list[float], list[float]] | None:
+    def values(self, position: int, similarity: Floats32) -> tuple[list[float], list[float]] | None:
         """The metrics of one query, and what chance gives; None if nothing could be found for it."""
         candidate = self._labels.there & (self._own != self._own[position])
         if not self._same_patient:
             candidate &= self._patients != self._patients[position]
-        similarity = self._similarities(position)
         candidate &= ~np.isnan(similarity)
         among = np.flatnonzero(candidate)
         order = among[np.argsort(-similarity[among], kind="stable")]
         return self._metrics(self._labels.values[order], self._labels.values[position])
-
-    def _similarities(self, position: int) -> npt.NDArray[np.float32]:
-        if self._items.level == "study" and self._similarity != "mean":
-            query = study_query(self._collection, str(self._items.ids[position]))
-            return study_scores(self._collection, query, self._similarity)
-        number = position // _BLOCK
-        if self._block[0] != number:
-            some = self._items.units[number * _BLOCK : (number + 1) * _BLOCK]
-            self._block = (number, cosines(some, self._items.units))
-        row: npt.NDArray[np.float32] = self._block[1][position % _BLOCK]
-        return row
 
 
 def _class_values(labels: npt.NDArray[Any], own: Any) -> tuple[list[float], list[float]] | None:

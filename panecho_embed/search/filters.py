@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,7 +28,8 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: np.equal,
     ast.NotEq: np.not_equal,
 }
-_QUOTED = re.compile(r"`([^`]+)`|'[^']*'|\"[^\"]*\"")
+_WORDS = re.compile(r"`([^`]+)`|'[^']*'|\"[^\"]*\"|\b[^\W\d]\w*")
+_GRAMMAR = frozenset({"and", "or", "not", "in", "is", "None", "True", "False"})
 _ALLOWED = (
     "allowed are comparisons of a column with a number, a text or None (==, !=, <, <=, >, >=, in, not in, is None), "
     "joined by and, or, not and brackets: \"view == 'A4C' and EF < 40\" (--where)"
@@ -38,7 +40,8 @@ def matches(where: str, columns: Columns) -> BoolArray:
     """Which rows a filter picks, (N,) bool.
 
     where: comparisons of columns with numbers, 'texts', lists of them (`view in ['A4C', 'A2C']`) or None, joined by
-    and, or, not and brackets; `30 < EF <= 40` works, and a column whose name is no plain word stands in `backticks`.
+    and, or, not and brackets; `30 < EF <= 40` works. A column stands in `backticks` whose name is no plain word, or one
+    of those that join comparisons; `class` and Python's other words need none.
     columns: name -> (N,) numbers (NaN where missing) or str objects ("" where missing). A missing value is None and
     matches no other comparison. Raises ArgumentError, with the nearest name where a column is unknown.
     """
@@ -59,7 +62,7 @@ class _Filter:
                 f"the filter has {len(self._where)} characters; at most {MAX_LENGTH} are read (--where)"
             )
         try:
-            tree = ast.parse(_QUOTED.sub(self._alias, self._where).strip(), mode="eval")
+            tree = ast.parse(_WORDS.sub(self._alias, self._where).strip(), mode="eval")
             return self._test(tree.body)
         except SyntaxError as error:
             hint = "; equality is ==" if re.search(r"[^=<>!]=[^=]", self._where) else ""
@@ -73,11 +76,13 @@ class _Filter:
             raise ArgumentError(f"the filter {self._where!r} can't be read; {_ALLOWED}") from error
 
     def _alias(self, match: re.Match[str]) -> str:
-        """Backticked names become plain ones that no column has; texts stay as they are."""
-        if match[1] is None:
+        """Names in backticks, and keywords that are columns, become names that no column has; all else stays."""
+        word = match[1] or match[0]
+        keyword_column = keyword.iskeyword(word) and word in self._columns and word not in _GRAMMAR
+        if match[1] is None and not keyword_column:
             return match[0]
         alias = f"__column_{len(self._aliases)}"
-        self._aliases[alias] = match[1]
+        self._aliases[alias] = word
         return f" {alias} "
 
     def _test(self, node: ast.expr) -> BoolArray:

@@ -18,9 +18,11 @@ from panecho_embed.search.similarity import (
     Floats32,
     Ints,
     Measure,
+    NothingToCompareError,
     best_match,
     closest,
     mean_similarity,
+    pointing,
     query_unit,
     top,
     view_similarity,
@@ -37,16 +39,18 @@ class Query:
     """What is looked for: a bag of one or more videos.
 
     units: (Q, D) float32, rows of length 1. views: (Q,), "" where not known. level: what is natural to look for.
-    patient_id, study_id, video_id: whose it is, "" for something that is not in the file.
+    patients, studies, videos: whose it is and what it shows, their ids; () for something that is not in the file. note:
+    what a person should know of it, or "".
     """
 
     label: str
     units: Floats32
     views: npt.NDArray[np.object_]
     level: SearchLevel
-    patient_id: str = ""
-    study_id: str = ""
-    video_id: str = ""
+    patients: tuple[str, ...] = ()
+    studies: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +98,10 @@ def _plain(value: Any) -> Any:
 
 
 def study_query(collection: Collection, study_id: str) -> Query:
-    """A study of the file. Raises ArgumentError, with the nearest ids, if there is none."""
+    """A study of the file, its videos of zeros left out.
+
+    Raises ArgumentError, with the nearest ids, if there is none, and NothingToCompareError if it holds zeros alone.
+    """
     position = collection.position("study", study_id)
     studies = collection.studies
     if not collection.has_videos:
@@ -103,30 +110,45 @@ def study_query(collection: Collection, study_id: str) -> Query:
         members = collection.groups.members(position)
         units, views = collection.videos.units[members], collection.videos.columns["view"][members]
     label = f"study {study_id}"
-    _refuse_zeros(units, label)
-    return Query(label, units, views, "study", str(studies.patients[position]), study_id)
+    units, views, note = _without_zeros(units, views, label)
+    return Query(label, units, views, "study", (str(studies.patients[position]),), (study_id,), note=note)
 
 
 def video_query(collection: Collection, video_id: str) -> Query:
-    """A video of the file. Raises ArgumentError, with the nearest ids, if there is none."""
+    """A video of the file.
+
+    Raises ArgumentError, with the nearest ids, if there is none, and NothingToCompareError if it is zeros.
+    """
     videos = collection.videos
     position = collection.position("video", video_id)
-    units = videos.units[[position]]
-    _refuse_zeros(units, f"video {video_id}")
-    ids = {name: str(videos.columns[name][position]) for name in ("patient_id", "study_id", "video_id")}
-    return Query(f"video {video_id}", units, videos.columns["view"][[position]], "video", **ids)
+    label = f"video {video_id}"
+    units, views, _ = _without_zeros(videos.units[[position]], videos.columns["view"][[position]], label)
+    patient, study = str(videos.patients[position]), str(videos.studies[position])
+    return Query(label, units, views, "video", (patient,), (study,), (video_id,))
 
 
 def vector_query(collection: Collection, vectors: FloatArray, label: str, views: Sequence[str] | None = None) -> Query:
-    """Embeddings from elsewhere, (D,) for a video or (Q, D) for the videos of a study. Raises ArgumentError."""
+    """Embeddings from elsewhere, (D,) for a video or (Q, D) for the videos of a study, those of zeros left out.
+
+    Raises ArgumentError for what is no embedding of this kind, and NothingToCompareError for zeros alone.
+    """
     units = query_unit(vectors, collection.dim, label)
+    level: SearchLevel = "video" if len(units) == 1 else "study"
     known = np.array([""] * len(units) if views is None else list(views), dtype=object)
-    return Query(label, units, known, "video" if len(units) == 1 else "study")
+    units, known, note = _without_zeros(units, known, label)
+    return Query(label, units, known, level, note=note)
 
 
-def _refuse_zeros(units: Floats32, label: str) -> None:
-    if not units.any(axis=1).all():
-        raise ArgumentError(f"{label} has an embedding of zeros, which is similar to nothing")
+def _without_zeros(
+    units: Floats32, views: npt.NDArray[np.object_], label: str
+) -> tuple[Floats32, npt.NDArray[np.object_], str]:
+    there = pointing(units)
+    if there is None:
+        return units, views, ""
+    if not there.any():
+        raise NothingToCompareError(f"{label} has an embedding of zeros, which is similar to nothing")
+    note = f"{int((~there).sum())} of the {len(there)} videos of {label} are left out: their embeddings are zeros"
+    return units[there], views[there], note
 
 
 def search(
@@ -135,42 +157,56 @@ def search(
     k: int = 10,
     *,
     level: SearchLevel | None = None,
-    similarity: Measure = "mean",
+    similarity: Measure | None = None,
     where: str | None = None,
     include_same_patient: bool = False,
     index: VideoIndex | None = None,
 ) -> Found:
     """The k items nearest to a query, the query itself and its patient's other items left out.
 
-    level: "video", "study" or "clip"; None: the query's own. similarity: how studies are compared, see `Measure`; for
-    videos it is the cosine with the nearest of the query's videos. where: a filter over the columns of videos, see
-    `matches`; a study is a candidate if one of its videos is picked. include_same_patient: keep the patient's other
-    items in. index: find videos with it; their similarity is exact all the same. Studies are found without it, for none
-    may be missed: their likeness depends on videos that are far from the query, too.
+    level: "video", "study" or "clip"; None: the query's own. similarity: how studies are compared, see `Measure`; None:
+    by "mean". Videos are compared by the cosine with the nearest of the query's. where: a filter over the columns of
+    videos, see `matches`; a study is a candidate if one of its videos is picked. include_same_patient: keep the
+    patient's other items in. index: find videos with it; their similarity is exact all the same. Studies are found
+    without it, for none may be missed: their likeness depends on videos that are far from the query, too.
     Fewer than k come back when there are not so many. Raises ArgumentError.
     """
     if k < 1:
         raise ArgumentError(f"k is {k}; it must be 1 or more (-k)")
-    if similarity not in get_args(Measure):
-        raise ArgumentError(f"similarity is {similarity!r}; allowed are {', '.join(get_args(Measure))} (--similarity)")
     wanted = level or query.level
+    measure = measure_of(wanted, similarity)
     items = collection.items(wanted)
     allowed = _allowed(collection, items, query, where, include_same_patient)
     candidates = int(allowed.sum())
     if index is not None and wanted == "video":
         positions, scores = _by_index(collection.videos, index, query, k, allowed)
-    elif wanted == "study" and similarity != "mean" and collection.sketch is not None:
-        positions, scores = collection.sketch.search(query.units, query.views, similarity, k, allowed)
+    elif wanted == "study" and measure != "mean" and collection.sketch is not None:
+        positions, scores = collection.sketch.search(query.units, query.views, measure, k, allowed)
     else:
-        all_scores = _scores(collection, query, wanted, similarity)
+        all_scores = _scores(collection, query, wanted, measure)
         positions = top(all_scores, k, allowed)
         scores = all_scores[positions]
     note = ""
     if len(positions) < k:
         note = f"{len(positions)} instead of {k}: there are no more" + (" that match" if where else "")
-        if wanted == "study" and similarity == "view" and len(positions) < candidates:
+        if wanted == "study" and measure == "view" and len(positions) < candidates:
             note = f"{candidates - len(positions)} studies have no view in common with the query"
+    note = "; ".join(filter(None, (query.note, note)))
     return Found(query, items, positions, np.asarray(scores, dtype=np.float32), candidates, note)
+
+
+def measure_of(level: SearchLevel, similarity: Measure | None) -> Measure:
+    """The measure of a level: what was asked for, else "mean". Raises ArgumentError for one that the level has not."""
+    if similarity is None:
+        return "mean"
+    if similarity not in get_args(Measure):
+        raise ArgumentError(f"similarity is {similarity!r}; allowed are {', '.join(get_args(Measure))} (--similarity)")
+    if level != "study":
+        raise ArgumentError(
+            f"similarity {similarity!r} compares studies; {level}s are compared by their cosine: "
+            "leave --similarity out, or take studies (--level study)"
+        )
+    return similarity
 
 
 def _allowed(
@@ -179,14 +215,21 @@ def _allowed(
     allowed = np.ones(len(items), dtype=np.bool_)
     if where:
         allowed &= filtered(collection, items, where)
-    if query.patient_id and not include_same_patient:
-        allowed &= items.patients != query.patient_id
-    # Itself: the study, or the video if the query is one.
-    if query.video_id and items.level != "study":
-        allowed &= items.columns["video_id"] != query.video_id
-    elif query.study_id:
-        allowed &= items.studies != query.study_id
+    if query.patients and not include_same_patient:
+        allowed &= ~_among(items.patients, query.patients)
+    # Itself: the study, or its videos if the query knows them.
+    if query.videos and items.level != "study":
+        allowed &= ~_among(items.columns["video_id"], query.videos)
+    elif query.studies:
+        allowed &= ~_among(items.studies, query.studies)
     return allowed
+
+
+def _among(ids: npt.NDArray[np.object_], names: tuple[str, ...]) -> BoolArray:
+    if len(names) == 1:
+        return np.asarray(ids == names[0], dtype=np.bool_)
+    known = set(names)
+    return np.fromiter((name in known for name in ids), dtype=np.bool_, count=len(ids))
 
 
 def filtered(collection: Collection, items: Items, where: str) -> BoolArray:
@@ -218,7 +261,7 @@ def _scores(collection: Collection, query: Query, level: SearchLevel, similarity
     if not collection.has_videos:
         raise ArgumentError(f"{collection.path} stands at study level; it can be compared by --similarity mean alone")
     if similarity == "best":
-        return best_match(collection.videos.units, collection.groups, query.units)
+        return best_match(collection.videos.units, collection.groups, query.units, collection.pointing)
     return view_similarity(collection.view_means, len(collection.studies), query.units, query.views)
 
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -27,6 +25,7 @@ from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.records import BoolArray
 from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, selects, trained, write
 from panecho_embed.search.collection import Collection, Kept
+from panecho_embed.search.folders import replacing, whole
 from panecho_embed.search.similarity import Floats32, Ints, across, top
 from panecho_embed.search.sketch import WORTH_IT_ABOVE, SketchRows, sketch_rows
 from panecho_embed.store import EmbeddingFile
@@ -115,7 +114,7 @@ def build_index(
     if kind != "auto" and kind not in get_args(IndexKind):
         raise ArgumentError(f"kind is {kind!r}; allowed are auto, {', '.join(get_args(IndexKind))} (--kind)")
     target = index_path(collection.path)
-    if target.exists() and not overwrite and not _is_stale(target, collection):
+    if whole(target).exists() and not overwrite and not _is_stale(collection):
         raise StoreError(f"{target} is there already, and fits; replace it with --overwrite")
     units = collection.videos.units
     videos, dim = len(units), collection.dim
@@ -140,8 +139,9 @@ class SavedIndex:
     """
 
     def __init__(self, file: EmbeddingFile) -> None:
-        self.path = index_path(file.path)
-        self.info = _read_info(self.path)
+        self._emb = file.path
+        self.path = whole(index_path(file.path))
+        self.info = _read_info(self.path, file.path)
         if self.info.bound_to != binding(file):
             raise StoreError(
                 f"{self.path} belongs to another state of {file.path}; renew it: {_command(file.path)} --overwrite "
@@ -166,9 +166,9 @@ class SavedIndex:
         try:
             array: Floats32 = np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise _damaged(self.path, error) from error
+            raise _damaged(self.path, self._emb, error) from error
         if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
-            raise _damaged(self.path, f"{name}.npy has shape {array.shape}")
+            raise _damaged(self.path, self._emb, f"{name}.npy has shape {array.shape}")
         return array
 
     @cached_property
@@ -176,9 +176,9 @@ class SavedIndex:
         try:
             index = FaissIndex(self.path / "index.faiss", self.info.kind, self.info.probes)
         except RuntimeError as error:
-            raise _damaged(self.path, error) from error
+            raise _damaged(self.path, self._emb, error) from error
         if len(index) != self.info.videos:
-            raise _damaged(self.path, f"index.faiss holds {len(index)} videos")
+            raise _damaged(self.path, self._emb, f"index.faiss holds {len(index)} videos")
         return index
 
     def nearest(self, queries: Floats32, k: int, allowed: BoolArray) -> Ints:
@@ -214,7 +214,7 @@ def open_collection(
     use_index: True refuses to go without, False never uses one, None uses one that is there. With an index the
     embeddings themselves are not read. A stale index is an error in any case but False. sketched: see `Collection`.
     """
-    if use_index is False or (use_index is None and not index_path(path).exists()):
+    if use_index is False or (use_index is None and not whole(index_path(path)).exists()):
         return Collection(path, sketched=sketched), None
     index = SavedIndex(EmbeddingFile(path))
     collection = Collection(path, kept=index.kept, sketched=sketched)
@@ -223,48 +223,37 @@ def open_collection(
 
 def _save(target: Path, info: IndexInfo, arrays: Mapping[str, Floats32], index: Any) -> None:
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise StoreError(f"can't write {target}: {error.strerror or error}") from error
-    try:
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", np.asarray(array, dtype=np.float32), allow_pickle=False)
-        if index is not None:
-            write(index, temporary / "index.faiss")
-        (temporary / "index.json").write_text(json.dumps(asdict(info), indent=2) + "\n")
-        temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
+        with replacing(target) as folder:
+            for name, array in arrays.items():
+                np.save(folder / f"{name}.npy", np.asarray(array, dtype=np.float32), allow_pickle=False)
+            if index is not None:
+                write(index, folder / "index.faiss")
+            (folder / "index.json").write_text(json.dumps(asdict(info), indent=2) + "\n")
     except (OSError, RuntimeError) as error:
         raise StoreError(f"can't write {target}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read_info(path: Path) -> IndexInfo:
-    emb = path.with_name(path.name.removesuffix(SUFFIX))
+def _read_info(path: Path, emb: Path) -> IndexInfo:
     try:
         raw: Mapping[str, Any] = json.loads((path / "index.json").read_text())
         info = IndexInfo(**raw)
     except FileNotFoundError as error:
         raise StoreError(f"{emb} has no index; build one: {_command(emb)}") from error
     except (OSError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, emb, error) from error
     if info.schema_version != SCHEMA_VERSION:
-        raise _damaged(path, f"schema version {info.schema_version}, this release reads {SCHEMA_VERSION}")
+        raise _damaged(path, emb, f"schema version {info.schema_version}, this release reads {SCHEMA_VERSION}")
     return info
 
 
-def _is_stale(path: Path, collection: Collection) -> bool:
+def _is_stale(collection: Collection) -> bool:
     try:
-        return _read_info(path).bound_to != binding(collection.file)
+        return _read_info(whole(index_path(collection.path)), collection.path).bound_to != binding(collection.file)
     except StoreError:
         return True
 
 
-def _damaged(path: Path, why: object) -> StoreError:
-    emb = path.with_name(path.name.removesuffix(SUFFIX))
+def _damaged(path: Path, emb: Path, why: object) -> StoreError:
     return StoreError(f"{path} is damaged ({why}); renew it: {_command(emb)} --overwrite (or search with --exact)")
 
 

@@ -51,12 +51,12 @@ def _hits(found: Found) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _query_card(collection: Collection, found: Found) -> dict[str, Any] | None:
-    """The query's own card; None for vectors and new files, which have no videos in the collection."""
+    """The query's own card; None for what is no one video or study of the collection."""
     query = found.query
-    if not query.study_id:
+    if len(query.videos) != 1 and len(query.studies) != 1:
         return None
-    items: Items = collection.videos if query.video_id else collection.studies
-    position = collection.position(items.level, query.video_id or query.study_id)
+    items: Items = collection.videos if len(query.videos) == 1 else collection.studies
+    position = collection.position(items.level, query.videos[0] if len(query.videos) == 1 else query.studies[0])
     return _card(collection, items, position, record(items, position))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import FloatArray
+from panecho_embed.records import BoolArray, FloatArray
 from panecho_embed.store import RowsOnDisk
 
 Measure = Literal["mean", "best", "view"]
@@ -21,6 +21,10 @@ Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _BLOCK = 4096
+
+
+class NothingToCompareError(ArgumentError):
+    """A query that points nowhere, or whose views are not known where views are to be compared."""
 
 
 def unit(values: FloatArray | RowsOnDisk, *, in_place: bool = False) -> Floats32:
@@ -42,7 +46,10 @@ def unit(values: FloatArray | RowsOnDisk, *, in_place: bool = False) -> Floats32
 
 
 def query_unit(values: FloatArray, dim: int, what: str) -> Floats32:
-    """Query vectors (D,) or (Q, D) as unit rows (Q, D). Raises ArgumentError for another size, NaN, or zeros alone."""
+    """Query vectors (D,) or (Q, D) as unit rows (Q, D), rows of zeros as they are.
+
+    Raises ArgumentError for another size or values that are not finite.
+    """
     rows = np.atleast_2d(np.asarray(values))
     if rows.ndim != 2 or rows.shape[1] != dim or not len(rows) or rows.dtype.kind not in "fiu":
         raise ArgumentError(
@@ -52,9 +59,15 @@ def query_unit(values: FloatArray, dim: int, what: str) -> Floats32:
         rows = rows.astype(np.float32)
     if not np.isfinite(rows).all():
         raise ArgumentError(f"{what} holds values that are not finite")
-    if not rows.any(axis=1).all():
-        raise ArgumentError(f"{what} is a vector of zeros, which is similar to nothing")
     return unit(rows)
+
+
+def pointing(units: Floats32) -> BoolArray | None:
+    """Which rows (N, D) are more than zeros, (N,); None where all are."""
+    there = np.empty(len(units), dtype=np.bool_)
+    for start in range(0, len(units), _BLOCK):
+        there[start : start + _BLOCK] = units[start : start + _BLOCK].any(axis=1)
+    return None if there.all() else there
 
 
 def cosines(units: Floats32, queries: Floats32) -> Floats32:
@@ -130,21 +143,33 @@ def mean_similarity(means: Floats32, query: Floats32) -> Floats32:
 def _middle(query: Floats32) -> Floats32:
     middle = unit(query.mean(axis=0, keepdims=True))
     if not middle.any():
-        raise ArgumentError("the query's embeddings cancel out in their mean; take --similarity best")
+        raise NothingToCompareError("the query's embeddings cancel out in their mean; take --similarity best")
     return middle
 
 
-def best_match(units: Floats32, groups: Groups, query: Floats32) -> Floats32:
-    """Every video with its best match in the other study, averaged over both directions; (S,), 1 for equal bags."""
+def best_match(units: Floats32, groups: Groups, query: Floats32, counted: BoolArray | None = None) -> Floats32:
+    """Every video with its best match in the other study, averaged over both directions; (S,), 1 for equal bags.
+
+    counted: (N,) the videos that are more than zeros, see `pointing`; the others belong to no study here.
+    """
     between = across(units, query)
-    return both_ways(between if groups.in_order else between[:, groups.order], groups.starts)
+    if not groups.in_order:
+        between = between[:, groups.order]
+    return both_ways(between, groups.starts, None if counted is None else counted[groups.order])
 
 
-def both_ways(between: Floats32, starts: Ints) -> Floats32:
+def both_ways(between: Floats32, starts: Ints, counted: BoolArray | None = None) -> Floats32:
     """`best_match` from the cosines (Q, N) of the query's videos with those of every study, which begin at `starts`."""
-    counts = np.diff(starts, append=between.shape[1])
-    there = np.maximum.reduceat(between, starts, axis=1).mean(axis=0)
-    back = np.add.reduceat(between.max(axis=0), starts) / counts
+    nearest = between.max(axis=0)
+    if counted is None:
+        counts = np.diff(starts, append=between.shape[1])
+        there = np.maximum.reduceat(between, starts, axis=1).mean(axis=0)
+    else:
+        # -1 is the least that a cosine can be.
+        counts = np.add.reduceat(counted, starts, dtype=np.int64)
+        there = np.maximum.reduceat(np.where(counted, between, -1), starts, axis=1).mean(axis=0)
+        there, nearest = np.where(counts > 0, there, 0), np.where(counted, nearest, 0)
+    back = np.add.reduceat(nearest, starts) / np.maximum(counts, 1)
     return np.asarray((there + back) / 2, dtype=np.float32)
 
 
@@ -153,20 +178,24 @@ ViewMeans = Mapping[str, tuple[Ints, Floats32]]
 
 
 def view_means(units: Floats32, groups: Groups, views: npt.NDArray[np.object_]) -> ViewMeans:
-    """The mean of every study in every known view ("" is not known)."""
+    """The mean of every study in every known view ("" is not known). A video of zeros shows no view."""
     means = {}
     for view in sorted(set(views) - {""}):
         rows = np.flatnonzero(views == view)
+        some = units[rows]
+        there = pointing(some)
+        if there is not None:
+            rows, some = rows[there], some[there]
         studies, inner = groups.subset(rows)
-        means[str(view)] = (studies, inner.mean(units[rows]))
+        means[str(view)] = (studies, inner.mean(some))
     return means
 
 
 def query_view_means(query: Floats32, views: npt.NDArray[np.object_]) -> dict[str, Floats32]:
-    """View -> the mean of a query's videos (Q, D) in it, a unit vector (1, D). Raises ArgumentError without views."""
+    """View -> the mean of a query's videos (Q, D) in it, a unit vector (1, D). Raises NothingToCompareError."""
     known = sorted(set(views) - {""})
     if not known:
-        raise ArgumentError("the query's views are not known, so studies can't be compared view by view; "
+        raise NothingToCompareError("the query's views are not known, so studies can't be compared view by view; "
                             "take --similarity mean or best")  # fmt: skip
     return {str(view): _middle(query[views == view]) for view in known}
 
@@ -176,7 +205,7 @@ def view_similarity(
 ) -> Floats32:
     """Mean over the views that both have of the cosine of the views' means, (S,); NaN where none is common.
 
-    Raises ArgumentError when the query's views are not known.
+    Raises NothingToCompareError when the query's views are not known.
     """
     total, shared = np.zeros(num_studies), np.zeros(num_studies)
     for view, middle in query_view_means(query, query_views).items():

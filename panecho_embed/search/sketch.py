@@ -22,6 +22,7 @@ from panecho_embed.search.similarity import (
     Ints,
     best_match,
     both_ways,
+    pointing,
     query_view_means,
     top,
     view_means,
@@ -49,7 +50,7 @@ class SketchRows:
     """What a sketch keeps, and an index stores.
 
     directions: (D, d), d at most 128. rows: (N, d + 2), study by study: a video's parts along the directions, the
-    length of its rest, and the length of the mean of its study's unit vectors of its view.
+    length of its rest, and the length of the mean of its study's unit vectors of its view; -1 for a video of zeros.
     """
 
     directions: Floats32
@@ -82,6 +83,8 @@ class Sketch:
         self._views = views
         self._kept = kept or sketch_rows(units, groups, views)
         self._study_by_study = groups.codes[groups.order]
+        there = self._kept.rows[:, -1] >= 0
+        self._counted = None if there.all() else there
         self._places: dict[str, Ints] = {}
 
     def search(
@@ -104,7 +107,8 @@ class Sketch:
 
     def best_bounds(self, query: Floats32) -> Floats32:
         """For every study at least its `best_match` with a query (Q, D); (S,)."""
-        return np.asarray(both_ways(self._bounds(query), self._groups.starts) + _ROUNDING, dtype=np.float32)
+        bounds = both_ways(self._bounds(query), self._groups.starts, self._counted)
+        return np.asarray(bounds + _ROUNDING, dtype=np.float32)
 
     def view_bounds(self, query: Floats32, views: npt.NDArray[np.object_]) -> Floats32:
         """For every study at least its `view_similarity` with a query (Q, D); (S,), NaN where no view is common."""
@@ -131,18 +135,22 @@ class Sketch:
         return between
 
     def _of_view(self, view: str) -> Ints:
-        """Places, study by study, of the videos of a view."""
+        """Places, study by study, of the videos of a view that are more than zeros."""
         if view not in self._places:
             views = self._views if self._groups.in_order else self._views[self._groups.order]
-            self._places[view] = np.flatnonzero(views == view).astype(np.int64)
+            there = np.asarray(views == view, dtype=np.bool_)
+            if self._counted is not None:
+                there &= self._counted
+            self._places[view] = np.flatnonzero(there).astype(np.int64)
         return self._places[view]
 
     def _best_matches(self, query: Floats32, studies: Ints) -> Floats32:
         rows = self._groups.rows(studies)
         if 2 * len(rows) > len(self._units):
             # Gathering that many costs more than it saves.
-            return best_match(self._units, self._groups, query)[studies]
-        return best_match(np.asarray(self._units[rows]), self._groups.subset(rows)[1], query)
+            return best_match(self._units, self._groups, query, pointing(self._units))[studies]
+        some = np.asarray(self._units[rows])
+        return best_match(some, self._groups.subset(rows)[1], query, pointing(some))
 
     def _view_similarities(self, query: Floats32, views: npt.NDArray[np.object_], studies: Ints) -> Floats32:
         rows = self._groups.rows(studies)
@@ -181,18 +189,22 @@ def _sketched(units: Floats32, directions: Floats32) -> Floats32:
 
 
 def _view_lengths(units: Floats32, groups: Groups, views: npt.NDArray[np.object_]) -> Floats32:
-    """For every video the length (N,) of the mean of its study's unit vectors of its view."""
+    """For every video the length (N,) of the mean of its study's unit vectors of its view; -1 for one of zeros."""
     names, codes = np.unique(views.astype(str), return_inverse=True)
     pairs = Groups.of(np.unique(groups.codes * len(names) + codes, return_inverse=True)[1])
     counts = np.diff(pairs.starts, append=len(units))
-    lengths = np.empty(len(pairs), dtype=np.float32)
+    lengths = np.full(len(units), -1, dtype=np.float32)
     for start in range(0, len(pairs), _BLOCK):
         some = slice(start, start + _BLOCK)
         first, number = pairs.starts[some], counts[some]
         rows = pairs.order[first[0] : first[0] + number.sum()]
-        means = np.add.reduceat(units[rows], first - first[0], axis=0) / number[:, None]
-        lengths[some] = np.linalg.norm(means, axis=1)
-    return lengths[pairs.codes]
+        vectors = units[rows]
+        there = vectors.any(axis=1)
+        counted = np.add.reduceat(there, first - first[0], dtype=np.int64)
+        sums = np.add.reduceat(vectors, first - first[0], axis=0)
+        means = np.linalg.norm(sums, axis=1) / np.maximum(counted, 1)
+        lengths[rows[there]] = np.repeat(means, number)[there]
+    return lengths
 
 
 def _principal(units: Floats32) -> Floats32:

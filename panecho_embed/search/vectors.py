@@ -9,6 +9,7 @@ import numpy as np
 from panecho_embed.errors import ArgumentError, SettingsMismatchError
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import Query, vector_query
+from panecho_embed.search.whose import recognised
 from panecho_embed.store import EmbeddingFile
 
 # How a vector was pooled or stored does not make it another model's.
@@ -18,6 +19,7 @@ _MAY_DIFFER = ("level", "pooling", "dtype", "dim", "precision")
 def read_query(collection: Collection, path: str | Path) -> Query:
     """The vectors of a file as a query: .npy with (D,) or (Q, D) numbers, or an embedding file, one vector a video.
 
+    Videos and patients of an embedding file that the collection has, too, are recognised, see `recognised`.
     Raises ArgumentError for anything else, and SettingsMismatchError for an embedding file of another model or other
     preprocessing, naming what differs.
     """
@@ -42,4 +44,13 @@ def _from_embeddings(collection: Collection, source: Path) -> Query:
         )
     other = Collection(source)
     items = other.videos if other.has_videos else other.studies
-    return vector_query(collection, items.units, str(source), [str(view) for view in items.columns["view"]])
+    query = vector_query(collection, items.units, str(source), [str(view) for view in items.columns["view"]])
+    columns, with_vectors = file.video_columns, set(items.ids)
+    there = [i for i, name in enumerate(columns["video_id"]) if name in with_vectors]
+    return recognised(
+        collection,
+        query,
+        video_ids=columns["video_id"][there],
+        patient_ids=columns["patient_id"][there],
+        sha256s=columns["sha256"][there],
+    )

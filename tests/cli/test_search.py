@@ -74,6 +74,15 @@ def test_the_study_measures_stand_side_by_side(emb):
     assert found["measures"].keys() == {"mean", "best", "view"}
 
 
+def test_a_measure_that_can_not_be_evaluated_is_named(tmp_path):
+    emb = vectors_file(tmp_path / "no-views.h5", views=("",), patients=8)
+    found = json.loads(run(search, emb, "--evaluate", "split", "--level", "study", "--json"))
+    assert found["measures"].keys() == {"mean", "best"}
+    assert "the query's views are not known" in found["not_evaluated"]["view"]
+    table = run(search, emb, "--evaluate", "split", "--level", "study")
+    assert "note: by view, not evaluated, for none of the 8 study items can be compared by view" in table
+
+
 def test_duplicates_across_patients_stand_out(tmp_path):
     values = np.eye(6)
     values[3] = values[1]
@@ -107,11 +116,21 @@ def test_a_contact_sheet_says_which_videos_have_moved(emb, tmp_path):
     assert "video not shown: it can" in (tmp_path / "sheet.html").read_text()
 
 
-def test_a_new_file_is_embedded_by_the_same_weights(film_emb, films):
-    found = run(search, film_emb, "--file", films.with_name("PHANTOM-0003-A4C-0.npy"), "--json")
-    best = json.loads(found)["hits"][0]
+def test_a_new_file_is_embedded_by_the_same_weights(film_emb, films, tmp_path):
+    with (tmp_path / "new.npy").open("wb") as file:
+        # Another header: the same pixels, other bytes.
+        np.lib.format.write_array(file, np.load(films.with_name("PHANTOM-0003-A4C-0.npy")), version=(2, 0))
+    found = json.loads(run(search, film_emb, "--file", tmp_path / "new.npy", "--json"))
+    best = found["hits"][0]
     assert best["video_id"] == "PHANTOM-0003-S1/A4C-0"
     assert best["similarity"] == pytest.approx(1, abs=1e-5)
+    assert found["note"] == ""
+
+
+def test_a_file_that_is_embedded_already_counts_as_its_patient(film_emb, films):
+    found = json.loads(run(search, film_emb, "--file", films.with_name("PHANTOM-0003-A4C-0.npy"), "--json"))
+    assert "PHANTOM-0003" not in {hit["patient_id"] for hit in found["hits"]}
+    assert "shows PHANTOM-0003-S1/A4C-0 of films.h5, and counts as patient PHANTOM-0003" in found["note"]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +149,8 @@ def test_a_new_file_is_embedded_by_the_same_weights(film_emb, films):
         (["--outliers", "3", "--exact"], "--index/--exact does nothing with --outliers"),
         (["--study", "P1-S0", "--weights", __file__], "--weights does nothing with --study"),
         (["--evaluate", "EEF"], "no column 'EEF'"),
+        (["--evaluate", "EF", "--similarity", "best"], "'best' compares studies; videos are compared by their cosine"),
+        (["--video", "P1/S0/A4C", "--similarity", "mean"], "leave --similarity out, or take studies (--level study)"),
         (["--duplicates", "2"], "between -1 and 1"),
         (["--file", "/nowhere.avi"], "weights"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def vectors_file(
         for i, vector in enumerate(vectors if values is None else values):
             block = vector + (0.05 * rng.normal(size=(rows, dim)) if rows > 1 else 0)
             writer.add(i, np.broadcast_to(block, (rows, dim)), np.arange(rows), 1, 4)
-        facts = [VideoFacts("done", "00", 40, 30.0, "test")] * len(videos)
+        digests = [hashlib.sha256(f"{seed} {video.video_id}".encode()).hexdigest() for video in videos]
+        facts = [VideoFacts("done", digest, 40, 30.0, "test") for digest in digests]
         sex = np.array(["F" if i % 2 else "M" for i in range(len(videos))], dtype=object)
         return writer.finish(Manifest(tuple(videos), {"EF": np.array(efs), "sex": sex}), facts, [])
 

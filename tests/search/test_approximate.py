@@ -19,10 +19,13 @@ class NoFilter:
 
     def __init__(self, index):
         self._index = index
+        self.nlist = index.nlist
         self.asked = []
+        self.lists = []
 
     def search(self, queries, count, params):
         self.asked.append(count)
+        self.lists.append(params.nprobe)
         return self._index.search(queries, count, params=faiss.SearchParametersIVF(nprobe=params.nprobe))
 
 
@@ -53,8 +56,27 @@ def test_a_filter_that_leaves_the_gpu_too_little_goes_to_the_cpu(index, units):
 
 
 def test_the_gpu_is_asked_for_no_more_than_it_can_give(index, units):
-    index.candidates(units[:1], 1000, np.ones(4000, dtype=bool))
+    index.candidates(units[:1], 1500, np.ones(4000, dtype=bool))
     assert index._gpu.asked == [2048]
+
+
+def test_a_filter_makes_the_gpu_look_in_every_list(index, units):
+    index._visits = 3
+    index.candidates(units[:1], 10, np.ones(4000, dtype=bool))
+    allowed = np.arange(4000) % 2 == 0
+    found = index.candidates(units[:1], 10, allowed)
+    assert index._gpu.lists == [3, index._gpu.nlist]
+    assert index._gpu.asked == [20, 40]
+    nearest = np.argsort(-(units @ units[0]) - 9 * allowed)[:10]
+    assert set(nearest) <= set(found)
+
+
+def test_a_filter_over_more_lists_than_a_gpu_can_be_asked_for_goes_to_the_cpu(index, units):
+    index._gpu.nlist = 4096
+    allowed = np.arange(4000) % 2 == 0
+    found = index.candidates(units[:1], 10, allowed)
+    assert index._gpu.asked == []
+    assert found.tolist() == sorted(np.argsort(-(units @ units[0]) - 9 * allowed)[:10])
 
 
 def test_without_a_gpu_everything_stays_on_the_cpu(units):

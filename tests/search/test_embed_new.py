@@ -12,6 +12,7 @@ from panecho_embed.models.backbones import load_backbone
 from panecho_embed.pooling import pool
 from panecho_embed.search import Collection, search, vector_query
 from panecho_embed.search.embed_new import Embedder
+from panecho_embed.search.whose import recognised_files
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,16 @@ def test_a_file_of_the_collection_embeds_to_its_own_vector(collection, films, ba
     found = search(collection, vector_query(collection, new.vectors, "new"), 1)
     assert found.records()[0]["video_id"] == "PHANTOM-0001-S1/PLAX-0"
     assert found.similarity[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_file_that_the_collection_has_under_another_name_counts_as_its_patient(collection, films, backbone, tmp_path):
+    shutil.copy(films.with_name("PHANTOM-0001-PLAX-0.npy"), tmp_path / "new.npy")
+    new = Embedder(collection.provenance, backbone=backbone).embed(tmp_path / "new.npy", workers=0)
+    query = recognised_files(collection, vector_query(collection, new.vectors, "new"), new.videos)
+    assert (query.patients, query.videos) == (("PHANTOM-0001",), ("PHANTOM-0001-S1/PLAX-0",))
+    found = search(collection, query, 99)
+    assert "PHANTOM-0001" not in {record["patient_id"] for record in found.records()}
+    assert "shows PHANTOM-0001-S1/PLAX-0 of films.h5, and counts as patient PHANTOM-0001" in found.note
 
 
 def test_the_weights_are_found_by_the_files_own_words(collection):

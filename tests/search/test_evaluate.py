@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection
+from panecho_embed.search import evaluate as evaluate_module
 from panecho_embed.search.evaluate import _class_values, evaluate
+from panecho_embed.search.similarity import cosines
+from panecho_embed.store import EmbeddingWriter
 from tests.search.conftest import embed_films, make_films, vectors_file
 
 
@@ -73,6 +77,77 @@ def test_the_result_as_a_dict_has_the_documented_keys(emb):
 def test_a_column_that_does_not_exist_is_named_with_the_nearest(emb):
     with pytest.raises(ArgumentError, match="no column 'EFF'; nearest: EF"):
         evaluate(Collection(emb), "EFF")
+
+
+def plain_top1_and_map(units, patients, labels, asked):
+    """Top-1 and mean average precision by their definition, other patients' items ranked for some queries."""
+    firsts, precisions = [], []
+    for query in asked:
+        others = np.flatnonzero(patients != patients[query])
+        order = others[np.argsort(-(units[others] @ units[query]))]
+        hits = np.flatnonzero(labels[order] == labels[query])
+        firsts.append(hits[0] == 0)
+        precisions.append(np.mean((np.arange(len(hits)) + 1) / (hits + 1)))
+    return np.mean(firsts), np.mean(precisions)
+
+
+def test_a_sample_of_a_large_collection_is_all_that_is_compared(tmp_path, monkeypatch):
+    collection = Collection(vectors_file(tmp_path / "many.h5", patients=100, dim=12))
+    compared = []
+
+    def watched(queries, units):
+        compared.append(len(queries))
+        return cosines(queries, units)
+
+    monkeypatch.setattr(evaluate_module, "MAX_QUERIES", 20)
+    monkeypatch.setattr(evaluate_module, "_BLOCK_VALUES", 300 * 6)
+    monkeypatch.setattr(evaluate_module, "cosines", watched)
+    result = evaluate(collection, "sex", draws=100, seed=3)
+    assert compared == [6, 6, 6, 2]
+    assert (result.queries, result.left_out) == (20, 280)
+    asked = np.sort(np.random.default_rng(3).choice(300, 20, replace=False))
+    items = collection.videos
+    top1, precision = plain_top1_and_map(items.units.astype(float), items.patients, items.columns["sex"], asked)
+    assert result.scores["top1"].value == pytest.approx(top1)
+    assert result.scores["map"].value == pytest.approx(precision)
+
+
+def without_views(path, patients):
+    """20 patients with a study each; the videos of some patients have no view."""
+    views = [("", "") if i in patients else ("A4C", "PLAX") for i in range(20)]
+    videos = tuple(
+        VideoRef(f"P{i}/{j}", f"P{i}-S0", f"P{i}", "/nowhere", views[i][j]) for i in range(20) for j in (0, 1)
+    )
+    vectors = np.random.default_rng(0).normal(size=(40, 6))
+    with EmbeddingWriter(path, Collection(vectors_file(path.with_name("as.h5"), dim=6)).provenance) as writer:
+        for i, vector in enumerate(vectors):
+            writer.add(i, vector[None], np.zeros(1, dtype=int), 1, 4)
+        sex = np.array(["F" if i % 4 < 2 else "M" for i in range(40)], dtype=object)
+        writer.finish(Manifest(videos, {"sex": sex}), [VideoFacts("done")] * 40, [])
+    return Collection(path)
+
+
+def test_studies_without_views_do_not_stop_the_others(tmp_path):
+    some = evaluate(without_views(tmp_path / "some.h5", (4, 11)), "sex", level="study", similarity="view", draws=100)
+    assert (some.queries, some.left_out) == (18, 2)
+    assert some.note.startswith("2 of 20 could not be compared; the first is study P4-S0: the query's views are not")
+    with pytest.raises(ArgumentError, match="none of the 20 study items can be compared by view"):
+        evaluate(without_views(tmp_path / "none.h5", range(20)), "sex", level="study", similarity="view", draws=100)
+
+
+@pytest.mark.parametrize(("level", "similarity"), [("video", None), ("study", "mean"), ("study", "best")])
+def test_items_of_zeros_are_not_asked(tmp_path, level, similarity):
+    values = np.random.default_rng(0).normal(size=(60, 6))
+    values[30:33] = 0
+    collection = Collection(vectors_file(tmp_path / "zeros.h5", patients=20, dim=6, rows=1, values=values))
+    result = evaluate(collection, "EF", level=level, similarity=similarity, draws=100)
+    assert result.queries == (54 if level == "video" else 18)
+    assert "zeros" in result.note
+
+
+def test_a_measure_of_studies_is_refused_for_videos(emb):
+    with pytest.raises(ArgumentError, match="'best' compares studies"):
+        evaluate(Collection(emb), "sex", similarity="best")
 
 
 def test_labels_that_nobody_shares_can_not_be_evaluated(emb):

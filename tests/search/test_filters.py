@@ -14,6 +14,8 @@ COLUMNS = {
     "view": np.array(["A4C", "A2C", "", "PLAX"], dtype=object),
     "EF": np.array([30.0, 55.0, np.nan, 62.0]),
     "LV mass": np.array([100.0, 200.0, 300.0, np.nan]),
+    "class": np.array(["a", "b", "class", ""], dtype=object),
+    "in": np.array([1.0, 2.0, 3.0, 4.0]),
 }
 
 
@@ -36,6 +38,10 @@ COLUMNS = {
         ("(view == 'A2C' or view == 'PLAX') and EF > 60", [3]),
         ("EF > -1e3", [0, 1, 3]),
         ("view == '`A4C`'", []),
+        ("class == 'a' or class == 'class'", [0, 2]),
+        ("EF<60 and class in ['b']", [1]),
+        ("`class` is None", [3]),
+        ("`in` >= 2 and view in ['A2C', 'PLAX']", [1, 3]),
     ],
 )
 def test_a_filter_picks_the_rows_that_match(where, picked):
@@ -63,6 +69,9 @@ def test_a_filter_picks_the_rows_that_match(where, picked):
         ("(" * 300 + "EF" + ")" * 300, "can't be read"),
         ("EF < 1" * 400, "2400 characters"),
         ("EF < 1\x00", "can't be read"),
+        ("class > 3", "class, which holds texts, with 3"),
+        ("lambda == 3", "can't be read near"),
+        ("in == 3", "can't be read near"),
     ],
 )
 def test_what_can_not_be_read_says_why(where, says):

@@ -5,9 +5,22 @@ import pytest
 
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.pooling import pool
+from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection, search, study_query, vector_query, video_query
+from panecho_embed.search import collection as collection_module
 from panecho_embed.search.vectors import read_query
+from panecho_embed.store import EmbeddingWriter
 from tests.search.conftest import vectors_file
+
+
+def one_video_file(path, video_id, patient_id, vector, same_bytes):
+    """An embedding file of one video; same_bytes: of the file that is P2/S0/A4C in `emb`."""
+    template = Collection(vectors_file(path.with_name("template.h5"))).file
+    digest = str(template.video_columns["sha256"][6]) if same_bytes else "f" * 64
+    with EmbeddingWriter(path, template.provenance) as writer:
+        writer.add(0, vector[None], np.zeros(1, dtype=int), 1, 4)
+        ref = VideoRef(video_id, f"{patient_id}-S9", patient_id, "/nowhere/one.avi", "A4C")
+        return writer.finish(Manifest((ref,)), [VideoFacts("done", digest, 40, 30.0, "test")], [])
 
 
 @pytest.fixture
@@ -101,6 +114,68 @@ def test_a_video_of_zeros_can_not_be_asked_for_but_harms_no_one(tmp_path):
     assert search(collection, video_query(collection, "P0/S0/A4C"), 5).similarity.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("similarity", ["mean", "best", "view"])
+@pytest.mark.parametrize("sketched", [False, True])
+def test_one_video_of_zeros_is_as_if_it_were_not_there(tmp_path, monkeypatch, similarity, sketched):
+    monkeypatch.setattr(collection_module, "WORTH_IT_ABOVE", 0)
+    values = np.random.default_rng(0).normal(size=(60, 6))
+    values[[3, 30, 31, 32]] = 0
+    studies = {"patients": 20, "dim": 6, "rows": 1}
+    with_zeros = Collection(vectors_file(tmp_path / "with.h5", **studies, values=values), sketched=sketched)
+    query = study_query(with_zeros, "P1-S0")
+    assert query.note == "1 of the 3 videos of study P1-S0 are left out: their embeddings are zeros"
+    found = search(with_zeros, query, 99, similarity=similarity)
+    assert query.note in found.note
+    score = dict(zip(found.items.ids[found.positions], found.similarity.tolist(), strict=True))
+    for study in range(2, 20):
+        own = values[3 * study : 3 * study + 3]
+        assert score.get(f"P{study}-S0", 0) == pytest.approx(compared(values[4:6], own, similarity), abs=1e-6)
+    back = search(with_zeros, study_query(with_zeros, "P2-S0"), 99, similarity=similarity)
+    assert dict(zip(back.items.ids[back.positions], back.similarity.tolist(), strict=True))["P1-S0"] == pytest.approx(
+        score["P2-S0"], abs=1e-6
+    )
+
+
+def compared(query, study, similarity):
+    """The similarity of a study's A2C and PLAX with another study, by loops over videos."""
+    if not study.any():
+        return 0
+    if similarity == "mean":
+        return cosine(sum(v / np.linalg.norm(v) for v in query), sum(v / np.linalg.norm(v) for v in study))
+    pairs = np.array([[cosine(a, b) for b in study] for a in query])
+    if similarity == "view":
+        return (pairs[0, 1] + pairs[1, 2]) / 2
+    return (pairs.max(axis=1).mean() + pairs.max(axis=0).mean()) / 2
+
+
+def cosine(a, b):
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def test_a_study_of_nothing_but_zeros_can_not_be_asked_for(tmp_path):
+    values = np.eye(9)
+    values[3:6] = 0
+    collection = Collection(vectors_file(tmp_path / "zeros.h5", patients=3, dim=9, rows=1, values=values))
+    with pytest.raises(ArgumentError, match="study P1-S0 has an embedding of zeros"):
+        study_query(collection, "P1-S0")
+
+
+def test_vectors_of_zeros_among_others_are_left_out_with_a_note(collection):
+    vectors = np.stack([collection.videos.units[6], np.zeros(8), collection.videos.units[7]])
+    query = vector_query(collection, vectors, "q.npy", ["A4C", "A2C", "PLAX"])
+    assert query.views.tolist() == ["A4C", "PLAX"]
+    assert "1 of the 3 videos of q.npy are left out" in query.note
+    with pytest.raises(ArgumentError, match=r"q\.npy has an embedding of zeros"):
+        vector_query(collection, np.zeros((2, 8)), "q.npy")
+
+
+@pytest.mark.parametrize("level", ["video", "clip"])
+@pytest.mark.parametrize("similarity", ["mean", "best"])
+def test_a_measure_of_studies_is_refused_for_what_is_none(collection, level, similarity):
+    with pytest.raises(ArgumentError, match=f"'{similarity}' compares studies; {level}s are compared by their cosine"):
+        search(collection, video_query(collection, "P1/S0/A4C"), 3, level=level, similarity=similarity)
+
+
 @pytest.mark.parametrize(("k", "similarity", "says"), [(0, "mean", "k is 0"), (3, "median", "'median'; allowed")])
 def test_bad_arguments_are_refused(collection, k, similarity, says):
     with pytest.raises(ArgumentError, match=says):
@@ -137,6 +212,30 @@ def test_vectors_come_from_numpy_and_embedding_files(emb, tmp_path, collection):
     bag = read_query(collection, emb)
     assert bag.units.shape == (18, 8)
     assert bag.level == "study"
+
+
+def test_vectors_of_videos_that_the_file_has_count_as_their_patients(tmp_path, collection):
+    """Three videos of the file, in a file of their own: by their ids, by their files' bytes, by their patient."""
+    whole = collection.videos
+    for name, ids, patient in (("ids", ["P2/S0/A4C"], ""), ("bytes", ["other"], ""), ("patient", ["new"], "P2")):
+        path = one_video_file(tmp_path / f"{name}.h5", ids[0], patient or "someone", whole.units[6], name == "bytes")
+        query = read_query(collection, path)
+        assert query.patients == ("P2",)
+        assert query.videos == (() if name == "patient" else ("P2/S0/A4C",))
+        assert f"{path} shows " in query.note
+        assert "counts as patient P2" in query.note
+        found = search(collection, query, 99, level="video")
+        assert "P2" not in {record["patient_id"] for record in found.records()}
+        assert query.note in found.note
+        kept = search(collection, query, 99, level="video", include_same_patient=True)
+        assert ("P2/S0/A4C" in {r["video_id"] for r in kept.records()}) == (name == "patient")
+        assert "P2/S0/A2C" in {r["video_id"] for r in kept.records()}
+
+
+def test_vectors_of_strangers_count_as_nobodys(tmp_path, collection):
+    path = one_video_file(tmp_path / "new.h5", "new", "someone", collection.videos.units[6], same_bytes=False)
+    query = read_query(collection, path)
+    assert (query.patients, query.studies, query.videos, query.note) == ((), (), (), "")
 
 
 def test_an_embedding_file_of_another_model_is_refused(collection, tmp_path, make_file):

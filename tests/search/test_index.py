@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +125,30 @@ def test_an_index_that_fits_is_not_replaced_unasked(emb):
     build_index(Collection(emb))
     with pytest.raises(StoreError, match="--overwrite"):
         build_index(Collection(emb))
+
+
+def test_a_build_that_is_stopped_half_way_leaves_a_whole_index(emb, monkeypatch):
+    build_index(Collection(emb), "ivf")
+    moved, moves = [], Path.replace
+
+    def stopped(self, target):
+        moved.append(self)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return moves(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(Collection(emb), "pq", overwrite=True)
+    collection, index = open_collection(emb)
+    assert index.info.kind == "ivf"
+    assert len(search(collection, video_query(collection, "P0/S0/A4C"), 3, index=index)) == 3
+    with pytest.raises(StoreError, match="--overwrite"):
+        build_index(Collection(emb))
+    build_index(Collection(emb), "pq", overwrite=True)
+    assert open_collection(emb)[1].info.kind == "pq"
+    assert sorted(path.name for path in emb.parent.iterdir()) == ["emb.h5", "emb.h5.index"]
 
 
 def test_no_index_is_refused_only_if_one_is_asked_for(emb):

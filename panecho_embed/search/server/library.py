@@ -144,7 +144,7 @@ class Library:
             query,
             k,
             level=level,
-            similarity=similarity,
+            similarity=similarity if level == "study" else None,
             where=where,
             include_same_patient=include_same_patient,
             index=self.index,
