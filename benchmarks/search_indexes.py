@@ -1,7 +1,9 @@
 """Build time, memory, time per query and recall of every kind of index, against exact search.
 
     python benchmarks/search_indexes.py
-    python benchmarks/search_indexes.py --videos 1000000 --folder KEPT/     # 10 GB of memory, 17 GB of disk, an hour
+    python benchmarks/search_indexes.py --videos 1000000 --folder KEPT/     # 10 GB of memory, 20 GB of disk, an hour
+    python benchmarks/search_indexes.py --ask filtered --queries 10         # --where, and what it leaves
+    python benchmarks/search_indexes.py --ask studies --kinds exact         # studies by best match and view by view
 
 The vectors are synthetic: patients around views, as embeddings of echo videos lie. Each kind runs in a process of its
 own, so that its memory is its own. With --folder the files stay there, and with them what every build took: stopped at
@@ -12,6 +14,7 @@ other. Seconds and milliseconds of `cpu` count all cores, and hold on a machine 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -25,12 +28,15 @@ import numpy as np
 from panecho_embed.clips import ClipPlan
 from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
-from panecho_embed.search import Collection, search, vector_query
+from panecho_embed.search import Collection, search, study_query, vector_query, video_query
+from panecho_embed.search.find import study_scores
 from panecho_embed.search.index import build_index, index_path, open_collection
+from panecho_embed.search.similarity import closest, top, unit
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 
 VIEWS = 8
 KINDS = ("exact", "ivf", "sq8", "pq", "hnsw")
+SHARES = (0.01, 0.1, 0.5)
 
 
 def write_vectors(path: Path, videos: int, dim: int, seed: int = 0, videos_per_study: int = VIEWS) -> None:
@@ -72,20 +78,20 @@ def build(path: Path, kind: str) -> dict[str, float]:
         "read_peak_gb": before,
         "build_peak_gb": peak_gb(),
     }
-    _share_units(path)
+    _share_vectors(path)
     record.write_text(json.dumps(built))
     return built
 
 
-def _share_units(path: Path) -> None:
-    """The unit vectors are the same for every kind: on the disk, and in its cache, once."""
-    own = index_path(path) / "units.npy"
-    shared = path.parent.with_name(f"units-{path.stem}.npy")
-    if shared.exists():
-        own.unlink()
-        os.link(shared, own)
-    else:
-        os.link(own, shared)
+def _share_vectors(path: Path) -> None:
+    """The vectors are the same for every kind: on the disk, and in its cache, once."""
+    for own in index_path(path).glob("*.npy"):
+        shared = path.parent.with_name(f"{own.stem}-{path.stem}.npy")
+        if shared.exists():
+            own.unlink()
+            os.link(shared, own)
+        else:
+            os.link(own, shared)
 
 
 def ask(path: Path, vectors: np.ndarray) -> dict[str, object]:
@@ -109,6 +115,82 @@ def ask(path: Path, vectors: np.ndarray) -> dict[str, object]:
     }
 
 
+def ask_filtered(path: Path, rows: np.ndarray, vectors: np.ndarray) -> list[dict[str, object]]:
+    """CPU time and recall for the videos that a filter leaves, against comparing all and keeping those."""
+    collection, index = open_collection(path, True)
+    if index is None:
+        return []
+    units = collection.videos.units
+    views, draws = np.arange(len(units)) % VIEWS, np.random.default_rng(3).random(len(units))
+    lines = []
+    for place, share in itertools.product(("near", "far", "both"), SHARES):
+        times, exact, hits = [], [], []
+        for row, vector in zip(rows, unit(vectors), strict=True):
+            allowed = left(place, share, (views - views[row]) % VIEWS, draws)
+            query = vector[None]
+            index.nearest(query, 10, allowed)
+            started = time.process_time()
+            near = index.nearest(query, 10, allowed)
+            found = near[top(closest(np.asarray(units[near]), query), 10)]
+            times.append(time.process_time() - started)
+            started = time.process_time()
+            truth = top(closest(units, query), 10, allowed)
+            exact.append(time.process_time() - started)
+            hits.append(len(set(found) & set(truth)) / len(truth))
+        lines.append({
+            "filter": place, "leaves": share, "query_cpu_ms": 1000 * float(np.median(times)),
+            "exact_by_it": float(np.median(exact) / np.median(times)), "recall_at_10": float(np.mean(hits)),
+        })  # fmt: skip
+    return lines
+
+
+def left(place: str, share: float, apart: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """What a filter leaves: of the query's view and the next ones, of those farthest in order, or of all alike.
+
+    apart: (N,) how many views a video's is after the query's. draws: (N,) uniform, 0 to 1.
+    """
+    if place == "both":
+        return draws < share
+    views = max(1, round(VIEWS * share))
+    some = apart < views if place == "near" else apart >= VIEWS - views
+    return some & (draws < share * VIEWS / views)
+
+
+def ask_studies(path: Path, rows: np.ndarray, _vectors: np.ndarray) -> list[dict[str, object]]:
+    """Studies by the measures that compare videos, asked for by a video and by a study, against comparing all."""
+    collection, index = open_collection(path, True)
+    lines = []
+    for similarity, asks in itertools.product(("best", "view"), ("video", "study")):
+        times, exact, hits = [], [], []
+        for row in rows:
+            name = f"v{row}" if asks == "video" else f"S{row // VIEWS}"
+            query = (video_query if asks == "video" else study_query)(collection, name)
+            settings = {"level": "study", "similarity": similarity, "index": index, "include_same_patient": True}
+            search(collection, query, 10, **settings)  # type: ignore[arg-type]
+            started = time.process_time()
+            found = search(collection, query, 10, **settings)  # type: ignore[arg-type]
+            times.append(time.process_time() - started)
+            # Made once: they are not a part of what a query costs.
+            _ = collection.view_means if similarity == "view" else collection.pointing
+            started = time.process_time()
+            others = collection.studies.ids != query.studies[0]
+            truth = top(study_scores(collection, query, similarity), 10, others)  # type: ignore[arg-type]
+            exact.append(time.process_time() - started)
+            hits.append(len(set(found.positions) & set(truth)) / len(truth))
+        lines.append({
+            "similarity": similarity, "asks": asks, "query_cpu_ms": 1000 * float(np.median(times)),
+            "exact_by_it": float(np.median(exact) / np.median(times)), "recall_at_10": float(np.mean(hits)),
+        })  # fmt: skip
+    return lines
+
+
+ASKS = {"filtered": ask_filtered, "studies": ask_studies}
+
+
+def show(result: dict[str, object]) -> None:
+    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}), flush=True)
+
+
 def peak_gb() -> float:
     """Most memory that this process has had, mapped files that were read included."""
     status = Path("/proc/self/status").read_text()
@@ -121,6 +203,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--ask", choices=("videos", *ASKS), default="videos")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
@@ -139,21 +222,28 @@ def main() -> None:
         vectors += 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
         truth: list[list[int]] = []
         exact_ms = 0.0
-        for kind in ("exact", *(kind for kind in options.kinds if kind != "exact")):
+        wanted = options.kinds if options.ask != "videos" else ("exact", *(k for k in options.kinds if k != "exact"))
+        for kind in wanted:
             result: dict[str, object] = {"kind": kind, "videos": options.videos, "dim": options.dim}
             own = folder / f"{kind}-{options.videos}-{options.dim}" / path.name
             own.parent.mkdir(exist_ok=True)
             if not own.exists():
                 os.link(path, own)
-            for step, arguments in ((build, (own, kind)), (ask, (own, vectors))):
+            with context.Pool(1) as pool:
+                built = pool.apply(build, (own, kind))
+            if options.ask != "videos":
                 with context.Pool(1) as pool:
-                    result |= pool.apply(step, arguments)
+                    for line in pool.apply(ASKS[options.ask], (own, rows, vectors)):
+                        show(result | line)
+                continue
+            with context.Pool(1) as pool:
+                result |= built | pool.apply(ask, (own, vectors))
             found: list[list[int]] = result.pop("found")  # type: ignore[assignment]
             truth, exact_ms = truth or found, exact_ms or float(result["query_ms"])  # type: ignore[arg-type]
             result["exact_by_it"] = exact_ms / float(result["query_ms"])  # type: ignore[arg-type]
             hits = [len(set(a) & set(b)) for a, b in zip(found, truth, strict=True)]
             result["recall_at_10"] = float(np.mean(hits)) / 10
-            print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}), flush=True)
+            show(result)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,14 @@ GRAPH_UP_TO = 200_000
 """Videos up to which "auto" takes a graph (hnsw)."""
 
 _SAMPLES = 64
-_BLOCK = 16_384
+# So many rows stay in the cache while they are compared.
+_BLOCK = 1024
+
+_FEW = 20
+"""The part of the videos up to which comparing what a filter leaves is quicker than looking for it in every list."""
+
+_GATHERING = 3
+"""How many times as long a row takes that is picked from among others as one of all that are read in a row."""
 
 
 class VideoIndex(Protocol):
@@ -190,18 +197,21 @@ class SavedIndex:
         """
         number = int(allowed.sum())
         wanted = min(number, 4 * k + 32)
-        few = self.info.kind == "exact" or number <= max(wanted, self.info.videos // 50)
+        few = self.info.kind == "exact" or number <= max(wanted, self.info.videos // _FEW)
         if few or (self.info.kind == "hnsw" and selects(allowed)):
             return self._compared(np.flatnonzero(allowed), queries, k)
         positions = self._index.candidates(queries, wanted, allowed)
         return self._compared(positions if len(positions) >= min(k, number) else np.flatnonzero(allowed), queries, k)
 
     def _compared(self, positions: Ints, queries: Floats32, k: int) -> Ints:
-        """The k nearest to each of the queries among some positions, in blocks; ascending."""
-        blocks = [positions[start : start + _BLOCK] for start in range(0, len(positions), _BLOCK)]
-        if not blocks:
+        """The k nearest to each of the queries among some positions, ascending; they are ascending, too."""
+        if not len(positions):
             return np.zeros(0, dtype=np.int64)
-        columns = np.concatenate([across(np.asarray(self.units[block]), queries) for block in blocks], axis=1)
+        if _GATHERING * len(positions) > len(self.units):
+            columns = across(self.units, queries)[:, positions]
+        else:
+            blocks = [positions[start : start + _BLOCK] for start in range(0, len(positions), _BLOCK)]
+            columns = np.concatenate([across(np.asarray(self.units[block]), queries) for block in blocks], axis=1)
         best = np.unique(np.concatenate([top(column, k) for column in columns]))
         return np.asarray(positions[best], dtype=np.int64)
 

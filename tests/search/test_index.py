@@ -12,6 +12,7 @@ from panecho_embed.errors import StoreError
 from panecho_embed.search import Collection, search, sketch, study_query, vector_query, video_query
 from panecho_embed.search.approximate import trained, write
 from panecho_embed.search.index import build_index, choose_kind, index_path, open_collection
+from panecho_embed.search.similarity import Groups
 from tests.search.conftest import vectors_file
 
 KINDS = ("exact", "ivf", "hnsw", "sq8", "pq")
@@ -72,7 +73,13 @@ def test_no_study_is_missed_with_an_index_of_any_kind(indexed, similarity, asked
 def test_studies_are_found_without_reading_every_video(many, monkeypatch):
     build_index(Collection(many), "ivf", overwrite=True)
     collection, index = open_collection(many, True)
-    monkeypatch.setattr(type(collection.groups), "mean", lambda *_: pytest.fail("the means were made again"))
+    means = Groups.mean
+
+    def of_few(groups, units):
+        assert len(units) < 2000, "the means of all videos were made again"
+        return means(groups, units)
+
+    monkeypatch.setattr(Groups, "mean", of_few)
     monkeypatch.setattr(sketch, "sketch_rows", lambda *_: pytest.fail("the sketch was made again"))
     for similarity in ("mean", "best", "view"):
         query = video_query(collection, "P3/S0/A4C")
