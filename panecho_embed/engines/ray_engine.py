@@ -49,7 +49,8 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
     ):
         while before := len(left):
             plan = shares(ray.cluster_resources(), job.device, job.workers)
-            job.introduce(f"{plan.encoders} Ray workers ({plan.device}), {plan.decoders} decoding beside them,")
+            if before == len(job.todo):
+                job.introduce(f"{plan.encoders} Ray workers ({plan.device}), {plan.decoders} decoding beside them,")
             try:
                 for encoded in _watched(ray, _pipeline(ray, job, plan, list(left))):
                     engines += [name for name in encoded.engines if name not in engines]
