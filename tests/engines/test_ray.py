@@ -377,6 +377,16 @@ def test_rows_hold_anything():
     assert list(items(table([[(1, "one")], None, b"bytes"]))) == [[(1, "one")], None, b"bytes"]
 
 
+@pytest.mark.parametrize(("videos", "blocks"), [(10, 4), (20_000, 1_667)])
+def test_very_many_videos_make_few_blocks_of_whole_rows(videos, blocks):
+    refs = tuple(VideoRef(f"v{i}", "s", "p", "/v.avi") for i in range(videos))
+    job = SimpleNamespace(manifest=Manifest(refs))
+    made = [next(items(block)) for block in ray_engine._blocks(job, range(videos), together=3, decoders=1)]
+    assert len(made) == blocks
+    assert {len(block) % 3 for block in made[:-1]} == {0}
+    assert [position for block in made for position, _ in block] == list(range(videos))
+
+
 def test_decoded_videos_go_on_together_in_order(studies, provenance):
     work = DecodingWork(DecodeSettings(tiny().preprocess, None), 60.0, 2, replace(provenance, versions={}))
     decoder = RayDecoder(work)
