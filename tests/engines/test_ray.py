@@ -179,20 +179,23 @@ class Waiting(Patches):
             time.sleep(0.1)
         return super().forward(frames)
 
-def join():
-    while not list(seen.iterdir()):
-        time.sleep(0.1)
-    cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+def work():
+    summary = extract(studies, out, backbone=waiting, engine="ray", ray_address=cluster.address)
+    print("ended with", summary.exit_code, "of", summary.done, "by", len(list(seen.iterdir())))
 
 studies, out, seen = sys.argv[1:]
 seen = Path(seen)
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100 << 20})
-threading.Thread(target=join, daemon=True).start()
 waiting = tiny()
 waiting.frame_encoder = Waiting()
 waiting.frame_encoder.seen, waiting.frame_encoder.until = seen, time.time() + 300
-summary = extract(studies, out, backbone=waiting, engine="ray", ray_address=cluster.address)
-print("ended with", summary.exit_code, "of", summary.done, "by", len(list(seen.iterdir())))
+at_work = threading.Thread(target=work)
+at_work.start()
+while at_work.is_alive() and not list(seen.iterdir()):
+    time.sleep(0.1)
+# In the main thread: a machine of a Cluster sets a handler of signals.
+cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+at_work.join()
 cluster.shutdown()
 """
 
