@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from panecho_embed.clips import ClipPlan, IntArray, resolve_plan
 from panecho_embed.engines.choose import Announce
 from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.engines.encode import not_finite, stored
-from panecho_embed.errors import ArgumentError, MediaError, SettingsMismatchError
+from panecho_embed.errors import ArgumentError, MediaError, SettingsMismatchError, StoreError
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.records import Failure, Status
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk, refuse_to_replace
+from panecho_embed.summary import ExtractSummary
 
 # Videos whose clips are encoded together: more are not faster, and their frames lie in memory.
 _BLOCK_CLIPS, _BLOCK_ROWS = 256, 16_384
@@ -48,14 +50,15 @@ def reclip(
     overwrite: bool = False,
     progress: bool | None = False,
     announce: Announce = lambda message: None,
-) -> Path:
+) -> ExtractSummary:
     """Write clip embeddings made from the frame embeddings of `source`; the same that `extract` would have made.
 
     clips: as for `extract`. weights, seed: of the clip encoder; they must be those that the frames were encoded with.
     progress: as for `extract`. announce: told what runs the clip encoder. Raises ArgumentError if `source` has no
     frames, SettingsMismatchError for other weights, StoreError if `out` is there already (unless `overwrite`) or can't
-    be written.
+    be written, or if `source` is damaged: its rows are not its videos' frames.
     """
+    started = time.monotonic()
     refuse_to_replace(Path(out), overwrite)
     file = EmbeddingFile(source)
     backbone = backbone_of_frames(file, weights, seed, device)
@@ -76,7 +79,8 @@ def reclip(
             _write(block, rows, engine, outcome, writer)
             bar.update(block[-1].position + 1 - bar.n)
         ran = ", ".join([*filter(None, [made_with.engine]), *engine.names])
-        return writer.finish(outcome.manifest, outcome.facts, outcome.failures(), ran)
+        path = writer.finish(outcome.manifest, outcome.facts, outcome.failures(), ran)
+    return outcome.summary(path, time.monotonic() - started)
 
 
 class _Outcome:
@@ -84,14 +88,24 @@ class _Outcome:
 
     def __init__(self, file: EmbeddingFile) -> None:
         self.manifest, self.facts = file.manifest(), file.facts()
+        self._path = file.path
+        self._videos = file.row_columns["video"]
         self._failures = {failure.video_id: failure for failure in file.failure_records()}
-        self._stops = np.cumsum(np.bincount(file.row_columns["video"], minlength=len(self.facts))).tolist()
+        self._stops = np.cumsum(np.bincount(self._videos, minlength=len(self.facts))).tolist()
 
     def cuts(self, plan: ClipPlan) -> Iterator[_Cut]:
         """How every video that can be is cut, in order."""
+        if (np.diff(self._videos) < 0).any():
+            raise StoreError(f"{self._path} is damaged: its rows are not in the order of its videos")
         for position, (fact, start, stop) in enumerate(zip(self.facts, [0, *self._stops], self._stops, strict=False)):
             if fact.status != "done":
                 continue
+            if stop - start != fact.num_frames:
+                # The indices of its clips would reach into the next video.
+                raise StoreError(
+                    f"{self._path} is damaged: {self.manifest.videos[position].video_id} has {fact.num_frames} frames "
+                    f"and {stop - start} rows"
+                )
             fps = None if math.isnan(fact.fps) else fact.fps
             try:
                 yield _Cut(position, start, stop, plan.require(fact.num_frames, fps), plan.step(fps))
@@ -109,6 +123,20 @@ class _Outcome:
         """All of them, in the order of the videos."""
         ids = (video.video_id for video in self.manifest.videos)
         return [self._failures[video_id] for video_id in ids if video_id in self._failures]
+
+    def summary(self, out: Path, seconds: float) -> ExtractSummary:
+        """What has become of all of them, for a file of clips that is written."""
+        failures = self.failures()
+        return ExtractSummary(
+            out,
+            rows=len(EmbeddingFile(out)),
+            videos=len(self.facts),
+            done=len(self.facts) - len(failures),
+            reused=0,
+            skipped=tuple(failure for failure in failures if failure.stage == "skipped"),
+            failed=tuple(failure for failure in failures if failure.stage != "skipped"),
+            seconds=seconds,
+        )
 
 
 def _blocks(cuts: Iterable[_Cut]) -> Iterator[list[_Cut]]:

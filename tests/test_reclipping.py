@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+
+import h5py
 import numpy as np
 import pytest
 
@@ -42,7 +45,7 @@ def frames(studies, model, tmp_path_factory):
     ],
 )
 def test_the_same_as_extracting_with_that_plan(frames, studies, model, tmp_path, plan):
-    again = EmbeddingFile(reclip(frames, tmp_path / "clips.h5", clips=plan, seed=3))
+    again = EmbeddingFile(reclip(frames, tmp_path / "clips.h5", clips=plan, seed=3).out)
     extract(studies, tmp_path / "direct.h5", backbone=model, clips=plan, workers=0)
     direct = EmbeddingFile(tmp_path / "direct.h5")
     assert verify(again.path) == []
@@ -53,7 +56,10 @@ def test_the_same_as_extracting_with_that_plan(frames, studies, model, tmp_path,
 
 
 def test_short_videos_may_be_skipped(frames, tmp_path):
-    file = EmbeddingFile(reclip(frames, tmp_path / "clips.h5", clips=ClipPlan(short="skip"), seed=3))
+    summary = reclip(frames, tmp_path / "clips.h5", clips=ClipPlan(short="skip"), seed=3)
+    assert [failure.video_id for failure in summary.skipped] == ["v1.npz"]
+    assert ([failure.video_id for failure in summary.failed], summary.exit_code) == (["broken.avi"], 3)
+    file = EmbeddingFile(summary.out)
     assert verify(file.path) == []
     assert dict(zip(file.failures["video_id"], file.failures["stage"], strict=True)) == {
         "broken.avi": "open",
@@ -68,7 +74,7 @@ def test_other_weights_are_refused(frames, tmp_path):
 
 
 def test_clips_have_no_frames(frames, tmp_path):
-    clips = reclip(frames, tmp_path / "clips.h5", seed=3)
+    clips = reclip(frames, tmp_path / "clips.h5", seed=3).out
     with pytest.raises(ArgumentError, match="holds clip rows"):
         reclip(clips, tmp_path / "again.h5", seed=3)
 
@@ -77,3 +83,13 @@ def test_an_output_is_not_replaced_unasked(frames, tmp_path):
     (tmp_path / "clips.h5").write_text("precious")
     with pytest.raises(StoreError, match="--overwrite"):
         reclip(frames, tmp_path / "clips.h5", seed=3)
+
+
+def test_a_video_with_other_rows_than_frames_does_not_take_those_of_the_next(frames, tmp_path):
+    shutil.copy(frames, tmp_path / "frames.h5")
+    with h5py.File(tmp_path / "frames.h5", "a") as file:
+        longest = int(np.argmax(file["videos/num_frames"][...]))
+        file["videos/num_frames"][longest] += 5
+    with pytest.raises(StoreError, match=r"has .* frames and .* rows"):
+        reclip(tmp_path / "frames.h5", tmp_path / "clips.h5", seed=3)
+    assert not (tmp_path / "clips.h5").exists()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from panecho_embed.cli.extract import announce
+from panecho_embed.cli.extract import announce, print_summary
 from panecho_embed.cli.options import (
     clip_options,
     existing_file,
@@ -24,14 +24,22 @@ from panecho_embed.cli.options import (
 @model_options
 @clip_options
 @overwrite_option
+@click.pass_context
 def reclip(
-    source: Path, out: Path, weights: Path | None, seed: int, device: str, overwrite: bool, **clip_arguments: Any
+    ctx: click.Context,
+    /,
+    source: Path,
+    out: Path,
+    weights: Path | None,
+    seed: int,
+    device: str,
+    overwrite: bool,
+    **clip_arguments: Any,
 ) -> None:
     """Make clip embeddings from a frame-level file, without the videos."""
     from panecho_embed.reclipping import reclip as run
-    from panecho_embed.store import EmbeddingFile
 
-    run(
+    summary = run(
         source,
         out,
         clips=given(**clip_arguments),
@@ -42,4 +50,5 @@ def reclip(
         progress=None,
         announce=announce,
     )
-    click.echo(f"{len(EmbeddingFile(out))} clip rows in {out}")
+    print_summary(summary)
+    ctx.exit(summary.exit_code)

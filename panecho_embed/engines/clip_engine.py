@@ -75,7 +75,8 @@ class ClipEngine:
     @torch.inference_mode()
     def _encoded(self, frames: Tensor) -> Tensor:
         self._go_on()
-        if not self._is_chosen:
+        # Frames that are not finite say nothing of an engine: the next clips may.
+        if not self._is_chosen and frames.isfinite().all():
             self._fused = self._chosen(frames)
             self._is_chosen = True
         if self._fused is not None:

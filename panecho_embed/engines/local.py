@@ -22,7 +22,7 @@ def embed_locally(job: Job, profile: Profile) -> Iterator[int]:
     job.introduce(str(model.device))
     profile.begin()
     encoder = job.encoding.encoder(model, len(job.todo), job.announce, profile)
-    with PartWriter(job.parts, job.manifest, job.provenance, encoder.engines, profile) as writer:
+    with PartWriter(job.parts, job.manifest, job.provenance, lambda: encoder.engines, profile) as writer:
         for result in _results(job, encoder, _workers(job.workers, model), profile):
             writer.add(result)
             yield 1

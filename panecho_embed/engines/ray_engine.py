@@ -44,7 +44,7 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
     left, said = dict.fromkeys(job.todo), set[str]()
     engines: list[str] = []
     with (
-        PartWriter(job.parts, job.manifest, job.provenance, engines, Profile()) as writer,
+        PartWriter(job.parts, job.manifest, job.provenance, lambda: engines, Profile()) as writer,
         ray_cluster(address) as ray,
     ):
         while before := len(left):

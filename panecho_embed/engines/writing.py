@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -27,12 +27,17 @@ Result = tuple[int, EncodedVideo | Failure]
 class PartWriter:
     """Gathers results and writes a part whenever enough of them, or a minute's worth, have come together.
 
-    engines: names of those that were used, which may become more meanwhile. Use it in a `with` block: what has been
+    engines: asked with every part for the names of those that were used. Use it in a `with` block: what has been
     gathered is written at its end, also when it is left by an exception, since the next run goes on from there.
     """
 
     def __init__(
-        self, parts: Parts, manifest: Manifest, provenance: Provenance, engines: Sequence[str], profile: Profile
+        self,
+        parts: Parts,
+        manifest: Manifest,
+        provenance: Provenance,
+        engines: Callable[[], Sequence[str]],
+        profile: Profile,
     ) -> None:
         self._parts = parts
         self._manifest = manifest
@@ -74,7 +79,7 @@ class PartWriter:
         manifest = self._manifest.take([position for position, _ in results])
         path = self._parts.new_path()
         # Which engine it is shows with the first batch.
-        provenance = replace(self._provenance, engine=", ".join(self._engines))
+        provenance = replace(self._provenance, engine=", ".join(self._engines()))
         _write(path, manifest, [outcome for _, outcome in results], provenance)
         self._parts.written(path)
 

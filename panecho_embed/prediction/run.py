@@ -124,9 +124,8 @@ def predict(
         file = ready
         if ready.level == "frame":
             path = _made(out) / _CLIPS_OF_FRAMES
-            file = EmbeddingFile(
-                reclip(ready.path, path, clips=clips, weights=weights, seed=seed, device=device, overwrite=True)
-            )
+            reclip(ready.path, path, clips=clips, weights=weights, seed=seed, device=device, overwrite=True)
+            file = EmbeddingFile(path)
     table = file.table()
     values = read_heads(model, table.values)
     predictions = average(outputs_of(model.tasks), dataclasses.replace(table, values=values))

@@ -1,7 +1,8 @@
 """The embeddings of a file where they lie: rows straight from a map of it, without HDF5 in between.
 
 A chunk that has passed no filter but Fletcher-32 lies in the file as it is in memory, row after row, its checksum in
-the 4 bytes behind it (HDF5 File Format Specification 3.0, IV.A.2.l). Where each chunk is, HDF5 tells.
+the 4 bytes behind it (HDF5 File Format Specification 3.0, IV.A.2.l). Where each chunk is, HDF5 tells; whether its bytes
+are those that were written, the checksum does, the first time that one of its rows is asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.errors import StoreError
 from panecho_embed.records import FloatArray
 
 Ints = npt.NDArray[np.int64]
@@ -24,6 +26,10 @@ Read = Callable[[int, int], FloatArray]
 
 _FILTERS = frozenset({h5py.h5z.FILTER_FLETCHER32})
 _BLOCK_ROWS = 16_384
+# So few that a core's own cache holds them.
+_SUMMED_WORDS = 8_192
+# How often each word of a block is part of the running sum.
+_WEIGHTS = np.arange(_SUMMED_WORDS, 0, -1, dtype=np.float64)
 
 
 class RowsOnDisk:
@@ -32,9 +38,9 @@ class RowsOnDisk:
     shape, dtype: as those of an array. `np.asarray` reads everything. mapped: whether rows come from a map of the file;
     else HDF5 reads them, because they are packed, or lie in the file in another way.
 
-    Threads may share it. Rows from a map have passed no checksum: `verify` goes through all of them. Whoever cuts a
-    file short ends the processes that have it mapped (SIGBUS). No command here does: files are replaced as a whole, and
-    a map is of the file that was there when it was made.
+    Threads may share it. Rows whose checksum, if they have one, is not theirs raise StoreError. Whoever cuts a file
+    short ends the processes that have it mapped (SIGBUS). No command here does: files are replaced as a whole, and a
+    map is of the file that was there when it was made.
     """
 
     def __init__(
@@ -96,20 +102,23 @@ class _Chunks:
     """A map of the file of a data set, the byte at which each of its chunks begins, and the rows of one."""
 
     def __init__(self, dataset: h5py.Dataset, places: Ints, rows_per_chunk: int) -> None:
-        (count, self._dim), self._dtype = dataset.shape, dataset.dtype
+        self._dim, self._dtype = dataset.shape[1], dataset.dtype
         self._places, self._rows_per_chunk = places, rows_per_chunk
         self._row_bytes = self._dim * self._dtype.itemsize
         # Of the descriptor that HDF5 reads from: what has taken the file's place meanwhile is another file.
         data = mmap.mmap(dataset.file.id.get_vfd_handle(), 0, access=mmap.ACCESS_READ)
-        # The last chunk is stored as long as the others; beyond the rows that are there, nothing is read.
-        rows = np.minimum(count - rows_per_chunk * np.arange(len(places)), rows_per_chunk)
-        end = int((places + rows * self._row_bytes).max())
-        if places.min() < 0 or end > len(data):
-            raise ValueError(f"its rows go to byte {end}, and it has {len(data)}")
+        # The last chunk is as long as the others; in one piece, there is one.
+        self._chunk_bytes = rows_per_chunk * self._row_bytes
+        self._passed = np.full(len(places), not dataset.fletcher32)
+        room = len(data) - self._chunk_bytes - (4 if dataset.fletcher32 else 0)
+        if places.min() < 0 or places.max() > room:
+            raise ValueError(f"its rows go to byte {int(places.max()) + self._chunk_bytes}, and it has {len(data)}")
+        self._path = dataset.file.filename
         self._bytes = np.frombuffer(data, np.uint8)
 
     def read(self, start: int, stop: int) -> FloatArray:
         """See `Read`; chunk by chunk."""
+        self._check(np.arange(start // self._rows_per_chunk, -(-stop // self._rows_per_chunk)))
         found = np.empty((stop - start, self._dim), self._dtype)
         target, per_chunk = found.view(np.uint8).reshape(-1), self._rows_per_chunk
         for chunk in range(start // per_chunk, -(-stop // per_chunk)):
@@ -123,11 +132,44 @@ class _Chunks:
     def gather(self, rows: Ints) -> FloatArray:
         """See `Gather`."""
         chunk, within = np.divmod(rows, self._rows_per_chunk)
+        self._check(np.unique(chunk))
         # A row is one item, which may begin at any byte.
         count = len(self._bytes) - self._row_bytes + 1
         everywhere = np.ndarray(count, f"V{self._row_bytes}", buffer=self._bytes, strides=(1,))
         found: FloatArray = everywhere[self._places[chunk] + within * self._row_bytes].view(self._dtype)
         return found.reshape(len(rows), self._dim)
+
+    def _check(self, chunks: Ints) -> None:
+        """Compare chunks that no row was asked of before with their checksums. Raises StoreError."""
+        for chunk in chunks[~self._passed[chunks]].tolist():
+            place, end = int(self._places[chunk]), int(self._places[chunk]) + self._chunk_bytes
+            stored = int.from_bytes(self._bytes[end : end + 4].tobytes(), "little")
+            sums = fletcher32(self._bytes[place:end])
+            if sums != (stored % 2**16 % 65_535, (stored >> 16) % 65_535):
+                first = chunk * self._rows_per_chunk
+                raise StoreError(
+                    f"{self._path} is damaged: rows {first} to {first + self._rows_per_chunk - 1} do not match their "
+                    "checksum"
+                )
+            self._passed[chunk] = True
+
+
+def fletcher32(data: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """Both sums of the checksum that HDF5 keeps (H5checksum.c), modulo 65,535, of an even number of bytes.
+
+    HDF5 adds 16-bit words, the first byte the higher. Modulo 65,535 swapping the bytes of a word multiplies it by 256:
+    the words are added as they lie here, and the sums swapped.
+    """
+    words = data.view("<u2")
+    # In float64, whose whole numbers are exact to 2^53, and whose products are the fastest.
+    numbers = np.empty(_SUMMED_WORDS)
+    plain = running = 0
+    for start in range(0, len(words), _SUMMED_WORDS):
+        some = numbers[: len(words) - start]
+        some[...] = words[start : start + _SUMMED_WORDS]
+        running += len(some) * plain + int(_WEIGHTS[_SUMMED_WORDS - len(some) :] @ some)
+        plain += int(some.sum())
+    return 256 * plain % 65_535, 256 * running % 65_535
 
 
 def gather_by_reading(read: Read, shape: tuple[int, int], dtype: np.dtype[Any]) -> Gather:
@@ -158,10 +200,12 @@ def _places(dataset: h5py.Dataset) -> tuple[Ints, int] | None:
     if dim != dataset.shape[1]:
         return None
     places = np.full(-(-len(dataset) // rows_per_chunk), -1, dtype=np.int64)
+    size = rows_per_chunk * dim * dataset.dtype.itemsize + (4 if dataset.fletcher32 else 0)
 
     def note(chunk: Any) -> None:
         number = chunk.chunk_offset[0] // rows_per_chunk
-        if number < len(places) and chunk.byte_offset is not None:
+        # One that was stored without its checksum is read by HDF5, and the others with it.
+        if number < len(places) and chunk.byte_offset is not None and chunk.size == size and not chunk.filter_mask:
             places[number] = chunk.byte_offset
 
     dataset.id.chunk_iter(note)

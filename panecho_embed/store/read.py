@@ -112,7 +112,7 @@ class EmbeddingFile:
     def mapped(self) -> RowsOnDisk:
         """All embeddings, (N, D), without reading them: rows are copied from a map of the file when they are asked for.
 
-        Two to four times as fast as `read`, which checks each row's checksum, and no memory is taken but for the rows
+        Each chunk is checked once, by the checksum beside it, and no memory is taken but for the rows
         asked for. See `RowsOnDisk`.
         """
         with self._open() as file:

@@ -80,3 +80,12 @@ def test_other_clip_encoders_stay_as_they_are(features):
         encoder = ClipEncoder(16)
         setattr(encoder.transformer.layers[2], change, torch.nn.functional.gelu)
         assert fused_clip_encoder(encoder, torch.float32) is None
+
+
+@needs_onednn
+def test_frames_that_are_not_finite_do_not_decide_for_those_that_come(backbone, features):
+    engine, clips = ClipEngine(backbone, "fp32"), clips_of(2)
+    assert engine(torch.full_like(features, torch.nan), clips).isnan().all()
+    assert engine.names == []
+    assert engine(features, clips).isfinite().all()
+    assert engine.names == [FUSED]

@@ -9,7 +9,7 @@ import pytest
 from panecho_embed.errors import StoreError
 from panecho_embed.records import Manifest, VideoFacts
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
-from panecho_embed.store.mapped import gather_by_reading, rows_on_disk
+from panecho_embed.store.mapped import fletcher32, gather_by_reading, rows_on_disk
 from tests.conftest import refs
 
 DIM, ROWS = 2048, 150
@@ -132,6 +132,42 @@ def test_a_place_beyond_the_end_is_an_error_and_no_crash(write):
     path.write_bytes(content.replace(place.to_bytes(8, "little"), (1 << 40).to_bytes(8, "little")))
     with pytest.raises(StoreError, match="damaged"):
         EmbeddingFile(path).mapped()
+
+
+def test_a_place_near_the_end_of_all_numbers_is_an_error_and_no_crash(write):
+    path = write()
+    with h5py.File(path) as file:
+        place = file["embeddings"].id.get_chunk_info(1).byte_offset
+    content = path.read_bytes().replace(place.to_bytes(8, "little"), ((1 << 63) - 200).to_bytes(8, "little"))
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged"):
+        EmbeddingFile(path).mapped()
+
+
+@pytest.mark.parametrize("some", [40, slice(30, 50), [149, 40, 2], slice(None)])
+def test_a_flipped_bit_is_an_error_and_no_other_number(write, values, some):
+    path = write()
+    with h5py.File(path) as file:
+        place = file["embeddings"].id.get_chunk_info(1).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place + 8 * 4 * DIM + 5] ^= 1
+    path.write_bytes(content)
+    rows = EmbeddingFile(path).mapped()
+    with pytest.raises(StoreError, match=r"x\.h5 is damaged: rows 32 to 63 do not match their checksum"):
+        rows[some]
+    np.testing.assert_array_equal(rows[[1, 149]], values[[1, 149]])
+
+
+@pytest.mark.parametrize("words", [1, 359, 360, 361, 65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("kind", ["random", "zeros", "ones"])
+def test_checksums_are_those_of_hdf5(tmp_path, words, kind):
+    data = np.random.default_rng(words).integers(0, 256, 2 * words, dtype=np.uint8)
+    data = {"random": data, "zeros": 0 * data, "ones": 0 * data + 255}[kind]
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=data, chunks=data.shape, fletcher32=True)
+        _, stored = file["x"].id.read_direct_chunk((0,))
+    checksum = int.from_bytes(stored[-4:], "little")
+    assert fletcher32(data) == (checksum % 2**16 % 65_535, (checksum >> 16) % 65_535)
 
 
 def test_a_map_stays_when_the_file_is_replaced(write, values, tmp_path):
