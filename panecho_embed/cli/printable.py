@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 
 # All control characters but tab and line end, and those that turn the direction of writing round.
 _CONTROLS = re.compile(r"(?!\r\n)[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-# Progress bars go back to the beginning of their line, and up to another bar's.
-_BARS = re.compile(r"(\r|\x1b\[A)")
+# Progress bars go up to another's line, in a piece of its own.
+_UP = re.compile(r"(\x1b\[A)+")
 
 
 @contextmanager
@@ -43,7 +43,12 @@ def _escaping(stream: io.TextIOWrapper, *, bars: bool) -> Callable[[str], int]:
 
 
 def escape_controls(text: str, *, bars: bool = False) -> str:
-    """`text` with an escape for every control character but tabs and line ends. bars: but for those of bars, too."""
-    if bars:
-        return "".join(piece if _BARS.fullmatch(piece) else escape_controls(piece) for piece in _BARS.split(text))
+    """`text` with an escape for every control character but tabs and line ends.
+
+    bars: `text` may be what a progress bar writes: it may begin with a carriage return, or be nothing but ways up.
+    """
+    if bars and _UP.fullmatch(text):
+        return text
+    if bars and text.startswith("\r"):
+        return "\r" + escape_controls(text[1:])
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

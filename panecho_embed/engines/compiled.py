@@ -37,6 +37,7 @@ _REVISION = 1
 _KEPT = 8
 # Compiling takes a minute.
 _STALE_SECONDS = 86_400.0
+_LOCK_SECONDS = 600.0
 
 
 class CompiledEngine:
@@ -52,12 +53,18 @@ class CompiledEngine:
         program = compiled_path(backbone, precision, batch_frames)
         try:
             program.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_owner(program.parent)
             # Loading is inside too: another process may be forgetting the oldest programs.
-            with FileLock(program.with_suffix(".lock")):
+            with FileLock(program.with_suffix(".lock"), timeout=_LOCK_SECONDS):
                 _sweep(program)
                 if not program.exists():
                     _compile(backbone, precision, batch_frames, program)
                 self._run = _load(program)
+        except Timeout as error:
+            raise EngineError(
+                f"another process has been compiling or loading this program for {_LOCK_SECONDS / 60:.0f} minutes; if "
+                f"none is at work, remove {error.lock_file} (--engine-backend rearranged does without)"
+            ) from error
         except OSError as error:
             raise EngineError(
                 f"the compiled program can't be kept in {program.parent}: {error.strerror or error} "
@@ -156,6 +163,16 @@ def _load(program: Path) -> Any:
             ) from error
 
 
+def _check_owner(folder: Path) -> None:
+    """Programs are code: what others may have put there is not run."""
+    found = folder.stat()
+    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+        raise EngineError(
+            f"others can write to {folder}, and compiled programs are code: chmod go-w makes it yours alone, and "
+            f"${CACHE_VARIABLE} names another folder"
+        )
+
+
 def _sweep(program: Path) -> None:
     """Remove what killed processes left: who holds the program's lock is alone with it; the rest goes by age."""
     for folder in (*program.parent.glob("compiling-*"), *program.parent.glob("loading-*")):
@@ -179,9 +196,12 @@ def _temporary(folder: Path, variable: str) -> Iterator[None]:
 
 def _forget_the_oldest(folder: Path) -> None:
     """Keep the programs used last; each takes about as much room as the weights."""
-    programs = sorted(folder.glob("*.pt2"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in programs[_KEPT:]:
-        lock = path.with_suffix(".lock")
-        with suppress(Timeout), FileLock(lock, timeout=0):
+    used: list[tuple[float, Path]] = []
+    for path in folder.glob("*.pt2"):
+        # Another process may be forgetting too.
+        with suppress(FileNotFoundError):
+            used.append((path.stat().st_mtime, path))
+    for _, path in sorted(used, reverse=True)[_KEPT:]:
+        # The lock stays: whoever waits for it holds the same file as who comes later.
+        with suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=0):
             path.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)

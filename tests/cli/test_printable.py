@@ -25,7 +25,13 @@ def test_what_can_not_be_printed_is_an_escape(text, shown):
 
 
 def test_progress_bars_may_go_back_and_up_but_no_more():
-    assert escape_controls("\r 50% \x1b[A\x1b[31m", bars=True) == "\r 50% \x1b[A\\x1b[31m"
+    assert escape_controls("\r 50% \x1b[31m", bars=True) == "\r 50% \\x1b[31m"
+    assert escape_controls("\x1b[A\x1b[A", bars=True) == "\x1b[A\x1b[A"
+
+
+def test_a_message_does_not_pass_for_a_bar():
+    message = "Error: nothere\rok: 5 of 5 videos done\x1b[A.csv is not there\n"
+    assert escape_controls(message, bars=True) == escape_controls(message)
 
 
 def test_the_streams_are_as_before_afterwards(monkeypatch):

@@ -116,6 +116,24 @@ def test_the_oldest_programs_are_forgotten_but_not_while_another_process_loads_t
     assert {path.name for path in tmp_path.glob("*.pt2")} == {"new.pt2", "held.pt2"}
 
 
+def test_programs_that_others_may_have_written_are_not_run(narrow, monkeypatch, tmp_path):
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
+    programs = cache_folder("programs")
+    programs.mkdir(parents=True)
+    programs.chmod(0o777)
+    with pytest.raises(EngineError, match=r"others can write to .*programs.*chmod go-w"):
+        CompiledEngine(narrow, "fp32", BATCH)
+    assert not list(programs.iterdir())
+
+
+def test_a_lock_that_nobody_gives_back_is_not_waited_for_for_ever(narrow, monkeypatch):
+    monkeypatch.setattr(compiled, "_LOCK_SECONDS", 0.1)
+    lock = compiled_path(narrow, "fp32", BATCH).with_suffix(".lock")
+    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with FileLock(lock), pytest.raises(EngineError, match=r"another process .*remove .*\.lock"):
+        CompiledEngine(narrow, "fp32", BATCH)
+
+
 def test_a_program_belongs_to_weights_precision_and_batch(narrow):
     paths = {
         compiled_path(narrow, "fp32", 5),
@@ -137,16 +155,18 @@ def test_a_damaged_program_is_named(narrow, batch, monkeypatch, tmp_path):
 def test_what_killed_processes_left_in_the_cache_goes_and_what_others_work_in_stays(narrow, monkeypatch, tmp_path):
     monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
     program = compiled_path(narrow, "fp32", BATCH)
+    folder = program.parent
+    folder.mkdir(mode=0o700)
     program.write_bytes(b"damaged")
     of_this = [f"compiling-{program.stem}-x", f"loading-{program.stem}-x"]
     for name in (*of_this, "compiling-other-x", "loading-other-x", "compiling-old", "loading-old"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").touch()
+        (folder / name).mkdir()
+        (folder / name / "file").touch()
     for name in ("compiling-old", "loading-old"):
-        os.utime(tmp_path / name, (1000, 1000))
+        os.utime(folder / name, (1000, 1000))
     with pytest.raises(EngineError, match="can't be loaded"):
         CompiledEngine(narrow, "fp32", BATCH)
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"compiling-other-x", "loading-other-x"}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"compiling-other-x", "loading-other-x"}
 
 
 def test_without_a_compiler_the_message_says_what_to_do(narrow, batch, monkeypatch, tmp_path):

@@ -13,6 +13,7 @@ from pebble import ProcessExpired, ProcessPool
 from panecho_embed.engines.pool import GoOn
 from panecho_embed.errors import MediaError
 from panecho_embed.media import open_cine
+from panecho_embed.orphans import end_with_parent
 from panecho_embed.pictures import DEFAULT_FPS, Picture, thumbnail_of
 
 _LOOK_SECONDS = 0.25
@@ -26,7 +27,7 @@ def previewed(path: Path, timeout_seconds: float, go_on: GoOn) -> Iterator[Calla
     MediaError for what is no video, crashes its decoder, or takes longer than `timeout_seconds`.
     """
     # "spawn": a forked child would inherit torch's threads in whatever state they are.
-    pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
+    pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
         future = pool.schedule(preview, args=(str(path),), timeout=timeout_seconds)
 
