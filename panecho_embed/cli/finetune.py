@@ -80,18 +80,26 @@ def finetune(ctx: click.Context, /, recipe: str, data: Path, out: Path, **option
 def print_summary(summary: FinetuneSummary) -> None:
     """Say what the test patients say, what failed, and where the result lies."""
     print_failures([], summary.failures, str(summary.out / "failures.csv"))
-    if summary.unfinished:
-        folds = ", ".join(map(str, summary.unfinished))
-        click.echo(f"folds still to be run: {folds}; the same command without --fold runs them")
+    if not summary.unfinished:
+        print_scores(summary.out)
         return
-    document = json.loads((summary.out / "metrics.json").read_text(encoding="utf-8"))
+    for number in summary.folds:
+        click.echo(f"fold {number} alone:")
+        print_scores(summary.out / f"fold-{number}")
+    missing = ", ".join(map(str, summary.unfinished))
+    click.echo(f"folds still to be run: {missing}; the same command without --fold runs them")
+
+
+def print_scores(run: Path) -> None:
+    """The main metrics of a run folder that is done, and where its report lies."""
+    document = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for name, target in document["targets"].items():
         shown = ("mae", "r2") if target["task"] == "regression" else ("auroc", "balanced_accuracy")
         parts = [_score(metric, target) for metric in shown]
         unit = f" {target['unit']}" if target["unit"] else ""
         people = f"{target['n']} test {'videos' if document['level'] == 'video' else 'studies'}"
         click.echo(f"{name}{unit}: {'; '.join(parts)} ({people} of {target['n_patients']} patients)")
-    click.echo(f"results in {summary.out}, for people in {summary.out / 'report.html'}")
+    click.echo(f"results in {run}, for people in {run / 'report.html'}")
 
 
 def _score(metric: str, target: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe
 from panecho_embed.finetune.run import finetune
 from panecho_embed.finetune.starts import load_start, weights_sha256
+from panecho_embed.wording import plural
 
 Say = Callable[[str], object]
 
@@ -153,7 +154,9 @@ def _lacking(done: Sequence[Trial]) -> list[Problem]:
 
 
 def _lacks(trial: Trial, count: int) -> Problem:
-    return Problem(trial.name, f"{count} videos could not be used; {trial.folder / 'failures.csv'} lists them")
+    return Problem(
+        trial.name, f"{count} {plural('video', count)} could not be used; {trial.folder / 'failures.csv'} lists them"
+    )
 
 
 def _check_patients(todo: Sequence[Trial], dataset: Dataset, allow_leakage: bool) -> None:

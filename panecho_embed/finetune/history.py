@@ -55,8 +55,9 @@ class Board:
         self._writer: SummaryWriter = SummaryWriter(str(folder), purge_step=step)
 
     def step(self, step: int, loss: float, rate: float) -> None:
-        """The loss of one step, and its learning rate."""
-        self._writer.add_scalar("step/loss", loss, step)
+        """The loss of one step, NaN where no video could be decoded, and its learning rate."""
+        if math.isfinite(loss):
+            self._writer.add_scalar("step/loss", loss, step)
         self._writer.add_scalar("step/lr", rate, step)
 
     def epoch(self, row: Row, step: int) -> None:

@@ -92,12 +92,13 @@ class Learner:
     def gradients(self, videos: Ints, micro_batches: int, stream: Iterator[Batch]) -> Tensor:
         """The gradient of the loss over `videos`, of which this process's share comes in micro batches.
 
-        Returns its share of the loss, () on the device; the sum over processes is the loss.
+        Returns (2,) on the device: its share of the loss, and how many of the videos it could decode; the sums over
+        processes are the loss and their number. A video that can't be decoded has a loss of 0.
         """
         processes = self._processes
         targets = self._targets[torch.from_numpy(videos)]
         weights = self.loss.weights(targets, torch.ones(len(targets))).to(processes.device)
-        total = torch.zeros((), device=processes.device)
+        total = torch.zeros(2, device=processes.device)
         self._optimizer.zero_grad(set_to_none=True)
         for number in range(micro_batches):
             last = number == micro_batches - 1
@@ -136,7 +137,7 @@ class Learner:
         self.rate.restore(state["rate"])
 
     def _one(self, batch: Batch, weights: Tensor) -> Tensor:
-        """Add the gradient of a micro batch; returns its share of the step's loss."""
+        """Add the gradient of a micro batch; returns its share of the step's loss, and how many clips it has."""
         processes = self._processes
         if batch.failures:
             self._note(batch.failures)
@@ -148,4 +149,4 @@ class Learner:
         part = mean_loss(self.loss.sums(outputs, targets, counted), weights)
         # Gradients are averaged over processes; the loss is a sum over them.
         self._scaler.scale(part * processes.count).backward()
-        return part.detach()
+        return torch.stack([part.detach(), counted.sum()])

@@ -25,14 +25,16 @@ _MOST_WORKERS = 16
 class FinetuneSummary:
     """How a run ended.
 
-    reused: nothing was left to do. failures: videos without a file, or that can't be decoded. unfinished: folds of a
-    cross-validation that are still to be run; until then it has no metrics of the whole.
+    reused: nothing was left to do. failures: videos without a file, or that can't be decoded. folds: of a
+    cross-validation, those that were asked for. unfinished: those that are still to be run; until then it has no metrics
+    of the whole.
     """
 
     out: Path
     reused: bool
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+    folds: tuple[int, ...] = ()
     unfinished: tuple[int, ...] = ()
 
     @property
@@ -135,7 +137,7 @@ def _cross_validate(dataset: Dataset, out: Path, job: Job, fold: int | None, pro
     unfinished = processes.on_main(lambda: put_together(out, identity, job.recipe))
     failures = {failure.video_id: failure for _, found in results.values() for failure in found}
     reused = all(done for done, _ in results.values())
-    return FinetuneSummary(out, reused, tuple(failures.values()), dataset.notes, tuple(unfinished))
+    return FinetuneSummary(out, reused, tuple(failures.values()), dataset.notes, tuple(numbers), tuple(unfinished))
 
 
 def _workers(workers: int | None, processes: Processes) -> int:

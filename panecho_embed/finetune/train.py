@@ -121,11 +121,10 @@ class Trainer:
         board = Board(training.folder / "tensorboard", progress.steps_done) if processes.is_main else None
         show = training.show if processes.is_main else False
         epochs = recipe.schedule.epochs
-        total = progress.steps_done - progress.step + len(self._steps()) * (epochs - progress.epoch + 1)
-        with tqdm(
-            total=total, initial=progress.steps_done, unit="step", disable=None if show is None else not show
-        ) as bar:
+        with tqdm(initial=progress.steps_done, unit="step", disable=None if show is None else not show) as bar:
             while progress.epoch <= epochs and progress.waited < recipe.early_stopping.patience:
+                # Later epochs have fewer steps where videos can't be decoded.
+                bar.total = progress.steps_done - progress.step + len(self._steps()) * (epochs - progress.epoch + 1)
                 bar.set_description(f"epoch {progress.epoch}/{epochs}")
                 started = time.monotonic()
                 self._epoch(loader, batches, bar, board)
@@ -170,21 +169,22 @@ class Trainer:
         return steps
 
     def _step(self, step: Ints, steps: int, micro_batches: int, stream: Iterator[Batch]) -> float:
-        """Learn from one batch of all processes; returns its loss."""
+        """Learn from one batch of all processes; returns its loss, the mean over the videos that could be decoded."""
         progress, processes, learner = self._progress, self._processes, self._learner
         done = progress.epoch - 1 + (progress.step + 1) / steps
         learner.set_step(done, [self._recipe.seed, progress.epoch, progress.step], 1 / steps)
         mine = learner.gradients(step, micro_batches, stream)
         due = processes.is_main and time.monotonic() - self._saved >= self._training.checkpoint_seconds
         # One message for both: every process must know of the loss, and of the checkpoint that all take part in.
-        loss, save = processes.summed(torch.stack([mine, torch.tensor(float(due), device=mine.device)])).tolist()
+        loss, decoded, save = processes.summed(torch.cat([mine, mine.new_tensor([float(due)])])).tolist()
         self._check_finite(loss, step)
         learner.update()
         progress.step, progress.steps_done = progress.step + 1, progress.steps_done + 1
-        progress.loss_sum, progress.loss_count = progress.loss_sum + loss * len(step), progress.loss_count + len(step)
+        progress.loss_sum += loss * len(step)
+        progress.loss_count += round(decoded)
         if save and progress.step < steps:
             self._save()
-        return float(loss)
+        return float(loss) * len(step) / decoded if decoded else math.nan
 
     def _validate(self, started: float, board: Board | None) -> None:
         """Close the epoch: validate, keep what is best, write down how it went."""
@@ -200,7 +200,7 @@ class Trainer:
         row: Row = {
             "epoch": float(progress.epoch),
             "lr": self._learner.heads_rate,
-            "train_loss": progress.loss_sum / progress.loss_count,
+            "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else math.nan,
             "val_loss": predicted.loss,
             "val_score": score,
             "best": 0.0,
@@ -224,9 +224,10 @@ class Trainer:
         self._save()
         if board is not None:
             board.epoch(row, self._progress.steps_done)
+        score = f"{row['val_score']:.4g}" if math.isfinite(row["val_score"]) else "undefined"
         training.tell(
             f"epoch {row['epoch']:.0f}/{self._recipe.schedule.epochs}: training loss {row['train_loss']:.4g}, "
-            f"validation loss {row['val_loss']:.4g}, score {row['val_score']:.4g}{' (best so far)' if better else ''}"
+            f"validation loss {row['val_loss']:.4g}, score {score}{' (best so far)' if better else ''}"
         )
 
     def _save(self) -> None:

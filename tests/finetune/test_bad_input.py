@@ -81,11 +81,14 @@ def test_videos_that_can_not_be_decoded_are_listed_and_the_rest_is_used(copy, tm
         (copy / "Videos" / f"{name}.avi").write_bytes(b"no video")
     out = tmp_path / "run"
     words = ["echonet-dynamic", "--init", "random", "--data", copy, "-o"]
-    finetune(*words, out, expect=3, **RANDOM | {"schedule.epochs": 2})
+    finetune(*words, out, expect=3, **RANDOM | {"schedule.epochs": 2, "optimizer.lr": 1e-12})
     failures = pd.read_csv(out / "failures.csv")
     assert sorted(failures["video_id"]) == sorted(broken)
     predicted = pd.read_csv(out / "predictions.csv")
     assert not predicted["video_id"].isin(broken).any()
+    # With a rate of next to nothing, the second epoch has the loss of the first: both are means of the same videos.
+    losses = pd.read_csv(out / "history.csv")["train_loss"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     told = finetune(*words, tmp_path / "strict", "--strict", expect=1, **RANDOM).stderr
     assert "can't be decoded" in told
     assert "(--strict)" in told
@@ -261,3 +264,12 @@ def test_videos_behind_urls_are_there(spoil):
     data = spoil(lambda frame: frame.assign(path=[f"s3://bucket/{i}.avi" for i in range(len(frame))]))
     dataset = read_dataset(data, load_recipe("custom", ["data.targets=EF"]).data)
     assert (len(dataset.videos), dataset.failures) == (24, ())
+
+
+def test_a_score_that_one_validation_video_can_not_have_is_called_undefined(copy, tmp_path):
+    frame = pd.read_csv(copy / "FileList.csv")
+    validating = frame.index[frame["Split"] == "VAL"]
+    frame.loc[validating[1:], "Split"] = "TRAIN"
+    frame.to_csv(copy / "FileList.csv", index=False)
+    told = finetune("echonet-dynamic", "--init", "random", "--data", copy, "-o", tmp_path / "run", **RANDOM).stderr
+    assert ", score undefined (best so far)" in told

@@ -38,7 +38,10 @@ def crossed(three, tmp_path_factory):
     """Fold 2 first, alone, as on a machine of its own; then the rest."""
     out = tmp_path_factory.mktemp("runs") / "crossed"
     first = finetune(*words(three, out, "--fold", 2), **SETTINGS)
-    assert "folds still to be run: 0, 1" in first.stdout
+    lines = first.stdout.splitlines()
+    assert lines[0] == "fold 2 alone:"
+    assert lines[1].startswith("EF %: mae ")
+    assert lines[-1] == "folds still to be run: 0, 1; the same command without --fold runs them"
     rest = finetune(*words(three, out), **SETTINGS)
     assert f"{out / 'fold-2'} is done already" in rest.stderr
     return out

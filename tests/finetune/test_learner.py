@@ -48,7 +48,7 @@ def step(one, *parts):
     """A step over VIDEOS in these parts; returns its loss."""
     one.begin_epoch()
     one.set_step(1.0, [0, 1, 0])
-    loss = one.gradients(VIDEOS, len(parts), iter(parts))
+    loss, _ = one.gradients(VIDEOS, len(parts), iter(parts))
     one.update()
     return loss.item()
 
@@ -70,6 +70,13 @@ def test_clips_that_only_fill_up_change_nothing():
     plain, filled = learner(), learner()
     assert step(plain, batch(VIDEOS)) == pytest.approx(step(filled, batch([*VIDEOS, 0, 0], [1.0] * 5 + [0, 0])))
     torch.testing.assert_close(weights(plain), weights(filled), atol=1e-6, rtol=0)
+
+
+def test_videos_that_count_are_told_from_those_that_do_not():
+    one = learner()
+    one.begin_epoch()
+    _, decoded = one.gradients(VIDEOS, 2, iter([batch([0, 2, 3], [1.0, 0, 1]), batch([4, 5, 0], [1.0, 1, 0])]))
+    assert decoded == 4
 
 
 def test_a_running_mean_of_the_weights_is_what_is_evaluated():

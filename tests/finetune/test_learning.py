@@ -47,7 +47,7 @@ class Handful:
     def gradients(self, step=0):
         self.learner.begin_epoch()
         self.learner.set_step(step + 1, [0, 1, step])
-        return float(self.learner.gradients(self.videos, 1, iter([self.batch])))
+        return float(self.learner.gradients(self.videos, 1, iter([self.batch]))[0])
 
     def losses(self, steps):
         found = []
