@@ -16,9 +16,9 @@ class Progress:
     """How far a training is.
 
     epoch: the running one, from 1; step: how many of its steps are done; steps_done: of all epochs. loss_sum,
-    loss_count: of the running epoch, over its clips that could be decoded. seconds: spent before this process began. best: the best monitored
-    value, of epoch best_epoch; waited: epochs since. failures: videos that can't be decoded, by id. left_out: ids of
-    those known when the running epoch began, which its steps do without.
+    loss_count: of the running epoch, over its clips that could be decoded. seconds: spent before this process began.
+    best: the best monitored value, of epoch best_epoch; waited: epochs since. failures: videos that can't be decoded,
+    by id. left_out: ids of those known when the running epoch began, which its steps do without.
     """
 
     epoch: int = 1

@@ -26,8 +26,8 @@ class FinetuneSummary:
     """How a run ended.
 
     reused: nothing was left to do. failures: videos without a file, or that can't be decoded. folds: of a
-    cross-validation, those that were asked for. unfinished: those that are still to be run; until then it has no metrics
-    of the whole.
+    cross-validation, those that were asked for. unfinished: those that are still to be run; until then it has no
+    metrics of the whole.
     """
 
     out: Path
