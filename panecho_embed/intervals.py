@@ -65,19 +65,18 @@ def paired_differences(a: Metrics, b: Metrics, *, draws: int = DEFAULT_DRAWS, se
 
 def differences_of(a: Metrics, b: Metrics, sampled_a: Draws, sampled_b: Draws) -> dict[str, Difference]:
     """The differences of two models that were bootstrapped together already; sampled: their parts of `bootstrap`."""
-    point_a, point_b = point_values(a), point_values(b)
-    differences = {}
-    for name in [name for name in point_a if name in point_b]:
-        sampled = sampled_a[name] - sampled_b[name]
-        differences[name] = Difference(
-            name,
-            point_a[name] - point_b[name],
-            *percentile_interval(sampled, len(a.patients)),
-            p_value=two_sided_p(sampled, len(a.patients)),
-            n=a.n,
-            n_patients=len(a.patients),
-        )
-    return differences
+    point_a, point_b, n_patients = point_values(a), point_values(b), len(a.patients)
+    return {
+        name: difference_of(name, value - point_b[name], sampled_a[name] - sampled_b[name], a.n, n_patients)
+        for name, value in point_a.items()
+        if name in point_b
+    }
+
+
+def difference_of(metric: str, value: float, sampled: Floats, n: int, n_patients: int) -> Difference:
+    """The difference of one metric; sampled: (draws,) its bootstraps, each of the same patients in both models."""
+    interval = percentile_interval(sampled, n_patients)
+    return Difference(metric, value, *interval, two_sided_p(sampled, n_patients), n, n_patients)
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:

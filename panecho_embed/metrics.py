@@ -133,7 +133,9 @@ def multiclass_metrics(
     """One-vs-rest AUROC, average precision, sensitivity and F1 per class and macro; balanced accuracy, Brier, ECE.
 
     truth: (N,) class index. probability: (N, C), rows sum to 1. The prediction is the most probable class. Classes
-    that no row has are left out of every mean. Names are "auroc" (macro) and "auroc:<class>".
+    that no row has are left out of every mean. Names are "auroc" (macro) and "auroc:<class>". brier: squared errors
+    summed over all classes; "brier:<class>" is its part of one class. ece: of the most probable class's probability;
+    "ece:<class>": of one class's, whether it is the most probable or not (Kull et al., NeurIPS 2019).
     """
     y = _finite("truth", truth).astype(np.int64)
     p = np.asarray(probability, dtype=np.float64)
@@ -146,13 +148,16 @@ def multiclass_metrics(
     rankings = [(classes[c], ranking_part(y == c, p[:, c], codes, len(ids), values)) for c in present]
     hits = one_hot * (decided == y)[:, None]
     terms = np.column_stack([one_hot[:, present], np.eye(len(classes))[decided][:, present], hits[:, present]])
-    squared = ((p - one_hot) ** 2).sum(axis=1)
+    squared = (p - one_hot) ** 2
+    briers = np.column_stack([np.ones(len(y)), squared.sum(axis=1), squared[:, present]])
+    names = [classes[c] for c in present]
     return Metrics(
         (
             lambda weights: _macro({name: part(weights) for name, part in rankings}),
-            _from_sums(terms, codes, len(ids), lambda sums: _confusion_values(sums, [classes[c] for c in present])),
-            _from_sums(np.column_stack([np.ones(len(y)), squared]), codes, len(ids), _brier_value),
+            _from_sums(terms, codes, len(ids), lambda sums: _confusion_values(sums, names)),
+            _from_sums(briers, codes, len(ids), lambda sums: _brier_values(sums, names)),
             _calibration(p.max(axis=1), decided == y, codes, len(ids)),
+            *(_renamed(_calibration(p[:, c], y == c, codes, len(ids)), "ece", f"ece:{classes[c]}") for c in present),
         ),
         ids,
         len(y),
@@ -251,8 +256,9 @@ def _confusion_values(sums: Floats, classes: Sequence[str]) -> Draws:
     return macro | {f"f1:{name}": values for name, values in zip(classes, f1.T, strict=True)}
 
 
-def _brier_value(sums: Floats) -> Draws:
-    return {"brier": sums[:, 1] / sums[:, 0]}
+def _brier_values(sums: Floats, classes: Sequence[str]) -> Draws:
+    means = sums[:, 1:] / sums[:, :1]
+    return dict(zip(["brier", *(f"brier:{name}" for name in classes)], means.T, strict=True))
 
 
 def _calibration(confidence: Floats, correct: Bools, codes: Ints, n_patients: int) -> Part:

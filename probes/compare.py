@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.intervals import Difference, bootstrap, differences_of, holm
+from panecho_embed.intervals import Difference, difference_of, holm
 from panecho_embed.metrics import PRIMARY, higher_is_better
 from panecho_embed.records import Score
 from panecho_embed.report import picture_file
@@ -129,7 +129,7 @@ def compare_problems(
     sign = -1 if higher_is_better(metric) else 1
     ranked = sorted(evaluations, key=lambda name: sign * evaluations[name].scores[metric].value)
     pairs = [(a, reference) for a in ranked if a != reference] if reference else list(combinations(ranked, 2))
-    differences = _differences(evaluations, pairs, metric, settings)
+    differences = _differences(evaluations, pairs, metric)
     by_rank = {name: evaluations[name] for name in ranked}
     return Comparison(first.target, metric, by_rank, differences, left_out, settings.k_shot, tuple(drawn))
 
@@ -257,12 +257,17 @@ def _check_agreement(one: str, a: Problem, other: str, b: Problem) -> None:
 
 
 def _differences(
-    evaluations: Mapping[str, Evaluation], pairs: Sequence[tuple[str, str]], metric: str, settings: RunSettings
+    evaluations: Mapping[str, Evaluation], pairs: Sequence[tuple[str, str]], metric: str
 ) -> tuple[PairedDifference, ...]:
-    metrics = {name: evaluation.metrics() for name, evaluation in evaluations.items()}
-    together = bootstrap(list(metrics.values()), draws=settings.draws, seed=settings.seed)
-    sampled = dict(zip(metrics, together, strict=True))
-    found = [differences_of(metrics[a], metrics[b], sampled[a], sampled[b])[metric] for a, b in pairs]
+    # Each was bootstrapped with the same seed on the same patients, so draw i of one is paired with draw i of another.
+    scores = {name: evaluation.scores[metric] for name, evaluation in evaluations.items()}
+    sampled = {name: evaluation.sampled for name, evaluation in evaluations.items()}
+    found = [
+        difference_of(
+            metric, scores[a].value - scores[b].value, sampled[a] - sampled[b], scores[a].n, scores[a].n_patients
+        )
+        for a, b in pairs
+    ]
     corrected = holm([difference.p_value for difference in found])
     return tuple(
         PairedDifference(a, b, difference, float(p))

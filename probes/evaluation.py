@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.intervals import DEFAULT_DRAWS, Difference, bootstrap, differences_of, scores_of
-from panecho_embed.metrics import Metrics
+from panecho_embed.metrics import PRIMARY, Metrics
 from panecho_embed.records import Score
 from probes.base import BaseProbe, ClassHeldOutError, Floats, Ints, is_classifier
 from probes.folds import Fold, check_no_leakage, given_folds, kfold
@@ -32,8 +32,8 @@ class Evaluation:
     probes: fitted, one a fold. prediction, baseline: (U,) value or probability of the positive class, or (U, K)
     probabilities; of the fold that tested the unit. validation: the same for units that selected settings. tested_in:
     (U,) fold number. thresholds: (F,) of a binary decision, chosen on held-out units of each fold; threshold: (U,) that
-    of the fold that tested the unit. scores: with 95 % intervals;
-    versus_baseline: paired differences, probe minus baseline.
+    of the fold that tested the unit. scores: with 95 % intervals; sampled: (draws,) bootstraps of the primary
+    metric. versus_baseline: paired differences, probe minus baseline.
     """
 
     problem: Problem
@@ -46,6 +46,7 @@ class Evaluation:
     thresholds: Floats
     threshold: Floats
     scores: dict[str, Score]
+    sampled: Floats
     baseline_scores: dict[str, Score]
     versus_baseline: dict[str, Difference]
     cutoffs: tuple[float, ...]
@@ -137,6 +138,7 @@ def evaluate(
         thresholds=predicted.thresholds,
         threshold=predicted.threshold,
         scores=scores_of(metrics, sampled),
+        sampled=sampled[PRIMARY[problem.task]],
         baseline_scores=scores_of(trivial, sampled_trivial),
         versus_baseline=differences_of(metrics, trivial, sampled, sampled_trivial),
         cutoffs=tuple(cutoffs),
@@ -197,7 +199,7 @@ def fit_fold(problem: Problem, probe: BaseProbe, fold: Fold) -> tuple[BaseProbe,
     holdout = np.where(np.isin(unit, fold.validation), 0, -1) if len(fold.validation) else None
     bags = {"bags": unit} if probe.pools else {}
     try:
-        fitted.fit(problem.values[rows], target, groups=problem.patient[unit], holdout=holdout, **bags)
+        fitted.fit(problem.values_of(rows), target, groups=problem.patient[unit], holdout=holdout, **bags)
     except ClassHeldOutError as error:
         raise ClassHeldOutError(error.index, f"{problem.classes[error.index]} of {problem.target}") from error
     held_out = _of_positive(problem, fitted.holdout_prediction_)
@@ -207,7 +209,7 @@ def fit_fold(problem: Problem, probe: BaseProbe, fold: Fold) -> tuple[BaseProbe,
 def predict_units(problem: Problem, fitted: BaseProbe, units: Ints) -> Floats:
     """Predictions of units, the mean over their rows: (len(units),) or (len(units), K)."""
     rows = problem.rows_of(units)
-    predicted = _of_positive(problem, predict_rows(fitted, problem.values[rows], problem.unit[rows]))
+    predicted = _of_positive(problem, predict_rows(fitted, problem.values_of(rows), problem.unit[rows]))
     return average_rows(predicted, problem.unit[rows], problem.share[rows], len(problem))[units]
 
 

@@ -198,6 +198,7 @@ def _target_document(result: TargetResult) -> dict[str, Any]:
         "baseline": _scores(evaluation.baseline_scores),
         "versus_baseline": _scores(evaluation.versus_baseline),
         "control": result.control,
+        "no_control": result.no_control,
         "subgroups": {
             column: {group: _scores(scores) for group, scores in groups.items()}
             for column, groups in result.subgroups.items()

@@ -32,18 +32,20 @@ LEVELS: tuple[Level, ...] = ("frame", "clip", "video", "study")
 class Problem:
     """One target, one level. A unit (a clip, a video, a study) has one label and one prediction, and one row or more.
 
-    values: (N, D) rows to learn from. unit: (N,) which unit each row belongs to. share: (N,) how much a row counts in
-    the mean over its unit: videos of a study count the same, whatever the number of their rows. truth: (U,) value or
-    class index, float64. classes: () for regression. ids: the units' id columns (U,), by name. patient, split: (U,) str
-    objects. columns: (U,) view and all labels, for subgroups. n_missing: units left out because they have no label.
-    pooling, fusion: how rows become units. provenance: of the rows.
+    source: (M, D) embeddings, shared by all targets of a file; row: (N,) which of them are rows to learn from. unit:
+    (N,) which unit each row belongs to. share: (N,) how much a row counts in the mean over its unit: videos of a study
+    count the same, whatever the number of their rows. truth: (U,) value or class index, float64. classes: () for
+    regression. ids: the units' id columns (U,), by name. patient, split: (U,) str objects. columns: (U,) view and all
+    labels, for subgroups. n_missing: units left out because they have no label. pooling, fusion: how rows become units.
+    provenance: of the rows.
     """
 
     target: str
     task: TaskType
     classes: tuple[str, ...]
     level: Level
-    values: FloatArray
+    source: FloatArray
+    row: Ints
     unit: Ints
     share: npt.NDArray[np.float64]
     truth: npt.NDArray[np.float64]
@@ -59,6 +61,15 @@ class Problem:
     def __len__(self) -> int:
         return len(self.truth)
 
+    @property
+    def values(self) -> FloatArray:
+        """(N, D) the rows to learn from, a copy."""
+        return self.source[self.row]
+
+    def values_of(self, rows: Ints) -> FloatArray:
+        """(len(rows), D) some of the rows, a copy."""
+        return self.source[self.row[rows]]
+
     def rows_of(self, units: Ints) -> Ints:
         """Rows (in ascending order) that belong to any of `units`."""
         return np.flatnonzero(np.isin(self.unit, units))
@@ -70,7 +81,7 @@ class Problem:
         rows = self.rows_of(units)
         return replace(
             self,
-            values=self.values[rows],
+            row=self.row[rows],
             unit=new[self.unit[rows]],
             share=self.share[rows],
             truth=self.truth[units],
@@ -183,7 +194,8 @@ def make_problem(
         task=read.task,
         classes=read.classes,
         level=units.level,
-        values=rows.values,
+        source=rows.values,
+        row=np.arange(len(rows)),
         unit=unit,
         share=shares(rows, unit),
         truth=read.truth,

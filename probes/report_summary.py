@@ -72,15 +72,16 @@ def summary(results: Sequence[TargetResult], info: RunInfo, warnings: Sequence[B
         rows.append(
             [
                 evaluation.problem.target,
-                evaluation.problem.task,
-                str(score.n),
-                str(score.n_patients),
                 display_name(metric),
                 number(score.value),
                 interval(score),
                 number(evaluation.baseline_scores[metric].value),
                 f"{number(gain.value)} ({interval(gain)})",
+                str(score.n),
+                str(score.n_patients),
+                evaluation.problem.task,
             ]
         )
-    columns = ["Target", "Task", "n", "Patients", "Metric", "Value", "95 % interval", "Baseline", "Difference"]
+    # What was asked for comes first: on a phone the rest is behind the edge.
+    columns = ["Target", "Metric", "Value", "95 % interval", "Baseline", "Difference", "n", "Patients", "Task"]
     return Section("Result", [*blocks, Table(columns, rows)])

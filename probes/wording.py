@@ -120,7 +120,7 @@ def _level_sentence(results: Sequence[TargetResult]) -> str:
     what = f"{what} predicted per {problem.level}"
     if results[0].probe.pools:
         return f"{what}; the rows of a {problem.level} were pooled by learned attention."
-    if problem.fusion == "late" and len(problem.values) > len(problem):
+    if problem.fusion == "late" and len(problem.unit) > len(problem):
         return f"{what}, as the mean of the predictions of its rows (late fusion)."
     pooling = problem.provenance.pooling
     return f"{what}, from embeddings pooled by {pooling} (early fusion)." if pooling else f"{what}."

@@ -92,6 +92,8 @@ def test_multiclass_metrics_equal_sklearn_per_class_and_macro() -> None:
         "f1": sk.f1_score(truth, decided, average="macro"),
         "f1:c": sk.f1_score(truth, decided, average=None)[2],
         "brier": ((probability - np.eye(3)[truth]) ** 2).sum(axis=1).mean(),
+        "brier:b": sk.brier_score_loss(truth == 1, probability[:, 1]),
+        "ece:b": metrics.point_values(metrics.binary_metrics(truth == 1, probability[:, 1], np.arange(150)))["ece"],
     }
     assert {name: ours[name] for name in expected} == pytest.approx(expected)
 

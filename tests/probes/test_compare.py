@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from panecho_embed.cli.main import main
 from panecho_embed.errors import ArgumentError, SettingsMismatchError
-from panecho_embed.intervals import holm, paired_differences
+from panecho_embed.intervals import bootstrap, holm, paired_differences
 from panecho_embed.records import EmbeddingTable
+from probes import evaluation
 from probes.attentive import AttentiveProbe
 from probes.compare import common_units, compare_problems, corrected_together, write_comparison
 from probes.linear import LinearProbe
@@ -55,6 +56,15 @@ def test_differences_are_those_of_the_paired_bootstrap(problems: dict[str, Probl
     comparison = compare_problems(problems, probe, SETTINGS)
     good, bad = (comparison.evaluations[name].metrics() for name in ("good", "bad"))
     assert comparison.differences[1].difference == paired_differences(good, bad, draws=200, seed=0)["mae"]
+
+
+def test_every_candidate_is_bootstrapped_once(problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(
+        evaluation, "bootstrap", lambda *args, **options: calls.append(1) or bootstrap(*args, **options)
+    )
+    compare_problems(problems, probe, SETTINGS)
+    assert len(calls) == 3
 
 
 def test_p_values_of_one_report_are_corrected_together(problems: dict[str, Problem]) -> None:

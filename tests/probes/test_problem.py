@@ -51,6 +51,14 @@ def test_several_targets_make_several_problems(table: EmbeddingTable) -> None:
     assert [p.target for p in load_problems(table, "EF, Sex")] == ["EF", "Sex"]
 
 
+def test_targets_share_their_embeddings_whoever_has_a_label(table: EmbeddingTable) -> None:
+    some = np.where(np.arange(len(table)) < 30, np.nan, table.labels["EF"])
+    problems = load_problems(replace(table, labels={"EF": table.labels["EF"], "Some": some}), "all", level="clip")
+    assert [len(problem) for problem in problems] == [360, 330]
+    assert all(problem.source is table.values for problem in problems)
+    np.testing.assert_array_equal(problems[1].values, table.values[30:])
+
+
 def test_taken_units_keep_their_rows(table: EmbeddingTable) -> None:
     problem = load_problem(table, "EF", level="study", fusion="late")
     some = problem.take(np.array([5, 2]))

@@ -238,12 +238,14 @@ def test_a_shuffle_that_loses_a_class_is_drawn_again(table: EmbeddingTable) -> N
 
 
 def test_a_target_whose_labels_cannot_be_shuffled_has_no_control(
-    table: EmbeddingTable, monkeypatch: pytest.MonkeyPatch
+    table: EmbeddingTable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("probes.control.too_few", lambda *_: ["1 (0)"])
     result = run_target(load_problem(table, "LowEF"), LinearProbe("binary"), RunSettings(control=True, draws=50))
     assert result.control is None
     assert "LowEF has no control" in result.no_control
+    written = json.loads((write_run([result], RunInfo("x.h5"), tmp_path) / "metrics.json").read_text())
+    assert written["targets"]["LowEF"]["no_control"] == result.no_control
 
 
 def test_the_text_missing_is_another_group_than_no_text(table: EmbeddingTable) -> None:
