@@ -1,39 +1,87 @@
-"""The README shows the commands' own help; `python -m tests.test_readme` renews it."""
+"""The README and docs/commands.md show the commands' own help; `python -m tests.test_readme` renews them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+COMMANDS = ROOT / "docs" / "commands.md"
 BLOCK = re.compile(r"<!-- help: panecho-embed(?P<command>[^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
+HEAD = """# Every command, with its options
+
+What `panecho-embed COMMAND --help` prints. A command is a library function of the same name, its options are arguments.
+"""
+
+
+def help_block(words: list[str]) -> str:
+    result = CliRunner().invoke(
+        main, [*words, "--help"], prog_name="panecho-embed", terminal_width=100, env={"COLUMNS": "100"}
+    )
+    return f"```text\n{result.output.rstrip()}\n```"
 
 
 def renewed(text: str) -> str:
     def block(match: re.Match[str]) -> str:
-        command = match["command"]
-        result = CliRunner().invoke(
-            main, [*command.split(), "--help"], prog_name="panecho-embed", terminal_width=100, env={"COLUMNS": "100"}
-        )
-        return f"<!-- help: panecho-embed{command} -->\n```text\n{result.output.rstrip()}\n```\n<!-- end -->"
+        return f"<!-- help: panecho-embed{match['command']} -->\n{help_block(match['command'].split())}\n<!-- end -->"
 
     return BLOCK.sub(block, text)
 
 
+def commands_below(group: click.Command, words: list[str]) -> Iterator[list[str]]:
+    """The words of every command, of a group's after its own."""
+    if not isinstance(group, click.Group):
+        return
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        yield [*words, name]
+        found = group.get_command(context, name)
+        assert found is not None
+        yield from commands_below(found, [*words, name])
+
+
+def commands_page() -> str:
+    pieces = [
+        f"{'#' * (len(words) + 1)} {' '.join(words)}\n\n{help_block(words)}" for words in commands_below(main, [])
+    ]
+    return "\n\n".join([HEAD.rstrip(), *pieces]) + "\n"
+
+
 def test_the_readme_shows_the_commands_own_help():
     text = README.read_text()
-    assert len(BLOCK.findall(text)) >= 2
+    assert BLOCK.search(text)
     assert renewed(text) == text, "renew it: python -m tests.test_readme"
 
 
+def test_the_page_of_commands_shows_every_command():
+    assert COMMANDS.read_text() == commands_page(), "renew it: python -m tests.test_readme"
+
+
+def test_every_command_has_a_line_in_the_readme():
+    text = README.read_text().partition("## Commands")[0]
+    assert [name for name in main.list_commands(click.Context(main)) if f"`{name}`" not in text] == []
+
+
 def test_every_file_that_the_readme_names_is_there():
-    for name in re.findall(r"`((?:benchmarks|notebooks|docs|panecho_embed|probes)/[\w./-]+)`", README.read_text()):
-        assert (README.parent / name).exists(), name
+    named = r"[`(]((?:benchmarks|notebooks|docs|panecho_embed|probes)(?:/[\w./-]+)?)[`)]"
+    for name in re.findall(named, README.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_section_that_the_readme_links_to_is_there():
+    text = README.read_text()
+    headings = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", text)) <= anchors
 
 
 if __name__ == "__main__":
     README.write_text(renewed(README.read_text()))
+    COMMANDS.write_text(commands_page())

@@ -19,7 +19,7 @@ from panecho_embed.cli.options import existing_file, out_option
 )
 @click.option("--thumbnails/--no-thumbnails", default=True, show_default=True, help="Read the videos for pictures.")
 def atlas(emb: Path, out: Path, method: Any, thumbnails: bool) -> None:
-    """Export ids, labels, a 2-D map, nearest neighbours and thumbnails for the tool embedding-atlas.
+    """Export ids, labels, a 2-D map, neighbours and thumbnails for embedding-atlas.
 
     Needs the extra: pip install 'panecho-embed[atlas]'.
     """

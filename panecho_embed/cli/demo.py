@@ -44,9 +44,8 @@ def demo(ctx: click.Context, out: Path, patients: int) -> None:
         click.secho(f"\n$ panecho-embed {shlex.join(words)}", bold=True)
         if code := group.main(words, prog_name="panecho-embed", standalone_mode=False):
             ctx.exit(code)
-    pictures = sorted((run / "plots").glob("*.png"))
     click.secho("\nThe result as a picture:", bold=True)
-    for picture in pictures:
+    for picture in sorted((run / "plots").glob("*.svg")):
         click.echo(f"  {picture}")
     if weights is None:
         click.secho("Remember: RANDOM WEIGHTS. These figures say nothing about PanEcho.", fg="yellow")

@@ -23,7 +23,7 @@ from panecho_embed.cli.options import existing_file
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sample that it is trained on.")
 @click.option("--overwrite", is_flag=True, help="Replace an index that is there and fits.")
 def index(emb: Path, kind: Any, memory_gb: float | None, seed: int, overwrite: bool) -> None:
-    """Build an index beside an embedding file, so that search and serve are fast on very many videos.
+    """Build an index beside an embedding file, for a fast search of very many videos.
 
     It holds the videos' unit vectors too, so that the embeddings are not read again, and belongs to this state of the
     file alone: after another extraction it is refused until it is built anew.

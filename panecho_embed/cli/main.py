@@ -48,8 +48,11 @@ class CommandGroup(click.Group):
     """Loads a command when it is used; others' commands join by the entry-point group panecho_embed.commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Our own commands in the order of a first project, then those that joined."""
-        return [*_COMMANDS, *sorted(point.name for point in entry_points(group=_GROUP) if point.name not in _COMMANDS)]
+        """Commands in the order of a first project; those that joined read embeddings, so after what makes them."""
+        own = list(_COMMANDS)
+        joined = sorted({point.name for point in entry_points(group=_GROUP)} - _COMMANDS.keys())
+        at = own.index("predict")
+        return [*own[:at], *joined, *own[at:]]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""

@@ -50,7 +50,7 @@ def serve(
     max_upload_frames: int,
     max_upload_seconds: float,
 ) -> None:
-    """Serve a page on this computer: studies, their videos, their nearest studies, a map, a search by upload.
+    """Serve a page on this computer: studies, videos, near studies, a map, search by upload.
 
     The JSON API behind it describes itself at /api/openapi.json. Needs the extra: pip install 'panecho-embed[serve]'.
     """

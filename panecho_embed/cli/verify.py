@@ -13,7 +13,10 @@ from panecho_embed.cli.options import file_to_check
 @click.argument("paths", metavar="EMB.h5...", nargs=-1, required=True, type=file_to_check)
 @click.pass_context
 def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
-    """Read embedding files from end to end and name every problem; exit code 1 if there is one."""
+    """Read embedding files from end to end and name every problem.
+
+    Exit code 1 if there is one.
+    """
     from panecho_embed.store import EmbeddingFile
     from panecho_embed.store import verify as run
 
