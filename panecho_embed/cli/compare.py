@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from panecho_embed.cli.extract import announce
-from panecho_embed.cli.options import out_option
+from panecho_embed.cli.options import Place, out_option
 
 if TYPE_CHECKING:
     from panecho_embed.comparison.result import ComparisonResult
@@ -48,7 +48,7 @@ def _files(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
     metavar="START,...",
     help="Starting points to compare.",
 )
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Data set as downloaded, or a table.")
+@click.option("--data", required=True, type=Place(), help="Data set as downloaded, or a table.")
 @out_option("Folder of the comparison; each run gets a folder below it")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each start.")
 @click.option("--reference", metavar="START", help="What the differences are to.  [default: the first start]")
@@ -76,7 +76,9 @@ def _files(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 @click.option("--strict", is_flag=True, help="Stop at a start whose weights can't be had, or a run that fails.")
 @click.option("--allow-leakage", is_flag=True, help="Let a patient be in training and in validation or test.")
 @click.pass_context
-def compare(ctx: click.Context, /, recipe: str, inits: tuple[str, ...], data: Path, out: Path, **options: Any) -> None:
+def compare(
+    ctx: click.Context, /, recipe: str, inits: tuple[str, ...], data: Path | str, out: Path, **options: Any
+) -> None:
     """Fine-tune several starting points and compare them on the same test patients.
 
     Runs what is missing, goes on with what was begun, reuses what is done. Ends with a table, report.html, and exit

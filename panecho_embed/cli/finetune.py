@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from panecho_embed.cli.extract import announce, print_failures
-from panecho_embed.cli.options import existing_file, out_option
+from panecho_embed.cli.options import Place, existing_file, out_option
 
 if TYPE_CHECKING:
     from panecho_embed.finetune.run import FinetuneSummary
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="panecho, random, imagenet, echoclip, kinetics, echoprime, panecho-image, timm:NAME, or a registered one.",
 )
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Data set as downloaded, or a table.")
+@click.option("--data", required=True, type=Place(), help="Data set as downloaded, or a table.")
 @out_option("Run folder to write")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe, any number of times."
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @click.option("--allow-leakage", is_flag=True, help="Let a patient be in training and in validation or test.")
 @click.option("--overwrite", is_flag=True, help="Begin anew: discard the run that stands at the output.")
 @click.pass_context
-def finetune(ctx: click.Context, /, recipe: str, data: Path, out: Path, **options: Any) -> None:
+def finetune(ctx: click.Context, /, recipe: str, data: Path | str, out: Path, **options: Any) -> None:
     """Fine-tune a starting point on a data set.
 
     RECIPE is one that `panecho-embed recipes list` names, or a file of your own. Stopped at any moment and run again,

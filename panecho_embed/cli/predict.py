@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from panecho_embed.cli.extract import announce, print_failures
 from panecho_embed.cli.options import (
+    Place,
     clip_options,
     encoding_options,
     existing_file,
@@ -27,7 +28,7 @@ _CLIPS = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", 
 
 
 @click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="INPUT", type=Place())
 @out_option("Folder to write")
 @click.option("--tasks", help="Names, separated by commas.  [default: all that the weights have heads for]")
 @click.option(
@@ -50,7 +51,7 @@ _CLIPS = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", 
 @input_options
 @click.option("--overwrite", is_flag=True, help="Begin anew: discard the embeddings that stand in the folder.")
 @click.pass_context
-def predict(ctx: click.Context, /, source: Path, out: Path, **options: Any) -> None:
+def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any) -> None:
     """Predict reporting tasks per clip, video and study.
 
     INPUT is what `extract` takes, or an embedding file of clips or frames that the same weights made: then only the

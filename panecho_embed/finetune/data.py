@@ -17,7 +17,7 @@ from panecho_embed.finetune.recipe import DataSettings
 from panecho_embed.finetune.targets import Targets, make_targets
 from panecho_embed.manifest import detect_layout, read_manifest
 from panecho_embed.records import Failure, Layout, Manifest, VideoRef
-from panecho_embed.remote import is_url
+from panecho_embed.remote import check_url, is_url
 
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -56,6 +56,11 @@ def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = Fal
     strict: a row without its file, or a file without its row, is an error. Raises ManifestError: for another data set
     than the recipe is for (unless its layout is "auto"), a split column that is none, and what `make_targets` says.
     """
+    if is_url(path):
+        raise ManifestError(
+            f"{check_url(str(path))} is a URL; every epoch reads the data set, so copy it to this machine (--data). A "
+            "table of this machine may list single videos by URL"
+        )
     source = Path(path).absolute()
     _check_layout(source, settings.layout)
     whole = read_manifest(source, settings.layout)

@@ -15,13 +15,14 @@ import numpy.typing as npt
 from pebble import ProcessExpired, ProcessPool
 
 from panecho_embed.cores import usable_cores
-from panecho_embed.errors import MediaError
+from panecho_embed.errors import MediaError, RemoteError
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import apply_mask, sector_mask
 from panecho_embed.orphans import end_with_parent
 from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
 from panecho_embed.provenance import Preprocess, Provenance
 from panecho_embed.records import UInt8Array
+from panecho_embed.remote import fetched
 from panecho_embed.store import EmbeddingFile
 
 PICTURE_SECONDS = 60.0
@@ -98,10 +99,11 @@ def pictures(films: Iterable[Film], workers: int | None, timeout_seconds: float)
 def picture_of(film: Film) -> Shown:
     """The picture of a film; what is wrong with the file comes back as the reason why there is none."""
     try:
-        cine = _as_seen(open_cine(film.path, include_stills=True), film.preprocess)
-        moving = thumbnail_of(cine, film.fps if film.fps > 0 else cine.fps or DEFAULT_FPS, _SIDE)
-        return Shown(moving.data_uri, still_of(cine, _SIDE).data_uri)
-    except MediaError as error:
+        with fetched(film.path) as path:
+            cine = _as_seen(open_cine(path, include_stills=True), film.preprocess)
+            moving = thumbnail_of(cine, film.fps if film.fps > 0 else cine.fps or DEFAULT_FPS, _SIDE)
+            return Shown(moving.data_uri, still_of(cine, _SIDE).data_uri)
+    except (MediaError, RemoteError) as error:
         return Shown(missing=str(error))
     except Exception as error:
         # No file may end the pages.

@@ -28,6 +28,7 @@ from panecho_embed.prediction.pages import Sheets, write_pages
 from panecho_embed.prediction.wording import about
 from panecho_embed.reclipping import reclip
 from panecho_embed.records import Failure
+from panecho_embed.remote import cached, check_url, file_name, is_url
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.store.layout import FAILURE_COLUMNS
 from panecho_embed.tasks import Task, write_tasks
@@ -84,7 +85,8 @@ def predict(
     """Predict reporting tasks and write them into the folder `out`: tables, JSON, a report, a sheet per study.
 
     source: what `extract` takes, which embeds it into `out`/embeddings.h5 first and goes on where it was stopped; or an
-    embedding file of the same weights, of clips (seconds: the heads alone) or of frames (clips are made first).
+    embedding file of the same weights, of clips (seconds: the heads alone) or of frames (clips are made first). Both
+    may be at a URL.
     backbone: "panecho", or "random" to try things out: every output then says that it means nothing. weights, tasks,
     task_table: as for `PanEcho`. clips: which, as for `extract`; not for a file of clips. sheets: write a page a study
     with pictures of its videos, for each of which a minute is allowed. extraction: the further arguments of `extract`,
@@ -97,9 +99,10 @@ def predict(
     something else.
     """
     started = time.monotonic()
-    source, out = Path(source), Path(out)
-    embedded = source.is_file() and (source.suffix.lower() in _SUFFIXES or h5py.is_hdf5(source))
-    ready = EmbeddingFile(source) if embedded else None
+    if is_url(out):
+        raise ArgumentError("predictions are written to a folder of this machine, not to a URL (-o)")
+    source, out = _here(source), Path(out)
+    ready = EmbeddingFile(source) if isinstance(source, Path) and _is_embedded(source) else None
     if ready is not None:
         _check_readable(ready, backbone, clips, extraction)
     encoder, model = panecho_with_heads(backbone, weights, seed, tasks, task_table)
@@ -209,6 +212,18 @@ def _check_same_model(file: EmbeddingFile, encoder: Backbone) -> None:
             f"{file.path} was made with the weights {made_with.source} (sha256 {made_with.sha256[:12]}), not "
             f"{mine.source} (sha256 {mine.sha256[:12]}), whose heads were to read it; name those (--weights, --seed)"
         )
+
+
+def _here(source: str | Path) -> str | Path:
+    """What is read on this machine as a path; an embedding file at a URL as its copy; videos at a URL as they are."""
+    if not is_url(source):
+        return Path(source)
+    url = check_url(str(source))
+    return cached(url) if Path(file_name(url)).suffix.lower() in _SUFFIXES else url
+
+
+def _is_embedded(source: Path) -> bool:
+    return source.is_file() and (source.suffix.lower() in _SUFFIXES or h5py.is_hdf5(source))
 
 
 def _check_folder(out: Path, overwrite: bool) -> None:

@@ -266,6 +266,11 @@ def test_videos_behind_urls_are_there(spoil):
     assert (len(dataset.videos), dataset.failures) == (24, ())
 
 
+def test_a_data_set_at_a_url_is_to_be_copied_first(tmp_path):
+    told = refused("custom", "s3://bucket/echos.csv", tmp_path, **{"data.targets": "EF"})
+    assert "s3://bucket/echos.csv is a URL; every epoch reads the data set, so copy it to this machine (--data)" in told
+
+
 def test_a_score_that_one_validation_video_can_not_have_is_called_undefined(copy, tmp_path):
     frame = pd.read_csv(copy / "FileList.csv")
     validating = frame.index[frame["Split"] == "VAL"]

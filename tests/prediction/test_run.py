@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import fsspec
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -55,6 +56,37 @@ def test_failures_are_listed_and_the_exit_code_is_3(videos, weights, tmp_path):
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["failures"][0]["video_id"] == "bad.avi"
     from_embeddings = run(tmp_path / "out" / "embeddings.h5", "-o", tmp_path / "b", "--weights", weights, expect=3)
     assert "bad.avi: this is text" in from_embeddings.stdout
+
+
+@pytest.fixture
+def memory(videos):
+    """The videos once more, at memory://echos."""
+    system = fsspec.filesystem("memory")
+    for path in videos.parent.glob("*/*.avi"):
+        system.pipe(f"/echos/{path.parent.name}/{path.name}", path.read_bytes())
+    yield system
+    system.store.clear()
+
+
+def test_videos_and_embeddings_at_urls_are_predicted_as_those_of_a_disk(
+    memory, weights, predicted, embeddings, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path / "cache"))
+    words = ["--weights", weights, "--tasks", "EF"]
+    run("memory://echos", "-o", tmp_path / "videos", *words, *QUICK[:-1])
+    expected = {row["video_id"] + ".avi": row["EF"] for _, row in pd.read_csv(predicted.out / "videos.csv").iterrows()}
+    found = pd.read_csv(tmp_path / "videos" / "videos.csv").set_index("video_id")["EF"].to_dict()
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert "data:image" in next((tmp_path / "videos" / "studies").iterdir()).read_text()
+    memory.pipe("/echos/file.h5", embeddings.read_bytes())
+    run("memory://echos/file.h5", "-o", tmp_path / "again", *words, "--no-sheets")
+    assert (tmp_path / "again" / "videos.csv").is_file()
+
+
+def test_predictions_are_not_written_to_a_url(videos, weights):
+    assert "only `extract` writes to one" in run(videos, "-o", "memory://x/out", expect=2).stderr
+    with pytest.raises(ArgumentError, match="to a folder of this machine"):
+        predict(videos, "memory://x/out", weights=weights)
 
 
 def test_nothing_readable_gives_empty_tables_and_exit_code_3(weights, tmp_path):
