@@ -33,11 +33,11 @@ def run(*words, expect=0):
     return result
 
 
-def probabilities(table, target, index=""):
-    """One number a video, by its file's name."""
+def probabilities(table, key, target, index=""):
+    """One number a video or study, by its id."""
     rows = table[table["target"] == target]
     column = "prediction" if index == "" else f"probability_{index}"
-    return dict(zip(rows["video_id"], rows[column].astype(float), strict=True))
+    return dict(zip(rows[key], rows[column].astype(float), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +46,32 @@ def multitask(table, weights, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "multitask"
     words = ["--init", "imagenet", "--weights", weights / "convnext_tiny-983f1562.pth", "--data", table, "-o", out]
     # Large steps, so that no two moments of the training are alike; half of a step's weights stay behind it.
-    finetune("multitask", *words, optimizer__lr=0.01, optimizer__ema=0.5, optimizer__batch_size=4)
+    learning = {"optimizer__lr": 0.01, "optimizer__ema": 0.5, "optimizer__batch_size": 4}
+    finetune("multitask", *words, clips__frame_step=2, **learning)
     return out
 
 
-def test_predict_gives_the_predictions_of_the_run(multitask, table, tmp_path):
-    run("predict", table, "-o", tmp_path / "p", "--weights", multitask / "model.pt", "--no-sheets")
-    mine = pd.read_csv(multitask / "predictions.csv", dtype=str)
-    theirs = pd.read_csv(tmp_path / "p" / "videos.csv", dtype={"video_id": str}).set_index("video_id")
+@pytest.fixture(scope="module")
+def predicted(multitask, table, tmp_path_factory):
+    out = tmp_path_factory.mktemp("predicted") / "out"
+    run("predict", table, "-o", out, "--weights", multitask / "model.pt", "--workers", "0", "--no-sheets")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "key"),
+    [("predictions", "videos", "video_id"), ("predictions_studies", "studies", "study_id")],
+)
+def test_predict_gives_the_predictions_of_the_run(multitask, predicted, mine, theirs, key):
+    mine = pd.read_csv(multitask / f"{mine}.csv", dtype=str)
+    theirs = pd.read_csv(predicted / f"{theirs}.csv", dtype={key: str}).set_index(key)
     for target, index, column in (
         ("EF", "", "EF"),
         ("GLS", "", "GLS"),
         ("pericardial-effusion", 0, "pericardial-effusion:mild_mod_severe"),
         ("LVSystolicFunction", 2, "LVSystolicFunction:Normal|Hyperdynamic"),
     ):
-        expected = probabilities(mine, target, index)
+        expected = probabilities(mine, key, target, index)
         found = theirs.loc[list(expected), column].to_numpy(dtype=float)
         np.testing.assert_allclose(found, list(expected.values()), rtol=2e-5, err_msg=target)
 
@@ -68,7 +79,9 @@ def test_predict_gives_the_predictions_of_the_run(multitask, table, tmp_path):
 def test_extract_takes_pixels_and_clips_as_trained(multitask, table, tmp_path):
     run("extract", table, "-o", tmp_path / "e.h5", "--weights", multitask / "model.pt", "--workers", "0")
     provenance = EmbeddingFile(tmp_path / "e.h5").provenance
-    assert (provenance.preprocess.crop, provenance.clips.frames_per_clip) == (32, 2)
+    plan = provenance.clips
+    assert (plan.frames_per_clip, plan.frame_step, plan.num_clips) == (2, 2, 2)
+    assert (provenance.preprocess.crop, provenance.preprocess.resize) == (32, 37)
     assert (provenance.preprocess.channel_order, provenance.preprocess.mean[0]) == ("bgr", 0.485)
 
 
@@ -77,6 +90,22 @@ def test_it_says_where_it_comes_from(multitask):
     assert (about["init"], about["pretrained"], about["layout"]) == ("imagenet", True, "panecho")
     assert [task["name"] for task in about["tasks"]][:2] == ["pericardial-effusion", "EF"]
     assert json.loads((multitask / "run.json").read_text())["preprocess"]["channel_order"] == "rgb"
+
+
+def test_its_licence_is_its_start_s_and_not_panecho_s(predicted, dynamic, tmp_path):
+    assert licence(predicted).startswith("BSD-3-Clause")
+    words = ["echonet-dynamic", "--init", "random", "--data", dynamic, "-o", tmp_path / "run"]
+    finetune(*words, model__width=NARROW, schedule__epochs=1)
+    about = torch.load(tmp_path / "run" / "model.pt", weights_only=True)["panecho_embed"]
+    assert about["start"]["source"] == "random (seed 0)"
+    options = ["--weights", tmp_path / "run" / "model.pt", "--workers", "0", "--no-sheets"]
+    run("predict", dynamic, "-o", tmp_path / "out", *options)
+    assert licence(tmp_path / "out") == "not stated"
+    assert "CC BY-NC-SA" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def licence(folder):
+    return json.loads((folder / "predictions.json").read_text())["model"]["licence"]
 
 
 @pytest.mark.parametrize(
