@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
+from functools import cache
 from multiprocessing.connection import wait
 
 try:
@@ -33,6 +35,23 @@ def end_with_parent() -> None:
     if wait([parent.sentinel], timeout=0):
         # Gone before the signal was asked for.
         os._exit(1)
+
+
+@cache
+def end_with_torchrun() -> None:
+    """Called in a process of torchrun, as often as one likes: it ends within a second or two when torchrun has ended.
+
+    torchrun gives its processes sessions of their own. Killed by SIGKILL, it would leave them at work, where they keep
+    the run's folder from the same command.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _end_after(sentinel: int) -> None:

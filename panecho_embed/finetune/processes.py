@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from panecho_embed.errors import ArgumentError, PanEchoEmbedError
 from panecho_embed.finetune.recipe import RunPrecision
 from panecho_embed.models.devices import resolve_device
+from panecho_embed.orphans import end_with_torchrun
 from panecho_embed.provenance import Precision
 
 T = TypeVar("T")
@@ -132,6 +133,7 @@ def join_processes(device: str, precision: RunPrecision) -> Processes:
             f"device is {device!r}; allowed are {', '.join(_DEVICES)}. Choose among cards with CUDA_VISIBLE_DEVICES"
         )
     wanted = resolve_device(device)
+    end_with_torchrun()
     try:
         # Precision is this module's own business: accelerate fixes it for the life of the process.
         accelerator = Accelerator(cpu=wanted.type == "cpu", mixed_precision="no")

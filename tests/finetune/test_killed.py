@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pandas as pd
+import psutil
+import pytest
 import torch
 
 from panecho_embed.errors import StoreError
 from panecho_embed.finetune.checkpoints import read_checkpoint
 from tests.finetune.conftest import NARROW, SMALL, finetune
+from tests.finetune.test_several_processes import TORCHRUN
 
 SETTINGS = {
     "model.width": NARROW,
@@ -31,11 +35,11 @@ def words(data, out):
     return ["echonet-dynamic", "--init", "random", "--data", data, "-o", out, *options]
 
 
-def start(data, out):
+def start(data, out, *torchrun, stderr=subprocess.DEVNULL):
     options = [word for key, value in (SMALL | SETTINGS).items() for word in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "panecho_embed", "finetune", *map(str, words(data, out)), *options]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
+    command = [sys.executable, *torchrun, "-m", "panecho_embed", "finetune", *map(str, words(data, out)), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def progress(out):
@@ -62,6 +66,42 @@ def run_and_kill(data, out):
         process.kill()
         process.wait()
     raise AssertionError(f"it ended with {process.returncode} before it could be killed")
+
+
+def run_two_and_kill(data, out, victim):
+    """The same with two processes, of which one is killed, or torchrun itself; returns when all three have ended."""
+    torchrun = start(data, out, *TORCHRUN)
+    workers = []
+    try:
+        while torchrun.poll() is None and progress(out) < (2, 1):
+            time.sleep(0.02)
+        workers = psutil.Process(torchrun.pid).children()
+        assert len(workers) == 2
+        (torchrun if victim == "torchrun" else workers[1]).kill()
+        assert torchrun.wait(timeout=60) != 0
+        _, alive = psutil.wait_procs(workers, timeout=60)
+        assert alive == []
+    finally:
+        torchrun.kill()
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+    return progress(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["torchrun", "one of its processes"])
+def test_two_processes_go_on_to_the_same_end(victim, dynamic, tmp_path):
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "run"
+    assert start(dynamic, undisturbed, *TORCHRUN).wait() == 0
+    epoch, step = run_two_and_kill(dynamic, out, victim)
+    again = start(dynamic, out, *TORCHRUN, stderr=subprocess.PIPE)
+    told = again.communicate()[1]
+    assert again.returncode == 0, told
+    assert f"going on at epoch {epoch}" + (f", step {step + 1}" if step else "") in told
+    histories = [pd.read_csv(folder / "history.csv").drop(columns="seconds") for folder in (undisturbed, out)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    assert (undisturbed / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
 
 
 def test_it_goes_on_to_the_same_end(dynamic, tmp_path):
