@@ -55,8 +55,13 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def plural(level: str, count: int) -> str:
+def plural(noun: str, count: int) -> str:
     """ "video", "videos", "studies"."""
     if count == 1:
-        return level
-    return "studies" if level == "study" else f"{level}s"
+        return noun
+    return "studies" if noun == "study" else f"{noun}s"
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 video", "3 videos", "2 studies"."""
+    return f"{count} {plural(noun, count)}"

@@ -103,7 +103,7 @@ def compare(
 def print_result(result: ComparisonResult) -> None:
     """The tables of every target, of many the means, what could not be had, and where everything lies."""
     from panecho_embed.comparison import tables
-    from panecho_embed.wording import plural
+    from panecho_embed.wording import counted
 
     largest = max(result.fractions)
     many = len(result.comparisons) > tables.FEW
@@ -121,7 +121,7 @@ def print_result(result: ComparisonResult) -> None:
             click.echo(tables.aligned(*tables.efficiency_rows(comparison, result.fractions)))
     if many:
         click.echo("\nthe other targets' intervals and differences are in the report")
-    click.echo(f"\n{result.trained} {plural('run', result.trained)} trained, {result.reused} reused")
+    click.echo(f"\n{counted(result.trained, 'run')} trained, {result.reused} reused")
     for problem in result.problems:
         click.echo(f"not had: {problem.name}: {problem.message}")
     click.echo(f"written: {result.folder}, open {result.folder / 'report.html'}")

@@ -92,13 +92,15 @@ def print_summary(summary: FinetuneSummary) -> None:
 
 def print_scores(run: Path) -> None:
     """The main metrics of a run folder that is done, and where its report lies."""
+    from panecho_embed.wording import counted, plural
+
     document = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for name, target in document["targets"].items():
         shown = ("mae", "r2") if target["task"] == "regression" else ("auroc", "balanced_accuracy")
         parts = [_score(metric, target) for metric in shown]
         unit = f" {target['unit']}" if target["unit"] else ""
-        people = f"{target['n']} test {'videos' if document['level'] == 'video' else 'studies'}"
-        click.echo(f"{name}{unit}: {'; '.join(parts)} ({people} of {target['n_patients']} patients)")
+        tested = f"{target['n']} test {plural(document['level'], target['n'])}"
+        click.echo(f"{name}{unit}: {'; '.join(parts)} ({tested} of {counted(target['n_patients'], 'patient')})")
     click.echo(f"results in {run}, for people in {run / 'report.html'}")
 
 

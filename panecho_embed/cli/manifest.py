@@ -29,6 +29,7 @@ def manifest(source: Path | str, out: Path, layout: str, id_salt: str | None, ov
 
     from panecho_embed.manifest import describe_manifest, read_manifest
     from panecho_embed.store import refuse_to_replace
+    from panecho_embed.wording import counted
 
     refuse_to_replace(out, overwrite)
     found = read_manifest(source, cast(Layout, layout), salt=id_salt)
@@ -40,8 +41,8 @@ def manifest(source: Path | str, out: Path, layout: str, id_salt: str | None, ov
     kinds = table["content"].str.partition(":")[0]
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.value_counts().items())
     click.echo(
-        f"{len(table)} files ({counts}) of {table['study_id'].nunique()} studies "
-        f"and {table['patient_id'].nunique()} patients in {click.format_filename(out)}"
+        f"{counted(len(table), 'file')} ({counts}) of {counted(table['study_id'].nunique(), 'study')} "
+        f"and {counted(table['patient_id'].nunique(), 'patient')} in {click.format_filename(out)}"
     )
 
 

@@ -42,6 +42,7 @@ def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
     from tqdm import tqdm
 
     from panecho_embed.phantom import extract_input, write_studies
+    from panecho_embed.wording import counted
 
     with tqdm(unit="video", disable=None) as bar:
 
@@ -50,7 +51,7 @@ def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
             bar.update(done - bar.n)
 
         videos = write_studies(out, layout, patients, progress=show, **options)
-    click.echo(f"{len(videos)} videos of {patients} synthetic patients ({layout}) in {out}")
+    click.echo(f"{counted(len(videos), 'video')} of {counted(patients, 'synthetic patient')} ({layout}) in {out}")
     if layout == "dicom":
         click.echo(f"labels: {out / 'labels.csv'}")
     source, file = (shlex.quote(str(path)) for path in (extract_input(out, layout), out.with_name(f"{out.name}.h5")))

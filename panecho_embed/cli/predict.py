@@ -74,7 +74,8 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
 
 
 def _print_summary(summary: PredictSummary) -> None:
-    from panecho_embed.prediction.wording import DISCLAIMER, RANDOM, counted
+    from panecho_embed.prediction.wording import DISCLAIMER, RANDOM
+    from panecho_embed.wording import counted
 
     for note in summary.notes:
         click.echo(f"note: {note}")

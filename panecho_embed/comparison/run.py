@@ -29,7 +29,7 @@ from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe
 from panecho_embed.finetune.run import finetune
 from panecho_embed.finetune.starts import load_start, weights_sha256
-from panecho_embed.wording import plural
+from panecho_embed.wording import counted
 
 Say = Callable[[str], object]
 
@@ -155,7 +155,7 @@ def _lacking(done: Sequence[Trial]) -> list[Problem]:
 
 def _lacks(trial: Trial, count: int) -> Problem:
     return Problem(
-        trial.name, f"{count} {plural('video', count)} could not be used; {trial.folder / 'failures.csv'} lists them"
+        trial.name, f"{counted(count, 'video')} could not be used; {trial.folder / 'failures.csv'} lists them"
     )
 
 

@@ -19,7 +19,7 @@ from panecho_embed.metrics import PRIMARY, point_values
 from panecho_embed.plots import Predictions, task_figures
 from panecho_embed.records import Score
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Folded, Section, Table, Text, figure, write_report
-from panecho_embed.wording import display_name, interval, number, plural
+from panecho_embed.wording import counted, display_name, interval, number, plural
 
 _FEW = 4  # targets whose sections stand open
 _MAIN_FIGURES = ("scatter", "roc", "precision-recall")  # of each target, where there are many
@@ -201,7 +201,7 @@ def _data(outcome: Outcome) -> list[Block]:
         text = f"{who} on two sides of a split (--allow-leakage): what is measured is partly memory."
         blocks.append(Text(text, "warning"))
     if counts["failed"]:
-        blocks.append(Text(f"{counts['failed']} videos could not be used; they are listed in failures.csv.", "warning"))
+        blocks.append(Text(f"{counted(counts['failed'], 'video')} could not be used; see failures.csv.", "warning"))
     return [*blocks, Facts({"Data": data["path"], "Fingerprint": data["fingerprint"]})]
 
 

@@ -23,7 +23,6 @@ from panecho_embed.prediction.wording import (
     RANDOM,
     SPREAD,
     clips_line,
-    counted,
     model_line,
     shown_class,
     shown_number,
@@ -34,7 +33,7 @@ from panecho_embed.records import Failure
 from panecho_embed.report import Facts, Link, Section, Table, Text, write_report
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task
-from panecho_embed.wording import display_name, interval, number
+from panecho_embed.wording import counted, display_name, interval, number
 
 SHEETS = "studies"
 

@@ -23,7 +23,6 @@ from panecho_embed.prediction.wording import (
     DISCLAIMER,
     RANDOM,
     clips_line,
-    counted,
     model_line,
     shown_class,
     shown_number,
@@ -32,6 +31,7 @@ from panecho_embed.prediction.wording import (
 )
 from panecho_embed.records import Failure
 from panecho_embed.tasks import Task
+from panecho_embed.wording import counted
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -12,7 +12,7 @@ from panecho_embed.prediction.outputs import Output, outputs_of
 from panecho_embed.provenance import Provenance
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task
-from panecho_embed.wording import plural
+from panecho_embed.wording import counted
 
 DISCLAIMER = "For research only. Not a medical device: not for diagnosis or treatment."
 RANDOM = "RANDOM WEIGHTS, NOT PRETRAINED: these predictions mean nothing; they show what the output looks like."
@@ -126,8 +126,3 @@ def shown_percent(probability: float) -> str:
     if 99.9 < percent < 100:
         return "> 99.9"
     return f"{percent:.1f}" if percent < 1 or percent > 99 else f"{percent:.0f}"
-
-
-def counted(number: int, noun: str) -> str:
-    """ "1 video", "3 videos", "2 studies"."""
-    return f"{number} {plural(noun, number)}"

@@ -205,7 +205,7 @@ def test_unusable_videos_are_told_again_by_the_next_call(place: Path, compared: 
         file.write("v1,v1.avi,decode,broken\n")
     result = run(place, "lacking", "--seeds", "2", "--fractions", "0.5,1")
     assert result.exit_code == 3
-    assert "not had: panecho, fraction 1, seed 0: 1 videos could not be used" in result.output
+    assert "not had: panecho, fraction 1, seed 0: 1 video could not be used" in result.output
 
 
 def test_shared_patients_are_refused_unless_asked_for(place: Path) -> None:
