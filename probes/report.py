@@ -125,6 +125,8 @@ def _metric_table(result: TargetResult) -> Table:
         columns.append("Shuffled labels")
     score = next(iter(evaluation.scores.values()))
     tested = f"{score.n} {plural(evaluation.problem.level, score.n)} of {score.n_patients} patients tested."
+    if evaluation.problem.task == "regression":
+        tested += f" Errors, bias and limits are in the unit of {evaluation.problem.target}."
     return Table(columns, rows, f"{tested} Difference: probe minus baseline, paired; p two-sided, from the bootstrap.")
 
 

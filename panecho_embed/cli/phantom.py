@@ -53,6 +53,6 @@ def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
         videos = write_studies(out, layout, patients, progress=show, **options)
     click.echo(f"{counted(len(videos), 'video')} of {counted(patients, 'synthetic patient')} ({layout}) in {out}")
     if layout == "dicom":
-        click.echo(f"labels: {out / 'labels.csv'}")
+        click.echo(f"labels, for --labels of `probe` and `audit`: {out / 'labels.csv'}")
     source, file = (shlex.quote(str(path)) for path in (extract_input(out, layout), out.with_name(f"{out.name}.h5")))
     click.echo(f"next: panecho-embed extract {source} -o {file}")

@@ -109,7 +109,8 @@ def print_scores(result: TargetResult) -> None:
     score = next(iter(evaluation.scores.values()))
     missing = f", {problem.n_missing} without a label left out" if problem.n_missing else ""
     counts = f"{score.n} tested, of {score.n_patients} patients{missing}"
-    click.echo(f"\n{problem.target}: {problem.task}, {problem.level} level, {counts}")
+    unit = "; errors in the label's own unit" if problem.task == "regression" else ""
+    click.echo(f"\n{problem.target}: {problem.task}, {problem.level} level, {counts}{unit}")
     rows = [["", "value", "95 % interval", "baseline"]]
     for name, score in evaluation.scores.items():
         baseline = number(evaluation.baseline_scores[name].value)

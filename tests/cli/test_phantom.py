@@ -40,7 +40,10 @@ def test_image_folders_come_with_a_manifest_to_extract(tmp_path):
 
 def test_dicom_comes_with_labels(tmp_path):
     flags = ["--layout", "dicom", "--patients", "1", "--videos-per-study", "1", "--frames", "2", "--size", "150x200"]
-    assert f"labels: {tmp_path / 'o' / 'labels.csv'}" in run(tmp_path / "o", *flags).stdout
+    assert (
+        f"labels, for --labels of `probe` and `audit`: {tmp_path / 'o' / 'labels.csv'}"
+        in run(tmp_path / "o", *flags).stdout
+    )
 
 
 @pytest.mark.parametrize("size", ["big", "10x20x30", "-5", "112x"])
