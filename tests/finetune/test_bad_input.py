@@ -86,9 +86,10 @@ def test_videos_that_can_not_be_decoded_are_listed_and_the_rest_is_used(copy, tm
     assert sorted(failures["video_id"]) == sorted(broken)
     predicted = pd.read_csv(out / "predictions.csv")
     assert not predicted["video_id"].isin(broken).any()
-    # With a rate of next to nothing, the second epoch has the loss of the first: both are means of the same videos.
+    # With a rate of next to nothing, the second epoch has the loss of the first: means of the same videos, from other
+    # places of each.
     losses = pd.read_csv(out / "history.csv")["train_loss"]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
     told = finetune(*words, tmp_path / "strict", "--strict", expect=1, **RANDOM).stderr
     assert "can't be decoded" in told
     assert "(--strict)" in told
