@@ -105,9 +105,11 @@ def print_scores(run: Path) -> None:
 
 
 def _score(metric: str, target: dict[str, Any]) -> str:
+    from panecho_embed.wording import display_name, number
+
     score, trivial = target["metrics"][metric], target["baseline"][metric]["value"]
-    numbers = [
-        "undefined" if value is None else f"{value:.3g}" for value in (score["value"], score["low"], score["high"])
-    ]
-    baseline = "undefined" if trivial is None else f"{trivial:.3g}"
-    return f"{metric} {numbers[0]} (95 % {numbers[1]} to {numbers[2]}; baseline {baseline})"
+    value, low, high, baseline = (
+        "undefined" if given is None else number(given)
+        for given in (score["value"], score["low"], score["high"], trivial)
+    )
+    return f"{display_name(metric)} {value} (95 % {low} to {high}; baseline {baseline})"
