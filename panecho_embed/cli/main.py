@@ -11,6 +11,7 @@ import click
 from panecho_embed._version import __version__
 from panecho_embed.cli.printable import printable_streams
 from panecho_embed.errors import ArgumentError, PanEchoEmbedError
+from panecho_embed.nearest import nearest
 
 _GROUP = "panecho_embed.commands"
 
@@ -64,6 +65,16 @@ class CommandGroup(click.Group):
             joined: click.Command = point.load()
             return joined
         return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first word names; for a mistyped one, name the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            error.message = error.message.rstrip(".") + nearest(args[0], self.list_commands(ctx))
+            raise
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; whatever of names and texts from files can't be printed, is shown as escapes."""

@@ -59,7 +59,7 @@ def test_commands_of_other_packages_join():
 def test_an_unknown_command_is_wrong_usage():
     result = CliRunner().invoke(main, ["extrct"])
     assert result.exit_code == 2
-    assert "No such command 'extrct'" in result.output
+    assert "No such command 'extrct'; nearest: extract" in result.output
 
 
 def test_python_dash_m_is_the_same_command():
