@@ -73,8 +73,8 @@ class CommandGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            error.message = error.message.rstrip(".") + nearest(args[0], self.list_commands(ctx))
-            raise
+            hint = nearest(args[0], self.list_commands(ctx))
+            raise click.UsageError(error.message.rstrip(".") + hint, ctx) from error
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; whatever of names and texts from files can't be printed, is shown as escapes."""
