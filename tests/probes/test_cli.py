@@ -62,6 +62,7 @@ def test_keys_of_metrics_json_are_stable(embeddings: Path, tmp_path: Path) -> No
             "baseline",
             "versus_baseline",
             "control",
+            "no_control",
         ),
         *("subgroups", "label_efficiency"),
     ]
