@@ -12,7 +12,7 @@ from panecho_embed.metrics import HIGHER_IS_BETTER, base_name
 from panecho_embed.plots import intervals
 from panecho_embed.provenance import Provenance
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Section, Table, Text, figure, write_report
-from panecho_embed.wording import display_name, interval, number, p_value, plural
+from panecho_embed.wording import TOO_NARROW, display_name, interval, number, p_value, plural
 from probes.efficiency import LabelEfficiency
 from probes.folds import leaking_patients
 from probes.outputs import RunInfo, grid_table
@@ -20,7 +20,7 @@ from probes.plots import efficiency_caption
 from probes.report_summary import asked, by_task, summary
 from probes.run import TargetResult
 from probes.subgroups import subgroup_units
-from probes.wording import PROBE_NAMES, TOO_NARROW, few_tested, methods_paragraph
+from probes.wording import PROBE_NAMES, few_tested_in, methods_paragraph
 
 SUBGROUP_METRICS = {
     "regression": ("mae", "r2", "bias"),
@@ -143,7 +143,7 @@ def _subgroup_blocks(result: TargetResult, column: str, groups: dict[str, Any]) 
     whole = result.evaluation.scores[primary].value
     drawing = intervals(lines, display_name(primary), reference=whole)
     units = subgroup_units(result.evaluation, column)
-    few = {name: few_tested(result.evaluation.problem, units[name]) for name in groups}
+    few = {name: few_tested_in(result.evaluation.problem, units[name]) for name in groups}
     named = "; ".join(f"{name}: {count}" for name, count in few.items() if count)
     caption = f"Subgroups by {column}." + (f" Few tested ({named}): {TOO_NARROW}." if named else "")
     table = Table([column, "n", "Patients", *map(display_name, metrics)], rows, caption)

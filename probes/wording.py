@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from panecho_embed.metrics import CALIBRATION_BINS
-from panecho_embed.wording import plural
+from panecho_embed.wording import caution_of, few_tested, plural
 from probes.folds import leaking_patients
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ PROBE_NAMES = {
     "FaissKNNProbe": "Nearest-neighbour probe (faiss)",
     "AttentiveProbe": "Attentive probe",
 }
-
-FEW_PATIENTS = 30  # below, percentile intervals of the bootstrap cover clearly less than they say (docs/statistics.md)
-FEW_OF_A_CLASS = 20  # the same of the rarer side (docs/statistics.md)
-TOO_NARROW = (
-    f"bootstrap intervals of fewer than {FEW_PATIENTS} patients, or {FEW_OF_A_CLASS} of a class, are too narrow"
-)
 
 ALPHA = 0.05
 
@@ -76,23 +70,13 @@ def caution(evaluation: Evaluation) -> str:
             f"{len(leaking)} {'patient was' if len(leaking) == 1 else 'patients were'} on two sides of a fold "
             "(--allow-leakage): what is measured is partly memory."
         )
-    if few := few_tested(evaluation.problem, evaluation.tested):
-        notes.append(f"Only {few} {'was' if few == '1 patient' else 'were'} tested: {TOO_NARROW}.")
-    return " ".join(notes)
+    notes.append(caution_of(few_tested_in(evaluation.problem, evaluation.tested)))
+    return " ".join(filter(None, notes))
 
 
-def few_tested(problem: Problem, units: Ints) -> str:
+def few_tested_in(problem: Problem, units: Ints) -> str:
     """How many patients there are in `units`, or how many of the rarest class in it, where too few; else ""."""
-    patient, truth = problem.patient[units].astype(str), problem.truth[units]
-    patients = len(np.unique(patient))
-    few = f"{patients} {plural('patient', patients)}" if patients < FEW_PATIENTS else ""
-    if problem.task == "regression":
-        return few
-    of_class = {problem.classes[int(i)]: len(np.unique(patient[truth == i])) for i in np.unique(truth)}
-    rarest, count = min(of_class.items(), key=lambda item: item[1])
-    if count >= FEW_OF_A_CLASS:
-        return few
-    return f"{few} ({count} of class {rarest})" if few else f"{count} {plural('patient', count)} of class {rarest}"
+    return few_tested(problem.patient[units], problem.truth[units], problem.classes)
 
 
 def resolution_note(differences: int, draws: int) -> str:

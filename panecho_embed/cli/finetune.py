@@ -92,8 +92,10 @@ def print_summary(summary: FinetuneSummary) -> None:
 
 def print_scores(run: Path) -> None:
     """The main metrics of a run folder that is done, and where its report lies."""
-    from panecho_embed.wording import counted, plural
+    from panecho_embed.finetune.outcome import read_outcome, read_targets
+    from panecho_embed.wording import caution_of, counted, few_tested, plural
 
+    rows = read_targets(read_outcome(run))
     document = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for name, target in document["targets"].items():
         shown = ("mae", "r2") if target["task"] == "regression" else ("auroc", "balanced_accuracy")
@@ -101,6 +103,8 @@ def print_scores(run: Path) -> None:
         unit = f" {target['unit']}" if target["unit"] else ""
         tested = f"{target['n']} test {plural(document['level'], target['n'])}"
         click.echo(f"{name}{unit}: {'; '.join(parts)} ({tested} of {counted(target['n_patients'], 'patient')})")
+        if caution := caution_of(few_tested(rows[name].patients, rows[name].truth, rows[name].classes)):
+            click.echo(caution)
     click.echo(f"results in {run}, for people in {run / 'report.html'}")
 
 

@@ -19,7 +19,7 @@ from panecho_embed.metrics import PRIMARY, point_values
 from panecho_embed.plots import Predictions, task_figures
 from panecho_embed.records import Score
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Folded, Section, Table, Text, figure, write_report
-from panecho_embed.wording import counted, display_name, interval, number, plural
+from panecho_embed.wording import caution_of, counted, display_name, few_tested, interval, number, plural
 
 _FEW = 4  # targets whose sections stand open
 _MAIN_FIGURES = ("scatter", "roc", "precision-recall")  # of each target, where there are many
@@ -150,8 +150,11 @@ def _target(outcome: Outcome, target: TargetRows, scores: Scores, baseline: Scor
         [display_name(name), number(score.value), interval(score), number(baseline[name].value)]
         for name, score in scores.items()
     ]
-    table = Table(["Metric", "Value", "95 % interval", "Baseline"], rows, f"{next(iter(scores.values())).n} tested.")
-    return Folded(_label(target), [table, Figures(drawn)])
+    first = next(iter(scores.values()))
+    tested = f"{counted(first.n, outcome.level)} of {counted(first.n_patients, 'patient')} tested."
+    table = Table(["Metric", "Value", "95 % interval", "Baseline"], rows, tested)
+    caution = caution_of(few_tested(target.patients, target.truth, target.classes))
+    return Folded(_label(target), [*([Text(caution, "warning")] if caution else []), table, Figures(drawn)])
 
 
 def _predictions(target: TargetRows, scores: Scores) -> Predictions:
@@ -180,10 +183,10 @@ def _training_facts(outcome: Outcome) -> dict[str, str]:
     else:
         facts["Folds"] = str(len(outcome.histories))
         facts["Epochs"] = ", ".join(str(len(table)) for table in outcome.histories.values())
-    minutes = sum(float(table["seconds"].sum()) for table in outcome.histories.values()) / 60
+    seconds = sum(float(table["seconds"].sum()) for table in outcome.histories.values())
     processes = f"{info['processes']} process{'' if info['processes'] == 1 else 'es'}"
     return facts | {
-        "Training time": f"{minutes:.1f} min",
+        "Training time": f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s",
         "Device": f"{info['device']}, {processes}, {info['precision']}",
         "Versions": ", ".join(f"{name} {version}" for name, version in sorted(info["versions"].items())),
     }

@@ -99,7 +99,7 @@ def test_what_is_done_is_reused_and_what_is_missing_is_run(place: Path, compared
     kept = again / "runs/panecho-image/fraction-1/seed-0/model.pt"
     written = kept.stat().st_mtime_ns
     result = run(place, "again", "--seeds", "2", "--fractions", "0.5,1", "--frozen")
-    assert "1 runs trained, 7 reused" in result.output
+    assert "1 run trained, 7 reused" in result.output
     assert kept.stat().st_mtime_ns == written
     first, second = (pd.read_csv(folder / "scores.csv") for folder in (compared, again))
     pd.testing.assert_frame_equal(first, second)

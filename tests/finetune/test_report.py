@@ -70,6 +70,12 @@ def test_untrained_weights_are_named_as_such(tmp_path: Path) -> None:
     assert "Training started from random weights" in page
 
 
+def test_few_tested_patients_are_warned_of(tmp_path: Path) -> None:
+    page = write_run_report(fabricate(tmp_path / "run", small_recipe())).read_text(encoding="utf-8")
+    assert "36 videos of 20 patients tested." in page
+    assert "Only 20 patients were tested: bootstrap intervals of fewer than 30 patients" in page
+
+
 def test_lost_videos_are_told(tmp_path: Path) -> None:
     run = fabricate(tmp_path / "run", small_recipe())
     info = json.loads((run / "run.json").read_text())

@@ -14,7 +14,7 @@ from probes.knn import KNNProbe
 from probes.linear import LinearProbe
 from probes.problem import load_problem
 from probes.run import RunSettings, run_target
-from probes.wording import caution, few_tested, methods_paragraph
+from probes.wording import caution, few_tested_in, methods_paragraph
 
 SETTINGS = RunSettings(draws=50)
 
@@ -60,6 +60,6 @@ def test_the_rarest_tested_class_is_what_is_warned_of(table_of: Callable[..., Em
     wide = table_of(split=False)
     rare = np.where(np.char.endswith(wide.patient_id.astype(str), "5"), "ill", "well").astype(object)
     problem = load_problem(replace(wide, labels={"X": rare}), "X")
-    assert few_tested(problem, np.arange(len(problem))) == "6 patients of class ill"
-    assert few_tested(problem, np.arange(20)) == "10 patients (1 of class ill)"
-    assert few_tested(load_problem(wide, "EF"), np.arange(len(problem))) == ""
+    assert few_tested_in(problem, np.arange(len(problem))) == "6 patients of class ill"
+    assert few_tested_in(problem, np.arange(20)) == "10 patients (1 of class ill)"
+    assert few_tested_in(load_problem(wide, "EF"), np.arange(len(problem))) == ""
