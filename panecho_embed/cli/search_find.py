@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from panecho_embed.cli.tables import print_table, shown_columns
+from panecho_embed.cli.tables import PLURALS, print_table, shown_columns
 
 if TYPE_CHECKING:
     from panecho_embed.search import Collection, Found, Query
@@ -40,7 +40,7 @@ def print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: 
     elif as_csv:
         click.echo(found.table().to_csv(index=False), nl=False)
     else:
-        click.echo(f"{query.label}: nearest of {found.candidates}")
+        click.echo(f"{query.label}: nearest of {found.candidates} {PLURALS[found.items.level]}")
         print_table(
             found.records(), shown_columns(found.items.columns, ("rank", "similarity", f"{found.items.level}_id"))
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from panecho_embed.cli.tables import print_csv, print_table, shown_columns
+from panecho_embed.cli.tables import PLURALS, print_csv, print_table, shown_columns
 
 if TYPE_CHECKING:
     from panecho_embed.search import Collection
@@ -38,7 +38,8 @@ def print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **o
     elif as_csv:
         print_csv(rows, ["group", *items.columns])
     else:
-        click.echo(f"{len(groups)} groups of {items.level} items with a similarity of {options['duplicates']} or more")
+        some = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
+        click.echo(f"{some} of {PLURALS[items.level]} with a similarity of {options['duplicates']:g} or more")
         for n, group in enumerate(listed[:_SHOWN_GROUPS], start=1):
             across = f", {group['patients']} PATIENTS" if group["patients"] > 1 else ""
             across += f", {group['splits']} SPLITS" if group["splits"] > 1 else ""

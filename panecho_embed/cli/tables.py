@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+PLURALS = {"clip": "clips", "video": "videos", "study": "studies"}
+
 _SHOWN_LABELS = 5
 
 
@@ -15,7 +17,8 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     if not rows:
         click.echo("nothing found")
         return
-    cells = [[_cell(row[name]) for name in columns] for row in rows]
+    places = {name: max(_places(row[name]) for row in rows) for name in columns}
+    cells = [[_cell(row[name], places[name]) for name in columns] for row in rows]
     widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(columns)]
     right = [all(isinstance(row[name], int | float | None) for row in rows) for name in columns]
     for line in [list(columns), *cells]:
@@ -26,8 +29,13 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         click.echo("  ".join(padded).rstrip())
 
 
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+def _places(value: Any) -> int:
+    """Decimals that a number needs, four at most: 55.2 is no 55.2000."""
+    return len(f"{value:.4f}".rstrip("0").partition(".")[2]) if isinstance(value, float) else 0
+
+
+def _cell(value: Any, places: int) -> str:
+    return "" if value is None else f"{value:.{places}f}" if isinstance(value, int | float) else str(value)
 
 
 def print_csv(rows: Sequence[dict[str, Any]], columns: list[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from panecho_embed.cli.atlas import atlas
 from panecho_embed.cli.index import index
 from panecho_embed.cli.search import search
 from panecho_embed.cli.serve import serve
+from panecho_embed.cli.tables import print_table
 from panecho_embed.errors import PanEchoEmbedError
 from panecho_embed.search import Collection
 from tests.search.conftest import embed_films, make_films, vectors_file
@@ -48,6 +49,16 @@ def test_a_study_finds_studies_as_a_table_as_json_and_as_csv(emb):
     assert [row["study_id"] for row in rows] == ids
     assert re.findall(r"P\d-S0", table.split("\n", 1)[1]) == ids
     assert "EF" in table
+
+
+def test_numbers_stand_in_line_with_no_more_decimals_than_they_need(capsys):
+    print_table([{"similarity": 0.99121, "EF": 15.5, "age": 49}, {"similarity": 0.98, "EF": 31, "age": None}],
+                ["similarity", "EF", "age"])  # fmt: skip
+    assert capsys.readouterr().out.splitlines() == [
+        "similarity    EF  age",
+        "    0.9912  15.5   49",
+        "    0.9800  31.0",
+    ]
 
 
 def test_filters_and_measures_are_passed_on(emb):

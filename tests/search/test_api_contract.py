@@ -39,6 +39,19 @@ def test_every_route_is_documented_and_fuzzed(app, schema):
     assert {route.path for route in app.routes} == {*PATHS, *pages}
 
 
+def test_everything_that_can_be_asked_is_described(app):
+    document = app.openapi()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert operation["description"], (path, method)
+            for parameter in operation.get("parameters", []):
+                assert parameter["description"], (path, parameter["name"])
+            for status, answer in operation["responses"].items():
+                assert answer["description"], (path, status)
+                if status[0] == "4" and status != "416":
+                    assert answer["content"]["application/json"]["example"]["detail"], (path, status)
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_whatever_is_asked_is_answered_as_documented(schema, path, mode):

@@ -183,3 +183,16 @@ def test_no_identifier_of_a_header_is_in_any_answer(tmp_path):
     for answer in answers:
         said = answer.content + str(answer.headers).encode()
         assert [name for name, value in secrets.items() if value.encode() in said] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "status", "says"),
+    [("/", "evil.example", 421, "127.0.0.1 and localhost alone"), ("/no", "127.0.0.1", 404, "no such page")],
+)
+def test_a_browser_is_told_in_words_and_a_script_in_json(client, path, host, status, says):
+    page = client.get(path, headers={"host": host, "accept": "text/html,*/*"})
+    assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert says in page.text
+    script = client.get(f"/api{path}", headers={"host": host, "accept": "text/html"})
+    assert script.status_code == status
+    assert script.json()["detail"]

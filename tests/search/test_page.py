@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
 
 from panecho_embed.search.server.app import create_app
 from panecho_embed.search.server.listen import listening
+from tests.search.stubs import Endless
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
 CHROMIUM = shutil.which("chromium")
@@ -23,15 +26,23 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 STUDY = "PHANTOM-0002-S1"
 
 
-@pytest.fixture(scope="module")
-def page_address(film_emb) -> Iterator[str]:
+@contextmanager
+def served(app) -> Iterator[str]:
     with listening("127.0.0.1", 0) as (bound, where):
-        server = uvicorn.Server(uvicorn.Config(create_app(film_emb), log_level="warning", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
+        try:
+            yield where
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def page_address(film_emb) -> Iterator[str]:
+    with served(create_app(film_emb)) as where:
         yield where.rstrip("/")
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +121,80 @@ def test_filters_and_their_mistakes(page):
     until(page, "document.querySelectorAll('.card').length === 4")
 
 
+def test_filters_go_along_to_a_neighbour_and_wait_in_the_list(page):
+    page.goto("/?where=EF+%3E+0")
+    page.wait_for_selector(".row")
+    page.click(f".row .name:text-is('{STUDY}')")
+    page.wait_for_selector(".card")
+    # As a phone's keyboard writes it.
+    page.fill("#where", "view == \u2018PLAX\u2019")
+    page.select_option("#similarity", "best")
+    until(page, "location.search.includes('PLAX') && location.search.includes('similarity=best')")
+    page.wait_for_selector(".card .name[href*=PLAX]")
+    page.click(".card .name >> nth=0")
+    page.wait_for_selector(f".card .name:text-is('{STUDY}')")
+    assert page.input_value("#where") == "view == 'PLAX'"
+    assert page.input_value("#similarity") == "best"
+    page.click("#back")
+    page.wait_for_selector(".row")
+    assert page.input_value("#where") == "EF > 0"
+
+
+def test_a_columns_chip_begins_a_filter(page):
+    page.goto("/")
+    page.click("summary")
+    page.click(".chip:text-is('EF')")
+    until(page, "document.getElementById('count').textContent !== '5 studies'")
+    assert page.input_value("#where").startswith("EF < ")
+    page.fill("#where", "EF > 1000")
+    page.click("text=Show all studies")
+    until(page, "document.querySelectorAll('.row').length === 5")
+
+
+def test_small_pictures_stand_still_on_demand(page):
+    page.goto("/")
+    page.wait_for_selector(".row img[src*=thumbnail]")
+    page.keyboard.press("p")
+    assert page.locator(".row img[src*=thumbnail]").count() == 0
+    page.reload()
+    page.wait_for_selector(".row img[src*=still]")
+    assert page.get_attribute("#motion", "aria-pressed") == "false"
+
+
+CONTROLS = """() => [...document.querySelectorAll("a, button, input, select, summary, video, canvas, img")].filter(
+    (e) => e.checkVisibility() && !e.matches(".skip, .name, [type=file]"))"""
+SMALL = f"""({CONTROLS})()
+    .map((e) => [e.outerHTML.slice(0, 80), (e.closest("label.check") || e).getBoundingClientRect()])
+    .filter(([, box]) => Math.min(box.width, box.height) < 39.5).map(([text]) => text)"""
+NAMELESS = f"""({CONTROLS})().filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length
+    || e.hasAttribute("alt"))).map((e) => e.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("path", ["/", f"/study?id={STUDY}", "/map", "/upload"])
+def test_every_control_has_a_name_and_room_for_a_finger(page, path):
+    page.goto(path)
+    page.wait_for_selector({"/": ".row", "/map": "#legend div", "/upload": "#limit:has-text('MB')"}.get(path, ".card"))
+    assert page.evaluate(NAMELESS) == []
+    assert page.evaluate(SMALL) == []
+    headings = page.evaluate("[...document.querySelectorAll('main :is(h1, h2, h3)')].map((h) => Number(h.tagName[1]))")
+    assert headings[0] == 1
+    assert all(later - sooner <= 1 for sooner, later in itertools.pairwise(headings))
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert fits(page)
+
+
+def test_an_upload_can_be_cancelled(browser, film_emb, tmp_path):
+    (tmp_path / "a.avi").write_bytes(b"video")
+    with served(create_app(film_emb, embedder=Endless())) as where:
+        page = browser.new_page()
+        page.goto(f"{where}upload")
+        page.set_input_files("#file-input", str(tmp_path / "a.avi"))
+        page.click("#cancel")
+        page.wait_for_selector("#count:has-text('Cancelled.')")
+        assert page.is_hidden("#cancel")
+        page.close()
+
+
 def test_an_unknown_study_leads_back(page):
     page.goto("/study?id=PHANTOM-2")
     page.wait_for_selector("h1:has-text('no such study')")
@@ -169,21 +254,14 @@ def test_a_videos_own_page_finds_videos(page):
 
 
 def test_videos_that_have_moved_say_so(browser, emb):
-    with listening("127.0.0.1", 0) as (bound, where):
-        server = uvicorn.Server(uvicorn.Config(create_app(emb), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            page = browser.new_page()
-            page.goto(f"{where}study?id=P1-S0")
-            page.wait_for_selector(".clip.gone:has-text('video not found')")
-            until(page, "!document.querySelector('.pressed')")
-            page.wait_for_selector(".card .thumb.gone")
-            assert re.search("of 5 studies", page.text_content("#count"))
-            page.close()
-        finally:
-            server.should_exit = True
-            thread.join()
+    with served(create_app(emb)) as where:
+        page = browser.new_page()
+        page.goto(f"{where}study?id=P1-S0")
+        page.wait_for_selector(".clip.gone:has-text('video not found')")
+        until(page, "!document.querySelector('.pressed')")
+        page.wait_for_selector(".card .thumb.gone")
+        assert re.search("of 5 studies", page.text_content("#count"))
+        page.close()
 
 
 def test_a_port_that_is_taken_is_a_clear_error():

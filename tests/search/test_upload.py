@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
 
 import cv2
 import numpy as np
@@ -179,18 +178,9 @@ def test_a_video_of_too_many_frames_is_refused_before_it_is_encoded(film_emb, av
     )
 
 
-class Endless:
-    """A model that never comes to an end, unless it is told to."""
-
-    def embed(self, path, timeout_seconds, most_frames, go_on):
-        while True:
-            time.sleep(0.02)
-            go_on()
-
-
 def test_a_video_that_takes_too_long_is_given_up(film_emb, avi):
     settings = ServeSettings(limits=UploadLimits(seconds=0.3))
-    answer = upload(TestClient(create_app(film_emb, settings, Endless()), base_url=LOCAL), avi, name="a.avi")
+    answer = upload(TestClient(create_app(film_emb, settings, stubs.Endless()), base_url=LOCAL), avi, name="a.avi")
     assert answer.status_code == 408
     assert "longer than 0.3 s, the most that is allowed" in answer.json()["detail"]
     assert "`serve --max-upload-seconds`" in answer.json()["detail"]
@@ -206,7 +196,7 @@ def test_a_video_whose_client_has_gone_is_given_up():
         return {"type": "http.disconnect"}
 
     with pytest.raises(UploadError, match="broke off"):
-        take(then_gone, UploadLimits(), Endless)
+        take(then_gone, UploadLimits(), stubs.Endless)
 
 
 @pytest.mark.parametrize(

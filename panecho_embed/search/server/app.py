@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
 import jinja2
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -23,46 +22,20 @@ from panecho_embed.search.embed_new import Embedder
 from panecho_embed.search.find import vector_query
 from panecho_embed.search.index import open_collection
 from panecho_embed.search.pictures import open_video, shown_fps, still, thumbnail
+from panecho_embed.search.server import contract
 from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.guard import Guard
 from panecho_embed.search.server.library import Library
-from panecho_embed.search.server.models import Hits, Info, Item, Listing, MapPoints, Problem, UploadHits
+from panecho_embed.search.server.models import Hits, Info, Item, Listing, MapPoints, UploadHits
 from panecho_embed.search.server.ranges import partial
+from panecho_embed.search.server.refusals import refusal
 from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
-from panecho_embed.search.similarity import Measure
 from panecho_embed.search.transcode import mp4
 
 _PACKAGE = "panecho_embed.search"
 _CACHE_BYTES = 256 * 1024 * 1024
 
-Text = Annotated[str | None, Query(max_length=1000)]
-Level = Annotated[Literal["study", "video"], Query()]
-Id = Annotated[str, Query(max_length=1000)]
-Many = Annotated[int, Query(ge=1, le=200)]
-
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "a filter, column or combination that can't be used"},
-    404: {"model": Problem, "description": "an id that is not in the file, or a video that has moved"},
-    422: {"model": Problem, "description": "a parameter of the wrong kind"},
-}
-_GUARDED: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "the token is missing or wrong"},
-    403: {"model": Problem, "description": "another page asked"},
-    421: {"model": Problem, "description": "asked for under another name than localhost"},
-}
-_UPLOAD_PROBLEMS = _PROBLEMS | {
-    408: {"model": Problem, "description": "too slow to arrive, or to decode and encode"},
-    413: {"model": Problem, "description": "too large, or too many frames to encode"},
-    415: {"model": Problem, "description": "not sent as application/octet-stream"},
-    503: {"model": Problem, "description": "the model's weights can't be had"},
-}
 _FLAGS = re.compile(r" \(-{1,2}[a-z][\w-]*(?:;[^()]*)?\)")
-_UPLOAD_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +68,11 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
     app = FastAPI(
         title="panecho-embed",
         version=__version__,
-        description="Similar echocardiogram studies in one embedding file.",
+        description=contract.DESCRIPTION,
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
-        responses=_GUARDED,
+        responses=contract.GUARDED,
     )
     _add_errors(app)
     _add_api(app, library, Uploads(make_embedder, chosen.limits))
@@ -128,6 +101,10 @@ def _add_errors(app: FastAPI) -> None:
     def not_taken(_request: Request, error: UploadError) -> JSONResponse:
         return answer(error.status, error.detail)
 
+    @app.exception_handler(404)
+    def nowhere(request: Request, error: HTTPException) -> Response:
+        return refusal(404, "There is no such page", str(error.detail), request.url.path, request.headers)
+
     @app.exception_handler(RequestValidationError)
     def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
         problems = (f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
@@ -140,44 +117,44 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
         """What is served, and the columns that filters can name."""
         return library.info(uploads.limits)
 
-    @app.get("/api/studies", responses=_PROBLEMS)
+    @app.get("/api/studies", responses=contract.PROBLEMS)
     def studies(
-        q: Text = None,
-        where: Text = None,
-        sort: Text = None,
-        descending: bool = False,
-        offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
-        limit: Many = 50,
+        q: contract.Words = None,
+        where: contract.Where = None,
+        sort: contract.SortColumn = None,
+        descending: contract.Descending = False,
+        offset: contract.Offset = 0,
+        limit: contract.Limit = 50,
     ) -> Listing:
         """A page of the table of studies."""
         return library.listing(q or "", where, sort or "", descending, offset, limit)
 
-    @app.get("/api/study", responses=_PROBLEMS)
-    def study(id: Id) -> Item:
+    @app.get("/api/study", responses=contract.PROBLEMS)
+    def study(id: contract.StudyId) -> Item:
         """A study with all of its videos."""
         return library.item("study", library.collection.position("study", library.own_id("study", id)), every=True)
 
-    @app.get("/api/search", responses=_PROBLEMS)
+    @app.get("/api/search", responses=contract.PROBLEMS)
     def search(
-        study: Text = None,
-        video: Text = None,
-        level: Level = "study",
-        k: Many = 10,
-        similarity: Measure = "mean",
-        where: Text = None,
-        include_same_patient: bool = False,
+        study: contract.AskingStudy = None,
+        video: contract.AskingVideo = None,
+        level: contract.Level = "study",
+        k: contract.Neighbours = 10,
+        similarity: contract.Similarity = "mean",
+        where: contract.Where = None,
+        include_same_patient: contract.SamePatient = False,
     ) -> Hits:
         """The studies or videos nearest to a study or a video of the file."""
         return library.hits(library.query(study, video), level, k, similarity, where, include_same_patient)
 
-    @app.post("/api/search", responses=_UPLOAD_PROBLEMS, openapi_extra=_UPLOAD_BODY)
+    @app.post("/api/search", responses=contract.UPLOAD_PROBLEMS, openapi_extra=contract.UPLOAD_BODY)
     async def search_upload(
         request: Request,
-        name: Text = None,
-        level: Level = "study",
-        k: Many = 10,
-        similarity: Measure = "mean",
-        where: Text = None,
+        name: contract.FileName = None,
+        level: contract.Level = "study",
+        k: contract.Neighbours = 10,
+        similarity: contract.Similarity = "mean",
+        where: contract.Where = None,
     ) -> UploadHits:
         """The studies or videos nearest to the video in the body; it is not kept."""
         # A type that a foreign page can't send without asking first.
@@ -188,8 +165,8 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
         hits = library.hits(query, level, k, similarity, where, include_same_patient=True)
         return UploadHits(**hits.model_dump(), preview=taken.preview, notes=list(taken.new.notes))
 
-    @app.get("/api/map", responses=_PROBLEMS)
-    def points(method: Literal["pca", "umap"] = "pca", color: Text = None) -> MapPoints:
+    @app.get("/api/map", responses=contract.PROBLEMS)
+    def points(method: contract.MapMethod = "pca", color: contract.Color = None) -> MapPoints:
         """Every video as a point, and the values of a column; UMAP begins to be computed when it is first asked for."""
         return library.points(method, color)
 
@@ -206,22 +183,18 @@ def _add_media(app: FastAPI, library: Library) -> None:
         cine = open_video(collection, own)
         return mp4(cine, shown_fps(collection, own, cine))
 
-    def picture_response(media_type: str) -> dict[str, Any]:
-        binary = {media_type: {"schema": {"type": "string", "format": "binary"}}}
-        return {"response_class": Response, "responses": {**_PROBLEMS, 200: {"content": binary}}}
-
-    @app.get("/api/thumbnail", **picture_response("image/webp"))
-    def moving(video: Id) -> Response:
+    @app.get("/api/thumbnail", **contract.binary("image/webp", "The animated picture."))
+    def moving(video: contract.VideoId) -> Response:
         """The first second and a half of a video, small, as an animated WebP."""
         return _served(shown("thumbnail", video, lambda own: thumbnail(collection, own)))
 
-    @app.get("/api/still", **picture_response("image/jpeg"))
-    def first_frame(video: Id) -> Response:
+    @app.get("/api/still", **contract.binary("image/jpeg", "The picture."))
+    def first_frame(video: contract.VideoId) -> Response:
         """The first frame of a video as JPEG."""
         return _served(shown("still", video, lambda own: still(collection, own)))
 
-    @app.get("/api/clip", **picture_response("video/mp4"))
-    def clip(request: Request, video: Id) -> Response:
+    @app.get("/api/clip", **contract.ranged("video/mp4", "The whole clip."))
+    def clip(request: Request, video: contract.VideoId) -> Response:
         """A video as MP4; ranges of it can be asked for."""
         return partial(_served(shown("clip", video, clip_of)), request.headers.get("range"))
 

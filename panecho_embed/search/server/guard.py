@@ -8,8 +8,10 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from panecho_embed.search.server.refusals import refusal
 
 COOKIE = "panecho_embed_token"
 
@@ -67,11 +69,15 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if _is_foreign(scope["method"], headers):
-            return JSONResponse({"detail": "another page can't ask; open this one in the browser"}, 403)
+            return refusal(
+                403, "Not from here", "another page can't ask; open this one in the browser", scope["path"], headers
+            )
         if self._token is None:
             if is_loopback(_host_name(headers.get("host", ""))):
                 return None
-            return JSONResponse({"detail": "this page answers to 127.0.0.1 and localhost alone"}, 421)
+            return refusal(
+                421, "Another name", "this page answers to 127.0.0.1 and localhost alone", scope["path"], headers
+            )
         given = headers.get("authorization", "").removeprefix("Bearer ").strip()
         if self._matches(given) or self._matches(_cookie(headers.get("cookie", ""), _cookie_name(scope))):
             return None
@@ -83,7 +89,9 @@ class Guard:
             answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(_cookie_name(scope), self._token, httponly=True, samesite="lax", path="/")
             return answer
-        return JSONResponse({"detail": "a token is needed: the address that `serve` printed holds it"}, 401)
+        return refusal(
+            401, "No token", "a token is needed: the address that `serve` printed holds it", scope["path"], headers
+        )
 
     def _matches(self, given: str) -> bool:
         expected = (self._token or "").encode()

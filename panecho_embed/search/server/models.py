@@ -12,107 +12,113 @@ Value = float | int | str | None
 class Problem(BaseModel):
     """Why a request was refused."""
 
-    detail: str
+    detail: str = Field(description="in words: what is wrong, what is allowed, the nearest names")
 
 
 class Column(BaseModel):
     """A column that filters, tables and the map can name."""
 
-    name: str
+    name: str = Field(examples=["EF"])
     kind: Literal["number", "text"]
     values: list[str] = Field(description="a text column's values, if there are at most 50")
-    low: float | None = None
-    high: float | None = None
+    low: float | None = Field(
+        default=None, description="a number column's least value; null for texts, or where all miss"
+    )
+    high: float | None = Field(default=None, description="a number column's greatest value")
 
 
 class Info(BaseModel):
     """What is served."""
 
-    file: str
-    level: str
+    file: str = Field(description="the embedding file's name, without its folder", examples=["echos.h5"])
+    level: str = Field(description="what a row of it is: frame, clip, video or study", examples=["clip"])
     studies: int
-    videos: int
+    videos: int = Field(description="0 for a file at study level")
     patients: int
-    backbone: str
-    weights: str
-    pretrained: bool
-    fingerprint: str
-    index: str = Field(description='kind of index that searches use, "exact" without')
+    backbone: str = Field(examples=["panecho"])
+    weights: str = Field(description="the name of the weights file, or how they were made", examples=["panecho.pt"])
+    pretrained: bool = Field(description="false: random weights, whose similarities say nothing about a trained model")
+    fingerprint: str = Field(description="of the embedding file's content")
+    index: str = Field(description='kind of index that searches use, "exact" without', examples=["exact"])
     columns: list[Column]
-    similarities: list[str]
-    upload_limit_mb: float
-    upload_limit_frames: int = Field(description="of an upload that may have to be encoded")
-    upload_limit_seconds: float = Field(description="for an upload to arrive, and again to be decoded and encoded")
+    similarities: list[str] = Field(description="ways to compare studies that this file allows")
+    upload_limit_mb: float = Field(examples=[256.0])
+    upload_limit_frames: int = Field(description="of an upload that may have to be encoded", examples=[2000])
+    upload_limit_seconds: float = Field(
+        description="for an upload to arrive, and again to be decoded and encoded", examples=[120.0]
+    )
     notes: list[str] = Field(description="what a person should know of the columns: labels that have another name here")
-    has_videos: bool
+    has_videos: bool = Field(description="false for a file at study level")
 
 
 class Video(BaseModel):
-    """A video of a study. match: its cosine with the nearest video of the query."""
+    """A video of a study."""
 
-    video_id: str
-    view: str
+    video_id: str = Field(examples=["PHANTOM-0001-S1/A4C-1"])
+    view: str = Field(description="empty where not known", examples=["A4C"])
     num_frames: int
-    fps: float | None
-    match: float | None = None
+    fps: float | None = Field(description="frames per second, null where not known")
+    match: float | None = Field(
+        default=None, description="its cosine with the nearest video of the query; null without one"
+    )
 
 
 class Item(BaseModel):
-    """A study or a video. labels: every other column. videos: its videos (a study's first twelve)."""
+    """A study or a video."""
 
     level: Literal["study", "video"]
-    id: str
+    id: str = Field(description="study_id, or video_id", examples=["PHANTOM-0001-S1"])
     study_id: str
     patient_id: str
-    view: str
-    labels: dict[str, Value]
+    view: str = Field(description="of a study: all that its videos have", examples=["A2C, A4C"])
+    labels: dict[str, Value] = Field(description="every other column; null where missing", examples=[{"EF": 55.2}])
     num_videos: int
-    videos: list[Video]
+    videos: list[Video] = Field(description="its videos; of a study in a table or among hits, the first twelve")
 
 
 class Listing(BaseModel):
     """A page of the table of studies."""
 
-    total: int
-    offset: int
+    total: int = Field(description="studies that match, on all pages")
+    offset: int = Field(description="how many of them stand before this page")
     items: list[Item]
 
 
 class Hit(BaseModel):
-    """A neighbour. similarity: -1 to 1."""
+    """A neighbour."""
 
-    rank: int
-    similarity: float
+    rank: int = Field(description="1 is the nearest")
+    similarity: float = Field(description="-1 to 1; 1 is identical", examples=[0.9312])
     item: Item
 
 
 class Hits(BaseModel):
     """The neighbours of a query, best first."""
 
-    query: str
+    query: str = Field(examples=["study PHANTOM-0001-S1"])
     level: Literal["study", "video"]
-    similarity: str
-    candidates: int
-    note: str
-    hits: list[Hit]
+    similarity: str = Field(description="mean, best or view for studies, cosine for videos")
+    candidates: int = Field(description="how many studies or videos were compared, after filters")
+    note: str = Field(description="what a person should know besides, or empty")
+    hits: list[Hit] = Field(description="fewer than k where there are not so many")
 
 
 class UploadHits(Hits):
-    """The neighbours of an uploaded video, and a moving picture of it (a data: address)."""
+    """The neighbours of an uploaded video."""
 
-    preview: str
-    notes: list[str]
+    preview: str = Field(description="a moving picture of the upload, as a data: address")
+    notes: list[str] = Field(description="what of the upload could not be used, and why")
 
 
 class MapPoints(BaseModel):
-    """Points of a map. values: the colour column, null where missing; message: why there are no points (yet)."""
+    """Points of a map; lists of one length, a point a place."""
 
     method: Literal["pca", "umap"]
-    state: Literal["ready", "computing", "failed"]
-    message: str
-    level: Literal["study", "video"]
+    state: Literal["ready", "computing", "failed"] = Field(description="computing: ask again in a second or two")
+    message: str = Field(description="why there are no points (yet), or empty")
+    level: Literal["study", "video"] = Field(description="what a point is")
     ids: list[str]
-    studies: list[str]
+    studies: list[str] = Field(description="the study of every point")
     x: list[float]
     y: list[float]
-    values: list[Value]
+    values: list[Value] = Field(description="of the column `color`, null where missing; empty without one")

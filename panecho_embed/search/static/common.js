@@ -50,56 +50,96 @@ export function labels(values) {
   return list;
 }
 
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+// A phone's keyboard turns the quotes of a filter into curly ones; those inside straight quotes belong to the text.
+export const filterOf = (field) =>
+  field.value
+    .trim()
+    .replace(/'[^']*'|"[^"]*"|[\u2018\u2019\u201a\u201c\u201d\u201e]/g, (found) => {
+      if (found.length > 1) return found;
+      return "\u201c\u201d\u201e".includes(found) ? '"' : "'";
+    });
+
+function remembered(store, name, value) {
+  try {
+    if (value === undefined) return store.getItem(name);
+    store.setItem(name, value);
+  } catch {
+    // A browser that keeps nothing only forgets.
+  }
+  return null;
+}
+
+export const listAddress = () => remembered(sessionStorage, "list") || "/";
+export const keepListAddress = () => remembered(sessionStorage, "list", location.pathname + location.search);
+
+const choice = remembered(localStorage, "moving");
+let moving = choice === null ? !matchMedia("(prefers-reduced-motion: reduce)").matches : choice === "true";
+export const moves = () => moving;
+const picture = (video) => address(moving ? "/api/thumbnail" : "/api/still", { video });
+
+function showMotion() {
+  const button = byId("motion");
+  button.setAttribute("aria-pressed", String(moving));
+  button.title = `${moving ? "Pictures move; press to hold them still" : "Pictures are still; press to let them move"} (p)`;
+  button.textContent = moving ? "❚❚" : "▶";
+}
+
+export function toggleMotion() {
+  moving = !moving;
+  remembered(localStorage, "moving", String(moving));
+  showMotion();
+  for (const shown of document.querySelectorAll(".thumb img")) shown.src = picture(shown.dataset.video);
+  if (!moving) for (const video of document.querySelectorAll("video")) video.pause();
+}
 
 export function thumb(video, match = null) {
   const box = el("span", { class: "thumb" });
-  const picture = el("img", {
-    alt: `${video.view || "video"} ${video.video_id}`,
-    loading: "lazy",
-    decoding: "async",
-    src: address(still.matches ? "/api/still" : "/api/thumbnail", { video: video.video_id }),
-  });
-  picture.addEventListener("error", () => {
+  // The view stands beside it as text.
+  const shown = el("img", { alt: video.view ? "" : "video", loading: "lazy", decoding: "async" });
+  shown.dataset.video = video.video_id;
+  shown.src = picture(video.video_id);
+  shown.addEventListener("error", () => {
     box.className = "thumb gone";
     box.replaceChildren(video.view ? `${video.view}: ` : "", "video not found");
     box.title = `The file of ${video.video_id} has moved or can't be read; search works without it.`;
   });
-  box.append(picture);
+  box.append(shown);
   if (video.view) box.append(el("span", { class: "view" }, video.view));
-  if (match !== null) box.append(el("span", { class: "match" }, match.toFixed(3)));
+  if (match !== null) box.append(el("span", { class: "match", title: "similarity of this video" }, match.toFixed(3)));
   return box;
 }
 
-export const studyAddress = (item) =>
-  item.level === "video" ? address("/study", { id: item.study_id, video: item.id }) : address("/study", { id: item.id });
+export const counted = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
-export function hitCard(hit) {
+// keep: how studies were compared and filtered, so that the next study is looked at in the same way.
+export const studyAddress = (item, keep = {}) =>
+  item.level === "video"
+    ? address("/study", { id: item.study_id, video: item.id, ...keep })
+    : address("/study", { id: item.id, ...keep });
+
+export function hitCard(hit, keep = {}) {
   const item = hit.item;
-  const more = item.num_videos - item.videos.length;
-  const strip = el("a", { class: "strip", href: studyAddress(item), tabIndex: -1, "aria-hidden": "true" });
-  strip.append(...item.videos.slice(0, 8).map((video) => thumb(video, item.level === "study" ? video.match : null)));
-  const meter = el("i");
-  meter.style.width = `${Math.max(0, hit.similarity) * 100}%`;
+  const shown = item.videos.slice(0, 8);
+  const more = item.num_videos - shown.length;
   return el(
     "li",
     { class: "card" },
     el(
       "header",
       {},
-      el("a", { class: "name", href: studyAddress(item), "data-item": "" }, item.id),
-      el("span", { class: "similarity", title: "similarity" }, hit.similarity.toFixed(4)),
+      el("h3", {}, el("a", { class: "name", href: studyAddress(item, keep), "data-item": "" }, item.id)),
+      el("span", { class: "sr" }, "similarity"),
+      el("span", { class: "similarity", title: "similarity, 1 is identical" }, hit.similarity.toFixed(4)),
     ),
-    el("div", { class: "meter", "aria-hidden": "true" }, meter),
     el("div", { class: "patient" }, `patient ${item.patient_id}`),
-    strip,
-    more > 0 ? el("p", { class: "count" }, `and ${more} videos more`) : null,
+    el("div", { class: "strip" }, ...shown.map((video) => thumb(video, item.level === "study" ? video.match : null))),
+    more > 0 ? el("p", { class: "count" }, `and ${counted(more, "video", "videos")} more`) : null,
     labels(item.labels),
   );
 }
 
-export function empty(text) {
-  return el("li", { class: "empty" }, text);
+export function empty(...parts) {
+  return el("li", { class: "empty" }, ...parts);
 }
 
 export function showError(element, error, field) {
@@ -126,11 +166,11 @@ export function latest(area, run) {
   };
 }
 
-export function later(run, milliseconds = 180) {
+export function later(run, milliseconds) {
   let timer;
   return () => {
     clearTimeout(timer);
-    timer = setTimeout(run, milliseconds);
+    timer = setTimeout(() => run(), milliseconds);
   };
 }
 
@@ -139,7 +179,7 @@ export async function info() {
   byId("file").textContent = facts.file;
   if (!facts.pretrained) {
     const banner = byId("banner");
-    banner.textContent = `Random weights: similarities say nothing about a trained model.`;
+    banner.textContent = "Random weights: similarities mean nothing.";
     banner.hidden = false;
   }
   return facts;
@@ -165,6 +205,8 @@ function move(direction) {
   if (!items.length) return;
   const at = items.indexOf(document.activeElement);
   const next = at < 0 ? 0 : Math.min(items.length - 1, Math.max(0, at + direction));
+  // At the end of what is shown, the next page comes.
+  if (at === next && direction > 0) byId("more")?.click();
   items[next].focus();
   items[next].scrollIntoView({ block: "nearest" });
 }
@@ -188,6 +230,7 @@ document.addEventListener("keydown", (event) => {
     ArrowDown: () => move(1),
     k: () => move(-1),
     ArrowUp: () => move(-1),
+    p: toggleMotion,
     ",": () => step(-1),
     ".": () => step(1),
   };
@@ -198,3 +241,5 @@ document.addEventListener("keydown", (event) => {
   actions[event.key]();
 });
 byId("help").addEventListener("click", () => byId("keys").showModal());
+byId("motion").addEventListener("click", toggleMotion);
+showMotion();

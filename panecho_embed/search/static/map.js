@@ -1,4 +1,4 @@
-import { address, api, byId, el, info, number, showError, thumb } from "./common.js";
+import { address, api, byId, counted, el, info, number, showError, thumb } from "./common.js";
 
 const controls = byId("controls");
 const canvas = byId("map");
@@ -26,6 +26,12 @@ function colour(values) {
   legend.replaceChildren();
   const there = values.filter((value) => value !== null);
   if (!there.length) return points.ids.map(() => CATEGORIES[0]);
+  const entry = (colour, text) => {
+    const dot = el("i");
+    dot.style.background = colour;
+    return el("div", {}, dot, text);
+  };
+  const missing = values.length > there.length ? entry(MISSING, `no value (${values.length - there.length})`) : "";
   if (typeof there[0] === "number") {
     const low = there.reduce((a, b) => Math.min(a, b));
     const high = there.reduce((a, b) => Math.max(a, b));
@@ -35,23 +41,16 @@ function colour(values) {
       paint.fillStyle = ramp(i / 89);
       paint.fillRect(i, 0, 1, 1);
     }
-    legend.append(bar, el("div", { class: "ends" }, el("span", {}, number(low)), el("span", {}, number(high))));
+    legend.append(bar, el("div", { class: "ends" }, el("span", {}, number(low)), el("span", {}, number(high))), missing);
     return values.map((value) => (value === null ? MISSING : ramp(high > low ? (value - low) / (high - low) : 0.5)));
   }
   const counts = new Map();
   for (const value of there) counts.set(value, (counts.get(value) || 0) + 1);
   const names = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a)).slice(0, CATEGORIES.length);
   const chosen = new Map(names.sort().map((name, i) => [name, CATEGORIES[i]]));
-  for (const [name, value] of chosen) {
-    const dot = el("i");
-    dot.style.background = value;
-    legend.append(el("div", {}, dot, `${name} (${counts.get(name)})`));
-  }
-  if (counts.size > names.length) {
-    const dot = el("i");
-    dot.style.background = MISSING;
-    legend.append(el("div", {}, dot, `${counts.size - names.length} more`));
-  }
+  for (const [name, value] of chosen) legend.append(entry(value, `${name} (${counts.get(name)})`));
+  if (counts.size > names.length) legend.append(entry(MISSING, `${counted(counts.size - names.length, "value", "values")} more`));
+  legend.append(missing);
   return values.map((value) => chosen.get(value) || MISSING);
 }
 
@@ -69,6 +68,13 @@ function draw() {
   });
 }
 
+function placeTip() {
+  const x = Math.min(Math.max(8, screenX(hovered) + 14), canvas.clientWidth - 190);
+  const y = Math.min(Math.max(8, screenY(hovered) + 14), canvas.clientHeight - 205);
+  tip.style.transform = `translate(${x}px, ${Math.max(8, y)}px)`;
+  tip.style.left = tip.style.top = "0";
+}
+
 function paint() {
   const density = devicePixelRatio || 1;
   canvas.width = canvas.clientWidth * density;
@@ -84,6 +90,7 @@ function paint() {
     context.fill();
   }
   if (hovered >= 0) {
+    placeTip();
     context.globalAlpha = 1;
     context.strokeStyle = "#fff";
     context.lineWidth = 2;
@@ -99,6 +106,12 @@ function fit() {
   const [bottom, top] = bounds(points.y);
   const scale = Math.min(canvas.clientWidth / (right - left || 1), canvas.clientHeight / (top - bottom || 1)) * 0.86;
   view = { x: (left + right) / 2, y: (bottom + top) / 2, scale };
+}
+
+function whole() {
+  if (!points?.ids.length) return;
+  fit();
+  draw();
 }
 
 function nearest(x, y, limit) {
@@ -124,10 +137,6 @@ function point(i) {
       el("div", { class: "name" }, points.ids[i]),
       el("div", { class: "patient" }, label),
     );
-    const x = Math.min(Math.max(8, screenX(i) + 14), canvas.clientWidth - 190);
-    const y = Math.min(Math.max(8, screenY(i) + 14), canvas.clientHeight - 205);
-    tip.style.transform = `translate(${x}px, ${Math.max(8, y)}px)`;
-    tip.style.left = tip.style.top = "0";
   }
   draw();
 }
@@ -192,6 +201,7 @@ canvas.addEventListener("keydown", (event) => {
   if (event.key === "Enter") open(hovered);
   else if (event.key === "+" || event.key === "=") zoom(1.3);
   else if (event.key === "-") zoom(1 / 1.3);
+  else if (event.key === "0") whole();
   else if (directions[event.key]) {
     event.preventDefault();
     if (hovered < 0) return point(nearest(canvas.clientWidth / 2, canvas.clientHeight / 2, Infinity));
@@ -207,6 +217,9 @@ canvas.addEventListener("keydown", (event) => {
     if (best >= 0) point(best);
   }
 });
+byId("in").addEventListener("click", () => zoom(1.5));
+byId("out").addEventListener("click", () => zoom(1 / 1.5));
+byId("whole").addEventListener("click", whole);
 new ResizeObserver(draw).observe(byId("frame"));
 
 let turn = 0;
@@ -230,7 +243,9 @@ async function load(keepView) {
     if (!keepView) fit();
     draw();
   } catch (error) {
-    if (mine === turn) showError(byId("error"), error);
+    if (mine !== turn) return;
+    byId("count").textContent = "";
+    showError(byId("error"), error);
   }
 }
 

@@ -1,6 +1,9 @@
-import { api, byId, el, empty, info, labels, later, latest, showError, studyAddress, thumb } from "./common.js";
+import {
+  api, byId, counted, el, empty, filterOf, info, keepListAddress, labels, later, latest, showError, studyAddress, thumb,
+} from "./common.js";
 
 const PAGE = 40;
+const MOST = 200;
 const controls = byId("controls");
 const rows = byId("rows");
 const parameters = new URLSearchParams(location.search);
@@ -8,39 +11,56 @@ let descending = parameters.get("descending") === "true";
 let shown = 0;
 
 function row(item) {
-  const strip = el("span", { class: "strip" }, ...item.videos.slice(0, 6).map((video) => thumb(video)));
-  const name = el(
-    "span",
-    {},
-    el("div", { class: "name" }, item.id),
-    el("div", { class: "patient" }, `${item.patient_id} · ${item.num_videos === 1 ? "1 video" : `${item.num_videos} videos`}`),
+  const hidden = item.num_videos - 6;
+  const strip = el("div", { class: "strip" }, ...item.videos.slice(0, 6).map((video) => thumb(video)));
+  if (hidden > 0) strip.append(el("span", { class: "rest" }, `+${hidden}`));
+  const who = el(
+    "div",
+    { class: "who" },
+    el("h2", {}, el("a", { class: "name", href: studyAddress(item), "data-item": "" }, item.id)),
+    el("div", { class: "patient" }, `${item.patient_id} · ${counted(item.num_videos, "video", "videos")}`),
   );
-  return el("li", {}, el("a", { class: "row", href: studyAddress(item), "data-item": "" }, name, strip, labels(item.labels)));
+  return el("li", { class: "row" }, who, strip, labels(item.labels));
 }
 
-const load = latest(rows, async (signal, more = false) => {
-  const wanted = { q: controls.q.value.trim(), where: controls.where.value.trim(), sort: controls.sort.value, descending };
-  history.replaceState(null, "", `?${new URLSearchParams(Object.entries(wanted).filter(([, value]) => value))}`);
+const load = latest(rows, async (signal, more = false, atLeast = PAGE) => {
+  const wanted = {
+    q: controls.q.value.trim(), where: filterOf(controls.where), sort: controls.sort.value, descending,
+  };
+  const query = new URLSearchParams(Object.entries(wanted).filter(([, value]) => value)).toString();
+  history.replaceState(history.state, "", query ? `?${query}` : location.pathname);
+  keepListAddress();
   try {
     const offset = more ? shown : 0;
-    const listing = await api("/api/studies", { ...wanted, offset, limit: PAGE }, { signal });
+    const listing = await api("/api/studies", { ...wanted, offset, limit: Math.min(MOST, atLeast) }, { signal });
     if (!more) rows.replaceChildren();
     rows.append(...listing.items.map(row));
     shown = offset + listing.items.length;
-    byId("count").textContent = `${listing.total.toLocaleString("en")} ${listing.total === 1 ? "study" : "studies"}`;
+    byId("count").textContent = counted(listing.total, "study", "studies");
     byId("more").hidden = shown >= listing.total;
-    if (!listing.total) rows.append(empty("No study matches. Loosen the search or the filter."));
+    byId("more").textContent = `Show more (${(listing.total - shown).toLocaleString("en")} left)`;
+    if (!listing.total) {
+      const clear = el("button", { type: "button" }, "Show all studies");
+      clear.addEventListener("click", () => {
+        controls.q.value = controls.where.value = "";
+        load();
+        controls.q.focus();
+      });
+      rows.append(empty("No study matches the search and the filter. ", clear));
+    }
+    rows.classList.remove("stale");
     showError(byId("where-error"), null, controls.where);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    rows.replaceChildren();
+    // What was found before stays, dimmed: a filter that is being typed can't be read yet.
+    rows.classList.add("stale");
     byId("count").textContent = "";
     byId("more").hidden = true;
     showError(byId("where-error"), error, wanted.where ? controls.where : null);
   }
 });
 
-controls.addEventListener("input", later(() => load()));
+controls.addEventListener("input", later(load, 300));
 controls.addEventListener("submit", (event) => {
   event.preventDefault();
   load();
@@ -51,25 +71,44 @@ byId("order").addEventListener("click", () => {
   load();
 });
 byId("more").addEventListener("click", () => load(true));
+// Back from a study, the list stands where it was left.
+addEventListener("pagehide", () => history.replaceState({ shown, y: scrollY }, ""));
 
 function turn() {
   byId("order").textContent = descending ? "↓" : "↑";
   byId("order").setAttribute("aria-pressed", String(descending));
 }
 
+function example(column) {
+  const name = /^[A-Za-z_]\w*$/.test(column.name) ? column.name : `\`${column.name}\``;
+  if (column.kind === "number") return column.low === null ? "" : `${name} < ${Math.round((column.low + column.high) / 2)}`;
+  const value = column.values.find((one) => !one.includes("'"));
+  return value === undefined ? "" : `${name} == '${value}'`;
+}
+
+// A column's chip adds a comparison to the filter, to be changed.
+function chip(column) {
+  const text = example(column);
+  const made = el("button", { type: "button", class: "chip", title: `Add ${text}` }, column.name);
+  made.addEventListener("click", () => {
+    const before = controls.where.value.trim();
+    controls.where.value = before ? `${before} and ${text}` : text;
+    controls.where.focus();
+    load();
+  });
+  return made;
+}
+
 try {
   const facts = await info();
   for (const column of facts.columns) {
-    if (!["video_id", "num_frames", "fps"].includes(column.name)) {
-      controls.sort.append(el("option", { value: column.name }, column.name));
-    }
-    const plain = /^[A-Za-z_]\w*$/.test(column.name) ? column.name : `\`${column.name}\``;
-    if (column.kind === "number" && column.low !== null && !["num_frames", "fps"].includes(column.name)) {
-      byId("examples").append(el("option", { value: `${plain} < ${Math.round((column.low + column.high) / 2)}` }));
-    } else if (column.kind === "text" && column.values.length > 1) {
-      byId("examples").append(el("option", { value: `${plain} == '${column.values[0]}'` }));
-    }
+    if (["video_id", "num_frames", "fps"].includes(column.name)) continue;
+    controls.sort.append(el("option", { value: column.name }, column.name));
+    if (example(column)) byId("chips").append(chip(column));
   }
+  byId("columns").hidden = !byId("chips").childElementCount;
+  byId("notes").textContent = facts.notes.join("; ");
+  byId("notes").hidden = !facts.notes.length;
 } catch (error) {
   showError(byId("where-error"), error);
 }
@@ -77,4 +116,6 @@ controls.q.value = parameters.get("q") || "";
 controls.where.value = parameters.get("where") || "";
 controls.sort.value = parameters.get("sort") || "";
 turn();
-await load();
+const left = history.state;
+await load(false, Math.max(PAGE, left?.shown || 0));
+if (left?.y) scrollTo(0, left.y);

@@ -1,47 +1,80 @@
-import { api, byId, empty, hitCard, info, showError } from "./common.js";
+import { api, byId, counted, empty, filterOf, hitCard, info, showError } from "./common.js";
 
 const drop = byId("drop");
 const input = byId("file-input");
 const controls = byId("controls");
 let limit = Infinity;
 let last = null;
+let current = null;
+
+const megabytes = (bytes) => (bytes / 2 ** 20).toLocaleString("en", { maximumFractionDigits: 1 });
+
+// Counts the seconds beside what is said, so that a reader of the screen hears it once.
+function waiting(text) {
+  const began = Date.now();
+  const tell = () => {
+    const seconds = Math.round((Date.now() - began) / 1000);
+    byId("seconds").textContent = seconds ? `${seconds} s` : "";
+  };
+  byId("count").textContent = text;
+  byId("cancel").hidden = false;
+  drop.setAttribute("aria-busy", "true");
+  const clock = setInterval(tell, 1000);
+  return (isLast) => {
+    clearInterval(clock);
+    if (!isLast) return;
+    byId("seconds").textContent = "";
+    byId("cancel").hidden = true;
+    drop.removeAttribute("aria-busy");
+  };
+}
+
+function show(file, found) {
+  const preview = byId("preview");
+  preview.querySelector("img").src = found.preview;
+  preview.querySelector("figcaption").textContent = [file.name, ...found.notes].join("; ");
+  preview.hidden = false;
+  byId("hits").replaceChildren(...found.hits.map((hit) => hitCard(hit)));
+  if (!found.hits.length) byId("hits").append(empty("Nothing matches the filter."));
+  const all = counted(found.candidates, ...(found.level === "study" ? ["study", "studies"] : ["video", "videos"]));
+  byId("count").textContent = `The nearest of ${all}${found.note ? `; ${found.note}` : ""}`;
+}
 
 async function send(file) {
   if (!file) return;
   last = file;
+  current?.abort();
+  const mine = new AbortController();
+  current = mine;
   showError(byId("error"), null);
   byId("hits").replaceChildren();
   byId("preview").hidden = true;
+  byId("drop-text").textContent = file.name;
   if (file.size > limit) {
-    showError(byId("error"), new Error(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MB; at most ${(limit / 2 ** 20).toFixed(0)} MB are taken.`));
+    byId("count").textContent = "";
+    showError(byId("error"), new Error(`${file.name} has ${megabytes(file.size)} MB; at most ${megabytes(limit)} MB are taken.`));
     return;
   }
-  byId("drop-text").textContent = file.name;
-  byId("count").textContent = "Embedding it; the first one takes longer, the model is loaded.";
-  drop.setAttribute("aria-busy", "true");
+  const done = waiting("Embedding it; the first one takes longer, for the model is loaded.");
   try {
     const found = await api(
       "/api/search",
-      { name: file.name, level: controls.level.value, where: controls.where.value.trim(), k: 12 },
-      { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } },
+      { name: file.name, level: controls.level.value, where: filterOf(controls.where), k: 12 },
+      { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" }, signal: mine.signal },
     );
-    const preview = byId("preview");
-    preview.querySelector("img").src = found.preview;
-    preview.querySelector("figcaption").textContent = [file.name, ...found.notes].join("; ");
-    preview.hidden = false;
-    byId("hits").replaceChildren(...found.hits.map(hitCard));
-    if (!found.hits.length) byId("hits").append(empty("Nothing matches the filter."));
-    byId("count").textContent = `The nearest of ${found.candidates} ${found.level === "study" ? "studies" : "videos"}${found.note ? `; ${found.note}` : ""}`;
+    show(file, found);
   } catch (error) {
-    byId("count").textContent = "";
-    showError(byId("error"), error);
+    if (mine !== current) return;
+    byId("count").textContent = error.name === "AbortError" ? "Cancelled." : "";
+    if (error.name !== "AbortError") showError(byId("error"), error);
   } finally {
-    drop.removeAttribute("aria-busy");
+    done(mine === current);
     input.value = "";
   }
 }
 
 input.addEventListener("change", () => send(input.files[0]));
+byId("cancel").addEventListener("click", () => current?.abort());
 controls.addEventListener("change", () => send(last));
 controls.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -58,7 +91,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 try {
   const facts = await info();
   limit = facts.upload_limit_mb * 2 ** 20;
-  byId("limit").textContent = `at most ${facts.upload_limit_mb} MB; embedded with ${facts.backbone}`;
+  byId("limit").textContent = `DICOM, AVI, MP4 ...; at most ${facts.upload_limit_mb.toLocaleString("en")} MB and ${facts.upload_limit_frames.toLocaleString("en")} frames to encode; embedded with ${facts.backbone}`;
   if (!facts.has_videos) controls.level.replaceChildren(controls.level.options[0]);
 } catch (error) {
   showError(byId("error"), error);
