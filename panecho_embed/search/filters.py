@@ -29,6 +29,7 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.NotEq: np.not_equal,
 }
 _WORDS = re.compile(r"`([^`]+)`|'[^']*'|\"[^\"]*\"|\b[^\W\d]\w*")
+_COMPARISON = re.compile(r"\s*([=!<>]|(in|not|is)\b)")
 _GRAMMAR = frozenset({"and", "or", "not", "in", "is", "None", "True", "False"})
 _ALLOWED = (
     "allowed are comparisons of a column with a number, a text or None (==, !=, <, <=, >, >=, in, not in, is None), "
@@ -76,14 +77,16 @@ class _Filter:
             raise ArgumentError(f"the filter {self._where!r} can't be read; {_ALLOWED}") from error
 
     def _alias(self, match: re.Match[str]) -> str:
-        """Names in backticks, and keywords that are columns, become names that no column has; all else stays."""
+        """Names in backticks, and keywords in a column's place, become names that no column has; all else stays."""
         word = match[1] or match[0]
-        keyword_column = keyword.iskeyword(word) and word in self._columns and word not in _GRAMMAR
-        if match[1] is None and not keyword_column:
+        if match[1] is None and not (keyword.iskeyword(word) and word not in _GRAMMAR and self._is_compared(match)):
             return match[0]
         alias = f"__column_{len(self._aliases)}"
         self._aliases[alias] = word
         return f" {alias} "
+
+    def _is_compared(self, match: re.Match[str]) -> bool:
+        return match[0] in self._columns or bool(_COMPARISON.match(match.string, match.end()))
 
     def _test(self, node: ast.expr) -> BoolArray:
         if isinstance(node, ast.BoolOp):

@@ -147,7 +147,7 @@ def _without_zeros(
         return units, views, ""
     if not there.any():
         raise NothingToCompareError(f"{label} has an embedding of zeros, which is similar to nothing")
-    note = f"{int((~there).sum())} of the {len(there)} videos of {label} are left out: their embeddings are zeros"
+    note = f"left out of {label}: {int((~there).sum())} of {len(there)} videos, for their embeddings are zeros"
     return units[there], views[there], note
 
 

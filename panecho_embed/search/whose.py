@@ -38,7 +38,9 @@ def recognised(
     videos, studies = _distinct(columns["video_id"][found]), _distinct(columns["study_id"][found])
     patients = _distinct(columns["patient_id"][known])
     what = f"{_listed(videos)} of {collection.path.name}" if videos else f"a patient of {collection.path.name}"
-    note = f"{query.label} shows {what}, and counts as patient {_listed(patients)} (--include-same-patient)"
+    note = (
+        f"{query.label} shows {what}, and counts as patient {_listed(patients)}, left out unless --include-same-patient"
+    )
     note = "; ".join(filter(None, (query.note, note)))
     return dataclasses.replace(query, patients=patients, studies=studies, videos=videos, note=note)
 

@@ -70,7 +70,7 @@ def test_a_filter_picks_the_rows_that_match(where, picked):
         ("EF < 1" * 400, "2400 characters"),
         ("EF < 1\x00", "can't be read"),
         ("class > 3", "class, which holds texts, with 3"),
-        ("lambda == 3", "can't be read near"),
+        ("lambda == 3", "names 'lambda', which is no column"),
         ("in == 3", "can't be read near"),
     ],
 )

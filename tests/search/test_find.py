@@ -123,7 +123,7 @@ def test_one_video_of_zeros_is_as_if_it_were_not_there(tmp_path, monkeypatch, si
     studies = {"patients": 20, "dim": 6, "rows": 1}
     with_zeros = Collection(vectors_file(tmp_path / "with.h5", **studies, values=values), sketched=sketched)
     query = study_query(with_zeros, "P1-S0")
-    assert query.note == "1 of the 3 videos of study P1-S0 are left out: their embeddings are zeros"
+    assert query.note == "left out of study P1-S0: 1 of 3 videos, for their embeddings are zeros"
     found = search(with_zeros, query, 99, similarity=similarity)
     assert query.note in found.note
     score = dict(zip(found.items.ids[found.positions], found.similarity.tolist(), strict=True))
@@ -164,7 +164,7 @@ def test_vectors_of_zeros_among_others_are_left_out_with_a_note(collection):
     vectors = np.stack([collection.videos.units[6], np.zeros(8), collection.videos.units[7]])
     query = vector_query(collection, vectors, "q.npy", ["A4C", "A2C", "PLAX"])
     assert query.views.tolist() == ["A4C", "PLAX"]
-    assert "1 of the 3 videos of q.npy are left out" in query.note
+    assert "left out of q.npy: 1 of 3 videos" in query.note
     with pytest.raises(ArgumentError, match=r"q\.npy has an embedding of zeros"):
         vector_query(collection, np.zeros((2, 8)), "q.npy")
 
