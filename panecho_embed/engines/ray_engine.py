@@ -155,7 +155,8 @@ def _pipeline(ray: Any, job: Job, plan: Shares, todo: Sequence[int]) -> Any:
         compute=_pool(ray, min(plan.decoders, rows), rows if plan.more_decoders else 0),
     ).map_batches(
         RayEncoder,
-        batch_size=None,
+        # A row, which holds videos enough; Ray Data wants a number where GPUs are asked for.
+        batch_size=1,
         batch_format="pyarrow",
         fn_constructor_args=(encoding, ray.put(job.model)),
         num_cpus=plan.encoder_cpus,

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from panecho_embed.engines import ray_engine, writing
 from panecho_embed.engines.decode import DecodeSettings
@@ -208,6 +209,35 @@ def test_a_machine_that_joins_in_mid_run_encodes_too(studies, local, tmp_path):
     run = python(JOINED, studies, out, seen)
     assert run.stdout.splitlines()[-1] == "ended with 3 of 20 by 2", run.stderr
     assert contents(out) == local
+
+
+# Ray believes what it is told of GPUs: as far as the encoder's first touch of one, all is as it would be with them.
+PRETENDED = """
+import os, sys
+import ray
+from panecho_embed.errors import EngineError
+from panecho_embed.extraction import extract
+from tests.tiny import tiny
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
+studies, out = sys.argv[1:]
+try:
+    extract(studies, out, backbone=tiny(), engine="ray", announce=print)
+except EngineError as error:
+    print(error)
+ray.shutdown()
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_encoders_are_started_on_gpus(studies, tmp_path):
+    run = python(PRETENDED, studies, tmp_path / "out.h5")
+    introduction, reason = run.stdout.splitlines()
+    assert "on 1 Ray workers (cuda), 1 decoding beside them" in introduction, run.stderr
+    assert "CUDA" in reason
 
 
 @needs_ray
