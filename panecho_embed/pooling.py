@@ -76,7 +76,11 @@ def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean",
     position = {video.video_id: i for i, video in enumerate(manifest.videos)}
     with EmbeddingWriter(out, pooled.provenance) as writer:
         where = np.array([position[name] for name in pooled.video_id], dtype=np.int64)
-        writer.add(where, pooled.values, pooled.first_frame, pooled.frame_step, pooled.frames_per_clip)
+        # In blocks: the writer copies what it is given.
+        for start in range(0, len(pooled), _BLOCK_ROWS):
+            some = slice(start, start + _BLOCK_ROWS)
+            columns = (pooled.first_frame[some], pooled.frame_step[some], pooled.frames_per_clip[some])
+            writer.add(where[some], pooled.values[some], *columns)
         return writer.finish(manifest, facts, failures)
 
 

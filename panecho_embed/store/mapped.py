@@ -70,7 +70,12 @@ class RowsOnDisk:
         numbers = picked.astype(np.int64).reshape(-1)
         if len(numbers) and not (numbers.min() >= -len(self) and numbers.max() < len(self)):
             raise IndexError(f"rows {numbers.min()} to {numbers.max()}; there are {len(self)}")
-        found = self._gather(np.where(numbers < 0, numbers + len(self), numbers))
+        numbers = np.where(numbers < 0, numbers + len(self), numbers)
+        if len(numbers) > 1 and (np.diff(numbers) == 1).all():
+            # Neighbours are copied by the chunk, others by the row.
+            found = self._read(int(numbers[0]), int(numbers[-1]) + 1)
+        else:
+            found = self._gather(numbers)
         return found.reshape(*picked.shape, self.shape[1])
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> FloatArray:

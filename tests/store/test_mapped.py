@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
 
 from panecho_embed.errors import StoreError
 from panecho_embed.records import Manifest, VideoFacts
+from panecho_embed.remote import cached
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 from panecho_embed.store.mapped import fletcher32, gather_by_reading, rows_on_disk
 from tests.conftest import refs
@@ -204,3 +206,15 @@ def test_reading_asks_for_neighbours_together(values):
     gather = gather_by_reading(read, values.shape, values.dtype)
     np.testing.assert_array_equal(gather(np.array([9, 4, 3, 9])), values[[9, 4, 3, 9]])
     assert asked == [(3, 5), (9, 10)]
+
+
+def test_a_map_of_a_fetched_file_stays_when_another_is_fetched_for_it(write, values, tmp_path, monkeypatch):
+    monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path / "cache"))
+    url, there = "memory://mapped/x.h5", fsspec.filesystem("memory")
+    there.pipe("/mapped/x.h5", write().read_bytes())
+    copy = cached(url)
+    rows = EmbeddingFile(copy).mapped()
+    there.pipe("/mapped/x.h5", write(count=10).read_bytes())
+    assert len(EmbeddingFile(cached(url)).mapped()) == 10
+    assert not copy.exists()
+    np.testing.assert_array_equal(rows[-3:], values[-3:])
