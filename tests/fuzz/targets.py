@@ -25,6 +25,8 @@ from panecho_embed.models.checkpoint import matching_tensors, read_state_dict
 from panecho_embed.pooling import pool
 from panecho_embed.provenance import Preprocess
 from panecho_embed.records import VideoRef
+from panecho_embed.search.collection import Collection
+from panecho_embed.search.find import study_query
 from panecho_embed.store import EmbeddingFile, verify
 from panecho_embed.store.merge import merge
 from tests.fuzz import mutate_media as media
@@ -117,6 +119,7 @@ def _embeddings(path: Path) -> str:
         describe_file(file)
         seen = [file.rows, file.videos, file.failures]
         table = file.table()
+        rows = np.asarray(file.mapped())
         file.manifest(), file.facts(), file.failure_records(), file.tables_are_unchanged()
         merge([path], file.manifest(), file.provenance, path.with_name("merged.h5"))
         pool(path, "study", path.with_name("pooled.h5"))
@@ -124,6 +127,11 @@ def _embeddings(path: Path) -> str:
         if not problems:
             raise Finding("verified as whole, and then refused") from None
         return "refused"
+    if rows.tobytes() != table.values.tobytes():
+        raise Finding("rows from a map of the file are others than HDF5 reads")
+    with contextlib.suppress(PanEchoEmbedError):
+        collection = Collection(path)
+        study_query(collection, str(collection.studies.ids[0]))
     texts = " ".join(str(frame.to_dict("list")) for frame in seen)
     if SECRET.decode() in texts or SECRET in table.values.tobytes():
         raise Finding("the content of another file came back")
