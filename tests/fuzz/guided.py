@@ -147,12 +147,13 @@ class Corpus:
         data = chance.choice(self._seeds)
         if not self._guided:
             return mutated(data, chance, mutators)
-        if self._kept and chance.random() < 0.6:
-            # Of a few, the one that came furthest: most of what is new is a new way to be refused early.
-            _, data = max(chance.choices(self._kept, k=4), key=lambda kept: kept[0])
-        for _ in range(chance.choice((0, 1, 1, 2)) if self._trace.words else 0):
-            data = put_word(data, chance, self._trace.words)
-        return mutated(data, chance, mutators) if chance.random() < 0.6 else data
+        if self._kept and chance.random() < 0.7:
+            # Of two, the one that came further: most of what is new is a new way to be refused early.
+            _, data = max(chance.choices(self._kept, k=2), key=lambda kept: kept[0])
+        # One change at a time leaves most inputs readable; what it leads to is changed further.
+        if self._trace.words and chance.random() < 0.5:
+            return put_word(data, chance, self._trace.words)
+        return mutated(data, chance, mutators)
 
     def watching(self) -> Trace:
         """To feed an input in."""
