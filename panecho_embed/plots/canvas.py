@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,16 +22,33 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.floating[Any]]
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _MANY_POINTS = 3000  # above, points of a scatter are drawn as a picture: an SVG of them would be megabytes
 
 
 class _PlainFigure(Figure):
-    """A figure whose texts are shown as they are: a label with two dollar signs is no formula."""
+    """A figure whose texts are shown as they are: a label with two dollar signs is no formula.
+
+    Control characters are shown as escapes: no font has them, and SVG does not allow them.
+    """
 
     def draw(self, renderer: RendererBase) -> None:
         for text in self.findobj(Text):
             text.set_parse_math(False)
+            text.set_text(_plain(text.get_text()))
+        for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
+            # Ticks get their texts anew whenever they are drawn.
+            formatter = axis.get_major_formatter()
+            formatter.format_ticks = partial(_plain_ticks, formatter.format_ticks)  # type: ignore[method-assign]
         super().draw(renderer)
+
+
+def _plain(text: str) -> str:
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def _plain_ticks(format_ticks: Callable[[Any], list[str]], values: Any) -> list[str]:
+    return [_plain(text) for text in format_ticks(values)]
 
 
 def new_axes(width: float = 4.4, height: float = 4.1) -> tuple[Figure, Axes]:
