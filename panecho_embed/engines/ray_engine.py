@@ -8,6 +8,7 @@ no machine holds more than a part, and a result counts once, however often it wa
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ _ROWS_AN_ENCODER = 16
 _BLOCKS, _BLOCKS_A_DECODER = 2048, 8
 # Results on their way to the writer.
 _ROWS_WAITING = 64
+_RAISED = re.compile(r"[\w.]*(Error|Exception)\b: ")
 # Without news for so long, the machines are counted.
 _LOOK_SECONDS = 5.0
 
@@ -185,5 +187,7 @@ def _own(error: Exception) -> Exception:
         found = getattr(found, "cause", None) or found.__cause__
     if isinstance(found, PanEchoEmbedError):
         return found
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return EngineError(f"the Ray cluster gave up: {type(error).__name__}: {lines[-1] if lines else ''}")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # A worker's traceback has what began it first, and advice of Ray's at its end.
+    reason = next((line for line in lines if _RAISED.match(line)), lines[-1] if lines else "")
+    return EngineError(f"the Ray cluster gave up: {type(error).__name__}: {reason}")

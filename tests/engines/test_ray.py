@@ -235,9 +235,9 @@ ray.shutdown()
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_encoders_are_started_on_gpus(studies, tmp_path):
     run = python(PRETENDED, studies, tmp_path / "out.h5")
-    introduction, reason = run.stdout.splitlines()
+    introduction, _, reason = run.stdout.partition("the Ray cluster gave up")
     assert "on 1 Ray workers (cuda), 1 decoding beside them" in introduction, run.stderr
-    assert "CUDA" in reason
+    assert "CUDA" in reason.splitlines()[0], run.stdout
 
 
 @needs_ray
@@ -439,3 +439,5 @@ def test_what_a_worker_raises_comes_out_as_it_was():
     wrapped.__cause__ = mine
     assert _own(wrapped) is mine
     assert str(_own(RuntimeError("one\ntwo"))) == "the Ray cluster gave up: RuntimeError: two"
+    told = RuntimeError("ray::f()\n  File ...\nAssertionError: no CUDA\n\nFailed.\nTo change that, ...")
+    assert str(_own(told)) == "the Ray cluster gave up: RuntimeError: AssertionError: no CUDA"
