@@ -26,10 +26,12 @@ Read = Callable[[int, int], FloatArray]
 
 _FILTERS = frozenset({h5py.h5z.FILTER_FLETCHER32})
 _BLOCK_ROWS = 16_384
-# So few that a core's own cache holds them.
-_SUMMED_WORDS = 8_192
-# How often each word of a block is part of the running sum.
-_WEIGHTS = np.arange(_SUMMED_WORDS, 0, -1, dtype=np.float64)
+# So few that a core's own cache holds them; as rows of 256.
+_SUMMED_WORDS = 65_536
+_ONES = np.ones(256, dtype=np.float32)
+# How often the first word of a row is part of the running sum, and how much less often the others of the row are.
+_LEFT_OF_ROW = np.arange(_SUMMED_WORDS, 0, -256, dtype=np.float64)
+_PLACE_IN_ROW = np.arange(256, dtype=np.float64)
 
 
 class RowsOnDisk:
@@ -166,14 +168,19 @@ def fletcher32(data: npt.NDArray[np.uint8]) -> tuple[int, int]:
     the words are added as they lie here, and the sums swapped.
     """
     words = data.view("<u2")
-    # In float64, whose whole numbers are exact to 2^53, and whose products are the fastest.
-    numbers = np.empty(_SUMMED_WORDS)
     plain = running = 0
     for start in range(0, len(words), _SUMMED_WORDS):
-        some = numbers[: len(words) - start]
-        some[...] = words[start : start + _SUMMED_WORDS]
-        running += len(some) * plain + int(_WEIGHTS[_SUMMED_WORDS - len(some) :] @ some)
-        plain += int(some.sum())
+        some = words[start : start + _SUMMED_WORDS]
+        if len(some) < _SUMMED_WORDS:
+            # Zeros in front are no part of either sum but for the sum so far.
+            running -= plain * (_SUMMED_WORDS - len(some))
+            some = np.concatenate([np.zeros(_SUMMED_WORDS - len(some), words.dtype), some])
+        # As products of float32, the fastest there are; up to 256 words add up to less than 2^24, exactly.
+        table = some.reshape(-1, 32, 256).astype(np.float32)
+        rows = (table @ _ONES).astype(np.float64).reshape(-1)
+        columns = (_ONES[:32] @ table).astype(np.float64)
+        running += _SUMMED_WORDS * plain + int(_LEFT_OF_ROW @ rows) - int((columns @ _PLACE_IN_ROW).sum())
+        plain += int(rows.sum())
     return 256 * plain % 65_535, 256 * running % 65_535
 
 
