@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.nearest import nearest
+from panecho_embed.nearest import ManyNames
 from panecho_embed.pooling import pool_table
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import BoolArray, EmbeddingTable
@@ -237,6 +237,10 @@ class Collection:
     def _positions(self) -> dict[str, dict[str, int]]:
         return {}
 
+    @cached_property
+    def _names(self) -> dict[str, ManyNames]:
+        return {}
+
     def position(self, level: SearchLevel, item_id: str) -> int:
         """Where an item stands among its level's. Raises UnknownIdError, with the nearest ids, if there is none."""
         if level not in self._positions:
@@ -247,11 +251,11 @@ class Collection:
         return known[item_id]
 
     def _unknown(self, level: SearchLevel, item_id: str, known: dict[str, int]) -> str:
-        failed = self.file.video_columns["video_id"] if level == "video" else ()
-        if item_id in set(failed):
+        if level == "video" and (self.file.video_columns["video_id"] == item_id).any():
             return f"video {item_id!r} has no embedding; panecho-embed info {self.path.name} --failures says why"
-        # Comparing with a million names takes too long to be of use.
-        near = nearest(item_id, list(known)[:100_000])
+        if level not in self._names:
+            self._names[level] = ManyNames(known)
+        near = self._names[level].nearest(item_id)
         return f"no {level} is called {item_id!r} in {self.path.name}{near} (--{level}; {len(known)} {_plural(level)})"
 
 

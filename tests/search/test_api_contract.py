@@ -14,8 +14,10 @@ PATHS = (
     "/api/info",
     "/api/studies",
     "/api/study",
+    "/api/video",
     "/api/search",
     "/api/map",
+    "/api/map/values",
     "/api/thumbnail",
     "/api/still",
     "/api/clip",
@@ -50,6 +52,12 @@ def test_everything_that_can_be_asked_is_described(app):
                 assert answer["description"], (path, status)
                 if status[0] == "4" and status != "416":
                     assert answer["content"]["application/json"]["example"]["detail"], (path, status)
+
+
+def test_the_parts_of_a_clip_are_described(app):
+    answers = app.openapi()["paths"]["/api/clip"]["get"]["responses"]
+    assert answers["206"]["content"].keys() == answers["200"]["content"].keys() == {"video/mp4"}
+    assert "416" in answers
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -19,6 +19,7 @@ LOCAL = "http://127.0.0.1"
 BYTES = {"content-type": "application/octet-stream"}
 ID_ROUTES = (
     ("/api/study", "id"),
+    ("/api/video", "id"),
     ("/api/search", "study"),
     ("/api/search", "video"),
     ("/api/thumbnail", "video"),
@@ -172,7 +173,7 @@ def test_no_identifier_of_a_header_is_in_any_answer(tmp_path):
     answers = [
         *(client.get(path) for path in ("/", "/study", "/map", "/upload", "/api/info", "/api/studies", "/api/map")),
         *(
-            client.get("/api/map", params={"color": column["name"]})
+            client.get("/api/map/values", params={"column": column["name"]})
             for column in client.get("/api/info").json()["columns"]
         ),
         *(client.get(path, params={name: study["id"]}) for path, name in ID_ROUTES),

@@ -15,6 +15,7 @@ import uvicorn
 
 from panecho_embed.search.server.app import create_app
 from panecho_embed.search.server.listen import listening
+from tests.search.conftest import vectors_file
 from tests.search.stubs import Endless
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
@@ -251,6 +252,46 @@ def test_a_videos_own_page_finds_videos(page):
     twin.wait_for()
     twin.click()
     page.wait_for_selector(f"h1:has-text('{STUDY}/A4C-1')")
+
+
+@pytest.fixture(scope="module")
+def long_study(films, tmp_path_factory):
+    """Three patients of 40 videos each."""
+    film = str(films.with_name("PHANTOM-0002-A4C-1.npy"))
+    views = tuple(f"V{i:02d}" for i in range(40))
+    path = vectors_file(tmp_path_factory.mktemp("long") / "long.h5", patients=3, views=views, video_path=lambda _: film)
+    with served(create_app(path)) as where:
+        yield where.rstrip("/")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)], ids=["desktop", "phone"])
+def test_a_study_of_forty_videos_shows_its_neighbours_at_once_and_loads_what_is_seen(
+    browser, long_study, width, height
+):
+    page = browser.new_page(viewport={"width": width, "height": height}, base_url=long_study)
+    asked = []
+    page.on("request", lambda sent: asked.append(sent.url) if "/api/clip" in sent.url else None)
+    page.goto("/study?id=P0-S0")
+    page.wait_for_selector(".card")
+    playing = "[...document.querySelectorAll('video')].filter(v => v.currentTime > 0).length"
+    until(page, f"{playing} > 0")
+    assert page.locator("video").count() == 40
+    assert 0 < len(set(asked)) < 25
+    assert page.evaluate("document.querySelector('.card').getBoundingClientRect().top < innerHeight")
+    assert fits(page)
+    last = page.locator("video >> nth=39")
+    last.scroll_into_view_if_needed()
+    until(page, "[...document.querySelectorAll('video')].at(-1).currentTime > 0")
+    until(page, "document.querySelector('video').paused")
+    page.close()
+
+
+def test_a_video_is_drawn_with_its_own_labels(browser, long_study):
+    page = browser.new_page(base_url=long_study)
+    for view, sex in (("V00", "M"), ("V01", "F")):
+        page.goto(f"/study?id=P0-S0&video=P0/S0/{view}")
+        page.wait_for_selector(f"#query .labels:has-text('sex{sex}')")
+    page.close()
 
 
 def test_videos_that_have_moved_say_so(browser, emb):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import socket
 import time
@@ -21,7 +22,7 @@ from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.listen import listening
 from panecho_embed.search.server.upload import UploadLimits
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
-from tests.search.conftest import vectors_file
+from tests.search.conftest import VIEWS, vectors_file
 
 LOCAL = "http://127.0.0.1"
 
@@ -86,7 +87,7 @@ def test_studies_are_searched_filtered_sorted_and_paged(client):
         ("/api/studies", {"limit": 100000}, 422, "limit: "),
         ("/api/search", {}, 400, "give one of study and video"),
         ("/api/search", {"study": "PHANTOM-0001-S1", "similarity": "x"}, 422, "similarity: "),
-        ("/api/map", {"color": "EFF"}, 400, "nearest: EF"),
+        ("/api/map/values", {"column": "EFF"}, 400, "nearest: EF"),
         ("/static/../app.py", {}, 404, "Not Found"),
     ],
 )
@@ -116,6 +117,38 @@ def test_pictures_and_clips_play(client):
         assert container.streams.video[0].average_rate == 30
 
 
+def test_a_video_comes_with_its_own_labels(tmp_path):
+    client = TestClient(create_app(vectors_file(tmp_path / "emb.h5")), base_url=LOCAL)
+    sexes = [client.get("/api/video", params={"id": f"P1/S0/{view}"}).json()["labels"]["sex"] for view in VIEWS]
+    assert sexes == ["F", "M", "F"]
+    assert client.get("/api/video", params={"id": "P1/S0/A2C"}).json()["study_id"] == "P1-S0"
+
+
+def test_a_page_of_another_file_gets_no_picture(emb, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(emb, tmp_path / "other")
+    first, second = (TestClient(create_app(path), base_url=LOCAL) for path in (emb, other))
+    stamps = [re.search('data-of="([0-9a-f]+)"', one.get("/study").text)[1] for one in (first, second)]
+    assert stamps[0] != stamps[1]
+    assert first.get("/api/still", params={"video": "P0/S0/A4C", "of": stamps[1]}).status_code == 409
+    # Its own: only that the video is not there.
+    assert first.get("/api/still", params={"video": "P0/S0/A4C", "of": stamps[0]}).status_code == 404
+
+
+def test_only_what_is_asked_for_by_the_files_stamp_is_kept(client):
+    stamp = re.search('data-of="([0-9a-f]+)"', client.get("/").text)[1]
+    asked = {"video": "PHANTOM-0001-S1/A4C-0"}
+    assert client.get("/api/still", params=asked).headers["cache-control"] == "no-store"
+    assert client.get("/api/still", params=asked | {"of": stamp}).headers["cache-control"] == "private, max-age=600"
+
+
+def test_a_study_says_how_many_of_its_videos_have_no_embedding(tmp_path, make_file):
+    from tests.conftest import refs
+
+    client = TestClient(create_app(make_file("f.h5", refs("p/s/a", "p/s/b", "q/t/c"), rows=[1, 0, 2])), base_url=LOCAL)
+    assert [item["num_failed"] for item in client.get("/api/studies").json()["items"]] == [1, 0]
+
+
 def test_ranges_of_a_clip(client):
     def get(wanted=None):
         headers = {"range": wanted} if wanted else {}
@@ -137,8 +170,9 @@ def test_a_video_that_has_moved_says_so_and_search_works(moved):
 
 
 def test_a_map_is_made_once_and_kept(film_emb, client):
-    points = client.get("/api/map", params={"color": "EF"}).json()
-    assert len(points["x"]) == len(points["y"]) == len(points["values"]) == 15
+    points = client.get("/api/map").json()
+    values = client.get("/api/map/values", params={"column": "EF"}).json()["values"]
+    assert len(points["x"]) == len(points["y"]) == len(values) == 15
     assert film_emb.with_name(film_emb.name + ".map.npz").exists()
     again = TestClient(create_app(film_emb), base_url=LOCAL)
     assert again.get("/api/map").json()["x"] == points["x"]

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from panecho_embed._version import __version__
-from panecho_embed.errors import MediaError, PanEchoEmbedError, WeightsError
+from panecho_embed.errors import ArgumentError, MediaError, PanEchoEmbedError, WeightsError
 from panecho_embed.pictures import Picture
 from panecho_embed.search.collection import UnknownIdError
 from panecho_embed.search.embed_new import Embedder
@@ -26,7 +26,7 @@ from panecho_embed.search.server import contract
 from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.guard import Guard
 from panecho_embed.search.server.library import Library
-from panecho_embed.search.server.models import Hits, Info, Item, Listing, MapPoints, UploadHits
+from panecho_embed.search.server.models import Hits, Info, Item, Listing, MapPoints, MapValues, UploadHits
 from panecho_embed.search.server.ranges import partial
 from panecho_embed.search.server.refusals import refusal
 from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
@@ -36,6 +36,13 @@ _PACKAGE = "panecho_embed.search"
 _CACHE_BYTES = 256 * 1024 * 1024
 
 _FLAGS = re.compile(r" \(-{1,2}[a-z][\w-]*(?:;[^()]*)?\)")
+
+
+class StampError(ArgumentError):
+    """A picture asked for by a page of another file."""
+
+
+_STATUS = (((UnknownIdError, MediaError), 404), (StampError, 409), (WeightsError, 503))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
     _add_errors(app)
     _add_api(app, library, Uploads(make_embedder, chosen.limits))
     _add_media(app, library)
-    _add_pages(app)
+    _add_pages(app, library.stamp)
     app.add_middleware(Guard, token=chosen.token)
     app.state.notes = collection.notes
     return app
@@ -92,10 +99,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(PanEchoEmbedError)
     def refused(_request: Request, error: PanEchoEmbedError) -> JSONResponse:
-        status = (
-            404 if isinstance(error, UnknownIdError | MediaError) else 503 if isinstance(error, WeightsError) else 400
-        )
-        return answer(status, str(error))
+        return answer(next((status for kinds, status in _STATUS if isinstance(error, kinds)), 400), str(error))
 
     @app.exception_handler(UploadError)
     def not_taken(_request: Request, error: UploadError) -> JSONResponse:
@@ -134,6 +138,11 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
         """A study with all of its videos."""
         return library.item("study", library.collection.position("study", library.own_id("study", id)), every=True)
 
+    @app.get("/api/video", responses=contract.PROBLEMS)
+    def video(id: contract.VideoId) -> Item:
+        """A video with its own labels."""
+        return library.item("video", library.collection.position("video", library.own_id("video", id)))
+
     @app.get("/api/search", responses=contract.PROBLEMS)
     def search(
         study: contract.AskingStudy = None,
@@ -166,50 +175,56 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
         return UploadHits(**hits.model_dump(), preview=taken.preview, notes=list(taken.new.notes))
 
     @app.get("/api/map", responses=contract.PROBLEMS)
-    def points(method: contract.MapMethod = "pca", color: contract.Color = None) -> MapPoints:
-        """Every video as a point, and the values of a column; UMAP begins to be computed when it is first asked for."""
-        return library.points(method, color)
+    def points(method: contract.MapMethod = "pca") -> MapPoints:
+        """Every video as a point; UMAP begins to be computed when it is first asked for."""
+        return library.points(method)
+
+    @app.get("/api/map/values", responses=contract.PROBLEMS)
+    def values(column: contract.PointColumn) -> MapValues:
+        """A column's values, one a point of the map."""
+        return library.values(column)
 
 
 def _add_media(app: FastAPI, library: Library) -> None:
     cache = PictureCache(_CACHE_BYTES)
     collection = library.collection
 
-    def shown(kind: str, video: str, make: Callable[[str], Picture]) -> Picture:
-        own = library.own_id("video", video)
-        return cache.get((kind, own), lambda: make(own))
+    def shown(kind: str, video: str, stamp: str | None, make: Callable[[str], Picture]) -> Response:
+        if stamp not in (None, library.stamp):
+            raise StampError("the page is of another file than is served now; load it anew")
+        own = library.own_id("video", video, suggest=False)
+        picture = cache.get((kind, own), lambda: make(own))
+        # Without the stamp, another file's picture could be kept under the same address.
+        keep = "no-store" if stamp is None else "private, max-age=600"
+        return Response(picture.content, media_type=picture.media_type, headers={"Cache-Control": keep})
 
     def clip_of(own: str) -> Picture:
         cine = open_video(collection, own)
         return mp4(cine, shown_fps(collection, own, cine))
 
     @app.get("/api/thumbnail", **contract.binary("image/webp", "The animated picture."))
-    def moving(video: contract.VideoId) -> Response:
+    def moving(video: contract.VideoId, stamp: contract.Stamp = None) -> Response:
         """The first second and a half of a video, small, as an animated WebP."""
-        return _served(shown("thumbnail", video, lambda own: thumbnail(collection, own)))
+        return shown("thumbnail", video, stamp, lambda own: thumbnail(collection, own))
 
     @app.get("/api/still", **contract.binary("image/jpeg", "The picture."))
-    def first_frame(video: contract.VideoId) -> Response:
+    def first_frame(video: contract.VideoId, stamp: contract.Stamp = None) -> Response:
         """The first frame of a video as JPEG."""
-        return _served(shown("still", video, lambda own: still(collection, own)))
+        return shown("still", video, stamp, lambda own: still(collection, own))
 
     @app.get("/api/clip", **contract.ranged("video/mp4", "The whole clip."))
-    def clip(request: Request, video: contract.VideoId) -> Response:
+    def clip(request: Request, video: contract.VideoId, stamp: contract.Stamp = None) -> Response:
         """A video as MP4; ranges of it can be asked for."""
-        return partial(_served(shown("clip", video, clip_of)), request.headers.get("range"))
+        return partial(shown("clip", video, stamp, clip_of), request.headers.get("range"))
 
 
-def _served(picture: Picture) -> Response:
-    return Response(picture.content, media_type=picture.media_type, headers={"Cache-Control": "private, max-age=600"})
-
-
-def _add_pages(app: FastAPI) -> None:
+def _add_pages(app: FastAPI, stamp: str) -> None:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(_PACKAGE, "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
 
     def page(path: str, name: str) -> None:
-        html = environment.get_template(f"{name}.html").render(page=name)
+        html = environment.get_template(f"{name}.html").render(page=name, stamp=stamp)
 
         def answer() -> HTMLResponse:
             return HTMLResponse(html, headers={"Cache-Control": "no-cache"})

@@ -52,8 +52,14 @@ Similarity = Annotated[
 ]
 SamePatient = Annotated[bool, Query(description="Keep the patient's other studies and videos in.")]
 MapMethod = Annotated[Literal["pca", "umap"], Query(description="How the map is made.")]
-Color = Annotated[
-    str | None, Query(max_length=1000, description="The column whose values come with the points.", examples=["EF"])
+PointColumn = Annotated[str, Query(max_length=1000, description="A column, see /api/info.", examples=["EF"])]
+Stamp = Annotated[
+    str | None,
+    Query(
+        alias="of",
+        max_length=100,
+        description="The stamp of the file, as the pages carry it; with it a browser may keep the answer for a while.",
+    ),
 ]
 
 
@@ -77,6 +83,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         "no study is called 'PHANTOM-1-S1' in echos.h5; nearest: PHANTOM-0001-S1",
     ),
     422: _problem("A parameter of the wrong kind.", "k: Input should be less than or equal to 200"),
+}
+MEDIA_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
+    409: _problem("A stamp of another file.", "the page is of another file than is served now; load it anew"),
 }
 UPLOAD_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
     408: _problem(
@@ -116,7 +125,7 @@ def binary(media_type: str, description: str) -> dict[str, Any]:
     content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
     return {
         "response_class": Response,
-        "responses": {**PROBLEMS, 200: {"description": description, "content": content}},
+        "responses": {**MEDIA_PROBLEMS, 200: {"description": description, "content": content}},
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,11 +14,24 @@ from panecho_embed.nearest import nearest
 from panecho_embed.records import BoolArray
 from panecho_embed.search.collection import Collection, Items, UnknownIdError
 from panecho_embed.search.find import Found, Query, filtered, record, search, study_query, video_query
-from panecho_embed.search.index import SavedIndex
+from panecho_embed.search.index import SavedIndex, binding
 from panecho_embed.search.projection import Maps, Method, map_items
-from panecho_embed.search.server.models import Column, Hit, Hits, Info, Item, Listing, MapPoints, Value, Video
+from panecho_embed.search.server.models import (
+    Column,
+    Hit,
+    Hits,
+    Info,
+    Item,
+    Listing,
+    MapPoints,
+    MapValues,
+    Value,
+    Video,
+)
+from panecho_embed.search.server.pairs import paired
 from panecho_embed.search.server.upload import UploadLimits
-from panecho_embed.search.similarity import Ints, Measure, cosines
+from panecho_embed.search.similarity import Ints, Measure
+from panecho_embed.search.transcode import MAX_FRAMES
 
 ShownLevel = Literal["study", "video"]
 
@@ -46,6 +61,14 @@ class Library:
         self._known["video"] = (
             {public(name): str(name) for name in collection.videos.ids} if collection.has_videos else {}
         )
+        self._failed = Counter(
+            str(study)
+            for study, status in zip(
+                collection.file.video_columns["study_id"], collection.file.video_columns["status"], strict=True
+            )
+            if status == "failed"
+        )
+        self.stamp = _stamp(collection)
         self._text = np.array(
             [
                 public(f"{s}\n{p}\n{v}").lower()
@@ -54,11 +77,12 @@ class Library:
             dtype=object,
         )
 
-    def own_id(self, level: ShownLevel, public_id: str) -> str:
-        """The file's id for one of a request. Raises UnknownIdError."""
+    def own_id(self, level: ShownLevel, public_id: str, suggest: bool = True) -> str:
+        """The file's id for one of a request. Raises UnknownIdError; suggest: with the nearest ids."""
         known = self._known[level]
         if public_id not in known:
-            self.collection.position(level, public(public_id))
+            if suggest:
+                self.collection.position(level, public(public_id))
             raise UnknownIdError(f"no {level} is called {public(public_id)!r}")
         return known[public_id]
 
@@ -83,6 +107,7 @@ class Library:
             upload_limit_mb=limits.megabytes,
             upload_limit_frames=limits.frames,
             upload_limit_seconds=limits.seconds,
+            clip_limit_frames=MAX_FRAMES,
             notes=[public(note) for note in collection.notes],
             has_videos=collection.has_videos,
         )
@@ -124,7 +149,10 @@ class Library:
         items = self._items(level)
         facts = record(items, position)
         rows = self._videos_of(level, position)
-        shown = rows if every else rows[:_VIDEOS_SHOWN]
+        matches: Sequence[float | None] = [None] * len(rows)
+        if query is not None and len(rows):
+            rows, matches = paired(self.collection.videos, rows, query)
+        shown = len(rows) if every else _VIDEOS_SHOWN
         return Item(
             level=level,
             id=public(str(items.ids[position])),
@@ -133,7 +161,8 @@ class Library:
             view=public(str(items.columns["view"][position])),
             labels={public(k): _public(v) for k, v in facts.items() if k not in _IDS},
             num_videos=len(rows),
-            videos=self._videos(shown, query),
+            num_failed=self._failed[str(items.studies[position])] if level == "study" else 0,
+            videos=self._videos(rows[:shown], matches[:shown]),
         )
 
     def hits(self, query: Query, level: ShownLevel, k: int, similarity: Measure, where: str | None,
@@ -166,14 +195,9 @@ class Library:
             return study_query(self.collection, self.own_id("study", study))
         return video_query(self.collection, self.own_id("video", video or ""))
 
-    def points(self, method: Method, color: str | None) -> MapPoints:
-        """The map's points with the values of a column."""
+    def points(self, method: Method) -> MapPoints:
+        """The map's points."""
         items = map_items(self.collection)
-        values: list[Value] = []
-        if color:
-            if color not in items.columns:
-                raise ArgumentError(f"there is no column {color!r}{nearest(color, items.columns)}")
-            values = [_public(value) for value in _plain(items.columns[color])]
         state, points = self.maps.state(method)
         ready = not isinstance(points, str)
         level: ShownLevel = "video" if self.collection.has_videos else "study"
@@ -186,8 +210,14 @@ class Library:
             studies=[public(str(name)) for name in items.studies] if ready else [],
             x=[] if isinstance(points, str) else _rounded(points[:, 0]),
             y=[] if isinstance(points, str) else _rounded(points[:, 1]),
-            values=values if ready else [],
         )
+
+    def values(self, column: str) -> MapValues:
+        """A column's values, one a point of the map. Raises ArgumentError."""
+        items = map_items(self.collection)
+        if column not in items.columns:
+            raise ArgumentError(f"there is no column {column!r}{nearest(column, items.columns)}")
+        return MapValues(column=public(column), values=[_public(value) for value in _plain(items.columns[column])])
 
     def _items(self, level: ShownLevel) -> Items:
         return self.studies if level == "study" else self.collection.videos
@@ -197,14 +227,10 @@ class Library:
             return np.zeros(0, dtype=np.int64)
         return self.collection.groups.members(position) if level == "study" else np.array([position], dtype=np.int64)
 
-    def _videos(self, rows: Ints, query: Query | None) -> list[Video]:
+    def _videos(self, rows: Ints, matches: Sequence[float | None]) -> list[Video]:
         if not len(rows):
             return []
         videos = self.collection.videos
-        match: Sequence[float | None] = [None] * len(rows)
-        if query is not None:
-            near = cosines(np.asarray(videos.units[rows]), query.units).max(axis=1)
-            match = [round(float(value), 6) for value in near]
         columns = videos.columns
         return [
             Video(
@@ -212,9 +238,9 @@ class Library:
                 view=public(str(columns["view"][row])),
                 num_frames=int(columns["num_frames"][row]),
                 fps=float(columns["fps"][row]) if columns["fps"][row] > 0 else None,
-                match=one,
+                match=match,
             )
-            for row, one in zip(rows, match, strict=True)
+            for row, match in zip(rows, matches, strict=True)
         ]
 
     def _hits(self, found: Found, query: Query, level: ShownLevel) -> list[Hit]:
@@ -222,6 +248,12 @@ class Library:
             Hit(rank=rank, similarity=round(float(similarity), 6), item=self.item(level, int(position), query))
             for rank, (position, similarity) in enumerate(zip(found.positions, found.similarity, strict=True), start=1)
         ]
+
+
+def _stamp(collection: Collection) -> str:
+    """What tells the pictures of one served file from another's, whose ids may be the same."""
+    paths = "\0".join([str(collection.path.absolute()), *collection.file.video_columns["path"]])
+    return hashlib.sha256(f"{binding(collection.file)}\0{paths}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _column(name: str, values: Any) -> Column:

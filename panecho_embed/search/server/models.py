@@ -49,6 +49,7 @@ class Info(BaseModel):
     )
     notes: list[str] = Field(description="what a person should know of the columns: labels that have another name here")
     has_videos: bool = Field(description="false for a file at study level")
+    clip_limit_frames: int = Field(description="a clip shows the first so many frames of a longer video")
 
 
 class Video(BaseModel):
@@ -59,7 +60,9 @@ class Video(BaseModel):
     num_frames: int
     fps: float | None = Field(description="frames per second, null where not known")
     match: float | None = Field(
-        default=None, description="its cosine with the nearest video of the query; null without one"
+        default=None,
+        description="its cosine with the nearest video of the query, of the same view where there is one; "
+        "null without a query",
     )
 
 
@@ -73,7 +76,11 @@ class Item(BaseModel):
     view: str = Field(description="of a study: all that its videos have", examples=["A2C, A4C"])
     labels: dict[str, Value] = Field(description="every other column; null where missing", examples=[{"EF": 55.2}])
     num_videos: int
-    videos: list[Video] = Field(description="its videos; of a study in a table or among hits, the first twelve")
+    num_failed: int = Field(description="of a study: further videos of it that have no embedding, and are not shown")
+    videos: list[Video] = Field(
+        description="its videos; of a study in a table, the first twelve; of one among hits, the twelve to "
+        "compare with the query: a view at a time, best match first"
+    )
 
 
 class Listing(BaseModel):
@@ -121,4 +128,10 @@ class MapPoints(BaseModel):
     studies: list[str] = Field(description="the study of every point")
     x: list[float]
     y: list[float]
-    values: list[Value] = Field(description="of the column `color`, null where missing; empty without one")
+
+
+class MapValues(BaseModel):
+    """A column's values, in the order of the map's points."""
+
+    column: str = Field(examples=["EF"])
+    values: list[Value] = Field(description="null where missing")

@@ -1,4 +1,5 @@
 // What every page shares: elements, the API, thumbnails, keys.
+import { hold, step, togglePlay } from "./players.js";
 
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -32,7 +33,7 @@ export async function api(path, parameters = {}, options = {}) {
     throw new Error("The server does not answer. Is panecho-embed serve still running?");
   }
   const body = await answer.json().catch(() => ({ detail: `The server answered ${answer.status}.` }));
-  if (!answer.ok) throw new Error(body.detail);
+  if (!answer.ok) throw Object.assign(new Error(body.detail), { status: answer.status });
   return body;
 }
 
@@ -75,7 +76,9 @@ export const keepListAddress = () => remembered(sessionStorage, "list", location
 const choice = remembered(localStorage, "moving");
 let moving = choice === null ? !matchMedia("(prefers-reduced-motion: reduce)").matches : choice === "true";
 export const moves = () => moving;
-const picture = (video) => address(moving ? "/api/thumbnail" : "/api/still", { video });
+// The stamp of the file that the page is of: a browser keeps pictures, and another file may have the same ids.
+export const media = (kind, video) => address(`/api/${kind}`, { video, of: document.documentElement.dataset.of });
+const picture = (video) => media(moving ? "thumbnail" : "still", video);
 
 function showMotion() {
   const button = byId("motion");
@@ -89,7 +92,7 @@ export function toggleMotion() {
   remembered(localStorage, "moving", String(moving));
   showMotion();
   for (const shown of document.querySelectorAll(".thumb img")) shown.src = picture(shown.dataset.video);
-  if (!moving) for (const video of document.querySelectorAll("video")) video.pause();
+  hold(!moving);
 }
 
 export function thumb(video, match = null) {
@@ -110,6 +113,11 @@ export function thumb(video, match = null) {
 }
 
 export const counted = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+
+export const videosOf = (item) =>
+  item.num_failed
+    ? `${item.num_failed} of ${counted(item.num_videos + item.num_failed, "video", "videos")} ${item.num_failed === 1 ? "has" : "have"} no embedding`
+    : counted(item.num_videos, "video", "videos");
 
 // keep: how studies were compared and filtered, so that the next study is looked at in the same way.
 export const studyAddress = (item, keep = {}) =>
@@ -166,12 +174,18 @@ export function latest(area, run) {
   };
 }
 
+// Runs once when nothing more comes for a while; `now` does not wait, and takes the place of what waits.
 export function later(run, milliseconds) {
   let timer;
-  return () => {
+  const wait = () => {
     clearTimeout(timer);
     timer = setTimeout(() => run(), milliseconds);
   };
+  wait.now = () => {
+    clearTimeout(timer);
+    run();
+  };
+  return wait;
 }
 
 export async function info() {
@@ -183,21 +197,6 @@ export async function info() {
     banner.hidden = false;
   }
   return facts;
-}
-
-export function togglePlay() {
-  const videos = [...document.querySelectorAll("video")];
-  const anyPlays = videos.some((video) => !video.paused);
-  for (const video of videos) anyPlays ? video.pause() : video.play().catch(() => {});
-}
-
-export function step(direction) {
-  for (const video of document.querySelectorAll("video")) {
-    video.pause();
-    const fps = Number(video.dataset.fps) || 30;
-    const last = Math.max(0, (video.duration || 0) - 0.5 / fps);
-    video.currentTime = Math.min(last, Math.max(0, video.currentTime + direction / fps));
-  }
 }
 
 function move(direction) {
@@ -242,4 +241,5 @@ document.addEventListener("keydown", (event) => {
 });
 byId("help").addEventListener("click", () => byId("keys").showModal());
 byId("motion").addEventListener("click", toggleMotion);
+hold(!moving);
 showMotion();

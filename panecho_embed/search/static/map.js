@@ -225,10 +225,12 @@ new ResizeObserver(draw).observe(byId("frame"));
 let turn = 0;
 async function load(keepView) {
   const mine = ++turn;
-  const wanted = { method: controls.method.value, color: controls.color.value };
-  history.replaceState(null, "", address("/map", wanted));
+  const method = controls.method.value;
+  const column = controls.color.value;
+  history.replaceState(null, "", address("/map", { method, color: column }));
   try {
-    const found = await api("/api/map", wanted);
+    // Points and values are large; each is asked for only when it is another.
+    const found = points?.method === method ? points : await api("/api/map", { method });
     if (mine !== turn) return;
     showError(byId("error"), found.state === "failed" ? new Error(found.message) : null);
     if (found.state === "computing") {
@@ -236,9 +238,12 @@ async function load(keepView) {
       setTimeout(() => mine === turn && load(keepView), 1500);
       return;
     }
+    const known = !column || points?.column === column;
+    const coloured = known ? { column, values: column ? points.values : [] } : await api("/api/map/values", { column });
+    if (mine !== turn) return;
     point(-1);
-    points = found;
-    colours = colour(found.values.length ? found.values : found.ids.map(() => null));
+    points = { ...found, ...coloured };
+    colours = colour(points.values.length ? points.values : points.ids.map(() => null));
     byId("count").textContent = `${found.ids.length.toLocaleString("en")} ${found.level === "video" ? "videos" : "studies"}`;
     if (!keepView) fit();
     draw();

@@ -1,5 +1,5 @@
 import {
-  api, byId, counted, el, empty, filterOf, info, keepListAddress, labels, later, latest, showError, studyAddress, thumb,
+  api, byId, counted, el, empty, filterOf, info, keepListAddress, labels, later, latest, showError, studyAddress, thumb, videosOf,
 } from "./common.js";
 
 const PAGE = 40;
@@ -18,7 +18,7 @@ function row(item) {
     "div",
     { class: "who" },
     el("h2", {}, el("a", { class: "name", href: studyAddress(item), "data-item": "" }, item.id)),
-    el("div", { class: "patient" }, `${item.patient_id} · ${counted(item.num_videos, "video", "videos")}`),
+    el("div", { class: "patient" }, `${item.patient_id} · ${videosOf(item)}`),
   );
   return el("li", { class: "row" }, who, strip, labels(item.labels));
 }
@@ -60,10 +60,11 @@ const load = latest(rows, async (signal, more = false, atLeast = PAGE) => {
   }
 });
 
-controls.addEventListener("input", later(load, 300));
+const soon = later(load, 300);
+controls.addEventListener("input", soon);
 controls.addEventListener("submit", (event) => {
   event.preventDefault();
-  load();
+  soon.now();
 });
 byId("order").addEventListener("click", () => {
   descending = !descending;
@@ -106,6 +107,7 @@ try {
     controls.sort.append(el("option", { value: column.name }, column.name));
     if (example(column)) byId("chips").append(chip(column));
   }
+  if (facts.has_videos) controls.sort.append(el("option", { value: "videos" }, "number of videos"));
   byId("columns").hidden = !byId("chips").childElementCount;
   byId("notes").textContent = facts.notes.join("; ");
   byId("notes").hidden = !facts.notes.length;

@@ -1,11 +1,13 @@
 import {
-  address, api, byId, counted, el, empty, filterOf, hitCard, info, labels, later, latest, listAddress, moves, showError,
-  step, togglePlay,
+  address, api, byId, counted, el, empty, filterOf, hitCard, info, labels, later, latest, listAddress, media, showError,
+  videosOf,
 } from "./common.js";
+import { step, togglePlay, watch } from "./players.js";
 
 const parameters = new URLSearchParams(location.search);
-const study = parameters.get("id") || "";
 const video = parameters.get("video") || "";
+let study = parameters.get("id") || "";
+let longest = Infinity;
 const controls = byId("controls");
 byId("back").href = listAddress();
 
@@ -30,18 +32,17 @@ function restore() {
 
 function clip(one) {
   const player = el("video", {
-    src: address("/api/clip", { video: one.video_id }),
-    poster: address("/api/still", { video: one.video_id }),
     muted: true,
     loop: true,
-    autoplay: moves(),
     controls: true,
-    preload: "auto",
   });
+  player.dataset.src = media("clip", one.video_id);
+  player.dataset.poster = media("still", one.video_id);
   player.playsInline = true;
   player.dataset.fps = one.fps || 30;
   player.setAttribute("aria-label", `${one.view || "video"} ${one.video_id}`);
   const caption = el("figcaption", {}, el("span", {}, one.view || one.video_id));
+  if (one.num_frames > longest) caption.append(el("span", { class: "patient" }, `the first ${longest} of ${one.num_frames} frames`));
   if (!video) {
     const like = el("a", { href: address("/study", { id: study, video: one.video_id }) }, "similar videos");
     like.setAttribute("aria-label", `videos similar to ${one.video_id}`);
@@ -57,19 +58,20 @@ function clip(one) {
 }
 
 function show(item) {
-  document.title = `${video || item.id} · panecho-embed`;
-  const videos = video ? item.videos.filter((one) => one.video_id === video) : item.videos;
+  document.title = `${item.id} · panecho-embed`;
+  const videos = item.videos;
   const query = byId("query");
   query.replaceChildren(
     el(
       "div",
       { class: "study-head" },
-      el("h1", {}, video || item.id),
-      el("span", { class: "patient" }, video ? el("a", { href: address("/study", { id: item.id }) }, `study ${item.id}`) : `patient ${item.patient_id} · ${counted(videos.length, "video", "videos")}`),
+      el("h1", {}, item.id),
+      el("span", { class: "patient" }, video ? el("a", { href: address("/study", { id: study }) }, `study ${study}`) : `patient ${item.patient_id} · ${videosOf(item)}`),
       labels(item.labels),
     ),
-    el("div", { class: "clips" }, ...videos.map(clip)),
+    el("div", { class: videos.length > 4 ? "clips many" : "clips" }, ...videos.map(clip)),
   );
+  for (const player of query.querySelectorAll("video")) watch(player);
   if (videos.length) {
     const button = (text, name, key, run) => {
       const made = el("button", { type: "button", title: `${name} (${key})` }, text);
@@ -116,28 +118,30 @@ const load = latest(byId("hits"), async (signal) => {
   }
 });
 
-controls.addEventListener("input", later(load, 300));
+const soon = later(load, 300);
+controls.addEventListener("input", soon);
 controls.addEventListener("submit", (event) => {
   event.preventDefault();
-  load();
+  soon.now();
 });
 
 try {
-  const [facts, item] = await Promise.all([info(), api("/api/study", { id: study })]);
+  const [facts, item] = await Promise.all([
+    info(), video ? api("/api/video", { id: video }) : api("/api/study", { id: study }),
+  ]);
+  study = item.study_id;
+  longest = facts.clip_limit_frames;
   for (const option of [...controls.similarity.options]) {
     if (!facts.similarities.includes(option.value)) option.remove();
   }
-  if (video) {
-    if (!item.videos.some((one) => one.video_id === video)) throw new Error(`${study} has no video called ${video}.`);
-    controls.similarity.closest("label").hidden = true;
-  }
+  controls.similarity.closest("label").hidden = Boolean(video);
   restore();
   show(item);
   await load();
 } catch (error) {
   byId("nearest").hidden = true;
   byId("query").replaceChildren(
-    el("h1", {}, "There is no such study"),
+    el("h1", {}, error.status === 404 ? `There is no such ${video ? "video" : "study"}` : "It can't be shown"),
     el("p", { class: "error", role: "alert" }, error.message),
     el("p", {}, el("a", { class: "button", href: "/" }, "To all studies")),
   );
