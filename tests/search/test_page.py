@@ -234,6 +234,14 @@ def test_an_upload_finds_its_twin_and_a_broken_one_says_so(page, films, tmp_path
     page.wait_for_selector(".card", timeout=30_000)
     assert page.text_content(".card .name") == f"{STUDY}/A4C-1"
     assert page.evaluate("document.querySelector('#preview img').naturalWidth") == 96
+    sent = []
+    page.on("request", lambda one: sent.append(one.method) if "/api/search" in one.url else None)
+    page.fill("#where", "view == 'PLAX'")
+    page.press("#where", "Enter")
+    page.wait_for_selector(".card .name >> text=PLAX")
+    until(page, "[...document.querySelectorAll('.card .name')].every(a => a.textContent.includes('PLAX'))")
+    page.wait_for_timeout(400)
+    assert sent == ["GET"]
     assert fits(page)
     page.set_input_files("#file-input", str(bad))
     page.wait_for_selector("#error:has-text('no video could be read')")

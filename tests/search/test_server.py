@@ -85,7 +85,7 @@ def test_studies_are_searched_filtered_sorted_and_paged(client):
         ("/api/studies", {"where": "EFF < 3"}, 400, "nearest: EF"),
         ("/api/studies", {"sort": "EFF"}, 400, "nearest: EF"),
         ("/api/studies", {"limit": 100000}, 422, "limit: "),
-        ("/api/search", {}, 400, "give one of study and video"),
+        ("/api/search", {}, 400, "give one of study, video and upload"),
         ("/api/search", {"study": "PHANTOM-0001-S1", "similarity": "x"}, 422, "similarity: "),
         ("/api/map/values", {"column": "EFF"}, 400, "nearest: EF"),
         ("/static/../app.py", {}, 404, "Not Found"),

@@ -14,8 +14,11 @@ from starlette.testclient import TestClient
 
 from panecho_embed.errors import MediaError
 from panecho_embed.phantom import write_studies
+from panecho_embed.search.collection import UnknownIdError
+from panecho_embed.search.embed_new import NewVideos
 from panecho_embed.search.server import preview
 from panecho_embed.search.server.app import ServeSettings, create_app
+from panecho_embed.search.server.kept import KeptUploads
 from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
 from tests.search import stubs
 
@@ -60,6 +63,26 @@ def test_an_upload_is_embedded_compared_and_forgotten(client, avi):
     body = answer.json()
     assert body["hits"][0]["item"]["id"] == "PHANTOM-0002-S1/A4C-0"
     assert body["preview"].startswith("data:image/webp;base64,")
+
+
+def test_an_upload_is_asked_about_again_without_sending_it(client, avi):
+    first = upload(client, avi, name="a.avi", level="video", k=4).json()
+    asked = {"upload": first["upload"], "level": "video", "k": 4}
+    assert client.get("/api/search", params=asked).json()["hits"] == first["hits"]
+    plax = client.get("/api/search", params=asked | {"where": "view == 'PLAX'"}).json()
+    assert {hit["item"]["view"] for hit in plax["hits"]} == {"PLAX"}
+    assert client.get("/api/search", params=asked | {"study": "PHANTOM-0002-S1"}).status_code == 400
+    assert client.get("/api/search", params={"upload": "x"}).status_code == 404
+
+
+def test_embeddings_of_uploads_are_forgotten_in_time_and_the_oldest_first():
+    new = NewVideos(np.ones((1, 4), np.float32), ("",), ())
+    few, brief = KeptUploads(at_most=2), KeptUploads(seconds=0)
+    names = [few.keep(new) for _ in range(3)]
+    assert few.get(names[1]) is few.get(names[2]) is new
+    for kept, name in ((few, names[0]), (brief, brief.keep(new))):
+        with pytest.raises(UnknownIdError, match="send it again"):
+            kept.get(name)
 
 
 @pytest.mark.parametrize(

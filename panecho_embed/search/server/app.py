@@ -18,13 +18,14 @@ from panecho_embed._version import __version__
 from panecho_embed.errors import ArgumentError, MediaError, PanEchoEmbedError, WeightsError
 from panecho_embed.pictures import Picture
 from panecho_embed.search.collection import UnknownIdError
-from panecho_embed.search.embed_new import Embedder
-from panecho_embed.search.find import vector_query
+from panecho_embed.search.embed_new import Embedder, NewVideos
+from panecho_embed.search.find import Query, vector_query
 from panecho_embed.search.index import open_collection
 from panecho_embed.search.pictures import open_video, shown_fps, still, thumbnail
 from panecho_embed.search.server import contract
 from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.guard import Guard
+from panecho_embed.search.server.kept import KeptUploads
 from panecho_embed.search.server.library import Library
 from panecho_embed.search.server.models import Hits, Info, Item, Listing, MapPoints, MapValues, UploadHits
 from panecho_embed.search.server.ranges import partial
@@ -116,6 +117,11 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
+    kept = KeptUploads()
+
+    def upload_query(new: NewVideos) -> Query:
+        return vector_query(library.collection, new.vectors, "upload", new.views)
+
     @app.get("/api/info")
     def info() -> Info:
         """What is served, and the columns that filters can name."""
@@ -147,14 +153,21 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
     def search(
         study: contract.AskingStudy = None,
         video: contract.AskingVideo = None,
+        upload: contract.AskingUpload = None,
         level: contract.Level = "study",
         k: contract.Neighbours = 10,
         similarity: contract.Similarity = "mean",
         where: contract.Where = None,
         include_same_patient: contract.SamePatient = False,
     ) -> Hits:
-        """The studies or videos nearest to a study or a video of the file."""
-        return library.hits(library.query(study, video), level, k, similarity, where, include_same_patient)
+        """The studies or videos nearest to a study or a video of the file, or to an upload that is kept."""
+        if upload is None:
+            query = library.query(study, video)
+        elif study is video is None:
+            query = upload_query(kept.get(upload))
+        else:
+            raise ArgumentError("give one of study, video and upload")
+        return library.hits(query, level, k, similarity, where, include_same_patient)
 
     @app.post("/api/search", responses=contract.UPLOAD_PROBLEMS, openapi_extra=contract.UPLOAD_BODY)
     async def search_upload(
@@ -165,14 +178,15 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
         similarity: contract.Similarity = "mean",
         where: contract.Where = None,
     ) -> UploadHits:
-        """The studies or videos nearest to the video in the body; it is not kept."""
+        """The studies or videos nearest to the video in the body; of the file nothing is kept."""
         # A type that a foreign page can't send without asking first.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/octet-stream":
             raise UploadError(415, "send the file's bytes as application/octet-stream")
         taken = await uploads.take(request, name or "")
-        query = vector_query(library.collection, taken.new.vectors, "upload", taken.new.views)
-        hits = library.hits(query, level, k, similarity, where, include_same_patient=True)
-        return UploadHits(**hits.model_dump(), preview=taken.preview, notes=list(taken.new.notes))
+        hits = library.hits(upload_query(taken.new), level, k, similarity, where, include_same_patient=True)
+        return UploadHits(
+            **hits.model_dump(), upload=kept.keep(taken.new), preview=taken.preview, notes=list(taken.new.notes)
+        )
 
     @app.get("/api/map", responses=contract.PROBLEMS)
     def points(method: contract.MapMethod = "pca") -> MapPoints:

@@ -26,6 +26,10 @@ AskingVideo = Annotated[
     str | None,
     Query(max_length=1000, description="Ask with this video; give it or `study`.", examples=["PHANTOM-0001-S1/A4C-1"]),
 ]
+AskingUpload = Annotated[
+    str | None,
+    Query(max_length=100, description="Ask again with an upload: the name that its answer gave, for half an hour."),
+]
 FileName = Annotated[
     str | None,
     Query(max_length=1000, description="The file's name; of it, only a known suffix is used.", examples=["new.avi"]),

@@ -190,7 +190,7 @@ class Library:
     def query(self, study: str | None, video: str | None) -> Query:
         """The query of a request: a study or a video of the file."""
         if (study is None) == (video is None):
-            raise ArgumentError("give one of study and video")
+            raise ArgumentError("give one of study, video and upload")
         if study is not None:
             return study_query(self.collection, self.own_id("study", study))
         return video_query(self.collection, self.own_id("video", video or ""))

@@ -113,6 +113,7 @@ class Hits(BaseModel):
 class UploadHits(Hits):
     """The neighbours of an uploaded video."""
 
+    upload: str = Field(description="a name for `/api/search?upload=`, to ask again without sending the video")
     preview: str = Field(description="a moving picture of the upload, as a data: address")
     notes: list[str] = Field(description="what of the upload could not be used, and why")
 

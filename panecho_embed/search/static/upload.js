@@ -1,10 +1,11 @@
-import { api, byId, counted, empty, filterOf, hitCard, info, showError } from "./common.js";
+import { api, byId, counted, empty, filterOf, hitCard, info, later, showError } from "./common.js";
 
 const drop = byId("drop");
 const input = byId("file-input");
 const controls = byId("controls");
 let limit = Infinity;
 let last = null;
+let kept = null;
 let current = null;
 
 const megabytes = (bytes) => (bytes / 2 ** 20).toLocaleString("en", { maximumFractionDigits: 1 });
@@ -29,24 +30,36 @@ function waiting(text) {
   };
 }
 
-function show(file, found) {
-  const preview = byId("preview");
-  preview.querySelector("img").src = found.preview;
-  preview.querySelector("figcaption").textContent = [file.name, ...found.notes].join("; ");
-  preview.hidden = false;
+function show(found) {
   byId("hits").replaceChildren(...found.hits.map((hit) => hitCard(hit)));
   if (!found.hits.length) byId("hits").append(empty("Nothing matches the filter."));
   const all = counted(found.candidates, ...(found.level === "study" ? ["study", "studies"] : ["video", "videos"]));
   byId("count").textContent = `The nearest of ${all}${found.note ? `; ${found.note}` : ""}`;
 }
 
+// Whatever is asked, only the newest question is answered.
+function asking() {
+  current?.abort();
+  current = new AbortController();
+  showError(byId("error"), null, controls.where);
+  return current;
+}
+
+async function answered(mine, run, field) {
+  try {
+    await run({ level: controls.level.value, where: filterOf(controls.where), k: 12 });
+  } catch (error) {
+    if (mine !== current) return;
+    byId("count").textContent = error.name === "AbortError" ? "Cancelled." : "";
+    if (error.name !== "AbortError") showError(byId("error"), error, field);
+  }
+}
+
 async function send(file) {
   if (!file) return;
   last = file;
-  current?.abort();
-  const mine = new AbortController();
-  current = mine;
-  showError(byId("error"), null);
+  kept = null;
+  const mine = asking();
   byId("hits").replaceChildren();
   byId("preview").hidden = true;
   byId("drop-text").textContent = file.name;
@@ -56,29 +69,48 @@ async function send(file) {
     return;
   }
   const done = waiting("Embedding it; the first one takes longer, for the model is loaded.");
-  try {
-    const found = await api(
-      "/api/search",
-      { name: file.name, level: controls.level.value, where: filterOf(controls.where), k: 12 },
-      { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" }, signal: mine.signal },
-    );
-    show(file, found);
-  } catch (error) {
+  await answered(mine, async ({ level, k }) => {
+    // Without the filter: a mistake in it must not cost an upload.
+    const found = await api("/api/search", { name: file.name, level, k }, {
+      method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" }, signal: mine.signal,
+    });
     if (mine !== current) return;
-    byId("count").textContent = error.name === "AbortError" ? "Cancelled." : "";
-    if (error.name !== "AbortError") showError(byId("error"), error);
-  } finally {
-    done(mine === current);
-    input.value = "";
-  }
+    kept = found.upload;
+    const preview = byId("preview");
+    preview.querySelector("img").src = found.preview;
+    preview.querySelector("figcaption").textContent = [file.name, ...found.notes].join("; ");
+    preview.hidden = false;
+    if (filterOf(controls.where) || controls.level.value !== level) await again();
+    else show(found);
+  });
+  done(mine === current);
+  input.value = "";
 }
 
+// Another filter or level: the embedding is still there, and the video is not sent again.
+async function again() {
+  if (!kept) return;
+  const mine = asking();
+  byId("hits").setAttribute("aria-busy", "true");
+  await answered(mine, async (wanted) => {
+    try {
+      const found = await api("/api/search", { upload: kept, ...wanted }, { signal: mine.signal });
+      if (mine === current) show(found);
+    } catch (error) {
+      if (error.status !== 404 || mine !== current) throw error;
+      await send(last);
+    }
+  }, controls.where);
+  if (mine === current) byId("hits").removeAttribute("aria-busy");
+}
+
+const soon = later(again, 300);
 input.addEventListener("change", () => send(input.files[0]));
 byId("cancel").addEventListener("click", () => current?.abort());
-controls.addEventListener("change", () => send(last));
+controls.addEventListener("input", soon);
 controls.addEventListener("submit", (event) => {
   event.preventDefault();
-  send(last);
+  soon.now();
 });
 for (const kind of ["dragover", "dragleave", "drop"]) {
   drop.addEventListener(kind, (event) => {

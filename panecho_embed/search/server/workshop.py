@@ -1,0 +1,63 @@
+"""Pictures of the collection's videos, made in processes of their own: no file can hold the page up, or end it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from concurrent.futures import TimeoutError
+
+from pebble import ProcessExpired, ProcessPool
+
+from panecho_embed.errors import MediaError
+from panecho_embed.orphans import end_with_parent
+from panecho_embed.pictures import Picture
+
+WORKERS = 2
+_SECONDS = 60.0
+
+
+class Workshop:
+    """Makes pictures, `WORKERS` at a time; the processes start with the first.
+
+    seconds: for one picture. A video that takes longer, or ends its process, is not tried again.
+    """
+
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        self._seconds = seconds
+        self._pool: ProcessPool | None = None
+        self._lock = threading.Lock()
+        self._refused: dict[str, str] = {}
+
+    def make(self, function: Callable[..., Picture], path: str, *given: object) -> Picture:
+        """What `function(path, *given)` returns or raises; a function of a module. Raises MediaError besides."""
+        if path in self._refused:
+            raise MediaError(self._refused[path])
+        future = self._started().schedule(function, args=(path, *given), timeout=self._seconds)
+        try:
+            picture: Picture = future.result()
+        except TimeoutError as error:
+            raise self._refuse(path, f"its picture took longer than {self._seconds:g} s") from error
+        except ProcessExpired as error:
+            raise self._refuse(path, f"its decoder's process died (exit code {error.exitcode})") from error
+        return picture
+
+    def _refuse(self, path: str, reason: str) -> MediaError:
+        self._refused[path] = reason
+        return MediaError(reason)
+
+    def _started(self) -> ProcessPool:
+        with self._lock:
+            if self._pool is None:
+                # "spawn": a forked child would inherit torch's threads in whatever state they are.
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPool(max_workers=WORKERS, context=context, initializer=end_with_parent)
+            return self._pool
+
+    def close(self) -> None:
+        """End the processes."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+            pool.join()
