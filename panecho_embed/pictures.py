@@ -38,6 +38,11 @@ class Picture:
         return f"data:{self.media_type};base64,{base64.b64encode(self.content).decode('ascii')}"
 
 
+def shown_fps(known: float, cine: Cine) -> float:
+    """Frames per second at which a video is played: what is known of it (above 0), else what it says, else 30."""
+    return known if known > 0 else cine.fps or DEFAULT_FPS
+
+
 def fitted(frame: UInt8Array, side: int) -> UInt8Array:
     """A frame (H, W, 3) no larger than `side` pixels either way, with even sides, as video codecs want them."""
     height, width = frame.shape[:2]

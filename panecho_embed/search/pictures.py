@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from panecho_embed.media import Cine, open_cine
-from panecho_embed.pictures import DEFAULT_FPS, Picture, still_of, thumbnail_of
+from panecho_embed.pictures import Picture, shown_fps, still_of, thumbnail_of
 from panecho_embed.search.collection import Collection
 
 
@@ -23,16 +23,15 @@ def open_video(collection: Collection, video_id: str) -> Cine:
     return open_cine(video_path(collection, video_id), include_stills=True)
 
 
-def shown_fps(collection: Collection, video_id: str, cine: Cine) -> float:
-    """Frames per second at which a video is played: what the embedding file says, else its own, else 30."""
-    known = float(collection.videos.columns["fps"][collection.position("video", video_id)])
-    return known if known > 0 else cine.fps or DEFAULT_FPS
+def known_fps(collection: Collection, video_id: str) -> float:
+    """What the embedding file says of a video's frames per second; 0 or NaN where it does not know."""
+    return float(collection.videos.columns["fps"][collection.position("video", video_id)])
 
 
 def thumbnail(collection: Collection, video_id: str, side: int = 160) -> Picture:
     """The first second and a half of a video as an endless animated WebP, `side` pixels at most. Raises MediaError."""
     cine = open_video(collection, video_id)
-    return thumbnail_of(cine, shown_fps(collection, video_id, cine), side)
+    return thumbnail_of(cine, shown_fps(known_fps(collection, video_id), cine), side)
 
 
 def still(collection: Collection, video_id: str, side: int = 480) -> Picture:

@@ -15,12 +15,13 @@ from panecho_embed.clips import ClipPlan
 from panecho_embed.pictures import Picture
 from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
-from panecho_embed.search import Collection, pictures, search, study_query
+from panecho_embed.search import Collection, search, study_query
 from panecho_embed.search.index import build_index
 from panecho_embed.search.server.app import ServeSettings, create_app
 from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.listen import listening
 from panecho_embed.search.server.upload import UploadLimits
+from panecho_embed.search.server.workshop import Workshop
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 from tests.search.conftest import VIEWS, vectors_file
 
@@ -30,13 +31,15 @@ LOCAL = "http://127.0.0.1"
 @pytest.fixture(scope="module")
 def client(film_emb):
     app = create_app(film_emb, ServeSettings(limits=UploadLimits(megabytes=0.5, seconds=30)))
-    return TestClient(app, base_url=LOCAL)
+    with TestClient(app, base_url=LOCAL) as client:
+        yield client
 
 
 @pytest.fixture
 def moved(emb):
     """Vectors whose videos are nowhere."""
-    return TestClient(create_app(emb), base_url=LOCAL)
+    with TestClient(create_app(emb), base_url=LOCAL) as client:
+        yield client
 
 
 def upload(client, content, **parameters):
@@ -254,7 +257,7 @@ def large(tmp_path_factory):
 )
 def test_a_query_over_a_hundred_thousand_videos_reads_no_video_and_no_embedding(large, monkeypatch, level, similarity):
     monkeypatch.setattr(EmbeddingFile, "read", lambda *_: pytest.fail("embeddings were read"))
-    monkeypatch.setattr(pictures, "open_cine", lambda *_, **__: pytest.fail("a video was read"))
+    monkeypatch.setattr(Workshop, "make", lambda *_: pytest.fail("a video was read"))
     ask = {"study": "S77", "level": level, "k": 20, "similarity": similarity}
     assert len(large.get("/api/search", params=ask).json()["hits"]) == 20
 

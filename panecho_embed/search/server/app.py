@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import ArgumentError, MediaError, PanEchoEmbedError, WeightsError
@@ -21,7 +23,7 @@ from panecho_embed.search.collection import UnknownIdError
 from panecho_embed.search.embed_new import Embedder, NewVideos
 from panecho_embed.search.find import Query, vector_query
 from panecho_embed.search.index import open_collection
-from panecho_embed.search.pictures import open_video, shown_fps, still, thumbnail
+from panecho_embed.search.pictures import known_fps, video_path
 from panecho_embed.search.server import contract
 from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.guard import Guard
@@ -31,7 +33,7 @@ from panecho_embed.search.server.models import Hits, Info, Item, Listing, MapPoi
 from panecho_embed.search.server.ranges import partial
 from panecho_embed.search.server.refusals import refusal
 from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
-from panecho_embed.search.transcode import mp4
+from panecho_embed.search.server.workshop import Kind, Workshop, draw
 
 _PACKAGE = "panecho_embed.search"
 _CACHE_BYTES = 256 * 1024 * 1024
@@ -73,7 +75,15 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
     def make_embedder() -> Embedder:
         return embedder or Embedder(collection.provenance, chosen.weights)
 
+    workshop = Workshop()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(workshop.close)
+
     app = FastAPI(
+        lifespan=lifespan,
         title="panecho-embed",
         version=__version__,
         description=contract.DESCRIPTION,
@@ -84,7 +94,7 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
     )
     _add_errors(app)
     _add_api(app, library, Uploads(make_embedder, chosen.limits))
-    _add_media(app, library)
+    _add_media(app, library, workshop)
     _add_pages(app, library.stamp)
     app.add_middleware(Guard, token=chosen.token)
     app.state.notes = collection.notes
@@ -199,37 +209,37 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
         return library.values(column)
 
 
-def _add_media(app: FastAPI, library: Library) -> None:
+def _add_media(app: FastAPI, library: Library, workshop: Workshop) -> None:
     cache = PictureCache(_CACHE_BYTES)
     collection = library.collection
 
-    def shown(kind: str, video: str, stamp: str | None, make: Callable[[str], Picture]) -> Response:
+    def shown(kind: Kind, video: str, stamp: str | None) -> Response:
         if stamp not in (None, library.stamp):
             raise StampError("the page is of another file than is served now; load it anew")
         own = library.own_id("video", video, suggest=False)
-        picture = cache.get((kind, own), lambda: make(own))
+
+        def make() -> Picture:
+            return workshop.make(draw, video_path(collection, own), kind, known_fps(collection, own))
+
+        picture = cache.get((kind, own), make)
         # Without the stamp, another file's picture could be kept under the same address.
         keep = "no-store" if stamp is None else "private, max-age=600"
         return Response(picture.content, media_type=picture.media_type, headers={"Cache-Control": keep})
 
-    def clip_of(own: str) -> Picture:
-        cine = open_video(collection, own)
-        return mp4(cine, shown_fps(collection, own, cine))
-
     @app.get("/api/thumbnail", **contract.binary("image/webp", "The animated picture."))
     def moving(video: contract.VideoId, stamp: contract.Stamp = None) -> Response:
         """The first second and a half of a video, small, as an animated WebP."""
-        return shown("thumbnail", video, stamp, lambda own: thumbnail(collection, own))
+        return shown("thumbnail", video, stamp)
 
     @app.get("/api/still", **contract.binary("image/jpeg", "The picture."))
     def first_frame(video: contract.VideoId, stamp: contract.Stamp = None) -> Response:
         """The first frame of a video as JPEG."""
-        return shown("still", video, stamp, lambda own: still(collection, own))
+        return shown("still", video, stamp)
 
     @app.get("/api/clip", **contract.ranged("video/mp4", "The whole clip."))
     def clip(request: Request, video: contract.VideoId, stamp: contract.Stamp = None) -> Response:
         """A video as MP4; ranges of it can be asked for."""
-        return partial(shown("clip", video, stamp, clip_of), request.headers.get("range"))
+        return partial(shown("clip", video, stamp), request.headers.get("range"))
 
 
 def _add_pages(app: FastAPI, stamp: str) -> None:

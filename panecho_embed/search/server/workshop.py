@@ -6,15 +6,30 @@ import multiprocessing
 import threading
 from collections.abc import Callable
 from concurrent.futures import TimeoutError
+from typing import Literal
 
 from pebble import ProcessExpired, ProcessPool
 
 from panecho_embed.errors import MediaError
+from panecho_embed.media import open_cine
 from panecho_embed.orphans import end_with_parent
-from panecho_embed.pictures import Picture
+from panecho_embed.pictures import Picture, shown_fps, still_of, thumbnail_of
+from panecho_embed.search.transcode import mp4
 
 WORKERS = 2
 _SECONDS = 60.0
+
+
+Kind = Literal["thumbnail", "still", "clip"]
+
+
+def draw(path: str, kind: Kind, known_fps: float) -> Picture:
+    """A video's moving picture, first frame or whole clip. known_fps: 0 or NaN where not known. Raises MediaError."""
+    cine = open_cine(path, include_stills=True)
+    if kind == "still":
+        return still_of(cine)
+    fps = shown_fps(known_fps, cine)
+    return thumbnail_of(cine, fps) if kind == "thumbnail" else mp4(cine, fps)
 
 
 class Workshop:
