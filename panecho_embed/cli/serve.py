@@ -13,12 +13,12 @@ from panecho_embed.cli.options import existing_file
 
 @click.command()
 @click.argument("emb", metavar="EMB.h5", type=existing_file)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; any other needs a token.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8600, show_default=True, help="0 takes a free one.")
 @click.option(
     "--token",
     envvar="PANECHO_EMBED_TOKEN",
-    help="Asked for in every request.  [default: none on this computer, a new one on another host]",
+    help="Asked for in every request; the address that is printed holds it.  [default: a new one]",
 )
 @click.option("--weights", type=existing_file, help="For uploads: weights file. Default: where extract looks.")
 @click.option("--index/--exact", "use_index", default=None, help="Use, or not, the index beside the file.")
@@ -58,18 +58,18 @@ def serve(
         import uvicorn
 
         from panecho_embed.search.server.app import ServeSettings, create_app
-        from panecho_embed.search.server.guard import is_loopback
         from panecho_embed.search.server.listen import listening
         from panecho_embed.search.server.upload import UploadLimits
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed: pip install 'panecho-embed[serve]'") from error
-    chosen = token or (None if is_loopback(host) else secrets.token_urlsafe(24))
+    # Whoever else has an account on this computer reaches the port too.
+    chosen = token or secrets.token_urlsafe(24)
     limits = UploadLimits(max_upload_mb, max_upload_frames, max_upload_seconds)
     app = create_app(emb, ServeSettings(chosen, weights, use_index, limits))
     for note in app.state.notes:
         click.echo(f"note: {note}", err=True)
     with listening(host, port) as (socket, address):
-        click.echo(f"{address}{'' if chosen is None else '?token=' + quote(chosen, safe='')}")
+        click.echo(f"{address}?token={quote(chosen, safe='')}")
         click.echo("Ctrl-C ends it.", err=True)
         # Requests are not logged: they name studies.
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=10)

@@ -230,3 +230,15 @@ def test_the_page_is_announced_with_what_became_of_labels(tmp_path, monkeypatch)
     monkeypatch.setattr(Collection, "notes", ("the label 'fps' is called 'label_fps' here",))
     result = CliRunner().invoke(serve, [str(vectors_file(tmp_path / "emb.h5")), "--port", "0"], catch_exceptions=False)
     assert result.stderr.startswith("note: the label 'fps' is called 'label_fps' here\n")
+
+
+def test_the_address_of_the_page_holds_a_new_token_or_the_one_that_is_given(emb, monkeypatch):
+    import uvicorn
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    addresses = [CliRunner().invoke(serve, [str(emb), "--port", "0", *more]).stdout
+                 for more in ((), (), ("--token", "a/b"))]  # fmt: skip
+    tokens = [address.strip().partition("?token=")[2] for address in addresses]
+    assert min(len(token) for token in tokens[:2]) >= 32
+    assert tokens[0] != tokens[1]
+    assert tokens[2] == "a%2Fb"

@@ -218,6 +218,38 @@ def test_a_point_of_the_map_opens_its_study(page):
     assert shown.split("/")[0] in page.text_content("h1")
 
 
+POINT = """async () => {
+    const found = await (await fetch("/api/map")).json();
+    const box = document.getElementById("map").getBoundingClientRect();
+    const [left, right, low, high] = [Math.min(...found.x), Math.max(...found.x), Math.min(...found.y), Math.max(...found.y)];
+    const scale = Math.min(box.width / (right - left), box.height / (high - low)) * 0.86;
+    const x = box.left + box.width / 2 + (found.x[0] - (left + right) / 2) * scale;
+    const y = box.top + box.height / 2 - (found.y[0] - (low + high) / 2) * scale;
+    return { x, y, id: found.ids[0], study: found.studies[0] };
+}"""
+
+
+def test_a_click_on_the_map_opens_the_study_that_lies_there(page):
+    page.goto("/map")
+    until(page, "document.getElementById('count').textContent.includes('15 videos')")
+    point = page.evaluate(POINT)
+    page.mouse.click(point["x"], point["y"])
+    page.wait_for_selector(f"h1:has-text('{point['study']}')")
+
+
+def test_a_finger_first_sees_a_point_then_opens_it(browser, page_address):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, base_url=page_address, has_touch=True)
+    page = context.new_page()
+    page.goto("/map")
+    until(page, "document.getElementById('count').textContent.includes('15 videos')")
+    point = page.evaluate(POINT)
+    page.touchscreen.tap(point["x"], point["y"])
+    page.wait_for_selector(f"#tip:has-text('{point['id']}')")
+    page.touchscreen.tap(point["x"], point["y"])
+    page.wait_for_selector(f"h1:has-text('{point['study']}')")
+    context.close()
+
+
 def test_an_upload_finds_its_twin_and_a_broken_one_says_so(page, films, tmp_path):
     import cv2
     import numpy as np
