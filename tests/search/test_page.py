@@ -221,7 +221,8 @@ def test_a_point_of_the_map_opens_its_study(page):
 POINT = """async () => {
     const found = await (await fetch("/api/map")).json();
     const box = document.getElementById("map").getBoundingClientRect();
-    const [left, right, low, high] = [Math.min(...found.x), Math.max(...found.x), Math.min(...found.y), Math.max(...found.y)];
+    const [left, right] = [Math.min(...found.x), Math.max(...found.x)];
+    const [low, high] = [Math.min(...found.y), Math.max(...found.y)];
     const scale = Math.min(box.width / (right - left), box.height / (high - low)) * 0.86;
     const x = box.left + box.width / 2 + (found.x[0] - (left + right) / 2) * scale;
     const y = box.top + box.height / 2 - (found.y[0] - (low + high) / 2) * scale;
