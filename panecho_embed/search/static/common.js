@@ -75,7 +75,6 @@ export const keepListAddress = () => remembered(sessionStorage, "list", location
 
 const choice = remembered(localStorage, "moving");
 let moving = choice === null ? !matchMedia("(prefers-reduced-motion: reduce)").matches : choice === "true";
-export const moves = () => moving;
 // The stamp of the file that the page is of: a browser keeps pictures, and another file may have the same ids.
 export const media = (kind, video) => address(`/api/${kind}`, { video, of: document.documentElement.dataset.of });
 const picture = (video) => media(moving ? "thumbnail" : "still", video);
