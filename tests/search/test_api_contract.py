@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
+import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from starlette.testclient import TestClient
 
+from panecho_embed.pictures import Picture
+from panecho_embed.search.embed_new import NewVideos
 from panecho_embed.search.server import upload
 from panecho_embed.search.server.app import create_app
 from panecho_embed.search.server.models import UploadHits
-from tests.search import stubs
 from tests.search.conftest import vectors_file
 
 HOST = {"host": "127.0.0.1"}
@@ -28,13 +32,28 @@ PATHS = (
 )
 
 
+class Steady:
+    """A model for which all videos are alike. dim: of its vectors."""
+
+    def __init__(self, dim):
+        self._vectors = np.ones((1, dim), dtype=np.float32)
+
+    def embed(self, path, timeout_seconds, most_frames, go_on):
+        return NewVideos(self._vectors, ("",), ())
+
+
+@contextmanager
+def pictured(path, timeout_seconds, go_on):
+    yield lambda: Picture(b"picture", "image/webp")
+
+
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     """Every upload is embedded, for a video or not."""
     path = vectors_file(tmp_path_factory.mktemp("api") / "emb.h5", patients=3, dim=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upload, "previewed", stubs.pictured)
-        made = create_app(path, embedder=stubs.Steady(8))
+        patch.setattr(upload, "previewed", pictured)
+        made = create_app(path, embedder=Steady(8))
         with TestClient(made):
             yield made
 

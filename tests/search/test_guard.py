@@ -167,20 +167,20 @@ def test_no_identifier_of_a_header_is_in_any_answer(tmp_path):
     secrets["StudyInstanceUID"] = str(dataset.StudyInstanceUID)
     backbone = load_backbone("random", image_size=32)
     extract(tmp_path / "echos", tmp_path / "echos.h5", backbone=backbone, clips=PLAN, workers=0)
-    client = TestClient(create_app(tmp_path / "echos.h5"), base_url=LOCAL)
-    study = client.get("/api/studies").json()["items"][0]
-    video = study["videos"][0]["video_id"]
-    whole = path.read_bytes()
-    answers = [
-        *(client.get(path) for path in ("/", "/study", "/map", "/upload", "/api/info", "/api/studies", "/api/map")),
-        *(
-            client.get("/api/map/values", params={"column": column["name"]})
-            for column in client.get("/api/info").json()["columns"]
-        ),
-        *(client.get(path, params={name: study["id"]}) for path, name in ID_ROUTES),
-        *(client.get(path, params={name: video}) for path, name in ID_ROUTES),
-        *(client.post("/api/search", content=body, headers=BYTES) for body in (whole, whole[: len(whole) // 2])),
-    ]
+    with TestClient(create_app(tmp_path / "echos.h5"), base_url=LOCAL) as client:
+        study = client.get("/api/studies").json()["items"][0]
+        video = study["videos"][0]["video_id"]
+        whole = path.read_bytes()
+        answers = [
+            *(client.get(path) for path in ("/", "/study", "/map", "/upload", "/api/info", "/api/studies", "/api/map")),
+            *(
+                client.get("/api/map/values", params={"column": column["name"]})
+                for column in client.get("/api/info").json()["columns"]
+            ),
+            *(client.get(path, params={name: study["id"]}) for path, name in ID_ROUTES),
+            *(client.get(path, params={name: video}) for path, name in ID_ROUTES),
+            *(client.post("/api/search", content=body, headers=BYTES) for body in (whole, whole[: len(whole) // 2])),
+        ]
     assert [answer.status_code for answer in answers[-2:]] == [200, 422]
     for answer in answers:
         said = answer.content + str(answer.headers).encode()

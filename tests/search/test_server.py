@@ -130,12 +130,14 @@ def test_a_video_comes_with_its_own_labels(tmp_path):
 def test_a_page_of_another_file_gets_no_picture(emb, tmp_path):
     (tmp_path / "other").mkdir()
     other = shutil.copy(emb, tmp_path / "other")
-    first, second = (TestClient(create_app(path), base_url=LOCAL) for path in (emb, other))
-    stamps = [re.search('data-of="([0-9a-f]+)"', one.get("/study").text)[1] for one in (first, second)]
+    stamps = []
+    for path in (emb, other):
+        with TestClient(create_app(path), base_url=LOCAL) as client:
+            stamps.append(re.search('data-of="([0-9a-f]+)"', client.get("/study").text)[1])
+            # Its own: only that the video is not there.
+            asked = [client.get("/api/still", params={"video": "P0/S0/A4C", "of": one}) for one in stamps]
     assert stamps[0] != stamps[1]
-    assert first.get("/api/still", params={"video": "P0/S0/A4C", "of": stamps[1]}).status_code == 409
-    # Its own: only that the video is not there.
-    assert first.get("/api/still", params={"video": "P0/S0/A4C", "of": stamps[0]}).status_code == 404
+    assert [answer.status_code for answer in asked] == [409, 404]
 
 
 def test_only_what_is_asked_for_by_the_files_stamp_is_kept(client):

@@ -9,7 +9,7 @@ from panecho_embed.search.server.workshop import Workshop, draw
 from tests.search import stubs
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def workshop():
     made = Workshop(seconds=8)
     yield made

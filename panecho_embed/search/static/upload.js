@@ -42,6 +42,7 @@ function asking() {
   current?.abort();
   current = new AbortController();
   showError(byId("error"), null, controls.where);
+  byId("hits").removeAttribute("aria-busy");
   return current;
 }
 
@@ -69,6 +70,7 @@ async function send(file) {
     return;
   }
   const done = waiting("Embedding it; the first one takes longer, for the model is loaded.");
+  let other = false;
   await answered(mine, async ({ level, k }) => {
     // Without the filter: a mistake in it must not cost an upload.
     const found = await api("/api/search", { name: file.name, level, k }, {
@@ -80,11 +82,12 @@ async function send(file) {
     preview.querySelector("img").src = found.preview;
     preview.querySelector("figcaption").textContent = [file.name, ...found.notes].join("; ");
     preview.hidden = false;
-    if (filterOf(controls.where) || controls.level.value !== level) await again();
-    else show(found);
+    other = filterOf(controls.where) !== "" || controls.level.value !== level;
+    if (!other) show(found);
   });
   done(mine === current);
   input.value = "";
+  if (other) await again();
 }
 
 // Another filter or level: the embedding is still there, and the video is not sent again.
