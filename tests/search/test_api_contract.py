@@ -39,7 +39,7 @@ class Steady:
         self._vectors = np.ones((1, dim), dtype=np.float32)
 
     def embed(self, path, timeout_seconds, most_frames, go_on):
-        return NewVideos(self._vectors, ("",), ())
+        return NewVideos(self._vectors, ("",), (), ())
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def test_an_upload_is_asked_about_again_without_sending_it(client, avi):
 
 
 def test_embeddings_of_uploads_are_forgotten_in_time_and_the_oldest_first():
-    new = NewVideos(np.ones((1, 4), np.float32), ("",), ())
+    new = NewVideos(np.ones((1, 4), np.float32), ("",), (), ())
     few, brief = KeptUploads(at_most=2), KeptUploads(seconds=0)
     names = [few.keep(new) for _ in range(3)]
     assert few.get(names[1]) is few.get(names[2]) is new
