@@ -67,9 +67,9 @@ def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean",
 
     Videos that failed stay listed. At study level /videos holds one entry per study, under its study_id; a study
     without a single good video is a failure of its own. Raises StoreError if `out` is there already, unless
-    `overwrite`.
+    `overwrite`, or is `source`.
     """
-    refuse_to_replace(Path(out), overwrite)
+    refuse_to_replace(Path(out), overwrite, source)
     file = EmbeddingFile(source)
     pooled = pool_file(file, by, how)
     manifest, facts, failures = (_videos if by == "video" else _studies)(file, pooled)

@@ -59,7 +59,7 @@ def reclip(
     be written, or if `source` is damaged: its rows are not its videos' frames.
     """
     started = time.monotonic()
-    refuse_to_replace(Path(out), overwrite)
+    refuse_to_replace(Path(out), overwrite, source)
     file = EmbeddingFile(source)
     backbone = backbone_of_frames(file, weights, seed, device)
     made_with = file.provenance

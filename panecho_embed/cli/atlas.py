@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from panecho_embed.cli.options import existing_file, out_option
+from panecho_embed.cli.options import existing_file, out_option, overwrite_option
 
 
 @click.command()
@@ -18,7 +18,8 @@ from panecho_embed.cli.options import existing_file, out_option
     "--method", type=click.Choice(["umap", "pca"]), default="umap", show_default=True, help="Of the 2-D coordinates."
 )
 @click.option("--thumbnails/--no-thumbnails", default=True, show_default=True, help="Read the videos for pictures.")
-def atlas(emb: Path, out: Path, method: Any, thumbnails: bool) -> None:
+@overwrite_option
+def atlas(emb: Path, out: Path, method: Any, thumbnails: bool, overwrite: bool) -> None:
     """Export ids, labels, a 2-D map, neighbours and thumbnails for embedding-atlas.
 
     Needs the extra: pip install 'panecho-embed[atlas]'.
@@ -37,6 +38,6 @@ def atlas(emb: Path, out: Path, method: Any, thumbnails: bool) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        write_atlas(collection, out, method=method, thumbnails=thumbnails, progress=show)
+        write_atlas(collection, out, method=method, thumbnails=thumbnails, overwrite=overwrite, progress=show)
     image = " --image thumbnail" if thumbnails and collection.has_videos else ""
     click.echo(f"next: embedding-atlas {shlex.quote(str(out))} --x x --y y --neighbors neighbors{image}")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import click
 
 from panecho_embed.cli.options import Place, input_options, out_option, overwrite_option
 from panecho_embed.records import Layout
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @click.command()
@@ -28,14 +24,16 @@ def manifest(source: Path | str, out: Path, layout: str, id_salt: str | None, ov
     from tqdm import tqdm
 
     from panecho_embed.manifest import describe_manifest, read_manifest
-    from panecho_embed.store import refuse_to_replace
+    from panecho_embed.store import refuse_to_replace, written_whole
     from panecho_embed.wording import counted
 
-    refuse_to_replace(out, overwrite)
+    refuse_to_replace(out, overwrite, source)
     found = read_manifest(source, cast(Layout, layout), salt=id_salt)
     with tqdm(total=len(found), unit="file", disable=None) as bar:
         table = describe_manifest(found, progress=bar.update)
-    _write(table, out)
+    # Names of files byte for byte.
+    with written_whole(out) as temporary:
+        table.to_csv(temporary, index=False, encoding="utf-8", errors="surrogateescape")
     for note in found.notes:
         click.echo(f"note: {note}")
     kinds = table["content"].str.partition(":")[0]
@@ -44,22 +42,3 @@ def manifest(source: Path | str, out: Path, layout: str, id_salt: str | None, ov
         f"{counted(len(table), 'file')} ({counts}) of {counted(table['study_id'].nunique(), 'study')} "
         f"and {counted(table['patient_id'].nunique(), 'patient')} in {click.format_filename(out)}"
     )
-
-
-def _write(table: pd.DataFrame, out: Path) -> None:
-    """Write the table whole or not at all, names of files byte for byte."""
-    from panecho_embed.errors import StoreError
-
-    # A link stays one.
-    target = Path(os.path.realpath(out))
-    if target.exists() and not target.is_file():
-        raise StoreError(f"can't write {out}: it is no regular file (-o)")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            table.to_csv(temporary, index=False, encoding="utf-8", errors="surrogateescape")
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"can't write {out}: {error.strerror or error} (-o)") from error

@@ -17,7 +17,18 @@ from panecho_embed.errors import ArgumentError
 
 _MODES = ("study", "video", "path", "vector", "evaluate", "duplicates", "outliers")
 _FLAGS = ("--study", "--video", "--file", "--vector", "--evaluate", "--duplicates", "--outliers")
-_HITS = {"k", "level", "similarity", "where", "include_same_patient", "use_index", "as_json", "as_csv", "html"}
+_HITS = {
+    "k",
+    "level",
+    "similarity",
+    "where",
+    "include_same_patient",
+    "use_index",
+    "as_json",
+    "as_csv",
+    "html",
+    "overwrite",
+}
 _HEEDED = {
     "--file": {*_HITS, "weights"},
     "--evaluate": {"level", "similarity", "include_same_patient", "as_json", "as_csv"},
@@ -38,7 +49,7 @@ _PRINTS: dict[str, Callable[..., None]] = {
 @click.option(
     "--file",
     "path",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     help="Ask with a new DICOM, AVI, MP4 or a folder of them, embedded as the file's own videos were.",
 )
 @click.option("--vector", type=existing_file, help="Ask with vectors: .npy, or an embedding file of the same making.")
@@ -64,6 +75,7 @@ _PRINTS: dict[str, Callable[..., None]] = {
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV, every column.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a contact sheet with pictures.")
+@click.option("--overwrite", is_flag=True, help="Replace what stands at --html.")
 def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
     """Find the studies or videos of an embedding file that look like a given one.
 
@@ -76,6 +88,7 @@ def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
     if as_json and as_csv:
         raise ArgumentError("--json and --csv are both given; give one")
     _refuse_unheeded(given[0])
+    _refuse_output(emb, options)
     from panecho_embed.search.index import open_collection
 
     asks = given[0] not in _PRINTS
@@ -84,6 +97,17 @@ def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
         click.echo(f"note: {note}", err=True)
     run: Callable[..., None] = _PRINTS.get(given[0], print_nearest)
     run(collection, as_json=as_json, as_csv=as_csv, **options, **({"index": index} if asks else {}))
+
+
+def _refuse_output(emb: Path, options: dict[str, Any]) -> None:
+    """Before anything is loaded: a sheet that could not be written at the end."""
+    from panecho_embed.store import refuse_to_replace
+
+    if options["html"] is not None:
+        read = (emb, options["path"], options["vector"])
+        refuse_to_replace(options["html"], options["overwrite"], *read, flag="--html")
+    elif options["overwrite"]:
+        raise ArgumentError("--overwrite is about --html, which is not given; omit it")
 
 
 def _refuse_unheeded(mode: str) -> None:

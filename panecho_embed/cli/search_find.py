@@ -34,12 +34,13 @@ def print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: 
     if html is not None:
         from panecho_embed.search.sheet import write_sheet
 
-        click.echo(f"{len(found)} hits with pictures in {write_sheet(collection, found, html)}")
-    elif as_json:
+        sheet = write_sheet(collection, found, html, overwrite=options["overwrite"])
+        click.echo(f"{len(found)} hits with pictures in {sheet}", err=as_json or as_csv)
+    if as_json:
         click.echo(json.dumps(_as_dict(found, options["similarity"] or "mean"), indent=2))
     elif as_csv:
         click.echo(found.table().to_csv(index=False), nl=False)
-    else:
+    elif html is None:
         click.echo(f"{query.label}: nearest of {found.candidates} {PLURALS[found.items.level]}")
         print_table(
             found.records(), shown_columns(found.items.columns, ("rank", "similarity", f"{found.items.level}_id"))

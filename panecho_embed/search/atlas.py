@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.errors import ArgumentError, MediaError, StoreError
+from panecho_embed.errors import ArgumentError, MediaError
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.pictures import still
 from panecho_embed.search.projection import Maps, Method, map_items
 from panecho_embed.search.similarity import cosines, top
+from panecho_embed.store import refuse_to_replace, written_whole
 
 NEIGHBOURS = 15
 _BLOCK = 512
@@ -26,6 +27,7 @@ def write_atlas(
     *,
     method: Method = "umap",
     thumbnails: bool = True,
+    overwrite: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
     """Write one row a video (a study, of a study-level file) as Parquet.
@@ -33,12 +35,14 @@ def write_atlas(
     Columns: every id and label, x and y of the map, neighbors (a structure of ids, row numbers, and distances,
     1 - cosine; the 15 nearest, the form that `embedding-atlas --neighbors` reads), thumbnail (a data: address of a
     JPEG, the form that `--image` reads; null where the video has moved). progress: called with rows done and in all.
-    Raises ArgumentError where pyarrow or umap-learn is not installed, StoreError if `out` can't be written.
+    Raises ArgumentError where pyarrow or umap-learn is not installed, StoreError if `out` is there already
+    (unless `overwrite`), is the embedding file, or can't be written.
     """
     try:
         pa, pq = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise ArgumentError("pyarrow is not installed: pip install 'panecho-embed[atlas]'") from error
+    refuse_to_replace(Path(out), overwrite, collection.path)
     items = map_items(collection)
     points = Maps(collection).points(method)
     columns: dict[str, Any] = {name: _plain(values) for name, values in items.columns.items()}
@@ -54,10 +58,8 @@ def write_atlas(
     table = pa.table(columns)
     weights = collection.provenance.weights
     facts = {"panecho_embed.fingerprint": collection.file.fingerprint, "panecho_embed.weights": weights.source}
-    try:
-        pq.write_table(table.replace_schema_metadata(facts), Path(out))
-    except OSError as error:
-        raise StoreError(f"can't write {out}: {error.strerror or error} (-o)") from error
+    with written_whole(Path(out)) as temporary:
+        pq.write_table(table.replace_schema_metadata(facts), temporary)
     return Path(out)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -39,6 +40,7 @@ EXACT_BELOW = 100_000
 GRAPH_UP_TO = 200_000
 """Videos up to which "auto" takes a graph (hnsw)."""
 
+_FILES = {"index.json", "units.npy", "studies.npy", "sketch.npy", "directions.npy", "index.faiss"}
 _SAMPLES = 64
 # So many rows stay in the cache while they are compared.
 _BLOCK = 1024
@@ -116,13 +118,13 @@ def build_index(
     """Build an index over the videos of a collection and save it beside the file, whole or not at all.
 
     kind: "auto" chooses by size and memory_gb (None: half of what is free). Raises ArgumentError, and StoreError if
-    there is an index already (unless `overwrite`) or it can't be written.
+    there is an index already that fits or can't be read (unless `overwrite`), something that is no index, or it can't
+    be written.
     """
     if kind != "auto" and kind not in get_args(IndexKind):
         raise ArgumentError(f"kind is {kind!r}; allowed are auto, {', '.join(get_args(IndexKind))} (--kind)")
     target = index_path(collection.path)
-    if whole(target).exists() and not overwrite and not _is_stale(collection):
-        raise StoreError(f"{target} is there already, and fits; replace it with --overwrite")
+    _refuse_to_replace(whole(target), collection, overwrite)
     units = collection.videos.units
     videos, dim = len(units), collection.dim
     memory = (_free_bytes() / 2) if memory_gb is None else memory_gb * 2**30
@@ -248,6 +250,8 @@ def _read_info(path: Path, emb: Path) -> IndexInfo:
         raw: Mapping[str, Any] = json.loads((path / "index.json").read_text())
         info = IndexInfo(**raw)
     except FileNotFoundError as error:
+        if path.exists():
+            raise _damaged(path, emb, "there is no index.json in it") from error
         raise StoreError(f"{emb} has no index; build one: {_command(emb)}") from error
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(path, emb, error) from error
@@ -256,11 +260,17 @@ def _read_info(path: Path, emb: Path) -> IndexInfo:
     return info
 
 
-def _is_stale(collection: Collection) -> bool:
-    try:
-        return _read_info(whole(index_path(collection.path)), collection.path).bound_to != binding(collection.file)
-    except StoreError:
-        return True
+def _refuse_to_replace(there: Path, collection: Collection, overwrite: bool) -> None:
+    """One of another state of the file is replaced unasked, what can't be read with --overwrite, no index never."""
+    if not there.exists():
+        return
+    others = sorted({path.name for path in there.iterdir()} - _FILES) if there.is_dir() else ["no folder"]
+    if others:
+        raise StoreError(
+            f"{there} is no index: it holds {', '.join(others[:3])}; move it away, and build the index then"
+        )
+    if not overwrite and _read_info(there, collection.path).bound_to == binding(collection.file):
+        raise StoreError(f"{there} is there already, and fits; replace it with --overwrite")
 
 
 def _damaged(path: Path, emb: Path, why: object) -> StoreError:
@@ -268,7 +278,7 @@ def _damaged(path: Path, emb: Path, why: object) -> StoreError:
 
 
 def _command(emb: Path) -> str:
-    return f"panecho-embed index {emb}"
+    return f"panecho-embed index {shlex.quote(str(emb))}"
 
 
 def _free_bytes() -> float:

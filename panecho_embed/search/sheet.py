@@ -8,23 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.errors import MediaError, StoreError
+from panecho_embed.errors import MediaError
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.find import Found, record
 from panecho_embed.search.pictures import thumbnail
+from panecho_embed.store import refuse_to_replace, written_whole
 
 _VIDEOS_A_STUDY = 6
 _HIDDEN = ("rank", "similarity", "video_id", "study_id", "patient_id", "num_frames", "fps", "first_frame", "videos")
 
 
-def write_sheet(collection: Collection, found: Found, out: str | Path) -> Path:
+def write_sheet(collection: Collection, found: Found, out: str | Path, *, overwrite: bool = False) -> Path:
     """Write the query and its hits, with their videos moving, as one HTML file that opens offline.
 
-    A video that has moved or can't be read says so in place of its picture. Raises StoreError if `out` can't be
-    written.
+    A video that has moved or can't be read says so in place of its picture. Raises StoreError if `out` is
+    there already (unless `overwrite`), is the embedding file, or can't be written.
     """
     import jinja2
 
+    path = Path(out)
+    refuse_to_replace(path, overwrite, collection.path, flag="--html")
     template = resources.files("panecho_embed.search").joinpath("templates/sheet.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     cards = [_card(collection, found.items, int(position), hit) for position, hit in _hits(found)]
@@ -38,11 +41,8 @@ def write_sheet(collection: Collection, found: Found, out: str | Path) -> Path:
         provenance=collection.provenance,
         file=collection.path.name,
     )
-    path = Path(out)
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"can't write {path}: {error.strerror or error} (--html)") from error
+    with written_whole(path, "--html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 

@@ -11,10 +11,11 @@
 from panecho_embed.store.mapped import RowsOnDisk
 from panecho_embed.store.merge import merge
 from panecho_embed.store.mirror import Mirror
+from panecho_embed.store.outputs import refuse_to_replace, written_whole
 from panecho_embed.store.parts import Parts
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
-from panecho_embed.store.write import EmbeddingWriter, refuse_to_replace
+from panecho_embed.store.write import EmbeddingWriter
 
 __all__ = [
     "EmbeddingFile",
@@ -25,4 +26,5 @@ __all__ = [
     "merge",
     "refuse_to_replace",
     "verify",
+    "written_whole",
 ]

@@ -216,12 +216,6 @@ class EmbeddingWriter:
         return StoreError(f"can't write {self.path}: {explain_os_error(error)}")
 
 
-def refuse_to_replace(path: Path, overwrite: bool) -> None:
-    """Raise StoreError if there is something at `path` already and it was not asked to be overwritten."""
-    if path.exists() and not overwrite:
-        raise StoreError(f"{path} is there already; take another output (-o), or replace it with --overwrite")
-
-
 def explain_os_error(error: OSError) -> str:
     """Say in plain words what an operating-system error, also one wrapped by HDF5, means for writing."""
     text = str(error)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from panecho_embed.cli.options import FileToRead
+from panecho_embed.cli.options import FileToRead, overwrite_option
 
 
 @click.command()
@@ -17,17 +17,20 @@ from panecho_embed.cli.options import FileToRead
     "--near", type=float, default=0.995, show_default=True, help="Cosine from which videos are near-identical."
 )
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as JSON too.")
-def audit(embeddings: Path, labels: str | None, near: float, out: Path | None) -> None:
+@overwrite_option
+def audit(embeddings: Path, labels: str | None, near: float, out: Path | None, overwrite: bool) -> None:
     """Look for leakage in EMBEDDINGS before training on them.
 
     Patients and studies in two splits, the same or nearly the same video in two splits or under two ids, labels that
     another column gives away. Exit code 1 when anything leaks from training to test.
     """
-    from panecho_embed.errors import StoreError
+    from panecho_embed.store import refuse_to_replace, written_whole
     from panecho_embed.wording import plural
     from probes.audit import audit as run
     from probes.outputs import write_json
 
+    if out is not None:
+        refuse_to_replace(out, overwrite, embeddings, labels)
     findings = run(embeddings, labels=labels, near=near)
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.message}")
@@ -38,9 +41,8 @@ def audit(embeddings: Path, labels: str | None, near: float, out: Path | None) -
     kinds, noun = plural("kind", leaks), plural("warning", warnings)
     click.echo(f"{embeddings}: {leaks} {kinds} of leak, {warnings} {noun}")
     if out is not None:
-        try:
-            write_json(out, {"source": str(embeddings), "findings": [asdict(finding) for finding in findings]})
-        except OSError as error:
-            raise StoreError(f"{out}: the findings can't be written ({error}) (-o)") from error
+        document = {"source": str(embeddings), "findings": [asdict(finding) for finding in findings]}
+        with written_whole(out) as temporary:
+            write_json(temporary, document)
     if leaks:
         raise click.exceptions.Exit(1)

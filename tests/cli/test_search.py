@@ -11,11 +11,13 @@ from click.testing import CliRunner
 
 from panecho_embed.cli.atlas import atlas
 from panecho_embed.cli.index import index
+from panecho_embed.cli.pool import pool
 from panecho_embed.cli.search import search
 from panecho_embed.cli.serve import serve
 from panecho_embed.cli.tables import print_table
 from panecho_embed.errors import PanEchoEmbedError
 from panecho_embed.search import Collection
+from probes.cli.audit import audit
 from tests.search.conftest import embed_films, make_films, vectors_file
 
 
@@ -127,6 +129,38 @@ def test_a_contact_sheet_says_which_videos_have_moved(emb, tmp_path):
     assert "video not shown: it can" in (tmp_path / "sheet.html").read_text()
 
 
+def test_a_sheet_replaces_what_is_asked_for_alone(emb, tmp_path):
+    out = tmp_path / "sheet.html"
+    out.write_text("mine")
+    with pytest.raises(PanEchoEmbedError, match=r"is there already; take another output \(--html\)"):
+        run(search, emb, "--study", "P1-S0", "--html", out)
+    assert out.read_text() == "mine"
+    found = json.loads(run(search, emb, "--study", "P1-S0", "--html", out, "--overwrite", "--json"))
+    assert len(found["hits"]) == 5
+    assert "Similar to study P1-S0" in out.read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"emb.h5", "sheet.html"}
+
+
+@pytest.mark.parametrize("link", ["itself", "a link", "a hard link"])
+def test_the_embedding_file_is_never_replaced(emb, tmp_path, link):
+    out = tmp_path / "other.h5"
+    if link == "itself":
+        out = emb
+    else:
+        (out.symlink_to if link == "a link" else out.hardlink_to)(emb)
+    before = emb.read_bytes()
+    for command, *arguments in (
+        (search, emb, "--study", "P1-S0", "--html", out),
+        (search, emb, "--study", "P1-S0", "--html", out, "--overwrite"),
+        (atlas, emb, "-o", out, "--method", "pca", "--overwrite"),
+        (pool, emb, "--by", "study", "-o", out, "--overwrite"),
+        (audit, emb, "-o", out, "--overwrite"),
+    ):
+        with pytest.raises(PanEchoEmbedError, match=r"is what is read, .*emb\.h5; it would be lost"):
+            run(command, *arguments)
+    assert emb.read_bytes() == before
+
+
 def test_a_new_file_is_embedded_by_the_same_weights(film_emb, films, tmp_path):
     with (tmp_path / "new.npy").open("wb") as file:
         # Another header: the same pixels, other bytes.
@@ -163,7 +197,7 @@ def test_a_file_that_is_embedded_already_counts_as_its_patient(film_emb, films):
         (["--evaluate", "EF", "--similarity", "best"], "'best' compares studies; videos are compared by their cosine"),
         (["--video", "P1/S0/A4C", "--similarity", "mean"], "leave --similarity out, or take studies (--level study)"),
         (["--duplicates", "2"], "between -1 and 1"),
-        (["--file", "/nowhere.avi"], "weights"),
+        (["--study", "P1-S0", "--overwrite"], "--overwrite is about --html"),
     ],
 )
 def test_mistakes_are_named(emb, arguments, says):
@@ -214,7 +248,9 @@ def test_an_atlas_of_videos_that_have_moved_has_no_pictures(emb, tmp_path):
     out = tmp_path / "atlas.parquet"
     run(atlas, emb, "-o", out, "--method", "pca")
     assert set(parquet.read_table(out)["thumbnail"].to_pylist()) == {None}
-    assert "--image" not in run(atlas, emb, "-o", out, "--method", "pca", "--no-thumbnails")
+    with pytest.raises(PanEchoEmbedError, match="is there already; take another output"):
+        run(atlas, emb, "-o", out, "--method", "pca")
+    assert "--image" not in run(atlas, emb, "-o", out, "--method", "pca", "--no-thumbnails", "--overwrite")
     assert "thumbnail" not in parquet.read_schema(out).names
 
 

@@ -261,3 +261,24 @@ def test_a_video_finds_as_many_studies_as_are_asked_for(apart, similarity):
         collection, video_query(collection, "P3/S0/A4C"), 900, level="study", similarity=similarity, index=index
     )
     assert (len(found), found.note) == (900, "")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_index_is_never_removed(tmp_path, overwrite):
+    collection = Collection(vectors_file(tmp_path / "emb.h5"))
+    notes = index_path(collection.path) / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with pytest.raises(StoreError, match=r"is no index: it holds notes\.txt"):
+        build_index(collection, "exact", overwrite=overwrite)
+    assert notes.read_text() == "mine"
+
+
+def test_an_index_that_can_not_be_read_is_replaced_when_asked(tmp_path):
+    collection = Collection(vectors_file(tmp_path / "my emb.h5"))
+    build_index(collection, "exact")
+    (index_path(collection.path) / "index.json").unlink()
+    with pytest.raises(StoreError, match=r"no index\.json in it.*index '.*my emb\.h5' --overwrite"):
+        build_index(collection, "exact")
+    build_index(collection, "exact", overwrite=True)
+    assert open_collection(collection.path, True)[1] is None
