@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.provenance import Level
+from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Manifest, PoolBy, PoolHow, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk, refuse_to_replace
 
@@ -60,6 +60,13 @@ def pool_table(
         level=by,
         provenance=replace(table.provenance, level=by, dim=values.shape[1], pooling=pooling),
     )
+
+
+def pooling_steps(provenance: Provenance) -> list[tuple[PoolHow, PoolBy]]:
+    """How the rows of a file were pooled, step by step, as (how, by)."""
+    pairs = (step.partition(" by ") for step in provenance.pooling.split("; "))
+    # What `reclip` says of rounded frames is no step.
+    return [(cast(PoolHow, how), cast(PoolBy, by)) for how, _, by in pairs if how in get_args(PoolHow)]
 
 
 def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean", *, overwrite: bool = False) -> Path:

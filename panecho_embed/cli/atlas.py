@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from panecho_embed.cli.options import existing_file, out_option, overwrite_option
+from panecho_embed.cli.progress import progress_bar
+from panecho_embed.cli.search_made import warning
 
 
 @click.command()
@@ -24,20 +26,13 @@ def atlas(emb: Path, out: Path, method: Any, thumbnails: bool, overwrite: bool) 
 
     Needs the extra: pip install 'panecho-embed[atlas]'.
     """
-    from tqdm import tqdm
-
     from panecho_embed.search import Collection
     from panecho_embed.search.atlas import write_atlas
 
     collection = Collection(emb)
-    for note in collection.notes:
+    for note in filter(None, (warning(collection), *collection.notes)):
         click.echo(f"note: {note}", err=True)
-    with tqdm(unit="video", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar("row") as show:
         write_atlas(collection, out, method=method, thumbnails=thumbnails, overwrite=overwrite, progress=show)
     image = " --image thumbnail" if thumbnails and collection.has_videos else ""
     click.echo(f"next: embedding-atlas {shlex.quote(str(out))} --x x --y y --neighbors neighbors{image}")

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from panecho_embed.cli.options import existing_file
 from panecho_embed.cli.search_evaluate import print_evaluation
 from panecho_embed.cli.search_find import print_nearest
+from panecho_embed.cli.search_made import warning
 from panecho_embed.cli.search_oddities import print_duplicates, print_outliers
 from panecho_embed.errors import ArgumentError
 
@@ -30,8 +31,9 @@ _HITS = {
     "overwrite",
 }
 _HEEDED = {
-    "--file": {*_HITS, "weights"},
-    "--evaluate": {"level", "similarity", "include_same_patient", "as_json", "as_csv"},
+    "--file": {*_HITS, "weights", "query_study"},
+    "--vector": {*_HITS, "query_study"},
+    "--evaluate": {"level", "similarity", "kind", "include_same_patient", "as_json", "as_csv"},
     "--duplicates": {"level", "where", "as_json", "as_csv"},
     "--outliers": {"level", "where", "include_same_patient", "as_json", "as_csv"},
 }
@@ -53,7 +55,14 @@ _PRINTS: dict[str, Callable[..., None]] = {
     help="Ask with a new DICOM, AVI, MP4 or a folder of them, embedded as the file's own videos were.",
 )
 @click.option("--vector", type=existing_file, help="Ask with vectors: .npy, or an embedding file of the same making.")
+@click.option("--query-study", metavar="ID", help="Of several studies in --file or --vector, the one to ask with.")
 @click.option("--evaluate", metavar="COLUMN", help="Leave-one-out retrieval quality for a column.")
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["class", "number"]),
+    help="What the column of --evaluate holds.  [default: classes where it holds texts or at most ten whole numbers]",
+)
 @click.option("--duplicates", type=float, metavar="SIM", help="Groups of items with at least this similarity.")
 @click.option("--outliers", type=int, metavar="N", help="The N items that are like no others.")
 @click.option("-k", type=int, default=10, show_default=True, help="How many to find.")
@@ -66,7 +75,7 @@ _PRINTS: dict[str, Callable[..., None]] = {
     "--similarity",
     type=click.Choice(["mean", "best", "view"]),
     help="Of studies: cosine of means; best match of every video, both ways; mean of the views that both have.  "
-    "[default: mean]",
+    "[default: mean; with --evaluate all]",
 )
 @click.option("--where", metavar="FILTER", help="Only items that match: \"view == 'A4C' and EF < 40\".")
 @click.option("--include-same-patient", is_flag=True, help="Keep the patient's other videos and studies in.")
@@ -93,7 +102,7 @@ def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
 
     asks = given[0] not in _PRINTS
     collection, index = open_collection(emb, options.pop("use_index") if asks else False)
-    for note in collection.notes:
+    for note in filter(None, (warning(collection), *collection.notes)):
         click.echo(f"note: {note}", err=True)
     run: Callable[..., None] = _PRINTS.get(given[0], print_nearest)
     run(collection, as_json=as_json, as_csv=as_csv, **options, **({"index": index} if asks else {}))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from panecho_embed.cli.search_made import made
 from panecho_embed.cli.tables import PLURALS, print_table, shown_columns
+from panecho_embed.errors import ArgumentError
 
 if TYPE_CHECKING:
     from panecho_embed.search import Collection, Found, Query
@@ -19,6 +21,12 @@ def print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: 
     from panecho_embed.search import search as run
 
     query, notes = _query(collection, options)
+    if options["include_same_patient"] and not query.patients:
+        why = f"--include-same-patient does nothing: {query.label} shows no patient of {collection.path.name}"
+        if options["vector"] is not None:
+            raise ArgumentError(f"{why}; omit it")
+        # It took minutes to embed the file, and whom it shows came out only then.
+        notes = (*notes, why)
     found = run(
         collection,
         query,
@@ -37,11 +45,12 @@ def print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: 
         sheet = write_sheet(collection, found, html, overwrite=options["overwrite"])
         click.echo(f"{len(found)} hits with pictures in {sheet}", err=as_json or as_csv)
     if as_json:
-        click.echo(json.dumps(_as_dict(found, options["similarity"] or "mean"), indent=2))
+        click.echo(json.dumps(_as_dict(collection, found, options), indent=2))
     elif as_csv:
         click.echo(found.table().to_csv(index=False), nl=False)
     elif html is None:
-        click.echo(f"{query.label}: nearest of {found.candidates} {PLURALS[found.items.level]}")
+        how = "" if found.found_by == "exact" else f", by {found.found_by}; --exact compares all"
+        click.echo(f"{query.label}: nearest of {found.candidates} {PLURALS[found.items.level]}{how}")
         print_table(
             found.records(), shown_columns(found.items.columns, ("rank", "similarity", f"{found.items.level}_id"))
         )
@@ -63,21 +72,29 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
     if options["vector"] is not None:
         from panecho_embed.search.vectors import read_query
 
-        return read_query(collection, options["vector"]), ()
+        return read_query(collection, options["vector"], options["query_study"]), ()
     from panecho_embed.search.embed_new import Embedder
     from panecho_embed.search.whose import recognised_files
 
-    new = Embedder(collection.provenance, options["weights"]).embed(options["path"])
+    new = Embedder(collection.provenance, options["weights"]).embed(options["path"], study=options["query_study"])
     query = vector_query(collection, new.vectors, str(options["path"]), new.views)
     return recognised_files(collection, query, new.videos), new.notes
 
 
-def _as_dict(found: Found, similarity: str) -> dict[str, Any]:
+def _as_dict(collection: Collection, found: Found, options: dict[str, Any]) -> dict[str, Any]:
+    measure = (options["similarity"] or "mean") if found.items.level == "study" else "cosine"
     return {
         "query": found.query.label,
         "level": found.items.level,
-        "similarity": similarity if found.items.level == "study" else "cosine",
+        "similarity": measure,
         "candidates": found.candidates,
         "note": found.note,
         "hits": found.records(),
+        "made": made(
+            collection,
+            found_by=found.found_by,
+            measure=measure,
+            where=options["where"],
+            same_patient=options["include_same_patient"],
+        ),
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from panecho_embed.cli.progress import progress_bar
+from panecho_embed.cli.search_made import made
 from panecho_embed.cli.tables import PLURALS, print_csv, print_table, shown_columns
 
 if TYPE_CHECKING:
@@ -22,7 +25,8 @@ def print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **o
     from panecho_embed.search.oddities import duplicates
 
     items = _items(collection, options)
-    groups = duplicates(items, options["duplicates"])
+    with progress_bar(items.level) as show:
+        groups = duplicates(items, options["duplicates"], progress=functools.partial(show, what="duplicates"))
     listed: list[dict[str, Any]] = [
         {
             "lowest_similarity": round(group.lowest, 6),
@@ -34,7 +38,9 @@ def print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **o
     ]
     rows = [{"group": n, **item} for n, group in enumerate(listed, start=1) for item in group["items"]]
     if as_json:
-        click.echo(json.dumps({"level": items.level, "threshold": options["duplicates"], "groups": listed}, indent=2))
+        document = {"level": items.level, "threshold": options["duplicates"], "groups": listed}
+        document["made"] = made(collection, measure="cosine", where=options["where"])
+        click.echo(json.dumps(document, indent=2))
     elif as_csv:
         print_csv(rows, ["group", *items.columns])
     else:
@@ -57,9 +63,17 @@ def print_outliers(collection: Collection, *, as_json: bool, as_csv: bool, **opt
     from panecho_embed.search.oddities import outliers
 
     items = _items(collection, options)
-    rows = outliers(items, options["outliers"], include_same_patient=options["include_same_patient"])
+    same = options["include_same_patient"]
+    with progress_bar(items.level) as show:
+        rows = outliers(
+            items,
+            options["outliers"],
+            include_same_patient=same,
+            progress=functools.partial(show, what="outliers"),
+        )
     if as_json:
-        click.echo(json.dumps({"level": items.level, "outliers": rows}, indent=2))
+        block = made(collection, measure="cosine", where=options["where"], same_patient=same)
+        click.echo(json.dumps({"level": items.level, "outliers": rows, "made": block}, indent=2))
     elif as_csv:
         print_csv(rows)
     else:

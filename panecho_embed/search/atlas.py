@@ -28,13 +28,14 @@ def write_atlas(
     method: Method = "umap",
     thumbnails: bool = True,
     overwrite: bool = False,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int, str], object] = lambda done, total, what: None,
 ) -> Path:
     """Write one row a video (a study, of a study-level file) as Parquet.
 
     Columns: every id and label, x and y of the map, neighbors (a structure of ids, row numbers, and distances,
     1 - cosine; the 15 nearest, the form that `embedding-atlas --neighbors` reads), thumbnail (a data: address of a
-    JPEG, the form that `--image` reads; null where the video has moved). progress: called with rows done and in all.
+    JPEG, the form that `--image` reads; null where the video has moved). progress: called with what is
+    done, of how much, and of which step.
     Raises ArgumentError where pyarrow or umap-learn is not installed, StoreError if `out` is there already
     (unless `overwrite`), is the embedding file, or can't be written.
     """
@@ -44,16 +45,16 @@ def write_atlas(
         raise ArgumentError("pyarrow is not installed: pip install 'panecho-embed[atlas]'") from error
     refuse_to_replace(Path(out), overwrite, collection.path)
     items = map_items(collection)
+    progress(0, len(items), f"map ({method})")
     points = Maps(collection).points(method)
     columns: dict[str, Any] = {name: _plain(values) for name, values in items.columns.items()}
     near = pa.struct({"ids": pa.list_(pa.int64()), "distances": pa.list_(pa.float64())})
-    columns |= {"x": points[:, 0], "y": points[:, 1], "neighbors": pa.array(_neighbours(items), near)}
+    columns |= {"x": points[:, 0], "y": points[:, 1], "neighbors": pa.array(_neighbours(items, progress), near)}
     if thumbnails and collection.has_videos:
         pictures = []
         for done, name in enumerate(items.ids, start=1):
             pictures.append(_thumbnail(collection, str(name)))
-            if progress is not None:
-                progress(done, len(items))
+            progress(done, len(items), "thumbnails")
         columns["thumbnail"] = pa.array(pictures, pa.string())
     table = pa.table(columns)
     weights = collection.provenance.weights
@@ -70,10 +71,11 @@ def _plain(values: Any) -> Any:
     return [str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace") or None for value in values]
 
 
-def _neighbours(items: Items) -> list[dict[str, list[Any]]]:
+def _neighbours(items: Items, progress: Callable[[int, int, str], object]) -> list[dict[str, list[Any]]]:
     count = min(NEIGHBOURS, len(items) - 1)
     listed: list[dict[str, list[Any]]] = []
     for start in range(0, len(items), _BLOCK):
+        progress(start, len(items), "neighbours")
         block = cosines(items.units[start : start + _BLOCK], items.units)
         for row, similarity in enumerate(block, start=start):
             similarity[row] = np.nan

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,10 @@ from panecho_embed.errors import ArgumentError, MediaError, WeightsError
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
-from panecho_embed.pooling import pool_table
+from panecho_embed.pooling import pool_table, pooling_steps
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import EmbeddingTable, Failure, FloatArray, VideoRef
+from panecho_embed.search.whose import one_study
 
 _SEED = re.compile(r"seed (\d+)")
 
@@ -81,18 +82,23 @@ class Embedder:
         self,
         path: str | Path,
         *,
+        study: str | None = None,
         workers: int = 1,
         timeout_seconds: float = 600.0,
         most_frames: int | None = None,
         go_on: GoOn = lambda: None,
     ) -> NewVideos:
-        """Embed a video file, or every video of a folder.
+        """Embed a video file, or every video of a folder, which show one study.
 
+        study: the one to embed, where the headers or the table tell of several; folders alone do not.
         workers: decoding processes; 0 decodes in this one, without a time limit. most_frames: of a video that may have
         to be encoded. go_on: see `GoOn`; called every quarter of a second while a worker decodes, and before every run
-        of an encoder. Raises MediaError, with the reasons, when no video of it can be used.
+        of an encoder. Raises MediaError, with the reasons, when no video of it can be used, and ArgumentError for
+        several studies.
         """
         manifest = read_manifest(path)
+        of_it = one_study(str(path), [_told(video, Path(path)) for video in manifest.videos], study)
+        videos = tuple(video for video, kept in zip(manifest.videos, of_it, strict=True) if kept)
         settings = DecodeSettings(
             self._provenance.preprocess, self._provenance.clips, digest=False, most_frames=most_frames
         )
@@ -113,7 +119,7 @@ class Embedder:
             else:
                 done.append((position, outcome))
 
-        with decoded(enumerate(manifest.videos), settings, workers, timeout_seconds, go_on) as outcomes:
+        with decoded(enumerate(videos), settings, workers, timeout_seconds, go_on) as outcomes:
             for position, outcome in outcomes:
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
@@ -125,7 +131,7 @@ class Embedder:
         notes = tuple(f"{Path(f.path).name}: {f.message} [{f.stage}]" for f in failures)
         if not done:
             raise MediaError("; ".join(notes), stage=failures[0].stage)
-        return self._pooled(sorted(done, key=lambda one: one[0]), manifest.videos, (*manifest.notes, *notes))
+        return self._pooled(sorted(done, key=lambda one: one[0]), videos, (*manifest.notes, *notes))
 
     def _pooled(
         self, done: Sequence[tuple[int, EncodedVideo]], videos: Sequence[VideoRef], notes: tuple[str, ...]
@@ -153,9 +159,17 @@ class Embedder:
             level="frame" if self._provenance.clips is None else "clip",
             provenance=self._provenance,
         )
-        for step in filter(None, self._provenance.pooling.split("; ")):
-            how, _, by = step.partition(" by ")
-            table = pool_table(table, by, how)  # type: ignore[arg-type]  # words that pool_table itself wrote
+        for how, by in pooling_steps(self._provenance):
+            table = pool_table(table, by, how)
         if table.level in ("frame", "clip"):
             table = pool_table(table, "video")
         return NewVideos(table.values, tuple(str(view) for view in table.view), notes, tuple(refs))
+
+
+def _told(video: VideoRef, source: Path) -> str:
+    """The study that a header or a table names; "" where the id was made from the place of the file."""
+    if video.study_id == video.video_id or (
+        source.is_dir() and video.study_id == str(PurePosixPath(video.video_id).parent)
+    ):
+        return ""
+    return video.study_id

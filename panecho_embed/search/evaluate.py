@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from panecho_embed.search.collection import Collection, Items, SearchLevel
 from panecho_embed.search.find import measure_of, study_query, study_scores
 from panecho_embed.search.similarity import Floats32, Ints, Measure, NothingToCompareError, cosines
 
+LabelKind = Literal["class", "number"]
 CLASS_METRICS = ("top1", "top5", "map", "ndcg")
 NUMBER_METRICS = ("difference1", "difference5")
 
@@ -26,6 +27,7 @@ MAX_QUERIES = 5000
 """Queries of an evaluation; of a larger collection a seeded sample asks, all of it answers."""
 
 _MAX_CLASSES = 10
+_EQUAL = 1e-6
 _BLOCK = 256
 _BLOCK_VALUES = 2**25
 
@@ -34,9 +36,11 @@ _BLOCK_VALUES = 2**25
 class Retrieval:
     """Leave-one-out retrieval quality for a label column.
 
-    kind: "class": top1 and top5, the share of queries whose nearest item, or one of whose five nearest, has the same
-    label; map, mean average precision, and ndcg, over the whole ranking. "number": difference1 and difference5, the
-    mean absolute difference between a query and its nearest, or five nearest, in the column's unit.
+    kind, why: as what the column was taken, and what made it that. "class": top1 and top5, the share of queries whose
+    nearest item, or one of whose five nearest, has the same label; map, mean average precision, and ndcg, over the
+    whole ranking. "number": difference1 and difference5, the mean absolute difference between a query and its nearest,
+    or five nearest, in the column's unit. Candidates that are equally alike in six decimals share their places: what
+    counts is the expectation over all their orders.
     scores: with 95 % intervals from bootstraps over the queries' patients. chance: what a random ranking would give.
     queries: how many were asked; left_out: items with a label that no other candidate shares, that can't be compared,
     or, for a sample of a large collection, that were not drawn. same_patient: whether items of the query's own patient
@@ -44,7 +48,8 @@ class Retrieval:
     """
 
     column: str
-    kind: Literal["class", "number"]
+    kind: LabelKind
+    why: str
     level: SearchLevel
     similarity: Measure
     scores: Mapping[str, Score]
@@ -71,20 +76,23 @@ def evaluate(
     *,
     level: SearchLevel = "video",
     similarity: Measure | None = None,
+    kind: LabelKind | None = None,
     include_same_patient: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
 ) -> Retrieval:
     """Ask with every labelled item of a level in turn, and see how alike the labels of its neighbours are.
 
     A query's own video (study) is never a candidate, nor are other items of its patient, unless `include_same_patient`,
-    which goes without saying for the columns patient_id and study_id. A numeric column of at most ten whole numbers
-    counts as classes. Items of zeros, and with `view` studies whose views are not known, are not asked; a note says how
-    many. Raises ArgumentError for an unknown column, or one that no two candidates share.
+    which goes without saying for the columns patient_id and study_id. kind: what the column holds; None: classes where
+    it holds texts, or at most ten different whole numbers. progress: called with queries done and in all. Items of
+    zeros, and with `view` studies whose views are not known, are not asked; a note says how many. Raises ArgumentError
+    for an unknown column, one of another kind, or one that no two candidates share.
     """
     measure = measure_of(level, similarity)
     items = collection.items(level)
-    labels = _labels(items, column)
+    labels = _labels(items, column, kind)
     same_patient = include_same_patient or column in ("patient_id", "study_id")
     asked = np.flatnonzero(labels.there)
     rng = np.random.default_rng(seed)
@@ -94,6 +102,7 @@ def evaluate(
     ranking = _Ranking(items, labels, same_patient)
     rows, patients, refused = [], [], []
     for place, position in enumerate(asked):
+        progress(place, len(asked))
         try:
             found = ranking.values(int(position), ranker.similarities(place))
         except NothingToCompareError as error:
@@ -102,6 +111,7 @@ def evaluate(
         if found is not None:
             rows.append(found)
             patients.append(items.patients[position])
+    progress(len(asked), len(asked))
     if refused and len(refused) == len(asked):
         raise NothingToCompareError(f"none of the {len(asked)} {level} items can be compared by {measure}; the "
                                     f"first is {refused[0]}")  # fmt: skip
@@ -116,30 +126,40 @@ def evaluate(
     chance = dict(zip(names, values[:, 1].mean(axis=0).tolist(), strict=True))
     left_out = int(labels.there.sum()) - len(rows)
     note = f"{len(refused)} of {len(asked)} could not be compared; the first is {refused[0]}" if refused else ""
-    return Retrieval(column, labels.kind, level, measure, estimates, chance, len(rows), left_out, same_patient, note)
+    kinds = (labels.kind, labels.why)
+    return Retrieval(column, *kinds, level, measure, estimates, chance, len(rows), left_out, same_patient, note)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Labels:
-    kind: Literal["class", "number"]
+    kind: LabelKind
+    why: str
     values: npt.NDArray[Any]
     there: npt.NDArray[np.bool_]
 
 
-def _labels(items: Items, column: str) -> _Labels:
+def _labels(items: Items, column: str, kind: LabelKind | None) -> _Labels:
     if column not in items.columns:
         raise ArgumentError(
             f"there is no column {column!r}{nearest(column, items.columns)}; there are {', '.join(items.columns)} "
             "(--evaluate)"
         )
+    if kind is not None and kind not in get_args(LabelKind):
+        raise ArgumentError(f"kind is {kind!r}; allowed are {', '.join(get_args(LabelKind))} (--as)")
     values = items.columns[column]
     if values.dtype.kind != "f":
+        if kind == "number":
+            raise ArgumentError(f"{column!r} holds texts, which are no numbers (--as class)")
         there = np.asarray(values != "", dtype=np.bool_)
-        return _Labels("class", np.unique(values.astype(str), return_inverse=True)[1], there)
+        return _Labels("class", "it holds texts", np.unique(values.astype(str), return_inverse=True)[1], there)
     there = ~np.isnan(values)
     distinct = np.unique(values[there])
-    classes = len(distinct) <= _MAX_CLASSES and bool((distinct == np.round(distinct)).all())
-    return _Labels("class" if classes else "number", values, there)
+    whole = bool((distinct == np.round(distinct)).all())
+    if kind is not None:
+        return _Labels(kind, "--as says so", values, there)
+    classes = len(distinct) <= _MAX_CLASSES and whole
+    why = f"it holds {len(distinct)} different {'whole ' if whole else ''}numbers"
+    return _Labels("class" if classes else "number", why, values, there)
 
 
 class _Ranker:
@@ -189,41 +209,62 @@ class _Ranking:
             candidate &= self._patients != self._patients[position]
         candidate &= ~np.isnan(similarity)
         among = np.flatnonzero(candidate)
-        order = among[np.argsort(-similarity[among], kind="stable")]
-        return self._metrics(self._labels.values[order], self._labels.values[position])
+        # What rounding alone tells apart, the order of the file would decide.
+        rounded = np.rint(similarity[among].astype(np.float64) / _EQUAL)
+        order = np.argsort(-rounded, kind="stable")
+        starts = np.flatnonzero(np.diff(rounded[order], prepend=np.inf))
+        return self._metrics(self._labels.values[among[order]], self._labels.values[position], starts)
 
 
-def _class_values(labels: npt.NDArray[Any], own: Any) -> tuple[list[float], list[float]] | None:
-    """Top-1, top-5, average precision and nDCG of a ranking, and their expectation over random rankings."""
-    relevant = labels == own
-    total, number = len(relevant), int(relevant.sum())
-    if number == 0:
+def _class_values(labels: npt.NDArray[Any], own: Any, starts: Ints) -> tuple[list[float], list[float]] | None:
+    """Top-1, top-5, average precision and nDCG of a ranking, and their expectation over random rankings.
+
+    labels: (n,) of the candidates, best first. starts: where the runs of equally alike candidates begin; of each metric
+    the expectation over all orders within the runs is taken. A random ranking is one run of all.
+    """
+    relevant = np.asarray(labels == own, dtype=np.bool_)
+    if not relevant.any():
         return None
-    ranks = np.flatnonzero(relevant) + 1
-    discounts = 1 / np.log2(np.arange(total) + 2)
-    ideal = discounts[:number].sum()
-    achieved = [
-        float(ranks[0] == 1),
-        float(ranks[0] <= 5),
-        float((np.arange(1, number + 1) / ranks).mean()),
-        float(discounts[ranks - 1].sum() / ideal),
+    return _expected(relevant, starts), _expected(relevant, np.zeros(1, dtype=np.int64))
+
+
+def _expected(relevant: npt.NDArray[np.bool_], starts: Ints) -> list[float]:
+    total, number = len(relevant), int(relevant.sum())
+    sizes = np.diff(starts, append=total)
+    found = np.add.reduceat(relevant, starts, dtype=np.int64)
+    before = np.cumsum(found) - found
+    share = np.repeat(found / sizes, sizes)
+    places = np.arange(total)
+    # Those of the same run that stand before a relevant one: of the others, evenly.
+    inside = (places - np.repeat(starts, sizes)) * np.repeat((found - 1) / np.maximum(sizes - 1, 1), sizes)
+    precision = (np.repeat(before, sizes) + 1 + inside) / (places + 1)
+    discounts = 1 / np.log2(places + 2)
+    return [
+        float(share[0]),
+        _among_first(5, starts, sizes, found, before),
+        float((share * precision).sum() / number),
+        float((share * discounts).sum() / discounts[:number].sum()),
     ]
-    misses = np.arange(min(5, total))
-    none_of_five = np.prod(np.maximum(total - number - misses, 0) / (total - misses))
-    harmonic = (1 / np.arange(1, total + 1)).sum()
-    others = (number - 1) / (total - 1) if total > 1 else 0.0
-    precision = harmonic / total + others * (total - harmonic) / total
-    return achieved, [number / total, float(1 - none_of_five), float(precision),
-                      float(number / total * discounts.sum() / ideal)]  # fmt: skip
 
 
-def _number_values(labels: npt.NDArray[Any], own: Any) -> tuple[list[float], list[float]] | None:
-    """Mean absolute difference to the nearest and the five nearest, and to all candidates."""
+def _among_first(k: int, starts: Ints, sizes: Ints, found: Ints, before: Ints) -> float:
+    """The probability that a relevant one is among the first k, where only the last run may be cut."""
+    last = int(np.searchsorted(starts, k)) - 1
+    if before[last]:
+        return 1.0
+    drawn = np.arange(min(k - int(starts[last]), int(sizes[last])))
+    return float(1 - np.prod(np.maximum(sizes[last] - found[last] - drawn, 0) / (sizes[last] - drawn)))
+
+
+def _number_values(labels: npt.NDArray[Any], own: Any, starts: Ints) -> tuple[list[float], list[float]] | None:
+    """Mean absolute difference to the nearest and the five nearest, as for `_class_values`, and to all candidates."""
     if not len(labels):
         return None
     apart = np.abs(labels - own)
+    sizes = np.diff(starts, append=len(labels))
+    expected = np.repeat(np.add.reduceat(apart, starts) / sizes, sizes)
     chance = float(apart.mean())
-    return [float(apart[0]), float(apart[:5].mean())], [chance, chance]
+    return [float(expected[0]), float(expected[:5].mean())], [chance, chance]
 
 
 def _scored(values: Floats, names: tuple[str, ...], patients: list[Any], draws: int, seed: int) -> dict[str, Score]:

@@ -31,9 +31,17 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 _WORDS = re.compile(r"`([^`]+)`|'[^']*'|\"[^\"]*\"|\b[^\W\d]\w*")
 _COMPARISON = re.compile(r"\s*([=!<>]|(in|not|is)\b)")
 _GRAMMAR = frozenset({"and", "or", "not", "in", "is", "None", "True", "False"})
+_HINTS = {
+    r"[^=<>!]=[^=]": "equality is ==",
+    r"&": "'and' joins, not &",
+    r"\|": "'or' joins, not |",
+    r"\b(?!and\b|or\b|not\b|in\b|is\b)(?i:and|or|not|in|is)\b": "and, or, not, in and is are written small",
+    r"!(?!=)|~": "'not' turns a comparison round",
+}
 _ALLOWED = (
     "allowed are comparisons of a column with a number, a text or None (==, !=, <, <=, >, >=, in, not in, is None), "
-    "joined by and, or, not and brackets: \"view == 'A4C' and EF < 40\" (--where)"
+    "joined by and, or, not and brackets, names of several words in backticks: \"view == 'A4C' and `LV mass` < 200\" "
+    "(--where)"
 )
 
 
@@ -66,11 +74,8 @@ class _Filter:
             tree = ast.parse(_WORDS.sub(self._alias, self._where).strip(), mode="eval")
             return self._test(tree.body)
         except SyntaxError as error:
-            hint = "; equality is ==" if re.search(r"[^=<>!]=[^=]", self._where) else ""
-            raise ArgumentError(
-                f"the filter {self._where!r} can't be read near character {error.offset or 1} ({error.msg}){hint}; "
-                f"{_ALLOWED}"
-            ) from error
+            place = f"near character {error.offset or 1} ({error.msg}){self._hint()}"
+            raise ArgumentError(f"the filter {self._where!r} can't be read {place}; {_ALLOWED}") from error
         except (ValueError, RecursionError, MemoryError) as error:
             if isinstance(error, ArgumentError):
                 raise
@@ -169,7 +174,12 @@ class _Filter:
         part = ast.unparse(node)
         for alias, name in self._aliases.items():
             part = part.replace(alias, f"`{name}`")
-        return ArgumentError(f"the filter {self._where!r} can't be read at {part!r}; {_ALLOWED}")
+        return ArgumentError(f"the filter {self._where!r} can't be read at {part!r}{self._hint()}; {_ALLOWED}")
+
+    def _hint(self) -> str:
+        """What is often written in place of the grammar."""
+        plain = re.sub(r"`[^`]*`|'[^']*'|\"[^\"]*\"", " ", self._where)
+        return "".join(f"; {meant}" for pattern, meant in _HINTS.items() if re.search(pattern, plain))
 
 
 def _is_number(column: npt.NDArray[Any]) -> bool:

@@ -58,7 +58,8 @@ class Found:
     """What a search found, best first.
 
     positions: (n,) in `items`. similarity: (n,), -1 to 1. candidates: how many items were compared; n is below the k
-    that was asked for when there are not so many. note: what a person should know besides, or "".
+    that was asked for when there are not so many. found_by: the kind of index that proposed them, which can miss some,
+    or "exact". note: what a person should know besides, or "".
     """
 
     query: Query
@@ -67,6 +68,7 @@ class Found:
     similarity: Floats32
     candidates: int
     note: str = ""
+    found_by: str = "exact"
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -178,7 +180,9 @@ def search(
     items = collection.items(wanted)
     allowed = _allowed(collection, items, query, where, include_same_patient)
     candidates = int(allowed.sum())
+    found_by = "exact"
     if index is not None and wanted == "video":
+        found_by = index.kind
         positions, scores = _by_index(collection.videos, index, query, k, allowed)
     elif wanted == "study" and measure != "mean" and collection.sketch is not None:
         positions, scores = collection.sketch.search(query.units, query.views, measure, k, allowed)
@@ -192,7 +196,7 @@ def search(
         if wanted == "study" and measure == "view" and len(positions) < candidates:
             note = f"{candidates - len(positions)} studies have no view in common with the query"
     note = "; ".join(filter(None, (query.note, note)))
-    return Found(query, items, positions, np.asarray(scores, dtype=np.float32), candidates, note)
+    return Found(query, items, positions, np.asarray(scores, dtype=np.float32), candidates, note, found_by)
 
 
 def measure_of(level: SearchLevel, similarity: Measure | None) -> Measure:

@@ -55,6 +55,11 @@ _GATHERING = 3
 class VideoIndex(Protocol):
     """Finds candidates among videos."""
 
+    @property
+    def kind(self) -> str:
+        """What it is called."""
+        ...
+
     def nearest(self, queries: Floats32, k: int, allowed: BoolArray) -> Ints:
         """Positions of videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are."""
         ...
@@ -157,6 +162,11 @@ class SavedIndex:
                 "(or search with --exact)"
             )
         self.units = self._array("units", self.info.videos, self.info.dim)
+
+    @property
+    def kind(self) -> IndexKind:
+        """Of index."""
+        return self.info.kind
 
     @cached_property
     def kept(self) -> Kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,13 @@ NEIGHBOURS = 5
 
 _BLOCK = 512
 
+Progress = Callable[[int, int], object]
+"""Called with items done and in all."""
+
+
+def _nobody(_done: int, _total: int) -> None:
+    """Nobody looks on."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DuplicateGroup:
@@ -34,18 +42,25 @@ class DuplicateGroup:
     splits: int
 
 
-def duplicates(items: Items, threshold: float) -> list[DuplicateGroup]:
-    """Connected groups of items with a cosine of `threshold` or more, largest first. Raises ArgumentError."""
+def duplicates(items: Items, threshold: float, *, progress: Progress = _nobody) -> list[DuplicateGroup]:
+    """Connected groups of items with a cosine of `threshold` or more, largest first. Raises ArgumentError.
+
+    Clips of one video are no pair: they show the same heart beat by beat. progress: called with items done and in all.
+    """
     if not -1 <= threshold <= 1:
         raise ArgumentError(f"threshold is {threshold}; a similarity lies between -1 and 1 (--duplicates)")
     there = np.asarray(items.units.any(axis=1))
+    video = np.unique(items.columns["video_id"].astype(str), return_inverse=True)[1] if items.level == "clip" else None
     component = np.arange(len(items))
     lowest = np.ones(len(items), dtype=np.float32)
     for start in range(0, len(items), _BLOCK):
+        progress(start, len(items))
         block = cosines(items.units[start : start + _BLOCK], items.units[start:])
         # Rounding leaves equal vectors a little below 1. An item and itself are no pair, nor are items of zeros.
         near = np.triu(block >= threshold - 1e-6, k=1)
         near &= there[start : start + _BLOCK, None] & there[start:]
+        if video is not None:
+            near &= video[start : start + _BLOCK, None] != video[start:]
         rows, columns = np.nonzero(near)
         if not len(rows):
             continue
@@ -55,6 +70,7 @@ def duplicates(items: Items, threshold: float) -> list[DuplicateGroup]:
             shape=(len(items), len(items)),
         )
         component = connected_components(ties, directed=False)[1][component]
+    progress(len(items), len(items))
     order = np.argsort(component, kind="stable")
     runs = np.split(order, np.flatnonzero(np.diff(component[order])) + 1)
     groups = [
@@ -70,11 +86,14 @@ def duplicates(items: Items, threshold: float) -> list[DuplicateGroup]:
     return sorted(groups, key=lambda group: (-len(group.positions), int(group.positions[0])))
 
 
-def outliers(items: Items, count: int, *, include_same_patient: bool = False) -> list[dict[str, Any]]:
+def outliers(
+    items: Items, count: int, *, include_same_patient: bool = False, progress: Progress = _nobody
+) -> list[dict[str, Any]]:
     """The `count` items farthest from their five nearest, farthest first, as records with `distance`.
 
     distance: 1 minus the mean cosine with the five nearest items of other patients (of any, with
-    `include_same_patient`). Raises ArgumentError where there are no others to compare with.
+    `include_same_patient`). progress: called with items done and in all.
+    Raises ArgumentError where there are no others to compare with.
     """
     if count < 1:
         raise ArgumentError(f"outliers is {count}; it must be 1 or more (--outliers)")
@@ -83,6 +102,7 @@ def outliers(items: Items, count: int, *, include_same_patient: bool = False) ->
         raise ArgumentError("there are no items of other patients to compare with (--include-same-patient)")
     distance = np.empty(len(items), dtype=np.float32)
     for start in range(0, len(items), _BLOCK):
+        progress(start, len(items))
         stop = min(start + _BLOCK, len(items))
         near = cosines(items.units[start:stop], items.units)
         rows = np.arange(start, stop)
@@ -91,6 +111,7 @@ def outliers(items: Items, count: int, *, include_same_patient: bool = False) ->
             near[patients[start:stop, None] == patients] = -np.inf
         best = -np.partition(-near, min(NEIGHBOURS, near.shape[1]) - 1, axis=1)[:, :NEIGHBOURS]
         distance[start:stop] = 1 - np.nanmean(np.where(np.isfinite(best), best, np.nan), axis=1)
+    progress(len(items), len(items))
     picked = top(distance, count)
     return [
         {"rank": rank, "distance": round(float(distance[i]), 6), **record(items, int(i))}

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.content import content_sha256
+from panecho_embed.errors import ArgumentError
+from panecho_embed.nearest import nearest
 from panecho_embed.records import BoolArray, VideoRef
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import Query
@@ -43,6 +45,22 @@ def recognised(
     )
     note = "; ".join(filter(None, (query.note, note)))
     return dataclasses.replace(query, patients=patients, studies=studies, videos=videos, note=note)
+
+
+def one_study(label: str, studies: Sequence[str], wanted: str | None) -> npt.NDArray[np.bool_]:
+    """Which of a query's videos, (V,), are of the study that is wanted; None: of the only one there is.
+
+    studies: (V,) their ids, "" where not known. Raises ArgumentError for several studies, or none of that name.
+    """
+    known = _distinct(np.array([name for name in studies if name], dtype=object))
+    if wanted is not None and wanted not in known:
+        raise ArgumentError(f"no study of {label} is called {wanted!r}{nearest(wanted, known)} (--query-study)")
+    if wanted is None and len(known) > 1:
+        raise ArgumentError(
+            f"{label} holds {len(known)} studies ({_listed(known)}), and one can be asked with; "
+            "name it (--query-study), or give what shows it alone"
+        )
+    return np.array([wanted is None or name == wanted for name in studies], dtype=np.bool_)
 
 
 def recognised_files(collection: Collection, query: Query, videos: Sequence[VideoRef]) -> Query:

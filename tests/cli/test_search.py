@@ -87,6 +87,50 @@ def test_the_study_measures_stand_side_by_side(emb):
     assert found["measures"].keys() == {"mean", "best", "view"}
 
 
+def test_a_flag_that_can_do_nothing_for_a_vector_is_refused(emb, tmp_path):
+    np.save(tmp_path / "q.npy", np.ones(8))
+    with pytest.raises(
+        PanEchoEmbedError, match=r"--include-same-patient does nothing: .*q\.npy shows no patient of emb\.h5"
+    ):
+        run(search, emb, "--vector", tmp_path / "q.npy", "--include-same-patient")
+
+
+def test_a_measure_that_is_asked_for_is_the_only_one(emb):
+    found = json.loads(run(search, emb, "--evaluate", "split", "--level", "study", "--similarity", "best", "--json"))
+    assert found["similarity"] == "best"
+    assert "measures" not in found
+
+
+def test_the_table_says_what_a_column_was_taken_as(emb):
+    said = run(search, emb, "--evaluate", "EF", "--include-same-patient")
+    assert said.startswith("EF as a class (it holds 5 different whole numbers; --as changes that) at video level")
+    assert "difference1" in run(search, emb, "--evaluate", "EF", "--as", "number")
+
+
+def test_every_result_says_what_it_was_made_with(emb):
+    for asked in (["--study", "P2-S0"], ["--evaluate", "split"], ["--duplicates", 0.9], ["--outliers", 2]):
+        result = CliRunner().invoke(search, [str(a) for a in (emb, *asked, "--json")], catch_exceptions=False)
+        block = json.loads(result.stdout)["made"]
+        assert (block["weights"], block["pretrained"]) == ("random (seed 0)", False)
+        assert block["fingerprint"] == Collection(emb).provenance.fingerprint
+        assert "note: RANDOM WEIGHTS, NOT PRETRAINED (random (seed 0)): results say nothing" in result.stderr
+
+
+def test_the_index_that_was_used_is_named(emb):
+    run(index, emb, "--kind", "hnsw")
+    assert "nearest of 15 videos, by hnsw; --exact compares all" in run(search, emb, "--video", "P1/S0/A4C")
+    assert "nearest of 15 videos\n" in run(search, emb, "--video", "P1/S0/A4C", "--exact")
+    found = json.loads(run(search, emb, "--video", "P1/S0/A4C", "--where", "EF > 1", "--json"))["made"]
+    assert (found["found_by"], found["where"], found["same_patient"]) == ("hnsw", "EF > 1", False)
+
+
+def test_a_table_of_several_studies_is_asked_with_one_of_them(film_emb, films):
+    with pytest.raises(PanEchoEmbedError, match=r"holds 5 studies .*--query-study"):
+        run(search, film_emb, "--file", films)
+    found = json.loads(run(search, film_emb, "--file", films, "--query-study", "PHANTOM-0003-S1", "--json"))
+    assert "counts as patient PHANTOM-0003 (" in found["note"]
+
+
 def test_a_measure_that_can_not_be_evaluated_is_named(tmp_path):
     emb = vectors_file(tmp_path / "no-views.h5", views=("",), patients=8)
     found = json.loads(run(search, emb, "--evaluate", "split", "--level", "study", "--json"))

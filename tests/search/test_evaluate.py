@@ -7,7 +7,7 @@ from panecho_embed.errors import ArgumentError
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection
 from panecho_embed.search import evaluate as evaluate_module
-from panecho_embed.search.evaluate import _class_values, evaluate
+from panecho_embed.search.evaluate import _class_values, _number_values, evaluate
 from panecho_embed.search.similarity import cosines
 from panecho_embed.store import EmbeddingWriter
 from tests.search.conftest import embed_films, make_films, vectors_file
@@ -16,19 +16,54 @@ from tests.search.conftest import embed_films, make_films, vectors_file
 def test_the_rate_of_chance_is_what_random_rankings_give():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [27, 9])
-    runs = [_class_values(rng.permutation(labels), 1) for _ in range(4000)]
+    runs = [_class_values(rng.permutation(labels), 1, np.arange(36)) for _ in range(4000)]
     achieved = np.array([run[0] for run in runs]).mean(axis=0)
     assert achieved == pytest.approx(runs[0][1], abs=0.02)
 
 
 def test_a_perfect_ranking_scores_one():
-    assert _class_values(np.array([1, 1, 0, 0, 0, 0, 0]), 1)[0] == [1, 1, 1, 1]
+    assert _class_values(np.array([1, 1, 0, 0, 0, 0, 0]), 1, np.arange(7))[0] == [1, 1, 1, 1]
 
 
 def test_metrics_of_a_ranking_by_hand():
-    achieved, _ = _class_values(np.array([0, 1, 0, 0, 0, 0, 1]), 1)
+    achieved, _ = _class_values(np.array([0, 1, 0, 0, 0, 0, 1]), 1, np.arange(7))
     gain = 1 / np.log2(3) + 1 / np.log2(8)
     assert achieved == pytest.approx([0, 1, (1 / 2 + 2 / 7) / 2, gain / (1 + 1 / np.log2(3))])
+
+
+def test_candidates_that_are_equally_alike_count_as_the_mean_over_their_orders():
+    """Runs of 3, 1, 4 and 2; all orders within them are drawn at random."""
+    rng = np.random.default_rng(0)
+    starts, sizes = np.array([0, 3, 4, 8]), [3, 1, 4, 2]
+    labels = np.array([0, 0, 1, 0, 1, 1, 0, 0, 0, 1])
+    for one in (labels, 1 - labels, np.array([0] * 4 + [1, 0, 0, 0] + [0, 1])):
+        expected = _class_values(one, 1, starts)[0]
+        orders = [
+            np.concatenate([rng.permutation(s) + b for s, b in zip(sizes, starts, strict=True)]) for _ in range(4000)
+        ]
+        drawn = [_class_values(one[order], 1, np.arange(10))[0] for order in orders]
+        assert np.mean(drawn, axis=0) == pytest.approx(expected, abs=0.025)
+        near = [_number_values(one[order] * 7.0, 2.0, np.arange(10))[0] for order in orders]
+        assert np.mean(near, axis=0) == pytest.approx(_number_values(one * 7.0, 2.0, starts)[0], abs=0.15)
+
+
+@pytest.mark.parametrize(("column", "level"), [("sex", "video"), ("EF", "video"), ("EF", "study")])
+def test_equal_vectors_score_what_chance_does_whatever_their_order(tmp_path, column, level):
+    values = np.ones((36, 6))
+    collection = Collection(vectors_file(tmp_path / "same.h5", patients=12, dim=6, rows=1, values=values))
+    result = evaluate(collection, column, level=level, draws=100)
+    for name, score in result.scores.items():
+        assert score.value == pytest.approx(result.chance[name], abs=1e-9)
+
+
+def test_what_a_column_is_taken_as_is_said_and_can_be_asked_for(emb):
+    collection = Collection(emb)
+    taken, asked = evaluate(collection, "EF", include_same_patient=True), evaluate(collection, "EF", kind="number")
+    assert (taken.kind, taken.why) == ("class", "it holds 5 different whole numbers")
+    assert (asked.kind, asked.why) == ("number", "--as says so")
+    assert "difference1" in asked.scores
+    with pytest.raises(ArgumentError, match=r"'sex' holds texts, which are no numbers \(--as class\)"):
+        evaluate(collection, "sex", kind="number")
 
 
 def test_a_patients_takes_find_each_other_far_above_chance(tmp_path):

@@ -88,3 +88,25 @@ def test_any_text_is_a_filter_or_an_argument_error(where):
 
 def test_a_number_beyond_all_floats_is_only_large():
     assert matches("EF < 1" + "0" * 400, COLUMNS).tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("(EF > 30) & (EF < 50)", "'and' joins, not &"),
+        ("EF > 30 | EF < 20", "'or' joins, not |"),
+        ("EF > 30 AND EF < 50", "and, or, not, in and is are written small"),
+        ("~(EF > 30)", "'not' turns a comparison round"),
+        ("LV mass > 3", "names of several words in backticks"),
+    ],
+)
+def test_what_other_languages_write_gets_a_hint(where, says):
+    with pytest.raises(ArgumentError) as error:
+        matches(where, {"EF": np.array([10.0, 40.0]), "LV mass": np.array([1.0, 4.0])})
+    assert says in str(error.value)
+
+
+def test_a_sign_within_a_text_is_no_hint():
+    with pytest.raises(ArgumentError) as error:
+        matches("view == 'A & B' +", {"view": np.array(["A"], dtype=object)})
+    assert "joins, not" not in str(error.value)

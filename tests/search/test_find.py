@@ -209,9 +209,31 @@ def test_an_empty_file_can_not_be_searched(make_file):
 def test_vectors_come_from_numpy_and_embedding_files(emb, tmp_path, collection):
     np.save(tmp_path / "q.npy", collection.videos.units[4])
     assert search(collection, read_query(collection, tmp_path / "q.npy"), 1).positions.tolist() == [4]
-    bag = read_query(collection, emb)
-    assert bag.units.shape == (18, 8)
+    bag = read_query(collection, emb, "P1-S0")
+    assert bag.units.shape == (3, 8)
     assert bag.level == "study"
+    assert bag.patients == ("P1",)
+
+
+def test_several_studies_are_not_asked_with_as_one(emb, collection):
+    with pytest.raises(ArgumentError, match=r"holds 6 studies \(P0-S0, P1-S0, P2-S0 and 3 more\).*--query-study"):
+        read_query(collection, emb)
+    with pytest.raises(ArgumentError, match=r"no study .* is called 'P1-S9'; nearest: P"):
+        read_query(collection, emb, "P1-S9")
+
+
+def test_vectors_are_pooled_as_the_collection_is(emb, tmp_path):
+    for how in ("max", "mean+std", "mean"):
+        pooled = Collection(pool(emb, "video", tmp_path / f"{how}.h5", how))
+        query = read_query(pooled, emb, "P1-S0")
+        assert query.units == pytest.approx(pooled.videos.units[3:6], abs=1e-6)
+    with pytest.raises(SettingsMismatchError, match=r"pooled by max by video, .*emb\.h5 by mean by video"):
+        read_query(Collection(emb), tmp_path / "max.h5", "P1-S0")
+    with pytest.raises(SettingsMismatchError, match=r"pooled by mean by video, .*max\.h5 by max by video"):
+        read_query(Collection(tmp_path / "max.h5"), tmp_path / "mean.h5", "P1-S0")
+    assert len(read_query(Collection(emb), tmp_path / "mean.h5", "P1-S0").units) == 3
+    studies = Collection(pool(emb, "study", tmp_path / "studies.h5", "max"))
+    assert read_query(studies, emb, "P1-S0").units == pytest.approx(studies.studies.units[1:2], abs=1e-6)
 
 
 def test_vectors_of_videos_that_the_file_has_count_as_their_patients(tmp_path, collection):

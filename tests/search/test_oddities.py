@@ -5,6 +5,7 @@ import pytest
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.search import Collection, oddities
+from panecho_embed.search.collection import Items
 from panecho_embed.search.oddities import duplicates, outliers
 from tests.search.conftest import vectors_file
 
@@ -36,6 +37,17 @@ def test_groups_do_not_depend_on_the_block_they_fall_in(tmp_path, monkeypatch):
 def test_equal_vectors_are_found_at_one(tmp_path):
     items = videos(tmp_path / "a.h5", [[1, 2, 3], [0, 1, 0], [10, 20, 30], [0, 0, 0], [0, 0, 0]])
     assert [group.positions.tolist() for group in duplicates(items, 1.0)] == [[0, 2]]
+
+
+def test_clips_of_one_video_are_no_duplicates(tmp_path):
+    values = np.eye(4)
+    values[3] = values[1]
+    clips = Collection(vectors_file(tmp_path / "a.h5", patients=4, views=("A4C",), dim=4, values=values)).clips
+    assert [group.positions.tolist() for group in duplicates(clips, 0.98)] == [[2, 3, 6, 7]]
+    assert (
+        duplicates(Items("clip", clips.ids[:6], clips.units[:6], {k: v[:6] for k, v in clips.columns.items()}), 0.98)
+        == []
+    )
 
 
 def test_the_odd_one_comes_first(tmp_path):
