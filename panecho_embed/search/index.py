@@ -271,14 +271,13 @@ def _read_info(path: Path, emb: Path) -> IndexInfo:
 
 
 def _refuse_to_replace(there: Path, collection: Collection, overwrite: bool) -> None:
-    """One of another state of the file is replaced unasked, what can't be read with --overwrite, no index never."""
+    """One of another state of the file is replaced unasked, what can't be read with --overwrite, another thing never."""
     if not there.exists():
         return
-    others = sorted({path.name for path in there.iterdir()} - _FILES) if there.is_dir() else ["no folder"]
-    if others:
-        raise StoreError(
-            f"{there} is no index: it holds {', '.join(others[:3])}; move it away, and build the index then"
-        )
+    others = sorted({path.name for path in there.iterdir()} - _FILES) if there.is_dir() else []
+    if others or not there.is_dir():
+        what = f"it holds {', '.join(others[:3])}" if others else "it is a file"
+        raise StoreError(f"{there} is no index: {what}; move it away, and build the index then")
     if not overwrite and _read_info(there, collection.path).bound_to == binding(collection.file):
         raise StoreError(f"{there} is there already, and fits; replace it with --overwrite")
 

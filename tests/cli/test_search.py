@@ -128,7 +128,7 @@ def test_a_table_of_several_studies_is_asked_with_one_of_them(film_emb, films):
     with pytest.raises(PanEchoEmbedError, match=r"holds 5 studies .*--query-study"):
         run(search, film_emb, "--file", films)
     found = json.loads(run(search, film_emb, "--file", films, "--query-study", "PHANTOM-0003-S1", "--json"))
-    assert "counts as patient PHANTOM-0003 (" in found["note"]
+    assert "counts as patient PHANTOM-0003, left out" in found["note"]
 
 
 def test_a_measure_that_can_not_be_evaluated_is_named(tmp_path):

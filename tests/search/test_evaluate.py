@@ -39,10 +39,10 @@ def test_candidates_that_are_equally_alike_count_as_the_mean_over_their_orders()
     for one in (labels, 1 - labels, np.array([0] * 4 + [1, 0, 0, 0] + [0, 1])):
         expected = _class_values(one, 1, starts)[0]
         orders = [
-            np.concatenate([rng.permutation(s) + b for s, b in zip(sizes, starts, strict=True)]) for _ in range(4000)
+            np.concatenate([rng.permutation(s) + b for s, b in zip(sizes, starts, strict=True)]) for _ in range(1500)
         ]
         drawn = [_class_values(one[order], 1, np.arange(10))[0] for order in orders]
-        assert np.mean(drawn, axis=0) == pytest.approx(expected, abs=0.025)
+        assert np.mean(drawn, axis=0) == pytest.approx(expected, abs=0.05)
         near = [_number_values(one[order] * 7.0, 2.0, np.arange(10))[0] for order in orders]
         assert np.mean(near, axis=0) == pytest.approx(_number_values(one * 7.0, 2.0, starts)[0], abs=0.15)
 
