@@ -271,7 +271,7 @@ def _read_info(path: Path, emb: Path) -> IndexInfo:
 
 
 def _refuse_to_replace(there: Path, collection: Collection, overwrite: bool) -> None:
-    """One of another state of the file is replaced unasked, what can't be read with --overwrite, another thing never."""
+    """One of another state of the file is replaced unasked, one that can't be read with --overwrite, else nothing."""
     if not there.exists():
         return
     others = sorted({path.name for path in there.iterdir()} - _FILES) if there.is_dir() else []
