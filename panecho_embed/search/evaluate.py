@@ -119,6 +119,11 @@ def evaluate(
         raise ArgumentError(
             f"no two {level} items that may be compared share a value of {column!r}: nothing to evaluate"
             + ("" if same_patient else " (the same patient's are left out; --include-same-patient keeps them in)")
+            + (
+                "; --as number compares its numbers"
+                if labels.kind == "class" and labels.values.dtype.kind == "f"
+                else ""
+            )
         )
     names = CLASS_METRICS if labels.kind == "class" else NUMBER_METRICS
     values = np.array(rows)
