@@ -43,6 +43,7 @@ benchmarks: $(INSTALLED)  ## the measurements that the README and docs/performan
 	$(BIN)/python benchmarks/probe_faiss.py
 	$(BIN)/python benchmarks/search_indexes.py
 	$(BIN)/python benchmarks/ray_vs_local.py
+	$(BIN)/python benchmarks/ray_start.py
 	$(BIN)/python benchmarks/search_page.py
 	$(BIN)/python benchmarks/search_measures.py
 
