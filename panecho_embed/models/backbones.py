@@ -5,7 +5,7 @@ package, and every command knows it by name, without the last line:
 
     import torch
     from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone, register_backbone
-    from panecho_embed.records import Preprocess, WeightsInfo
+    from panecho_embed.provenance import Preprocess, WeightsInfo
 
     def factory(weights, seed):
         encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 16, 16), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
