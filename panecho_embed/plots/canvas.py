@@ -26,13 +26,14 @@ _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _MANY_POINTS = 3000  # above, points of a scatter are drawn as a picture: an SVG of them would be megabytes
 
 
-class _PlainFigure(Figure):
+class PlainFigure(Figure):
     """A figure whose texts are shown as they are: a label with two dollar signs is no formula.
 
     Control characters are shown as escapes: no font has them, and SVG does not allow them.
     """
 
     def draw(self, renderer: RendererBase) -> None:
+        """Draw with the texts as they are."""
         for text in self.findobj(Text):
             text.set_parse_math(False)
             text.set_text(_plain(text.get_text()))
@@ -53,7 +54,7 @@ def _plain_ticks(format_ticks: Callable[[Any], list[str]], values: Any) -> list[
 
 def new_axes(width: float = 4.4, height: float = 4.1) -> tuple[Figure, Axes]:
     """An empty figure in the style of the reports; width and height in inches."""
-    figure = _PlainFigure(figsize=(width, height), layout="constrained")
+    figure = PlainFigure(figsize=(width, height), layout="constrained")
     return figure, styled(figure.add_subplot())
 
 
