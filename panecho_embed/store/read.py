@@ -166,8 +166,7 @@ class EmbeddingFile:
     @cached_property
     def failures(self) -> pd.DataFrame:
         """Inputs that gave no rows: video_id, path, stage ("skipped" or where it failed), message."""
-        with self._open() as file:
-            return _frame({name: self._column(file[f"failures/{name}"]) for name in FAILURE_COLUMNS})
+        return _frame(self._failure_columns)
 
     def table(self) -> EmbeddingTable:
         """Everything that a later stage needs, in memory."""
@@ -208,15 +207,20 @@ class EmbeddingFile:
 
     def failure_records(self) -> list[Failure]:
         """`failures` as records."""
-        rows = self.failures.itertuples(index=False)
+        rows = zip(*(self._failure_columns[name] for name in FAILURE_COLUMNS), strict=True)
         return [Failure(str(video_id), str(path), str(stage), str(message)) for video_id, path, stage, message in rows]
 
     def tables_are_unchanged(self) -> bool:
         """Are ids, labels and frame numbers, byte for byte, those that were written?"""
         # Whatever can't be read to its end has raised by now.
-        _ = self.video_columns, self.labels, self.failures
+        _ = self.video_columns, self.labels, self._failure_columns
         with self._open() as file:
             return tables_sha256(file) == self._tables_sha256
+
+    @cached_property
+    def _failure_columns(self) -> dict[str, npt.NDArray[Any]]:
+        with self._open() as file:
+            return {name: self._column(file[f"failures/{name}"]) for name in FAILURE_COLUMNS}
 
     def _label_columns(self, taken: Mapping[str, object]) -> dict[str, npt.NDArray[Any]]:
         """Labels by name; one that is called as a column of our own is called "label:NAME"."""
