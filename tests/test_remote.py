@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from panecho_embed.phantom import write_studies
 from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, verify
 from panecho_embed.store.lock import RunLock
+from tests.buckets import bucket_of, forget, names_in
 from tests.test_extraction import moving
 from tests.test_shards import contents
 from tests.tiny import Patches, tiny
@@ -78,25 +78,8 @@ def bucket(server, studies, tmp_path, monkeypatch):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path / "cache"))
-    forget()
-    system = fsspec.filesystem("s3")
-    name = f"echos-{os.urandom(4).hex()}"
-    system.mkdir(name)
-    system.put(f"{studies}/", f"{name}/videos/", recursive=True)
-    yield f"s3://{name}"
-    forget()
-
-
-def forget():
-    """fsspec keeps a connection for as long as a process; another server needs another."""
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    remote.sizes_and_times.cache_clear()
-
-
-def names_in(bucket):
-    system = fsspec.filesystem("s3")
-    system.invalidate_cache()
-    return sorted(name.partition("/")[2] for name in system.find(bucket) if "/videos/" not in name)
+    with bucket_of("s3", studies) as url:
+        yield url
 
 
 def but_places(path):
@@ -231,7 +214,7 @@ def test_videos_that_are_gone_meanwhile_are_failures_to_be_tried_again(bucket, t
 def test_the_network_is_gone_in_mid_run(bucket, tmp_path, monkeypatch):
     def cut(frames):
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-        forget()
+        forget("s3")
         return Patches.forward(model.frame_encoder, frames)
 
     model = tiny()
@@ -254,7 +237,7 @@ def test_a_table_in_the_bucket_names_what_lies_beside_it(bucket):
 def test_dicom_ids_are_those_of_a_local_folder(bucket, tmp_path):
     write_studies(tmp_path / "dicom", layout="dicom", patients=1, num_frames=2, size=(64, 64))
     fsspec.filesystem("s3").put(f"{tmp_path}/dicom/", f"{bucket}/dicom/", recursive=True)
-    forget()
+    forget("s3")
     here, there = (read_manifest(source, salt="salt") for source in (tmp_path / "dicom", f"{bucket}/dicom"))
     ids = [[(v.video_id, v.study_id, v.patient_id) for v in manifest.videos] for manifest in (here, there)]
     assert ids[0] == ids[1]
@@ -304,7 +287,7 @@ def test_without_credentials(bucket, tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
-    forget()
+    forget("s3")
     with pytest.raises(RemoteError, match="credentials"):
         read_manifest(f"{bucket}/videos")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from panecho_embed import remote
 from panecho_embed.errors import RemoteError, StoreError
 from panecho_embed.manifest import read_manifest
 from panecho_embed.store import verify
+from tests.buckets import bucket_of, names_in
 from tests.test_remote import but_places, run, studies
 
 pytest.importorskip("gcsfs", reason="gcsfs is not installed (the extra [gcs])")
@@ -51,24 +51,8 @@ def bucket(server, studies, tmp_path, monkeypatch):
     # Of the kind of every bucket, gcsfs asks another service of Google's, which nothing here plays.
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path / "cache"))
-    forget()
-    system = fsspec.filesystem("gs")
-    name = f"echos-{os.urandom(4).hex()}"
-    system.mkdir(name)
-    system.put(f"{studies}/", f"{name}/videos/", recursive=True)
-    yield f"gs://{name}"
-    forget()
-
-
-def forget():
-    fsspec.get_filesystem_class("gs").clear_instance_cache()
-    remote.sizes_and_times.cache_clear()
-
-
-def names_in(bucket):
-    system = fsspec.filesystem("gs")
-    system.invalidate_cache()
-    return sorted(name.partition("/")[2] for name in system.find(bucket) if "/videos/" not in name)
+    with bucket_of("gs", studies) as url:
+        yield url
 
 
 def test_from_bucket_to_bucket_as_from_folder_to_folder(bucket, studies, tmp_path):

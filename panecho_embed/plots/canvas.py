@@ -40,7 +40,8 @@ class PlainFigure(Figure):
         for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
             # Ticks get their texts anew whenever they are drawn.
             formatter = axis.get_major_formatter()
-            formatter.format_ticks = partial(_plain_ticks, formatter.format_ticks)  # type: ignore[method-assign]
+            if not isinstance(formatter.format_ticks, partial):
+                formatter.format_ticks = partial(_plain_ticks, formatter.format_ticks)  # type: ignore[method-assign]
         super().draw(renderer)
 
 
