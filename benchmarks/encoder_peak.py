@@ -20,12 +20,12 @@ import torch
 
 from panecho_embed.engines.choose import agreement
 from panecho_embed.engines.compiled import CompiledEngine
-from panecho_embed.engines.encode import default_batch_frames
-from panecho_embed.engines.frame_engine import (
+from panecho_embed.engines.encode import default_batch_pictures
+from panecho_embed.engines.image_engine import (
     WEIGHTS_DTYPES,
     AcceleratorEngine,
     EagerEngine,
-    FrameEngine,
+    ImageEngine,
     RearrangedEngine,
 )
 from panecho_embed.models.backbones import Backbone, load_backbone
@@ -76,7 +76,7 @@ def flops_per_frame(backbone: Backbone) -> float:
     return float(counter.get_total_flops())
 
 
-def made(name: str, backbone: Backbone, precision: Precision, batch: int) -> FrameEngine:
+def made(name: str, backbone: Backbone, precision: Precision, batch: int) -> ImageEngine:
     if name == "eager":
         return EagerEngine(backbone, precision)
     if name == "rearranged":
@@ -110,7 +110,7 @@ def main() -> None:
             backbone = load_backbone("random", image_size=size)
             work = flops_per_frame(backbone)
             backbone.to(device)
-            for batch in arguments.batches or [default_batch_frames(backbone, precision)]:
+            for batch in arguments.batches or [default_batch_pictures(backbone, precision)]:
                 pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
                 exact = EagerEngine(backbone, "fp32")(pixels)
                 for name in arguments.engines:

@@ -81,7 +81,7 @@ def plain(folder: Path, plan: str, arguments: argparse.Namespace) -> None:
 
     model = load_backbone("random", image_size=arguments.image_size)
     # As PyTorch makes it: the package itself arranges it channels-last.
-    encoder = model.frame_encoder.to(memory_format=torch.contiguous_format)
+    encoder = model.image_encoder.to(memory_format=torch.contiguous_format)
     some = share_of(folder, arguments.share)
     loaded = time.perf_counter()
     loader = torch.utils.data.DataLoader(

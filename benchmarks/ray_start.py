@@ -56,7 +56,7 @@ def main() -> None:
                     range(count),
                     provenance,
                     model,
-                    DecodeSettings(model.preprocess, plan),
+                    DecodeSettings(model.preprocess, (plan,)),
                     EncodeSettings("fp32", "float32", "eager", None),
                     "cpu",
                     None,

@@ -57,15 +57,27 @@ class WorkersError(PanEchoEmbedError, RuntimeError):
 
 
 class EngineError(PanEchoEmbedError, RuntimeError):
-    """An engine of the frame encoder can't run here, or gives other values than the eager one."""
+    """An engine of the image encoder can't run here, or gives other values than the eager one."""
 
 
 class NoMemoryError(PanEchoEmbedError, MemoryError):
-    """Memory does not suffice for a single frame or clip; the message says what was tried."""
+    """Memory does not suffice for a single picture or clip; the message says what was tried."""
 
 
 class StoreError(PanEchoEmbedError, OSError):
     """An embedding file can't be written, or is not whole."""
+
+
+class EarlierReleaseError(StoreError):
+    """A file of an earlier release, whose values are not what this release would compute; it has to be made again."""
+
+
+EARLIER_ORDER = (
+    "made by an earlier release, in which PanEcho's image encoder was shown RGB frames, not the published pictures; "
+    'the order of planes is not recorded in it ("Order of planes" in docs/models.md). Make it again from the videos '
+    "(--overwrite replaces it)"
+)
+"""What is said of every file that records no order of planes."""
 
 
 class RemoteError(PanEchoEmbedError, OSError):

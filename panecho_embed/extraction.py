@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,21 +16,23 @@ from tqdm import tqdm
 from panecho_embed.clips import ClipPlan, resolve_plan
 from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodeSettings
-from panecho_embed.engines.job import Job
+from panecho_embed.engines.job import Job, Output
 from panecho_embed.engines.local import embed_locally
 from panecho_embed.engines.pool import check_timeout
 from panecho_embed.engines.profile import Profile
 from panecho_embed.engines.ray_engine import embed_on_ray
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.provenance import Level, Precision, Provenance, StoredType
-from panecho_embed.records import Engine, EngineBackend, Layout
+from panecho_embed.records import Engine, EngineBackend, Layout, Manifest
 from panecho_embed.remote import check_url, forget_listings, is_url
 from panecho_embed.shards import Shard
-from panecho_embed.store import Mirror, Parts
-from panecho_embed.summary import ExtractSummary
+from panecho_embed.store import Mirror, Parts, one_salt
+from panecho_embed.summary import ExtractSummary, summary_of_several
 from panecho_embed.versions import package_versions
+
+_PLAN_NAME = r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}"
 
 
 def extract(
@@ -39,6 +44,7 @@ def extract(
     seed: int = 0,
     level: Level = "clip",
     clips: ClipPlan | Mapping[str, Any] | None = None,
+    plans: Mapping[str, ClipPlan | Mapping[str, Any]] | None = None,
     image_size: int | None = None,
     precision: Precision = "fp32",
     dtype: StoredType = "float32",
@@ -48,7 +54,7 @@ def extract(
     ray_address: str | None = None,
     device: str = "auto",
     workers: int | None = None,
-    batch_frames: int | None = None,
+    batch_pictures: int | None = None,
     mask_sector: bool = False,
     crop_region: bool = False,
     include_stills: bool = False,
@@ -61,45 +67,107 @@ def extract(
     profile: Profile | None = None,
     announce: Callable[[str], object] = lambda message: None,
 ) -> ExtractSummary:
-    """Embed every video of a data set into one HDF5 file.
+    """Embed every video of a data set into one HDF5 file, or into one file per clip plan.
 
-    source: a folder, a table or a public data set, see `read_manifest`. out: the embedding file. Both are paths or
-    URLs (s3://bucket/name); what is at a URL is copied to this machine and from it, see `Mirror`. backbone: a name or a
-    loaded backbone. level: "clip" or "frame". clips: which clips, as a plan or as changes to the default one (that
-    which the weights record, else 4 evenly spaced clips of as many consecutive frames as the backbone takes):
-    {"stride": 4}. image_size: side of the model's
-    input, in pixels. workers: decoding processes (0: none; default: one for four cores, beside an accelerator one per
-    core). engine_backend: what runs the frame encoder, see `choose_engine`; compile: short for "compiled".
-    engine: "local", or "ray" for the machines of a Ray cluster, see `embed_on_ray`; ray_address: HOST:PORT of its head,
-    see `ray_cluster`.
-    batch_frames: frames per run of the encoder (default: see `default_batch_frames`). mask_sector, crop_region: see
-    `Preprocess`. include_stills: DICOM stills too. id_salt: makes hashed ids of DICOM headers repeatable.
-    timeout_seconds: that a worker may take for one video. shard: do this share of the videos alone, and leave its parts
-    beside `out`, for `merge` to put together with those of the other shards. overwrite: begin anew. progress: True or
-    False; None shows a bar on a terminal alone. profile: counts where the local engine's time goes. announce: told
-    which weights under which licence run where, which engine was chosen, and what else a person should know meanwhile.
+    Resumable: called again after an interruption, it continues; called again on a finished file, it embeds only what is
+    new or failed before.
 
-    Stopped at any moment and called again, it goes on where it was; called again on a finished file, it embeds only
-    what is new or failed before. Raises SettingsMismatchError if `out` was begun with other settings (unless
-    `overwrite`), ManifestError for an unusable input, WeightsError, and StoreError if the output can't be written.
+    Parameters
+    ----------
+    source : str or Path
+        A folder, a table or a public data set, see `read_manifest`; a path or a URL (s3://bucket/name).
+    out : str or Path
+        The embedding file; with `plans`, a folder. A path or a URL, see `Mirror`.
+    backbone : str or Backbone
+        A name, see `load_backbone`, or a loaded backbone.
+    weights : str or Path, optional
+        Weights file; None looks where `panecho_embed.models.weights` says, and fetches.
+    seed : int
+        Seed for the weights of the backbone "random".
+    level : {"clip", "frame"}
+        What a row is. At frame level every frame is a picture, encoded by the image encoder alone.
+    clips : ClipPlan or mapping, optional
+        Which clips, as a plan or as changes to the default one, such as {"stride": 4}. Default: what the weights
+        record, else 4 evenly spaced clips of as many consecutive frames as the backbone takes.
+    plans : mapping of str to (ClipPlan or mapping), optional
+        Several plans by name, from one pass over the videos: each video is decoded once, and a picture that several
+        plans share is encoded once. The plan NAME becomes the file `out`/NAME.h5.
+    image_size : int, optional
+        Side of the model's input in pixels; None for the size that the backbone was trained with.
+    precision : {"fp32", "bf16", "fp16"}
+        Arithmetic of the encoders.
+    dtype : {"float32", "float16"}
+        Data type of the stored embeddings.
+    compile : bool
+        Short for the engine backend "compiled".
+    engine_backend : str
+        What runs the image encoder, see `choose_engine`.
+    engine : {"local", "ray"}
+        This machine, or the machines of a Ray cluster, see `embed_on_ray`.
+    ray_address : str, optional
+        HOST:PORT of the cluster's head, see `ray_cluster`.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    workers : int, optional
+        Decoding processes; 0 decodes in this process. Default: one per four cores, beside an accelerator one per core.
+    batch_pictures : int, optional
+        Pictures per run of the image encoder; default: see `default_batch_pictures`.
+    mask_sector, crop_region : bool
+        See `Preprocess`.
+    include_stills : bool
+        Also embed DICOM stills.
+    layout : str
+        How the input is laid out, see `read_manifest`.
+    id_salt : str, optional
+        Makes the hashed ids of DICOM headers repeatable.
+    timeout_seconds : float
+        Time limit for decoding one video in a worker.
+    shard : Shard, optional
+        Embed this share of the videos only; its parts stay beside `out` until `merge` combines all shards.
+    overwrite : bool
+        Replace existing output.
+    progress : bool or None
+        Show a progress bar; None: on a terminal only.
+    profile : Profile, optional
+        Counts where the local engine's time goes.
+    announce : callable
+        Is told which weights run where, which engine was chosen, and other messages for people.
+
+    Returns
+    -------
+    ExtractSummary
+        Counts and failures; with `plans`, its `files` has the summary of each file.
+
+    Raises
+    ------
+    SettingsMismatchError
+        If `out` was begun with other settings, unless `overwrite`.
+    EarlierReleaseError
+        If `out` was made by a release with another order of planes, unless `overwrite`.
+    ManifestError, WeightsError, StoreError
+        For an unusable input, for weights, and if the output can't be written.
     """
     started = time.monotonic()
-    _check_level(level, clips)
-    where = check_url(str(out)) if is_url(out) else Path(out).absolute()
+    _check_level(level, clips, plans)
+    wanted = {"": clips} if plans is None else dict(plans)
+    where = {name: _place(out, name) for name in wanted}
     forget_listings()
-    if (source if is_url(source) else Path(source).absolute()) == where:
+    if (source if is_url(source) else Path(source).absolute()) in where.values():
         raise ArgumentError(f"{out} is both the input and the output (-o)")
     _check_engine(engine, ray_address)
     check_timeout(timeout_seconds)
-    mirror = Mirror(where) if isinstance(where, str) else None
-    if mirror and shard:
+    if is_url(out) and shard:
         raise ArgumentError(f"{out} is a URL; the shards of a job array need a file system that they share (-o)")
-    with Parts(mirror.local if mirror else Path(out).absolute(), id_salt, shard, mirror) as parts:
-        manifest = read_manifest(source, layout, salt=parts.salt)
+    with ExitStack() as stack:
+        if plans is not None and not is_url(out):
+            stack.enter_context(_folder(Path(out)))
+        parts = {name: stack.enter_context(_parts(place, id_salt, shard)) for name, place in where.items()}
+        salt = one_salt(list(parts.values()))
+        manifest = read_manifest(source, layout, salt=salt)
         if not isinstance(backbone, Backbone):
             backbone = load_backbone(backbone, weights, seed, image_size=image_size)
         provenance = replace(
-            _provenance(backbone, level, clips),
+            _provenance(backbone, level),
             precision=precision,
             dtype=dtype,
             include_stills=include_stills,
@@ -110,58 +178,147 @@ def extract(
                 crop_region=crop_region or backbone.preprocess.crop_region,
             ),
         )
-        parts.begin(manifest, provenance, overwrite)
-        videos, todo = len(parts.share(manifest)), parts.todo(manifest)
-        if todo:
-            job = Job(
-                parts,
+        outputs = {
+            name: Output(
+                parts[name],
+                replace(provenance, clips=None if level == "frame" else resolve_plan(plan, backbone.clip_plan)),
+            )
+            for name, plan in wanted.items()
+        }
+        for output in outputs.values():
+            output.parts.begin(manifest, output.provenance, overwrite)
+        todo = {name: output.parts.todo(manifest) for name, output in outputs.items()}
+        jobs = [
+            Job(
+                some,
                 manifest,
-                todo,
-                provenance,
+                videos,
                 backbone,
-                DecodeSettings(provenance.preprocess, provenance.clips, include_stills),
-                EncodeSettings(precision, dtype, _backend(engine_backend, compile), batch_frames),
+                DecodeSettings(provenance.preprocess, _plans(some), include_stills),
+                EncodeSettings(precision, dtype, _backend(engine_backend, compile), batch_pictures),
                 device,
                 workers,
                 timeout_seconds,
                 announce,
             )
-            at_work = embed_locally(job, profile or Profile()) if engine == "local" else embed_on_ray(job, ray_address)
-            _follow(at_work, videos, len(todo), progress)
-        if shard is None:
-            parts.finish(manifest, provenance)
-        rows, failures = parts.tally(manifest)
+            for some, videos in _groups(outputs, todo)
+        ]
+        total = len(next(iter(parts.values())).share(manifest))
+        at_work = (
+            embed_locally(job, profile or Profile()) if engine == "local" else embed_on_ray(job, ray_address)
+            for job in jobs
+        )
+        if jobs:
+            _follow(chain.from_iterable(at_work), total, sum(len(job.todo) for job in jobs), progress)
+        summaries = {}
+        for name, output in outputs.items():
+            if shard is None:
+                output.parts.finish(manifest, output.provenance)
+            summaries[name] = _summary(where[name], output.parts, manifest, len(todo[name]), shard)
+    seconds = time.monotonic() - started
+    if plans is None:
+        return replace(summaries[""], seconds=seconds)
+    return summary_of_several(where=out, files=summaries, seconds=seconds)
+
+
+def _place(out: str | Path, name: str) -> Path | str:
+    """The file that is written: `out`, or for a plan's name a file in the folder `out`."""
+    if is_url(out):
+        url = check_url(str(out))
+        return f"{url.rstrip('/')}/{name}.h5" if name else url
+    path = Path(out).absolute()
+    return path / f"{name}.h5" if name else path
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """The folder of several files, made if it is not there, and taken away again if nothing comes into it."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: no folder for the files of several plans ({error.strerror or error}) (-o)"
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.rmdir()
+
+
+def _parts(where: Path | str, id_salt: str | None, shard: Shard | None) -> Parts:
+    mirror = Mirror(where) if isinstance(where, str) else None
+    return Parts(mirror.local if mirror else Path(where), id_salt, shard, mirror)
+
+
+def _groups(outputs: Mapping[str, Output], todo: Mapping[str, list[int]]) -> Iterator[tuple[list[Output], list[int]]]:
+    """Videos that the same outputs lack, with these outputs: all at first, fewer where a run was stopped."""
+    lacking: dict[int, list[str]] = {}
+    for name, videos in todo.items():
+        for video in videos:
+            lacking.setdefault(video, []).append(name)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for video in sorted(lacking):
+        groups.setdefault(tuple(lacking[video]), []).append(video)
+    for names, videos in groups.items():
+        yield [outputs[name] for name in names], videos
+
+
+def _plans(outputs: list[Output]) -> tuple[ClipPlan, ...] | None:
+    plans = tuple(output.provenance.clips for output in outputs if output.provenance.clips is not None)
+    return plans or None
+
+
+def _summary(where: Path | str, parts: Parts, manifest: Manifest, embedded: int, shard: Shard | None) -> ExtractSummary:
+    videos = len(parts.share(manifest))
+    rows, failures = parts.tally(manifest)
     return ExtractSummary(
         where,
         rows=rows,
         videos=videos,
         done=videos - len(failures),
-        reused=videos - len(todo),
+        reused=videos - embedded,
         skipped=tuple(f for f in failures if f.stage == "skipped"),
         failed=tuple(f for f in failures if f.stage != "skipped"),
-        seconds=time.monotonic() - started,
+        seconds=0.0,
         notes=(*manifest.notes, *parts.notes),
         shard=shard,
     )
 
 
-def _check_level(level: Level, clips: ClipPlan | Mapping[str, Any] | None) -> None:
+def _check_level(
+    level: Level,
+    clips: ClipPlan | Mapping[str, Any] | None,
+    plans: Mapping[str, ClipPlan | Mapping[str, Any]] | None,
+) -> None:
     if level not in ("clip", "frame"):
         raise ArgumentError(f"level is {level!r}; extract writes clip or frame rows, `panecho-embed pool` the others")
-    if level == "frame" and clips is not None:
-        raise ArgumentError("a frame-level file holds every frame; clips are chosen later, by `panecho-embed reclip`")
+    if level == "frame" and (clips is not None or plans is not None):
+        raise ArgumentError(
+            "a frame-level file holds every frame and no clips; leave out the clip options, or --level frame"
+        )
+    if plans is None:
+        return
+    if clips is not None:
+        raise ArgumentError("clips and plans exclude each other: put the clip options into each plan (--plan)")
+    if bad := [name for name in plans if not re.fullmatch(_PLAN_NAME, name)] or ([""] if not plans else []):
+        raise ArgumentError(
+            f"a plan can't be called {bad[0]!r}; its name becomes a file's: letters, digits, and . _ - = behind the "
+            "first (--plan)"
+        )
 
 
-def _provenance(model: Backbone, level: Level, clips: ClipPlan | Mapping[str, Any] | None) -> Provenance:
-    if level == "frame" and model.frame_dim is None:
+def _provenance(model: Backbone, level: Level) -> Provenance:
+    if level == "frame" and model.image_dim is None:
         raise ArgumentError(f"{model.name} has no frame level: it sees a clip as a whole (--level clip)")
     return Provenance(
         backbone=model.name,
         weights=model.weights,
         preprocess=model.preprocess,
-        clips=None if level == "frame" else resolve_plan(clips, model.clip_plan),
+        clips=None,
         level=level,
-        dim=model.frame_dim if level == "frame" and model.frame_dim else model.dim,
+        dim=model.image_dim if level == "frame" and model.image_dim else model.dim,
+        plane_order=model.plane_order,
         versions=package_versions(),
     )
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import EARLIER_ORDER, ArgumentError, EarlierReleaseError
+from panecho_embed.planes import PlaneOrder
 
 Level = Literal["frame", "clip", "video", "study"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -50,6 +51,11 @@ class Preprocess:
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ArgumentError(f"mean {self.mean} and std {self.std}: three values each, std above 0")
 
+    def normalises_as(self, other: Preprocess) -> bool:
+        """Do the same pixels become the same numbers, whatever their geometry?"""
+        mine, theirs = ((p.channel_order, p.scale, p.mean, p.std) for p in (self, other))
+        return mine == theirs
+
     def at_size(self, image_size: int) -> Preprocess:
         """The same for another model input size, the margin of the centre crop kept in proportion."""
         if not 32 <= image_size <= 4096:
@@ -75,7 +81,8 @@ class WeightsInfo:
 class Provenance:
     """How embeddings were made. Two files with the same `fingerprint` may be put together; others may not.
 
-    clips: None at frame level. precision: of the encoder's arithmetic. dtype: of the stored numbers.
+    clips: None at frame level. plane_order: which pictures a clip is made of, a property of the weights; at frame level
+    every frame is one all the same. precision: of the encoder's arithmetic. dtype: of the stored numbers.
     include_stills: whether DICOM stills were taken in. versions: of the packages that could matter. engine: what ran
     the encoders, "" where not known. Both are recorded, but no part of the fingerprint: engines of one precision
     differ by its rounding, and neither they nor an upgrade of numpy may stop a resume.
@@ -91,6 +98,7 @@ class Provenance:
     dtype: StoredType = "float32"
     include_stills: bool = False
     pooling: str = ""
+    plane_order: PlaneOrder = "frames"
     versions: Mapping[str, str] = field(default_factory=dict)
     engine: str = ""
 
@@ -101,6 +109,8 @@ class Provenance:
             raise ArgumentError(f"precision is {self.precision!r}; allowed are {', '.join(get_args(Precision))}")
         if self.dtype not in get_args(StoredType):
             raise ArgumentError(f"dtype is {self.dtype!r}; allowed are {', '.join(get_args(StoredType))}")
+        if self.plane_order not in get_args(PlaneOrder):
+            raise ArgumentError(f"plane_order is {self.plane_order!r}; allowed are {', '.join(get_args(PlaneOrder))}")
 
     def settings(self) -> dict[str, Any]:
         """What decides the values, flat: {"preprocess.crop": 224, ...}. Of the weights: content, not source."""
@@ -137,9 +147,11 @@ class Provenance:
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
-        """Read what `to_json` wrote. Raises ArgumentError for anything else."""
+        """Read what `to_json` wrote. Raises EarlierReleaseError if an earlier release did, else ArgumentError."""
         try:
             raw = json.loads(text)
+            if isinstance(raw, dict) and "backbone" in raw and "plane_order" not in raw:
+                raise EarlierReleaseError(EARLIER_ORDER)
             preprocess: dict[str, Any] = raw.pop("preprocess")
             preprocess |= {name: tuple(map(float, preprocess[name])) for name in ("mean", "std")}
             clips = raw.pop("clips")

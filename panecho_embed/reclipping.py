@@ -1,4 +1,4 @@
-"""A frame-level file -> other clips, without the videos and without the frame encoder, nearly all of the cost."""
+"""A frame-level file -> other clips, without the videos and without the image encoder, nearly all of the cost."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def reclip(
 ) -> ExtractSummary:
     """Write clip embeddings made from the frame embeddings of `source`; the same that `extract` would have made.
 
+    Only for backbones whose pictures are frames: clips of PanEcho are made of other pictures, and are refused.
     clips: as for `extract`. weights, seed: of the clip encoder; they must be those that the frames were encoded with.
     progress: as for `extract`. announce: told what runs the clip encoder. Raises ArgumentError if `source` has no
     frames, SettingsMismatchError for other weights, StoreError if `out` is there already (unless `overwrite`) or can't
@@ -189,6 +190,7 @@ def backbone_of_frames(
             f"{file.path} holds {file.level} rows; clips are made from a frame-level file (--level frame)"
         )
     made_with = file.provenance
+    check_pictures_are_frames(file)
     backbone = load_backbone(made_with.backbone, weights, seed, image_size=made_with.preprocess.crop)
     if backbone.weights.sha256 != made_with.weights.sha256:
         raise SettingsMismatchError(
@@ -196,4 +198,18 @@ def backbone_of_frames(
             f"(sha256 {made_with.weights.sha256[:12]}), not {backbone.weights.source} "
             f"(sha256 {backbone.weights.sha256[:12]}); name those ({flags})"
         )
+    if backbone.plane_order != "frames":
+        raise SettingsMismatchError(f"{file.path} was made on frames, and {backbone.name} takes other pictures ({flags})")
     return backbone.to(resolve_device(device))
+
+
+def check_pictures_are_frames(file: EmbeddingFile) -> None:
+    """Raise ArgumentError for a frame-level file whose backbone makes clips of other pictures than frames."""
+    made_with = file.provenance
+    if file.level == "frame" and made_with.plane_order != "frames":
+        raise ArgumentError(
+            f"{file.path} holds frames, and {made_with.backbone} makes clips of other pictures (three consecutive "
+            'planes each: "Order of planes" in docs/models.md), so clips of these frames would not be its own. Extract '
+            "the clips from the videos; several plans take one pass: panecho-embed extract VIDEOS -o DIR "
+            '--plan "--clips 4" --plan "--frame-step 2"'
+        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import SettingsMismatchError, StoreError
+from panecho_embed.errors import EarlierReleaseError, SettingsMismatchError, StoreError
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, PoolHow
 from probes.base import BaseProbe
@@ -77,7 +77,10 @@ def save_probes(results: Sequence[TargetResult], out: Path) -> None:
 
 
 def load_probes(run: str | Path) -> dict[str, SavedProbe]:
-    """The probes of a run, by target. Raises StoreError when the folder holds none, or of another schema."""
+    """The probes of a run, by target. Raises StoreError when the folder holds none, or of another schema.
+
+    EarlierReleaseError: trained on embeddings of another order of planes.
+    """
     folder = Path(run)
     try:
         document = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
@@ -87,7 +90,10 @@ def load_probes(run: str | Path) -> dict[str, SavedProbe]:
         raise StoreError(f"{folder}: no readable probe.json and probe.npz of a probe run ({error})") from error
     if document.get("format") != FORMAT or document.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(f"{folder}/probe.json: not a probe of schema version {SCHEMA_VERSION}")
-    return {name: _restored(name, target, arrays) for name, target in document["targets"].items()}
+    try:
+        return {name: _restored(name, target, arrays) for name, target in document["targets"].items()}
+    except EarlierReleaseError as error:
+        raise EarlierReleaseError(f"{folder}/probe.json: trained on embeddings {error}") from error
 
 
 def apply_probes(run: str | Path, embeddings: str | Path) -> pd.DataFrame:

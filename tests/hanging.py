@@ -45,7 +45,7 @@ def decode_in_pool(started):
     from panecho_embed.engines.pool import decoded
     from panecho_embed.provenance import Preprocess
 
-    with decoded([(0, Hanging(started))], DecodeSettings(Preprocess(), ClipPlan()), 1, 60.0) as outcomes:
+    with decoded([(0, Hanging(started))], DecodeSettings(Preprocess(), (ClipPlan(),)), 1, 60.0) as outcomes:
         list(outcomes)
 
 

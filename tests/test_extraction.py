@@ -72,10 +72,10 @@ def test_an_embedding_is_that_of_its_frames(studies, tmp_path):
         np.testing.assert_allclose(file.embeddings[row], quarters.mean(axis=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("batch_frames", [1, 7, 64])
-def test_batch_size_does_not_matter(studies, tmp_path, batch_frames):
+@pytest.mark.parametrize("batch_pictures", [1, 7, 64])
+def test_batch_size_does_not_matter(studies, tmp_path, batch_pictures):
     _, one = run(studies, tmp_path / "one.h5")
-    _, other = run(studies, tmp_path / "other.h5", batch_frames=batch_frames)
+    _, other = run(studies, tmp_path / "other.h5", batch_pictures=batch_pictures)
     np.testing.assert_allclose(other.embeddings, one.embeddings, atol=1e-5)
     assert other.rows.equals(one.rows)
 
@@ -95,7 +95,7 @@ def test_frame_level_keeps_every_frame(studies, tmp_path):
 
 
 def test_a_3d_model_sees_the_clip(studies, tmp_path):
-    _, file = run(studies, tmp_path / "out.h5", backbone=tiny_3d(), batch_frames=5)
+    _, file = run(studies, tmp_path / "out.h5", backbone=tiny_3d(), batch_pictures=5)
     _, flat = run(studies, tmp_path / "flat.h5")
     np.testing.assert_allclose(file.embeddings, flat.embeddings.reshape(-1, 3, 4).mean(axis=2), atol=1e-5)
     with pytest.raises(ArgumentError, match="no frame level"):
@@ -226,7 +226,7 @@ def test_an_interrupt_keeps_what_is_done(studies, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ClipEngine, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(studies, tmp_path / "out.h5", batch_frames=1)
+        run(studies, tmp_path / "out.h5", batch_pictures=1)
     assert (tmp_path / "out.h5.parts").is_dir()
     summary, file = run(studies, tmp_path / "out.h5")
     assert (summary.reused, summary.done) == (2, 5)

@@ -131,9 +131,9 @@ class Interrupted(Patches):
 
 def test_another_machine_goes_on_from_the_parts(bucket, tmp_path, monkeypatch):
     stopping = tiny()
-    stopping.frame_encoder = Interrupted()
+    stopping.image_encoder = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        options = {"workers": 0, "batch_frames": 40, "engine_backend": "eager"}
+        options = {"workers": 0, "batch_pictures": 40, "engine_backend": "eager"}
         extract(f"{bucket}/videos", f"{bucket}/out.h5", backbone=stopping, **options)
     assert [name.startswith("out.h5.parts/") for name in names_in(bucket)] == [True] * 2
     monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path / "another"))
@@ -215,13 +215,13 @@ def test_the_network_is_gone_in_mid_run(bucket, tmp_path, monkeypatch):
     def cut(frames):
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         forget("s3")
-        return Patches.forward(model.frame_encoder, frames)
+        return Patches.forward(model.image_encoder, frames)
 
     model = tiny()
-    monkeypatch.setattr(model.frame_encoder, "forward", cut)
+    monkeypatch.setattr(model.image_encoder, "forward", cut)
     table = tmp_path / "list.csv"
     table.write_text("path\n" + "".join(f"{bucket}/videos/p0/v{i}.npy\n" for i in range(3)))
-    summary = extract(table, tmp_path / "out.h5", backbone=model, workers=0, batch_frames=1)
+    summary = extract(table, tmp_path / "out.h5", backbone=model, workers=0, batch_pictures=1)
     assert [failure.stage for failure in summary.failed] == ["fetch"] * 2
     assert "can't be reached" in summary.failed[0].message
     assert summary.exit_code == 3

@@ -91,7 +91,7 @@ def check_precisions(device: torch.device) -> list[Check]:
 
 def check_engines(device: torch.device) -> list[Check]:
     """What can run the frame encoder, on this machine and on many."""
-    return [*_frame_engines(device), _cluster()]
+    return [*_image_engines(device), _cluster()]
 
 
 def _cluster() -> Check:
@@ -102,7 +102,7 @@ def _cluster() -> Check:
         return Check("engine", "ok", f"many machines: Ray is not here, and only needed with --engine ray ({how})")
 
 
-def _frame_engines(device: torch.device) -> list[Check]:
+def _image_engines(device: torch.device) -> list[Check]:
     names = ["eager", *(["rearranged"] if device.type == "cpu" else [])]
     if device.type != "cpu" or has_compiler():
         return [Check("engine", "ok", f"{', '.join([*names, 'compiled'])} (--engine-backend auto takes the fastest)")]

@@ -14,8 +14,8 @@ import torch
 from panecho_embed.checkup.findings import DecodingSpeed, EncodingSpeed
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
-from panecho_embed.engines.encode import Encoder, default_batch_frames
-from panecho_embed.engines.frame_engine import EagerEngine
+from panecho_embed.engines.encode import Encoder, default_batch_pictures
+from panecho_embed.engines.image_engine import EagerEngine, PictureBatch
 from panecho_embed.errors import MediaError
 from panecho_embed.media import describe
 from panecho_embed.models.backbone import Backbone
@@ -37,7 +37,7 @@ def phantom_videos(folder: Path) -> dict[str, Path]:
 
 def decoding_speed(kind: str, path: Path, backbone: Backbone, seconds: float) -> tuple[DecodingSpeed, DecodedVideo]:
     """Decode one file again and again in this process. Raises MediaError if it can't be."""
-    settings = DecodeSettings(backbone.preprocess, ClipPlan(frames_per_clip=_FRAMES, num_clips=1))
+    settings = DecodeSettings(backbone.preprocess, (ClipPlan(frames_per_clip=_FRAMES, num_clips=1),))
     ref = VideoRef("phantom", "phantom", "phantom", str(path))
     video = _decoded(ref, settings)
     frames, started = 0, time.perf_counter()
@@ -60,26 +60,26 @@ def encoding_speed(backbone: Backbone, precision: Precision, video: DecodedVideo
 
     Raises EngineError and NoMemoryError.
     """
-    batch_frames = default_batch_frames(backbone, precision)
+    batch_pictures = default_batch_pictures(backbone, precision)
     encoder = Encoder(
         backbone,
-        batch_frames=batch_frames,
+        batch_pictures=batch_pictures,
         precision=precision,
         engine="auto",
-        expected_videos=_expected_videos(backbone, precision, video, batch_frames),
+        expected_videos=_expected_videos(backbone, precision, video, batch_pictures),
     )
     # Chooses the engine.
-    _drain(encoder, video, batch_frames)
+    _drain(encoder, video, batch_pictures)
     frames, started = 0, time.perf_counter()
     while frames == 0 or time.perf_counter() - started < seconds:
-        frames += _drain(encoder, video, batch_frames)
+        frames += _drain(encoder, video, batch_pictures)
     rate = frames / (time.perf_counter() - started)
     return EncodingSpeed(precision, ", ".join(encoder.engines), backbone.preprocess.crop, rate)
 
 
-def _drain(encoder: Encoder, video: DecodedVideo, batch_frames: int) -> int:
+def _drain(encoder: Encoder, video: DecodedVideo, batch_pictures: int) -> int:
     """Encode as many frames as fill a batch; how many those were."""
-    videos = -(-batch_frames // len(video.pixels))
+    videos = -(-batch_pictures // len(video.pixels))
     for position in range(videos):
         for _ in encoder.add(position, replace(video, times=None)):
             pass
@@ -88,12 +88,12 @@ def _drain(encoder: Encoder, video: DecodedVideo, batch_frames: int) -> int:
     return videos * len(video.pixels)
 
 
-def _expected_videos(backbone: Backbone, precision: Precision, video: DecodedVideo, batch_frames: int) -> int:
+def _expected_videos(backbone: Backbone, precision: Precision, video: DecodedVideo, batch_pictures: int) -> int:
     engine = EagerEngine(backbone, precision)
-    pixels = torch.from_numpy(video.pixels)[:batch_frames]
+    batch = PictureBatch.of_frames(torch.from_numpy(video.pixels)[:batch_pictures])
     times = []
     for _ in range(2):
         started = time.perf_counter()
-        engine(pixels).cpu()
+        engine(batch).cpu()
         times.append(time.perf_counter() - started)
-    return max(round(_WORTH_SECONDS / (min(times) * len(video.pixels) / len(pixels))), 1)
+    return max(round(_WORTH_SECONDS / (min(times) * len(video.pixels) / len(batch))), 1)

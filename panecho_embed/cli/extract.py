@@ -17,6 +17,7 @@ from panecho_embed.cli.options import (
     model_options,
     out_option,
     overwrite_option,
+    plan_option,
 )
 from panecho_embed.errors import ArgumentError
 from panecho_embed.provenance import StoredType
@@ -61,6 +62,7 @@ class _ShardType(click.ParamType[Shard]):
     help="A row is a clip or a frame.",
 )
 @clip_options
+@plan_option
 @click.option(
     "--dtype", type=click.Choice(get_args(StoredType)), default="float32", show_default=True, help="Of the stored rows."
 )
@@ -88,7 +90,9 @@ class _ShardType(click.ParamType[Shard]):
 )
 @overwrite_option
 @click.pass_context
-def extract(ctx: click.Context, /, source: Path | str, out: Path | str, profiled: bool, **options: Any) -> None:
+def extract(
+    ctx: click.Context, /, source: Path | str, out: Path | str, profiled: bool, plans: Any, **options: Any
+) -> None:
     """Turn echo videos into an embedding file.
 
     INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or EchoNet-Dynamic,
@@ -103,8 +107,19 @@ def extract(ctx: click.Context, /, source: Path | str, out: Path | str, profiled
         raise ArgumentError("--profile measures the local engine; leave it out with --engine ray")
     plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
     plan = given(**{name: options.pop(name) for name in plan_options}) or None
+    if len(dict(plans)) < len(plans):
+        raise ArgumentError("two plans are the same (--plan)")
     try:
-        summary = run(source, out, clips=plan, progress=None, profile=profile, announce=announce, **options)
+        summary = run(
+            source,
+            out,
+            clips=plan,
+            plans=dict(plans) or None,
+            progress=None,
+            profile=profile,
+            announce=announce,
+            **options,
+        )
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; what was done is kept, the same command goes on from there") from None
     print_summary(summary)
@@ -135,6 +150,9 @@ def print_summary(summary: ExtractSummary) -> None:
         f"{summary.done} of {summary.videos} videos done"
         + (f", {summary.reused} of them before" if summary.reused else "")
     )
+    if summary.files:
+        _print_files(summary)
+        return
     if summary.shard is None:
         print_failures(summary.skipped, summary.failed, f"panecho-embed info {summary.out} --failures")
         click.echo(f"{summary.rows} rows in {summary.out} after {summary.seconds:.1f} s")
@@ -143,6 +161,17 @@ def print_summary(summary: ExtractSummary) -> None:
     print_failures(summary.skipped, summary.failed, f"{merge}, then info --failures")
     click.echo(f"{summary.rows} rows of shard {summary.shard} after {summary.seconds:.1f} s")
     click.echo(f"when all {summary.shard.count} shards have ended: {merge}")
+
+
+def _print_files(summary: ExtractSummary) -> None:
+    first = next(iter(summary.files.values()))
+    print_failures(summary.skipped, summary.failed, f"panecho-embed info {first.out} --failures, and of the others")
+    for one in summary.files.values():
+        lacking = len(one.skipped) + len(one.failed)
+        click.echo(f"{one.rows} rows of {one.done} videos in {one.out}" + (f", {lacking} lacking" if lacking else ""))
+        if one.shard is not None:
+            click.echo(f"  when all {one.shard.count} shards have ended: panecho-embed merge {one.out}")
+    click.echo(f"{len(summary.files)} plans after {summary.seconds:.1f} s")
 
 
 def print_failures(skipped: Sequence[Failure], failed: Sequence[Failure], where_all: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -110,6 +111,39 @@ clip_options = stacked(
 )
 
 
+@click.command(add_help_option=False)
+@clip_options
+def _clips_of_a_plan(**_: object) -> None:
+    """Parses the options of one --plan."""
+
+
+class Plan(click.ParamType[tuple[str, dict[str, Any]]]):
+    """Clip options in one text, "--frame-step 2 --clips 8", as a name, frame-step=2_clips=8, and what they say."""
+
+    name = "options"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        try:
+            words = shlex.split(value)
+            chosen = given(**_clips_of_a_plan.make_context("--plan", words).params)
+        except (ValueError, click.UsageError) as error:
+            reason = error.format_message() if isinstance(error, click.UsageError) else str(error)
+            self.fail(f'{value!r}: {reason} It takes the clip options, as "--frame-step 2 --clips 8".', param, ctx)
+        flags = {option.name: option.opts[0].lstrip("-") for option in _clips_of_a_plan.params}
+        return "_".join(f"{flags[name]}={chosen[name]}" for name in chosen) or "default", chosen
+
+
+plan_option = click.option(
+    "--plan",
+    "plans",
+    type=Plan(),
+    multiple=True,
+    help='Clip options of one file, as "--frame-step 2 --clips 8"; give it several times for several files from one '
+    "pass over the videos. OUT is then a folder.",
+)
+
+
 encoding_options = stacked(
     click.option(
         "--image-size", type=int, help="Side of the model's input in pixels.  [default: the backbone's, panecho 224]"
@@ -122,16 +156,16 @@ encoding_options = stacked(
         type=click.Choice(get_args(EngineBackend)),
         default="auto",
         show_default=True,
-        help="What runs the frame encoder. auto: the fastest of a short trial, in the same precision; every one is "
+        help="What runs the image encoder. auto: the fastest of a short trial, in the same precision; every one is "
         "checked against eager on its first batch.",
     ),
     click.option(
         "--compile", is_flag=True, help="As --engine-backend compiled: half a minute once, then from the cache."
     ),
     click.option(
-        "--batch-frames",
+        "--batch-pictures",
         type=click.IntRange(min=1),
-        help="Frames per run of the encoder.  [default: on a CPU 16 of 112 pixels, else 256]",
+        help="Pictures per run of the image encoder.  [default: on a CPU 16 of 112 pixels, else 256]",
     ),
     click.option(
         "--workers",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.finetune.folder import check_release
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe, recipe_differences
 from panecho_embed.finetune.starts import RANDOM
@@ -77,7 +78,8 @@ def folder_name(init: str) -> str:
 def trial_state(trial: Trial, fingerprint: str) -> State:
     """Whether a run is done, begun or not there yet; fingerprint: of the data.
 
-    Raises SettingsMismatchError if what lies in its folder was made with another recipe, start or data set.
+    Raises SettingsMismatchError if what lies in its folder was made with another recipe, start or data set,
+    EarlierReleaseError if by a release whose runs are others.
     """
     try:
         info = json.loads((trial.folder / "run.json").read_text(encoding="utf-8"))
@@ -89,6 +91,7 @@ def trial_state(trial: Trial, fingerprint: str) -> State:
         raise StoreError(
             f"{trial.folder}: no run can be read there ({error}); move it away, or take another -o"
         ) from error
+    check_release(info, trial.folder)
     differ = recipe_differences(theirs, trial.recipe)
     differ += [f"init: {start}, not {trial.init}"] if start != trial.init else []
     differ += [f"data: {data[:12]}, not {fingerprint[:12]}"] if data != fingerprint else []

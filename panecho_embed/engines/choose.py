@@ -1,4 +1,4 @@
-"""Which engine runs the frame encoder: as asked, or the fastest of a short trial; checked against eager either way."""
+"""Which engine runs the image encoder: as asked, or the fastest of a short trial; checked against eager either way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from panecho_embed.engines.compiled import CompiledEngine, compiled_path, has_compiler
-from panecho_embed.engines.frame_engine import AcceleratorEngine, EagerEngine, FrameEngine, RearrangedEngine
+from panecho_embed.engines.image_engine import (
+    AcceleratorEngine,
+    EagerEngine,
+    ImageEngine,
+    PictureBatch,
+    RearrangedEngine,
+)
 from panecho_embed.errors import ArgumentError, EngineError
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.provenance import Precision
@@ -36,8 +42,8 @@ _SAVED_OF_REARRANGED, _SAVED_OF_EAGER = 0.07, 0.35
 class Agreement:
     """How an engine's features of a batch compare with eager's in fp32.
 
-    cosine: the smallest over the frames. difference: the largest; scale: the largest absolute value. All are NaN, and
-    within no bound, where eager gives no frame that could be compared.
+    cosine: the smallest over the rows. difference: the largest; scale: the largest absolute value. All are NaN, and
+    within no bound, where eager gives no row that could be compared.
     """
 
     cosine: float
@@ -54,20 +60,20 @@ class Agreement:
 
 
 def check_backend(backbone: Backbone, backend: EngineBackend) -> None:
-    """Raise ArgumentError for an engine that is unknown, or one for frames of a model that sees clips as a whole."""
+    """Raise ArgumentError for an engine that is unknown, or one for pictures of a model that sees clips as a whole."""
     if backend not in get_args(EngineBackend):
         raise ArgumentError(
             f"engine is {backend!r}; allowed are {', '.join(get_args(EngineBackend))} (--engine-backend)"
         )
-    if backbone.frame_dim is None and backend not in ("auto", "eager"):
+    if backbone.image_dim is None and backend not in ("auto", "eager"):
         raise ArgumentError(
-            f"{backbone.name} has no frame encoder that could be {backend}: it sees a clip as a whole "
+            f"{backbone.name} has no image encoder that could be {backend}: it sees a clip as a whole "
             "(leave out --compile and --engine-backend)"
         )
 
 
 def agreement(features: Tensor, exact: Tensor) -> Agreement:
-    """Compare features (T, D) with those of eager fp32, frame by frame; where those are not finite, nothing is."""
+    """Compare features (T, D) with those of eager fp32, row by row; where those are not finite, nothing is."""
     features, exact = features.double().cpu(), exact.double().cpu()
     finite = exact.isfinite().all(dim=1)
     features, exact = features[finite], exact[finite]
@@ -83,90 +89,90 @@ def choose_engine(
     backbone: Backbone,
     backend: EngineBackend,
     precision: Precision,
-    batch_frames: int,
-    pixels: Tensor,
-    expected_frames: float,
+    batch_pictures: int,
+    batch: PictureBatch,
+    expected_pictures: float,
     announce: Announce,
-) -> FrameEngine:
-    """The engine to run the frame encoder with, checked on `pixels`, the first batch.
+) -> ImageEngine:
+    """The engine to run the image encoder with, checked on the first batch.
 
     backend: a name, or "auto": the fastest of those that can run here, with the same precision. What needs a trial or
-    a compilation is left out where `expected_frames` are too few to pay for it. announce: told what was chosen and why.
-    Raises EngineError if a named engine can't run here, gives other values than eager in fp32 or can't be compared with
-    it, eager in half precision too; ArgumentError for a 3-D model and a named engine other than eager.
+    a compilation is left out where `expected_pictures` are too few to pay for it. announce: told what was chosen and
+    why. Raises EngineError if a named engine can't run here, gives other values than eager in fp32 or can't be compared
+    with it, eager in half precision too; ArgumentError for a 3-D model and a named engine other than eager.
     """
     check_backend(backbone, backend)
     eager = EagerEngine(backbone, precision)
-    if backbone.frame_dim is None or (backend == "eager" and precision == "fp32"):
+    if backbone.image_dim is None or (backend == "eager" and precision == "fp32"):
         return eager
-    trial = _Trial(backbone, precision, batch_frames, pixels)
+    trial = _Trial(backbone, precision, batch_pictures, batch)
     if backend != "auto":
         engine = eager if backend == "eager" else trial.make(backend)
         found = trial.check(engine)
         announce(f"engine {engine.name}: {found} from eager fp32")
         return engine
-    return _fastest(trial, eager, expected_frames, announce)
+    return _fastest(trial, eager, expected_pictures, announce)
 
 
 class _Trial:
     """Makes engines, compares their values with eager's, and times them, all on one batch."""
 
-    def __init__(self, backbone: Backbone, precision: Precision, batch_frames: int, pixels: Tensor) -> None:
+    def __init__(self, backbone: Backbone, precision: Precision, batch_pictures: int, batch: PictureBatch) -> None:
         self.backbone = backbone
         self.precision: Precision = precision
-        self.batch_frames = batch_frames
-        self.pixels = pixels
-        self._exact = EagerEngine(backbone, "fp32")(pixels)
+        self.batch_pictures = batch_pictures
+        self.batch = batch
+        self._exact = EagerEngine(backbone, "fp32")(batch)
 
-    def make(self, backend: EngineBackend) -> FrameEngine:
+    def make(self, backend: EngineBackend) -> ImageEngine:
         """The engine of that name, which is not "auto"."""
         if backend == "rearranged":
             return RearrangedEngine(self.backbone, self.precision)
         if self.backbone.device.type == "cpu":
-            return CompiledEngine(self.backbone, self.precision, self.batch_frames)
-        return AcceleratorEngine(self.backbone, self.precision, self.batch_frames)
+            return CompiledEngine(self.backbone, self.precision, self.batch_pictures)
+        return AcceleratorEngine(self.backbone, self.precision, self.batch_pictures)
 
-    def check(self, engine: FrameEngine) -> Agreement:
+    def check(self, engine: ImageEngine) -> Agreement:
         """Compare with eager fp32; raises EngineError beyond the bound."""
-        found = agreement(engine(self.pixels), self._exact)
+        found = agreement(engine(self.batch), self._exact)
         way_on = "--precision fp32" if engine.name == "eager" else "--engine-backend eager"
         if math.isnan(found.scale):
             raise EngineError(
-                f"the engine {engine.name} can't be checked: eager in fp32 gives no finite embedding of any frame "
+                f"the engine {engine.name} can't be checked: eager in fp32 gives no finite vector of any picture "
                 f"of the first batch ({way_on})"
             )
         if not found.within(self.precision):
             cosine, difference = BOUNDS[self.precision]
             raise EngineError(
-                f"the engine {engine.name} gives other frame embeddings than eager in fp32: {found} at values up to "
+                f"the engine {engine.name} gives other vectors of pictures than eager in fp32: {found} at values up to "
                 f"{found.scale:.3g}; in {self.precision} allowed are a cosine of {cosine} and a difference of "
                 f"{difference * found.scale:.1e} ({way_on})"
             )
         return found
 
-    def seconds_per_frame(self, engine: FrameEngine) -> float:
+    def seconds_per_picture(self, engine: ImageEngine) -> float:
         """Of a run that is not the engine's first."""
         started = time.perf_counter()
-        engine(self.pixels)
+        engine(self.batch)
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
-        return (time.perf_counter() - started) / len(self.pixels)
+        return (time.perf_counter() - started) / len(self.batch)
 
 
-def _fastest(trial: _Trial, eager: FrameEngine, expected_frames: float, announce: Announce) -> FrameEngine:
+def _fastest(trial: _Trial, eager: ImageEngine, expected_pictures: float, announce: Announce) -> ImageEngine:
     if trial.precision != "fp32":
         trial.check(eager)
-    best, seconds, best_found = eager, trial.seconds_per_frame(eager), ""
-    if seconds * expected_frames < _TRIAL_SECONDS:
-        left = f"{seconds * expected_frames:.1f} s of work"
+    best, seconds, best_found = eager, trial.seconds_per_picture(eager), ""
+    if seconds * expected_pictures < _TRIAL_SECONDS:
+        left = f"{seconds * expected_pictures:.1f} s of work"
         announce(f"engine eager: {left}, too little for a trial of others (--engine-backend)")
         return eager
-    tried = [f"eager {1000 * seconds:.1f} ms a frame"]
+    tried = [f"eager {1000 * seconds:.1f} ms a picture"]
     candidates: tuple[EngineBackend, ...] = (
         ("rearranged", "compiled") if trial.backbone.device.type == "cpu" else ("compiled",)
     )
     for backend in candidates:
-        if backend == "compiled" and (obstacle := _obstacle(trial, best, seconds * expected_frames)):
+        if backend == "compiled" and (obstacle := _obstacle(trial, best, seconds * expected_pictures)):
             tried.append(f"compiled not tried: {obstacle}")
             continue
         try:
@@ -175,20 +181,20 @@ def _fastest(trial: _Trial, eager: FrameEngine, expected_frames: float, announce
         except EngineError as error:
             tried.append(f"{backend} left out: {error}")
             continue
-        takes = trial.seconds_per_frame(engine)
-        tried.append(f"{backend} {1000 * takes:.1f} ms a frame")
+        takes = trial.seconds_per_picture(engine)
+        tried.append(f"{backend} {1000 * takes:.1f} ms a picture")
         if takes < seconds:
             best, seconds, best_found = engine, takes, f"; {found} from eager fp32"
     announce(f"engine {best.name}, the fastest in {trial.precision}: {'; '.join(tried)}{best_found}")
     return best
 
 
-def _obstacle(trial: _Trial, best: FrameEngine, left_seconds: float) -> str:
+def _obstacle(trial: _Trial, best: ImageEngine, left_seconds: float) -> str:
     """Why a compiled engine is not worth trying beside the best so far; "" if it is."""
     cost = _GPU_SECONDS
     if trial.backbone.device.type == "cpu":
         cost = _LOAD_SECONDS
-        if not compiled_path(trial.backbone, trial.precision, trial.batch_frames).exists():
+        if not compiled_path(trial.backbone, trial.precision, trial.batch_pictures).exists():
             cost = _COMPILE_SECONDS
             if not has_compiler():
                 return "no C++ compiler"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from panecho_embed.clips import IntArray
 from panecho_embed.engines.choose import Announce, agreement
-from panecho_embed.engines.frame_engine import WEIGHTS_DTYPES
+from panecho_embed.engines.image_engine import WEIGHTS_DTYPES
 from panecho_embed.engines.memory import is_out_of_memory
 from panecho_embed.engines.pool import GoOn
 from panecho_embed.errors import NoMemoryError
@@ -22,7 +22,7 @@ FUSED = "fused clips"
 
 
 class ClipEngine:
-    """Encodes clips of frame features, as many at once as memory allows; says so where it allows fewer.
+    """Encodes clips of picture vectors, as many at once as memory allows; says so where it allows fewer.
 
     backend: "eager" for that; else the fused encoder is taken on a CPU that has it, for a model that it knows, if it
     gives what eager gives in fp32: checked on the first clips, within the bounds of `choose_engine`. clip_batch: clips
@@ -53,7 +53,7 @@ class ClipEngine:
         return self._backbone.device
 
     def __call__(self, features: Tensor, clips: IntArray) -> Tensor:
-        """Frame features (U, ...) and clips (N, L) of positions in them to clip embeddings (N, dim) float32.
+        """Vectors of pictures (P, ...) and clips (N, L) of positions in them to clip embeddings (N, dim) float32.
 
         Raises NoMemoryError if memory does not suffice for one clip.
         """

@@ -1,4 +1,4 @@
-"""The frame encoder compiled ahead of time for this CPU, kept on the disk: compiled once, loaded in a moment after.
+"""The image encoder compiled ahead of time for this CPU, kept on the disk: compiled once, loaded in a moment after.
 
 TorchInductor freezes the weights into the program, packed for oneDNN, for one batch shape. Programs lie in `programs`
 of the cache (see `cache_folder`), under a name that everything they depend on goes into. They are code: the folder is
@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from panecho_embed.cache import CACHE_VARIABLE, cache_folder
-from panecho_embed.engines.frame_engine import WEIGHTS_DTYPES, filled
+from panecho_embed.engines.image_engine import WEIGHTS_DTYPES, PictureBatch
 from panecho_embed.errors import EngineError
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.checkpoint import tensors_sha256
@@ -33,7 +33,7 @@ from panecho_embed.models.rearranged import PixelEncoder, rearranged
 from panecho_embed.provenance import Precision
 
 # Raise it with every change of what is compiled, here or in `rearranged`.
-_REVISION = 1
+_REVISION = 2
 _KEPT = 8
 # Compiling takes a minute.
 _STALE_SECONDS = 86_400.0
@@ -41,16 +41,16 @@ _LOCK_SECONDS = 600.0
 
 
 class CompiledEngine:
-    """Runs the compiled frame encoder, compiling it first if it is not in the cache (10 to 40 seconds).
+    """Runs the compiled image encoder, compiling it first if it is not in the cache (10 to 40 seconds).
 
     In bf16 and fp16 the weights are rounded too. Raises EngineError where it can't be compiled.
     """
 
     name = "compiled"
 
-    def __init__(self, backbone: Backbone, precision: Precision, batch_frames: int) -> None:
-        self.batch_frames: int | None = batch_frames
-        program = compiled_path(backbone, precision, batch_frames)
+    def __init__(self, backbone: Backbone, precision: Precision, batch_pictures: int) -> None:
+        self.batch_pictures: int | None = batch_pictures
+        program = compiled_path(backbone, precision, batch_pictures)
         try:
             program.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_owner(program.parent)
@@ -58,7 +58,7 @@ class CompiledEngine:
             with FileLock(program.with_suffix(".lock"), timeout=_LOCK_SECONDS):
                 _sweep(program)
                 if not program.exists():
-                    _compile(backbone, precision, batch_frames, program)
+                    _compile(backbone, precision, batch_pictures, program)
                 self._run = _load(program)
         except Timeout as error:
             raise EngineError(
@@ -72,24 +72,25 @@ class CompiledEngine:
             ) from error
 
     @torch.inference_mode()
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """See FrameEngine."""
-        assert self.batch_frames is not None
-        encoded: Tensor = self._run(filled(pixels, self.batch_frames).contiguous())
-        return encoded[: len(pixels)]
+    def __call__(self, batch: PictureBatch) -> Tensor:
+        """See ImageEngine."""
+        assert self.batch_pictures is not None
+        whole = batch.filled(self.batch_pictures)
+        encoded: Tensor = self._run(whole.pixels, whole.channels)
+        return encoded[: len(batch)]
 
 
-def compiled_path(backbone: Backbone, precision: Precision, batch_frames: int) -> Path:
+def compiled_path(backbone: Backbone, precision: Precision, batch_pictures: int) -> Path:
     """Where the program lies, or will: its name changes with everything that it depends on."""
     depends_on = (
         _REVISION,
         torch.__version__,
         metadata.version("timm"),
-        tensors_sha256(backbone.frame_encoder.state_dict()),
-        str(backbone.frame_encoder),
+        tensors_sha256(backbone.image_encoder.state_dict()),
+        str(backbone.image_encoder),
         backbone.preprocess,
         precision,
-        batch_frames,
+        batch_pictures,
         torch.get_num_threads(),
         torch.backends.cpu.get_cpu_capability(),
         _processor(),
@@ -115,16 +116,19 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _compile(backbone: Backbone, precision: Precision, batch_frames: int, program: Path) -> None:
+def _compile(backbone: Backbone, precision: Precision, batch_pictures: int, program: Path) -> None:
     if not has_compiler():
         raise EngineError(
             "compiling needs a C++ compiler, and there is none: install g++ (Linux), the Xcode tools (macOS) or the "
             "Visual Studio build tools (Windows), or take --engine-backend rearranged"
         )
-    encoder, _ = rearranged(backbone.frame_encoder)
+    encoder, _ = rearranged(backbone.image_encoder)
     model = PixelEncoder(backbone, encoder, WEIGHTS_DTYPES[precision]).eval()
     side = backbone.preprocess.crop
-    example = torch.zeros(batch_frames, 3, side, side, dtype=torch.uint8)
+    example = (
+        torch.zeros(batch_pictures, 3, side, side, dtype=torch.uint8),
+        torch.zeros(batch_pictures, 3, dtype=torch.int64),
+    )
     with tempfile.TemporaryDirectory(dir=program.parent, prefix=f"compiling-{program.stem}-") as folder:
         written = Path(folder) / program.name
         try:
@@ -139,12 +143,12 @@ def _compile(backbone: Backbone, precision: Precision, batch_frames: int, progra
     _forget_the_oldest(program.parent)
 
 
-def _compile_into(model: nn.Module, example: Tensor, written: Path) -> None:
+def _compile_into(model: nn.Module, example: tuple[Tensor, Tensor], written: Path) -> None:
     options: dict[str, Any] = {"freezing": True, "compile_threads": 1}
     with _temporary(written.parent, "TORCHINDUCTOR_CACHE_DIR"), torch.no_grad(), warnings.catch_warnings():
         # PyTorch's own parts warn of each other.
         warnings.simplefilter("ignore")
-        exported = torch.export.export(model, (example,))
+        exported = torch.export.export(model, example)
         torch._inductor.aoti_compile_and_package(exported, package_path=str(written), inductor_configs=options)
 
 

@@ -9,13 +9,15 @@ import math
 import os
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from panecho_embed.clips import Clips, IntArray
+from panecho_embed.clips import BoolArray, Clips, IntArray
 from panecho_embed.content import Stamp, content_sha256, stamp
 from panecho_embed.engines.profile import DecodeTimes
 from panecho_embed.errors import MediaError, PanEchoEmbedError, RemoteError
@@ -25,6 +27,8 @@ from panecho_embed.preprocess import FramePreparer, frame_preparer
 from panecho_embed.provenance import Preprocess
 from panecho_embed.records import FPS_OF_MANIFEST, Failure, UInt8Array, VideoFacts, VideoRef
 from panecho_embed.remote import fetched
+
+T = TypeVar("T")
 
 # Nine hours at 30 frames per second. A header that claims more is not believed before the frames are counted.
 _MOST_CLAIMED = 1_000_000
@@ -36,12 +40,13 @@ _MOST_BYTES = 2 << 30
 class DecodeSettings:
     """What every video of a run is decoded with.
 
-    clips: None for every frame (frame level). digest: whether to take the SHA-256 of the file, which reads it again.
+    clips: one plan or several, of whose clips all are wanted; None for every frame (frame level). digest: whether to
+    take the SHA-256 of the file, which reads it again.
     most_frames: of one video that may be needed; None for as many as memory allows.
     """
 
     preprocess: Preprocess
-    clips: Clips | None
+    clips: tuple[Clips, ...] | None
     include_stills: bool = False
     digest: bool = True
     most_frames: int | None = None
@@ -52,17 +57,15 @@ class DecodedVideo:
     """A video on its way to the encoder.
 
     pixels: (U, 3, S, S) uint8, the frames that are needed, each once, in order.
-    clips: (N, L) int64, positions in `pixels` of every clip's frames; None at frame level.
-    first_frame: (N,) or (U,) int64, number in the video of a row's first frame. frame_step: in frames.
+    clips: for every plan (N, L) int64, positions in `pixels` of every clip's frames; N is 0 if the plan gives no clip
+    of this video. None at frame level.
     times: when it was decoded, None where that is not known.
     """
 
     video_id: str
     path: str
     pixels: UInt8Array
-    clips: IntArray | None
-    first_frame: IntArray
-    frame_step: float
+    clips: tuple[IntArray, ...] | None
     facts: VideoFacts
     times: DecodeTimes | None = None
 
@@ -117,20 +120,40 @@ def _decode(
         seen.mtime_ns,
     )
     times = DecodeTimes(started, time.perf_counter(), prepare.seconds, os.getpid())
-    if settings.clips is None:
-        every = np.arange(count, dtype=np.int64)
-        return DecodedVideo(video.video_id, video.path, pixels, None, every, 1.0, facts, times)
-    indices = settings.clips.require(count, fps)
-    return DecodedVideo(
-        video.video_id,
-        video.path,
-        pixels,
-        clips=np.searchsorted(np.unique(indices), indices),
-        first_frame=settings.clips.starts(count, fps),
-        frame_step=settings.clips.step(fps),
-        facts=facts,
-        times=times,
-    )
+    clips = None if settings.clips is None else _positions(settings.clips, count, fps)
+    return DecodedVideo(video.video_id, video.path, pixels, clips, facts, times)
+
+
+def _positions(plans: Sequence[Clips], num_frames: int, fps: float | None) -> tuple[IntArray, ...]:
+    """Clips of every plan, (N, L), by positions in the frames that any of them uses. Raises MediaError if none can."""
+    found = _of_each(plans, lambda plan: plan.require(num_frames, fps))
+    frames = np.unique(np.concatenate([clips.reshape(-1) for clips in found if clips is not None]))
+    none = np.zeros((0, 1), dtype=np.int64)
+    return tuple(none if clips is None else np.searchsorted(frames, clips) for clips in found)
+
+
+def _used(plans: Sequence[Clips], num_frames: int, fps: float | None) -> BoolArray:
+    """Which frames any clip of any plan uses, (num_frames,). Raises MediaError if no plan can say."""
+    used = np.zeros(num_frames, dtype=np.bool_)
+    for found in _of_each(plans, lambda plan: plan.used(num_frames, fps)):
+        if found is not None:
+            used |= found
+    return used
+
+
+def _of_each(plans: Sequence[Clips], ask: Callable[[Clips], T]) -> list[T | None]:
+    """What every plan answers; None for one that can't be had of this video. Raises the first's MediaError if all."""
+    answers: list[T | None] = []
+    errors: list[MediaError] = []
+    for plan in plans:
+        try:
+            answers.append(ask(plan))
+        except MediaError as error:
+            answers.append(None)
+            errors.append(error)
+    if len(errors) == len(plans):
+        raise errors[0]
+    return answers
 
 
 class _Timed:
@@ -160,7 +183,7 @@ def _needed_frames(
         expected = sum(1 for _ in cine.frames())
     way_out = "a smaller --image-size" if settings.clips is None else "fewer clips"
     for _ in range(2):
-        wanted = None if settings.clips is None or expected <= 0 else settings.clips.used(expected, fps)
+        wanted = None if settings.clips is None or expected <= 0 else _used(settings.clips, expected, fps)
         needed = expected if wanted is None else int(wanted.sum())
         kept = _FrameStack(needed, settings.preprocess.crop, way_out, settings.most_frames)
         count = 0

@@ -1,4 +1,4 @@
-"""Decoded videos -> embeddings: every frame encoded once, batches filled across videos."""
+"""Decoded videos -> embeddings: every picture encoded once, batches filled across videos."""
 
 from __future__ import annotations
 
@@ -10,49 +10,51 @@ from typing import Any
 import numpy as np
 import torch
 
-from panecho_embed.clips import IntArray
 from panecho_embed.engines.choose import Announce, check_backend, choose_engine
 from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.engines.decode import DecodedVideo
-from panecho_embed.engines.frame_engine import EagerEngine, FrameEngine
+from panecho_embed.engines.image_engine import EagerEngine, ImageEngine, PictureBatch
 from panecho_embed.engines.memory import is_out_of_memory
 from panecho_embed.engines.pool import GoOn
 from panecho_embed.engines.profile import Profile
 from panecho_embed.errors import NoMemoryError
 from panecho_embed.models.backbones import Backbone
+from panecho_embed.planes import CHANNELS, Pictures
 from panecho_embed.provenance import Precision, StoredType
-from panecho_embed.records import EngineBackend, Failure, FloatArray, VideoFacts
+from panecho_embed.records import EngineBackend, Failure, FloatArray, UInt8Array, VideoFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedVideo:
-    """The rows of one video: values (N, D) as stored; first_frame (N,), frame_step and frames_per_clip in frames."""
+    """The rows of one video.
 
-    values: FloatArray
-    first_frame: IntArray
-    frame_step: float
-    frames_per_clip: int
+    values: for every plan (N, D) as stored, or a Failure where they are not finite: half precision can overflow. At
+    frame level there is one, (T, D).
+    """
+
+    values: tuple[FloatArray | Failure, ...]
     facts: VideoFacts
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A video of which some frames are encoded."""
+    """A video of which some pictures are encoded."""
 
     position: int
     video: DecodedVideo
+    pictures: Pictures
     features: list[torch.Tensor] = field(default_factory=list)
     encoded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeSettings:
-    """What every video of a run is encoded with, see Encoder. batch_frames: None for `default_batch_frames`."""
+    """What every video of a run is encoded with, see Encoder. batch_pictures: None for `default_batch_pictures`."""
 
     precision: Precision
     dtype: StoredType
     engine: EngineBackend
-    batch_frames: int | None
+    batch_pictures: int | None
 
     def encoder(
         self, backbone: Backbone, expected_videos: int, announce: Announce, profile: Profile | None = None
@@ -60,7 +62,7 @@ class EncodeSettings:
         """An encoder with these settings."""
         return Encoder(
             backbone,
-            batch_frames=self.batch_frames or default_batch_frames(backbone, self.precision),
+            batch_pictures=self.batch_pictures or default_batch_pictures(backbone, self.precision),
             precision=self.precision,
             dtype=self.dtype,
             engine=self.engine,
@@ -71,12 +73,12 @@ class EncodeSettings:
 
 
 class Encoder:
-    """Encodes videos one after another; a batch of frames may hold the end of one and the beginning of the next.
+    """Encodes videos one after another; a batch of pictures may hold the end of one and the beginning of the next.
 
-    batch_frames: frames in one run of the frame encoder. clip_batch: clips in one run of the clip encoder. Both are
+    batch_pictures: pictures in one run of the image encoder. clip_batch: clips in one run of the clip encoder. Both are
     halved, with a word to `announce`, when memory does not suffice. A video decoded without clips gives a row a frame,
     and the clip encoder is not used.
-    engine: what runs the frame encoder, see `choose_engine`; it is chosen and checked on the first batch. "eager" runs
+    engine: what runs the image encoder, see `choose_engine`; it is chosen and checked on the first batch. "eager" runs
     the clip encoder as well; else see `ClipEngine`.
     expected_videos: that will come, so that "auto" knows what pays. profile: counts the time.
     ahead: batches that a GPU computes while the next is prepared (default: 1 on CUDA, else 0).
@@ -87,7 +89,7 @@ class Encoder:
         self,
         backbone: Backbone,
         *,
-        batch_frames: int,
+        batch_pictures: int,
         precision: Precision = "fp32",
         dtype: StoredType = "float32",
         engine: EngineBackend = "eager",
@@ -99,8 +101,8 @@ class Encoder:
         go_on: GoOn = lambda: None,
     ) -> None:
         check_backend(backbone, engine)
-        self.batch_frames = batch_frames
-        self._frame_engines: list[str] = []
+        self.batch_pictures = batch_pictures
+        self._image_engines: list[str] = []
         self._backbone = backbone
         self._precision: Precision = precision
         self._dtype = np.dtype(dtype)
@@ -111,34 +113,34 @@ class Encoder:
         self._announce = announce
         self._go_on = go_on
         self._ahead = (1 if backbone.device.type == "cuda" else 0) if ahead is None else ahead
-        self._engine: FrameEngine | None = None
+        self._engine: ImageEngine | None = None
         self._waiting: deque[_Waiting] = deque()
-        self._pixels: deque[tuple[_Waiting, torch.Tensor]] = deque()
+        self._to_encode: deque[tuple[_Waiting, torch.Tensor]] = deque()
         self._computing: deque[list[tuple[_Waiting, torch.Tensor]]] = deque()
-        self._pending = self._seen_frames = self._seen_videos = 0
+        self._pending = self._seen_pictures = self._seen_videos = 0
 
     @property
     def engines(self) -> list[str]:
         """What has run so far, for the provenance."""
-        return [*self._frame_engines, *self._clips.names]
+        return [*self._image_engines, *self._clips.names]
 
-    def add(self, position: int, video: DecodedVideo) -> Iterator[tuple[int, EncodedVideo | Failure]]:
+    def add(self, position: int, video: DecodedVideo) -> Iterator[tuple[int, EncodedVideo]]:
         """Take a video in; give back those that this completes, in order.
 
-        A video whose embedding is not finite is a Failure: half precision can overflow. Raises NoMemoryError if memory
-        does not suffice for a single frame or clip.
+        Raises NoMemoryError if memory does not suffice for a single picture or clip.
         """
-        waiting = _Waiting(position, video)
+        waiting = _Waiting(position, video, self._backbone.pictures(video.clips, len(video.pixels)))
+        planes = torch.from_numpy(waiting.pictures.planes)
         self._waiting.append(waiting)
-        self._pixels.append((waiting, torch.from_numpy(video.pixels)))
-        self._pending += len(video.pixels)
-        self._seen_frames += len(video.pixels)
+        self._to_encode.append((waiting, planes))
+        self._pending += len(planes)
+        self._seen_pictures += len(planes)
         self._seen_videos += 1
-        while self._pending >= self.batch_frames:
+        while self._pending >= self.batch_pictures:
             self._encode_batch()
             yield from self._completed(self._ahead)
 
-    def flush(self) -> Iterator[tuple[int, EncodedVideo | Failure]]:
+    def flush(self) -> Iterator[tuple[int, EncodedVideo]]:
         """Encode what waits for a full batch."""
         while self._pending:
             self._encode_batch()
@@ -148,20 +150,20 @@ class Encoder:
     def _encode_batch(self) -> None:
         self._go_on()
         shares: list[tuple[_Waiting, torch.Tensor]] = []
-        room = self.batch_frames
-        while room and self._pixels:
-            waiting, pixels = self._pixels.popleft()
-            shares.append((waiting, pixels[:room]))
-            if len(pixels) > room:
-                self._pixels.appendleft((waiting, pixels[room:]))
+        room = self.batch_pictures
+        while room and self._to_encode:
+            waiting, planes = self._to_encode.popleft()
+            shares.append((waiting, planes[:room]))
+            if len(planes) > room:
+                self._to_encode.appendleft((waiting, planes[room:]))
             room -= len(shares[-1][1])
         with self._profile.measure("transfer"):
-            batch = torch.cat([pixels for _, pixels in shares])
+            batch = _batch([(waiting.video.pixels, planes) for waiting, planes in shares])
         self._pending -= len(batch)
-        features = self._features(batch).split([len(pixels) for _, pixels in shares])
+        features = self._features(batch).split([len(planes) for _, planes in shares])
         self._computing.append([(waiting, share) for (waiting, _), share in zip(shares, features, strict=True)])
 
-    def _features(self, batch: torch.Tensor) -> torch.Tensor:
+    def _features(self, batch: PictureBatch) -> torch.Tensor:
         try:
             if self._engine is None:
                 with self._profile.measure("choose"):
@@ -177,56 +179,68 @@ class Encoder:
         encoded: list[torch.Tensor] = []
         while len(batch):
             # Each piece as small as the one before it had to become.
-            part, batch = batch[: self.batch_frames], batch[self.batch_frames :]
+            part, batch = batch[: self.batch_pictures], batch[self.batch_pictures :]
             encoded.append(self._features(part))
         return torch.cat(encoded)
 
-    def _choose(self, batch: torch.Tensor) -> FrameEngine:
-        expected = self._expected_videos * self._seen_frames / self._seen_videos
+    def _choose(self, batch: PictureBatch) -> ImageEngine:
+        expected = self._expected_videos * self._seen_pictures / self._seen_videos
         engine = choose_engine(
-            self._backbone, self._backend, self._precision, self.batch_frames, batch, expected, self._announce
+            self._backbone, self._backend, self._precision, self.batch_pictures, batch, expected, self._announce
         )
-        self._frame_engines.append(engine.name)
+        self._image_engines.append(engine.name)
         return engine
 
     def _shrink(self, tried: int, reason: Exception) -> None:
         if tried == 1:
             raise NoMemoryError(
-                f"memory does not suffice to encode a single frame on {self._backbone.device} "
+                f"memory does not suffice to encode a single picture on {self._backbone.device} "
                 f"({str(reason).splitlines()[0]}); a smaller --image-size or another --device may do"
             ) from reason
-        self.batch_frames = tried // 2
-        # A compiled engine takes one number of frames alone. One that is yet to be chosen is chosen by fewer frames.
-        if self._engine is not None and self._engine.batch_frames is not None:
+        self.batch_pictures = tried // 2
+        # A compiled engine takes one number of pictures alone. One that is yet to be chosen is chosen by fewer.
+        if self._engine is not None and self._engine.batch_pictures is not None:
             self._engine = EagerEngine(self._backbone, self._precision)
-            self._frame_engines.append(self._engine.name)
+            self._image_engines.append(self._engine.name)
         if self._backbone.device.type == "cuda":
             torch.cuda.empty_cache()
         self._announce(
-            f"memory does not suffice for {tried} frames at once: {self.batch_frames} from now on"
+            f"memory does not suffice for {tried} pictures at once: {self.batch_pictures} from now on"
             + (f", by the engine {self._engine.name}" if self._engine else "")
-            + " (--batch-frames)"
+            + " (--batch-pictures)"
         )
 
-    def _completed(self, ahead: int) -> Iterator[tuple[int, EncodedVideo | Failure]]:
+    def _completed(self, ahead: int) -> Iterator[tuple[int, EncodedVideo]]:
         while len(self._computing) > ahead:
             for waiting, share in self._computing.popleft():
                 waiting.features.append(share)
                 waiting.encoded += len(share)
-        while self._waiting and self._waiting[0].encoded == len(self._waiting[0].video.pixels):
+        while self._waiting and self._waiting[0].encoded == len(self._waiting[0].pictures.planes):
             done = self._waiting.popleft()
             with self._profile.measure("clip"):
-                encoded = self._encoded(torch.cat(done.features), done.video)
+                encoded = self._encoded(torch.cat(done.features), done)
             yield done.position, encoded
 
-    def _encoded(self, features: torch.Tensor, video: DecodedVideo) -> EncodedVideo | Failure:
-        if video.clips is not None:
-            features = self._clips(features, video.clips)
-        values = stored(features, self._dtype)
-        if not np.isfinite(values).all():
-            return not_finite(video.video_id, video.path, self._precision, self._dtype)
-        frames_per_clip = 1 if video.clips is None else video.clips.shape[1]
-        return EncodedVideo(values, video.first_frame, video.frame_step, frames_per_clip, video.facts)
+    def _encoded(self, pictures: torch.Tensor, waiting: _Waiting) -> EncodedVideo:
+        video = waiting.video
+        if video.clips is None:
+            rows = [pictures]
+        else:
+            none = pictures.new_zeros(0, self._backbone.dim)
+            rows = [self._clips(pictures, clips) if len(clips) else none for clips in waiting.pictures.clips]
+        return EncodedVideo(tuple(self._stored(some, video) for some in rows), video.facts)
+
+    def _stored(self, rows: torch.Tensor, video: DecodedVideo) -> FloatArray | Failure:
+        values = stored(rows, self._dtype)
+        if np.isfinite(values).all():
+            return values
+        return not_finite(video.video_id, video.path, self._precision, self._dtype)
+
+
+def _batch(shares: list[tuple[UInt8Array, torch.Tensor]]) -> PictureBatch:
+    """The pictures of some videos: frames (U, 3, S, S) of each, and planes (P, 3) of its pictures."""
+    planes = [torch.from_numpy(frames).flatten(0, 1)[wanted] for frames, wanted in shares]
+    return PictureBatch(torch.cat(planes), torch.cat([wanted for _, wanted in shares]) % CHANNELS)
 
 
 def stored(embeddings: torch.Tensor, dtype: np.dtype[Any]) -> FloatArray:
@@ -244,11 +258,11 @@ def not_finite(video_id: str, path: str, precision: Precision, dtype: np.dtype[A
     return Failure(video_id, path, "encode", message)
 
 
-def default_batch_frames(model: Backbone, precision: Precision) -> int:
-    """Frames per run of the encoder that are fast on most machines: 256, and on a CPU what its caches hold.
+def default_batch_pictures(model: Backbone, precision: Precision) -> int:
+    """Pictures per run of the encoder that are fast on most machines: 256, and on a CPU what its caches hold.
 
-    There it is 16 frames of 112 pixels, or as many pixels in frames of another size, and twice that in half precision
-    (benchmarks/encoder_peak.py measures them).
+    There it is 16 pictures of 112 pixels, or as many pixels in pictures of another size, and twice that in half
+    precision (benchmarks/encoder_peak.py measures them).
     """
     if model.device.type != "cpu":
         return 256

@@ -14,17 +14,25 @@ from panecho_embed.store import Parts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """The videos at the positions `todo` of the manifest, to be embedded into parts.
-
-    model: the backbone, in memory. device, workers: as asked for, see `extract`. timeout_seconds: that a worker may
-    take for one video. announce: told what a person should know while it runs.
-    """
+class Output:
+    """A file to be made: where its parts go, and how its rows are made."""
 
     parts: Parts
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """The videos at the positions `todo` of the manifest, to be embedded into the parts of one file or several.
+
+    outputs: one for every plan of `decoding`, in its order; they differ in their clips alone. model: the backbone, in
+    memory. device, workers: as asked for, see `extract`. timeout_seconds: that a worker may take for one video.
+    announce: told what a person should know while it runs.
+    """
+
+    outputs: Sequence[Output]
     manifest: Manifest
     todo: Sequence[int]
-    provenance: Provenance
     model: Backbone
     decoding: DecodeSettings
     encoding: EncodeSettings

@@ -9,7 +9,7 @@ from panecho_embed.engines.encode import Encoder
 from panecho_embed.engines.job import Job
 from panecho_embed.engines.pool import decoded
 from panecho_embed.engines.profile import Profile
-from panecho_embed.engines.writing import PartWriter, Result
+from panecho_embed.engines.writing import Result, part_writers
 from panecho_embed.errors import ArgumentError
 from panecho_embed.models.backbones import Backbone
 from panecho_embed.models.devices import resolve_device
@@ -22,9 +22,9 @@ def embed_locally(job: Job, profile: Profile) -> Iterator[int]:
     job.introduce(str(model.device))
     profile.begin()
     encoder = job.encoding.encoder(model, len(job.todo), job.announce, profile)
-    with PartWriter(job.parts, job.manifest, job.provenance, lambda: encoder.engines, profile) as writer:
+    with part_writers(job.outputs, job.manifest, lambda: encoder.engines, profile) as add:
         for result in _results(job, encoder, _workers(job.workers, model), profile):
-            writer.add(result)
+            add(result)
             yield 1
 
 

@@ -21,7 +21,7 @@ from panecho_embed.engines.ray_cluster import Shares, ray_cluster, shares
 from panecho_embed.engines.ray_decoder import DecodingWork, RayDecoder
 from panecho_embed.engines.ray_encoder import Encoded, EncodingWork, RayEncoder
 from panecho_embed.engines.ray_rows import items, table
-from panecho_embed.engines.writing import PartWriter
+from panecho_embed.engines.writing import part_writers
 from panecho_embed.errors import EngineError, PanEchoEmbedError
 
 # Videos that go to an encoder together: enough to fill a GPU's batches, few enough to hold in memory.
@@ -46,7 +46,7 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
     left, said = dict.fromkeys(job.todo), set[str]()
     engines: list[str] = []
     with (
-        PartWriter(job.parts, job.manifest, job.provenance, lambda: engines, Profile()) as writer,
+        part_writers(job.outputs, job.manifest, lambda: engines, Profile()) as add,
         ray_cluster(address) as ray,
     ):
         while before := len(left):
@@ -63,7 +63,7 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
                     for position, outcome in encoded.results:
                         if position in left:
                             del left[position]
-                            writer.add((position, outcome))
+                            add((position, outcome))
                             yield 1
             except _MachineLostError:
                 job.announce(f"a machine of the Ray cluster was lost; the others go on with {len(left)} videos")
@@ -142,8 +142,8 @@ def _pipeline(ray: Any, job: Job, plan: Shares, todo: Sequence[int]) -> Any:
     together = min(each, _VIDEOS_TOGETHER[plan.device])
     rows = -(-len(todo) // together)
     encoders = min(plan.encoders, rows)
-    decoding = DecodingWork(job.decoding, job.timeout_seconds, together, job.provenance)
-    encoding = EncodingWork(job.encoding, plan.device, len(todo) // encoders, job.provenance)
+    decoding = DecodingWork(job.decoding, job.timeout_seconds, together, job.outputs[0].provenance)
+    encoding = EncodingWork(job.encoding, plan.device, len(todo) // encoders, job.outputs[0].provenance)
     dataset = ray.data.from_arrow(list(_blocks(job, todo, together, plan.decoders)))
     dataset.context.enable_progress_bars = False
     # Every row is a block: it goes on as soon as it is there, and a task that is done again makes the same ones.

@@ -1,18 +1,24 @@
-"""Results -> parts."""
+"""Results -> parts of the files that they belong to."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
+from panecho_embed.clips import ClipPlan, IntArray
 from panecho_embed.engines.encode import EncodedVideo
+from panecho_embed.engines.job import Output
 from panecho_embed.engines.profile import Profile
-from panecho_embed.errors import StoreError
+from panecho_embed.errors import MediaError, StoreError
 from panecho_embed.provenance import Provenance
-from panecho_embed.records import Failure, Manifest, Status, VideoFacts
+from panecho_embed.records import Failure, FloatArray, Manifest, Status, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter, Parts
 
 # A part is what a kill can cost: a minute's work, or less where videos are quick.
@@ -22,6 +28,58 @@ _PART_BYTES = 64 * 1024 * 1024
 
 Result = tuple[int, EncodedVideo | Failure]
 """Position of a video in the manifest, and what became of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The rows of one video in one file: values (N, D); first_frame (N,); frame_step and frames_per_clip in frames."""
+
+    values: FloatArray
+    first_frame: IntArray
+    frame_step: float
+    frames_per_clip: int
+    facts: VideoFacts
+
+
+@contextmanager
+def part_writers(
+    outputs: Sequence[Output], manifest: Manifest, engines: Callable[[], Sequence[str]], profile: Profile
+) -> Iterator[Callable[[Result], None]]:
+    """A function that takes results in and writes the parts of every output; see `PartWriter`."""
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(PartWriter(output.parts, manifest, output.provenance, engines, profile))
+            for output in outputs
+        ]
+
+        def add(result: Result) -> None:
+            position, outcome = result
+            for number, writer in enumerate(writers):
+                if isinstance(outcome, Failure):
+                    writer.add((position, outcome))
+                else:
+                    clips = outputs[number].provenance.clips
+                    rows = rows_of(manifest.videos[position], outcome, outcome.values[number], clips)
+                    writer.add((position, rows))
+
+        yield add
+
+
+def rows_of(
+    video: VideoRef, encoded: EncodedVideo, values: FloatArray | Failure, clips: ClipPlan | None
+) -> Rows | Failure:
+    """What one file holds of an encoded video; clips: its plan, None at frame level."""
+    facts = encoded.facts
+    if isinstance(values, Failure):
+        return replace(values, size_bytes=facts.size_bytes, mtime_ns=facts.mtime_ns)
+    if clips is None:
+        return Rows(values, np.arange(len(values), dtype=np.int64), 1.0, 1, facts)
+    fps = None if math.isnan(facts.fps) else facts.fps
+    try:
+        starts = clips.require(facts.num_frames, fps)[:, 0]
+    except MediaError as error:
+        return Failure(video.video_id, video.path, error.stage, str(error), facts.size_bytes, facts.mtime_ns)
+    return Rows(values, starts, clips.step(fps), clips.frames_per_clip, facts)
 
 
 class PartWriter:
@@ -44,7 +102,7 @@ class PartWriter:
         self._provenance = provenance
         self._engines = engines
         self._profile = profile
-        self._results: list[Result] = []
+        self._results: list[tuple[int, Rows | Failure]] = []
         self._bytes = 0
         self._since = time.monotonic()
 
@@ -56,8 +114,8 @@ class PartWriter:
         if not isinstance(error, StoreError):
             self.write()
 
-    def add(self, result: Result) -> None:
-        """Take a result in, and write a part if it is time."""
+    def add(self, result: tuple[int, Rows | Failure]) -> None:
+        """Take in a video's position in the manifest and its rows, and write a part if it is time."""
         self._results.append(result)
         if not isinstance(result[1], Failure):
             self._bytes += result[1].values.nbytes
@@ -84,7 +142,7 @@ class PartWriter:
         self._parts.written(path)
 
 
-def _write(path: Path, manifest: Manifest, outcomes: Sequence[EncodedVideo | Failure], provenance: Provenance) -> None:
+def _write(path: Path, manifest: Manifest, outcomes: Sequence[Rows | Failure], provenance: Provenance) -> None:
     """Write what became of the videos of `manifest` as one embedding file."""
     facts, failures = [], []
     with EmbeddingWriter(path, provenance) as writer:

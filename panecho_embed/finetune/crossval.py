@@ -19,7 +19,7 @@ from panecho_embed.tasks import read_tasks
 PATIENCE_SECONDS = 120.0
 """How long folds on several machines wait for each other to write the folder that they share."""
 
-_OF_ALL = ("command", "versions", "weights", "preprocess", "device", "processes", "precision")
+_OF_ALL = ("command", "versions", "weights", "preprocess", "plane_order", "device", "processes", "precision")
 
 
 def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:

@@ -19,15 +19,16 @@ from panecho_embed.finetune.model import FineTuneModel, activated
 from panecho_embed.finetune.processes import Processes
 from panecho_embed.finetune.sampling import begin_loading
 from panecho_embed.metrics import Metrics, binary_metrics, multiclass_metrics, point_values, regression_metrics
+from panecho_embed.planes import PlaneOrder, pictures_of
 from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
 from panecho_embed.tasks import Task
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-_Decoded = tuple[int, Tensor, Tensor] | Failure
+_Decoded = tuple[int, Tensor, Tensor, Tensor] | Failure
 
-_FRAMES_AT_ONCE = 256
+_PICTURES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,19 +49,26 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationClips(Dataset[_Decoded]):
-    """Decodes the same clips of a video every time, each frame once."""
+    """Decodes the same clips of a video every time, each frame once.
+
+    plane_order: which pictures they are made of.
+    """
 
     videos: Sequence[VideoRef]
     preprocess: Preprocess
     plan: ClipPlan
+    plane_order: PlaneOrder
 
     def __getitem__(self, index: int) -> _Decoded:
-        settings = DecodeSettings(self.preprocess, self.plan, self.plan.frames_per_clip == 1, digest=False)
+        settings = DecodeSettings(self.preprocess, (self.plan,), self.plan.frames_per_clip == 1, digest=False)
         decoded = decode_video(self.videos[index], settings)
         if isinstance(decoded, Failure):
             return decoded
         assert decoded.clips is not None
-        return index, torch.from_numpy(decoded.pixels), torch.from_numpy(decoded.clips)
+        pictures = pictures_of(decoded.clips, len(decoded.pixels), self.plane_order)
+        (clips,) = pictures.clips
+        pixels, planes = torch.from_numpy(decoded.pixels), torch.from_numpy(pictures.planes)
+        return index, pixels, planes, torch.from_numpy(clips)
 
 
 def predict_videos(
@@ -98,8 +106,8 @@ def predict_videos(
             if isinstance(decoded, Failure):
                 failures.append(decoded)
             else:
-                number, pixels, frames = decoded
-                rows.append((number, *_one(model, pixels, frames, targets[number], tasks, loss, processes)))
+                number, *video = decoded
+                rows.append((number, *_one(model, video, targets[number], tasks, loss, processes)))
             each()
     model.train(was_training)
     rows, failures = processes.gathered(rows), processes.gathered(failures)
@@ -142,19 +150,22 @@ def epoch_scores(tasks: Sequence[Task], truth: Floats, values: Floats) -> tuple[
 
 def _one(
     model: FineTuneModel,
-    pixels: Tensor,
-    clips: Tensor,
+    video: Sequence[Tensor],
     target: Floats,
     tasks: Sequence[Task],
     loss: Loss,
     processes: Processes,
 ) -> tuple[Floats, Floats]:
-    """(K,) predictions and (T,) losses of one video, means over its clips."""
-    pixels = pixels.to(processes.device, non_blocking=True)
-    clips = clips.to(processes.device)
+    """(K,) predictions and (T,) losses of one video, means over its clips.
+
+    video: frames (U, 3, S, S) uint8, the planes (P, 3) of its pictures and its clips (N, L) of pictures.
+    """
+    frames, planes, clips = (tensor.to(processes.device, non_blocking=True) for tensor in video)
+    # A plane keeps its channel's normalisation wherever it goes, so it comes first.
+    every = model.normalise(frames).flatten(0, 1)
     with processes.autocast():
-        frames = torch.cat([model.encode_frames(some) for some in pixels.split(_FRAMES_AT_ONCE)])
-        outputs = model.outputs(frames[clips])
+        encoded = [model.encode_pictures(every[some]) for some in planes.split(_PICTURES_AT_ONCE)]
+        outputs = model.outputs(torch.cat(encoded)[clips])
     targets = torch.from_numpy(target).to(processes.device, torch.float32).expand(len(outputs), -1)
     counted = torch.full((len(outputs),), 1 / len(outputs), device=processes.device)
     sums = loss.sums(outputs, targets, counted)

@@ -15,7 +15,13 @@ from typing import Any, Literal, Self
 from filelock import FileLock, Timeout
 
 from panecho_embed._version import __version__
-from panecho_embed.errors import PanEchoEmbedError, SettingsMismatchError, StoreError
+from panecho_embed.errors import (
+    EARLIER_ORDER,
+    EarlierReleaseError,
+    PanEchoEmbedError,
+    SettingsMismatchError,
+    StoreError,
+)
 from panecho_embed.finetune.history import write_text
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe, recipe_differences, to_toml
@@ -23,7 +29,7 @@ from panecho_embed.finetune.results import write_json
 from panecho_embed.records import Failure
 from panecho_embed.store.layout import FAILURE_COLUMNS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Status = Literal["fresh", "begun", "done"]
 
 _CONTENT = (
@@ -82,6 +88,7 @@ class RunFolder:
         info = self.info()
         # Alone, run.json is of a run that was killed before it wrote its recipe.
         if info and self._content() != {"run.json"}:
+            check_release(info, self.path)
             self._check_same(identity, info)
             return "done" if info["status"] == "done" else "begun"
         if strangers := sorted(self._content() - {"run.json"}):
@@ -185,6 +192,12 @@ class RunFolder:
             shutil.rmtree(fold, ignore_errors=True)
         for name in _CONTENT:
             (self.path / name).unlink(missing_ok=True)
+
+
+def check_release(info: Mapping[str, Any], folder: Path) -> None:
+    """Raise EarlierReleaseError if a run is of a release that trained on other pictures; info: of its run.json."""
+    if info.get("schema_version") != SCHEMA_VERSION:
+        raise EarlierReleaseError(f"{folder}: {EARLIER_ORDER}")
 
 
 def read_failures(folder: Path) -> tuple[Failure, ...]:

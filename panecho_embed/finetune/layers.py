@@ -29,7 +29,7 @@ def layers_of(model: FineTuneModel) -> list[Layer]:
     """The layers with weights, from the pixels to the last one before the heads."""
     return [
         Layer(name, module)
-        for part in ("frame_encoder", "clip_encoder")
+        for part in ("image_encoder", "clip_encoder")
         for name, module in _opened(part, getattr(model, part))
         if _size(module)
     ]
@@ -46,7 +46,7 @@ def choose_trainable(model: FineTuneModel, trainable: str) -> list[Layer]:
     elif trainable == "heads":
         frozen = layers
     elif trainable == "temporal":
-        frozen = [layer for layer in layers if layer.name.startswith("frame_encoder")]
+        frozen = [layer for layer in layers if layer.name.startswith("image_encoder")]
     else:
         count = int(trainable.removeprefix("last-"))
         if count > len(layers):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from panecho_embed.finetune.starts import Start, seeded
+from panecho_embed.models.panecho import clip_pictures
+from panecho_embed.planes import PlaneOrder
 from panecho_embed.tasks import Task
 
 
@@ -16,7 +18,7 @@ class FineTuneModel(nn.Module):
     """Clips of uint8 pixels to the outputs of all heads.
 
     The pixels are normalised here, as the start's weights expect, so that nobody can forget it or do it twice. The
-    parameters have PanEcho's names: frame_encoder, clip_encoder, heads.<task>.1. One-output heads begin at the task's
+    parameters have PanEcho's names: image_encoder, clip_encoder, heads.<task>.1. One-output heads begin at the task's
     training mean. scales: (T,) factors on the heads' first weights; None for 1.
     """
 
@@ -34,10 +36,11 @@ class FineTuneModel(nn.Module):
     ) -> None:
         super().__init__()
         self.whole_clips = start.whole_clips
+        self.plane_order: PlaneOrder = start.plane_order
         self.scale = start.preprocess.scale
         self.register_buffer("mean", torch.tensor(start.preprocess.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(start.preprocess.std)[:, None, None], persistent=False)
-        self.frame_encoder = start.frame_encoder
+        self.image_encoder = start.image_encoder
         self.clip_encoder = start.clip_encoder
         factors = scales or [1.0] * len(tasks)
         with seeded(seed):
@@ -49,22 +52,22 @@ class FineTuneModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, L, 3, S, S) uint8, channels in the start's order, to (N, K) float32: all outputs, task after task."""
+        normalised = self.normalise(pixels)
         if self.whole_clips:
-            return self.outputs(self.normalise(pixels))
-        frames = self.encode_frames(pixels.flatten(0, 1))
-        return self.outputs(frames.unflatten(0, pixels.shape[:2]))
+            return self.outputs(normalised)
+        pictures = clip_pictures(normalised.transpose(1, 2), self.plane_order)
+        return self.outputs(self.encode_pictures(pictures).unflatten(0, pixels.shape[:2]))
 
-    def encode_frames(self, pixels: Tensor) -> Tensor:
-        """(T, 3, S, S) uint8 to (T, D); to normalised pixels if the start sees clips as a whole."""
-        pixels = self.normalise(pixels)
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        """(P, 3, S, S) normalised to (P, D); to the pictures themselves if the start sees clips as a whole."""
         if self.whole_clips:
-            return pixels
-        frames: Tensor = self.frame_encoder(pixels.contiguous(memory_format=torch.channels_last))
-        return frames
+            return pictures
+        encoded: Tensor = self.image_encoder(pictures.contiguous(memory_format=torch.channels_last))
+        return encoded
 
-    def outputs(self, frames: Tensor) -> Tensor:
-        """(N, L, ...) of `encode_frames`, put together to clips, to (N, K) float32."""
-        clips = self.clip_encoder(frames)
+    def outputs(self, pictures: Tensor) -> Tensor:
+        """(N, L, ...) of `encode_pictures`, put together to clips, to (N, K) float32."""
+        clips = self.clip_encoder(pictures)
         return torch.cat([head(clips) for head in self.heads.values()], dim=1).float()
 
     def normalise(self, pixels: Tensor) -> Tensor:

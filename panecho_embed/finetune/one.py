@@ -208,6 +208,7 @@ def _facts(start: Start, fold: Fold, job: Job, processes: Processes) -> dict[str
         "versions": package_versions() | {"accelerate": metadata.version("accelerate")},
         "weights": asdict(start.weights),
         "preprocess": asdict(start.preprocess),
+        "plane_order": None if start.whole_clips else start.plane_order,
         "data": {"path": str(fold.dataset.path), "fingerprint": fold.dataset.fingerprint},
         "device": processes.device.type,
         "processes": processes.count,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import StoreError
+from panecho_embed.finetune.folder import check_release
 from panecho_embed.finetune.recipe import EvaluationLevel, Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe
 from panecho_embed.finetune.tables import arrays_of, read_table, trivial
@@ -91,6 +92,7 @@ def read_outcome(folder: str | Path) -> Outcome:
         baselines = {fold: _read_json(place / "run.json")["baseline"] for fold, place in places.items()}
     except (OSError, KeyError, ValueError) as error:
         raise _unreadable(path, error) from error
+    check_release(info, path)
     return Outcome(path, recipe, info, tasks, histories, baselines)
 
 

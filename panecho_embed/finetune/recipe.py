@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from panecho_embed.clips import ClipPlan, ShortVideoPolicy
 from panecho_embed.errors import RecipeError
 from panecho_embed.intervals import DEFAULT_DRAWS
+from panecho_embed.planes import PlaneOrder
 from panecho_embed.records import Layout
 
 RunPrecision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -61,9 +62,13 @@ class DataSettings:
 class ModelSettings:
     """What is trained.
 
-    temporal: of a start that encodes frames: "transformer" over a clip's frames (PanEcho's own, or one from scratch),
-        or "none": the frame encoder alone, for data of single images; a clip is then the mean of its frames. A start
-        that sees clips as a whole (kinetics, echoprime) has no choice.
+    temporal: of a start that encodes pictures: "transformer" over a clip's pictures (PanEcho's own, or one from
+        scratch), or "none": the image encoder alone, for data of single images; a clip is then the mean of its frames.
+        A start that sees clips as a whole (kinetics, echoprime) has no choice.
+    plane_order: which pictures a clip of a start without transformer of its own is made of: "published", three
+        consecutive planes each, as PanEcho and the starts of its paper were trained; or "frames". A start with a
+        transformer (panecho, a model of `finetune`) keeps the order that its weights were trained in. Single frames
+        (temporal "none") and starts that see clips as a whole have no such choice.
     image_size: side of the input in pixels; 0 takes what the start was trained with.
     width: of the start "random" alone: its channels as a share of PanEcho's, for trying out and for small data.
     head_dropout: before each head's linear layer, 0 to below 1.
@@ -71,11 +76,12 @@ class ModelSettings:
         "deviation": those times the training target's standard deviation, so that the head spans the target from the
         first step on. Embeddings are of bounded length, so a narrow model's published head can't reach far from the
         mean before its weights have grown, and all videos go to its two ends.
-    trainable: "all"; "heads"; "temporal" (transformer and heads, the frame encoder stays as it is); or "last-N", the
+    trainable: "all"; "heads"; "temporal" (transformer and heads, the image encoder stays as it is); or "last-N", the
         N layers before the heads, and the heads.
     """
 
     temporal: Temporal = "transformer"
+    plane_order: PlaneOrder = "published"
     image_size: int = 0
     width: float = 1.0
     head_dropout: float = 0.0
@@ -83,7 +89,7 @@ class ModelSettings:
     trainable: str = "all"
 
     def __post_init__(self) -> None:
-        _one_of(self, "model", temporal=Temporal, head_init=HeadInit)
+        _one_of(self, "model", temporal=Temporal, plane_order=PlaneOrder, head_init=HeadInit)
         _check(self.image_size == 0 or self.image_size >= 32, "model.image_size", self.image_size, "0, or 32 or more")
         _check(0 < self.width <= 1, "model.width", self.width, "above 0, at most 1")
         _check(0 <= self.head_dropout < 1, "model.head_dropout", self.head_dropout, "0 to below 1")

@@ -14,7 +14,7 @@ from panecho_embed.errors import StoreError
 from panecho_embed.finetune.history_plots import history_figures
 from panecho_embed.finetune.outcome import Outcome, TargetRows, read_outcome, read_targets
 from panecho_embed.finetune.recipe_files import to_toml
-from panecho_embed.finetune.wording import evaluation_sentences, start_sentence, training_sentences
+from panecho_embed.finetune.wording import evaluation_sentences, picture_words, start_sentence, training_sentences
 from panecho_embed.metrics import PRIMARY, point_values
 from panecho_embed.plots import Predictions, task_figures
 from panecho_embed.records import Score
@@ -79,6 +79,7 @@ def start_facts(info: Mapping[str, Any]) -> dict[str, str]:
         "Weights": weights["source"] if weights["pretrained"] else f"{weights['source']}: untrained",
         "Weights SHA-256": weights["sha256"],
         "Licence of the weights": weights["licence"],
+        "Pictures": picture_words(info["plane_order"]).capitalize(),
         "Pixels": f"resized to {pre['resize']}, crop {pre['crop']}, {pre['interpolation']}, {channels}",
     }
 
@@ -102,7 +103,7 @@ def _result(
 ) -> list[Block]:
     blocks: list[Block] = []
     if not outcome.info["weights"]["pretrained"]:
-        blocks.append(Text(start_sentence(outcome.info["init"], outcome.info["weights"]), "note"))
+        blocks.append(Text(start_sentence(outcome.info), "note"))
     for kind, shown in _SHOWN.items():
         names = [
             name for name, target in targets.items() if (target.task.type == "regression") == (kind == "regression")
@@ -210,7 +211,7 @@ def _data(outcome: Outcome) -> list[Block]:
 
 def _methods(outcome: Outcome) -> str:
     recipe, info = outcome.recipe, outcome.info
-    start = start_sentence(info["init"], info["weights"])
+    start = start_sentence(info)
     training = training_sentences(recipe, outcome.tasks)
     return f"{start} {training} {evaluation_sentences(recipe)} The random seed was {recipe.seed}."
 

@@ -59,7 +59,7 @@ class TrainingClips(Dataset[Batch]):
         whole = replace(self.preprocess, crop=self.preprocess.resize)
         settings = DecodeSettings(
             whole if self.augmentation.enabled else self.preprocess,
-            OneClip(self.plan, rng.random()),
+            (OneClip(self.plan, rng.random()),),
             include_stills=frames == 1,
             digest=False,
         )
@@ -67,7 +67,7 @@ class TrainingClips(Dataset[Batch]):
         if isinstance(decoded, Failure):
             return _batch(key.video, 0.0, torch.zeros(frames, 3, side, side, dtype=torch.uint8), [decoded])
         assert decoded.clips is not None
-        pixels = torch.from_numpy(decoded.pixels[decoded.clips[0]])
+        pixels = torch.from_numpy(decoded.pixels[decoded.clips[0][0]])
         if self.augmentation.enabled:
             pixels = augment(pixels, side, self.augmentation, rng)
         return _batch(key.video, key.counted, pixels, [])

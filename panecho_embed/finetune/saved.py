@@ -1,11 +1,10 @@
-"""model.pt: the trained weights, in PanEcho's layout where the model has PanEcho's shape."""
+"""model.pt: the trained weights, in PanEcho's layout where PanEcho's own code would compute the same from them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,49 +15,49 @@ from panecho_embed.finetune.recipe import ClipSettings
 from panecho_embed.finetune.starts import Start
 from panecho_embed.finetune.stem import stem_for
 from panecho_embed.models.convnext import CHANNELS
-from panecho_embed.models.names import POSITION_KEY, to_checkpoint_names
-from panecho_embed.models.panecho import PanEcho, sinusoid
-from panecho_embed.models.recorded import KEY, OWN_LAYOUT, PANECHO_LAYOUT
+from panecho_embed.models.panecho import PanEcho, checkpoint_content, sinusoid
+from panecho_embed.models.recorded import KEY, OWN_LAYOUT, plain, recorded_plainly
 from panecho_embed.models.weights import NOT_STATED
 from panecho_embed.provenance import Preprocess, WeightsInfo
 from panecho_embed.tasks import Task
 
-SCHEMA_VERSION = 1
-_STEM = "frame_encoder.stem.0"
+SCHEMA_VERSION = 2
+_STEM = "image_encoder.stem.0"
 
 
-def write_model(model: FineTuneModel, start: Start, tasks: Sequence[Task], clips: ClipSettings, path: Path) -> bool:
-    """Write model.pt; returns whether it has PanEcho's layout.
+def write_model(model: FineTuneModel, start: Start, tasks: Sequence[Task], clips: ClipSettings, path: Path) -> str:
+    """Write model.pt; returns its layout: see `panecho_embed.models.recorded`.
 
-    {"weights": state dict, "panecho_embed": plain values}. A model of PanEcho's shape takes PanEcho's pixels, whatever
-    it was trained on: the difference in normalisation and channel order is worked into its first layer, which is
-    linear. Any other keeps its own names and pixels. Raises StoreError.
+    {"weights" or "state_dict": state dict, "panecho_embed": plain values}. A model of PanEcho's shape whose pictures
+    are frames takes PanEcho's pixels, whatever it was trained on: the difference in normalisation and channel order is
+    worked into its first layer, which is linear. In the published order that layer sees any channel at any of its
+    inputs, so the pixels stay those of the start, and are recorded. Raises StoreError.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     preprocess = start.preprocess
-    whole = is_panecho(state)
-    if whole:
-        theirs = Preprocess()
-        preprocess = replace(
-            preprocess, scale=theirs.scale, mean=theirs.mean, std=theirs.std, channel_order=theirs.channel_order
-        )
-        weight, bias = (state[f"{_STEM}.{name}"] for name in ("weight", "bias"))
-        weight, bias = stem_for(weight, bias, start.preprocess, preprocess)
-        state = to_checkpoint_names({**state, f"{_STEM}.weight": weight, f"{_STEM}.bias": bias})
-        state[POSITION_KEY] = sinusoid(clips.frames, start.dim)
-    about = {
+    if is_panecho(state):
+        if start.plane_order == "frames":
+            theirs = Preprocess()
+            preprocess = replace(
+                preprocess, scale=theirs.scale, mean=theirs.mean, std=theirs.std, channel_order=theirs.channel_order
+            )
+            weight, bias = (state[f"{_STEM}.{name}"] for name in ("weight", "bias"))
+            state[f"{_STEM}.weight"], state[f"{_STEM}.bias"] = stem_for(weight, bias, start.preprocess, preprocess)
+        content = checkpoint_content(state, start.plane_order, preprocess, sinusoid(clips.frames, start.dim))
+    else:
+        content = {"weights": state, KEY: {"layout": OWN_LAYOUT, "plane_order": start.plane_order}}
+    content[KEY] |= {
         "schema_version": SCHEMA_VERSION,
         "init": start.name,
         "pretrained": start.weights.pretrained,
-        "layout": PANECHO_LAYOUT if whole else OWN_LAYOUT,
         "licence": _licence(start.weights),
-        "start": _plain(asdict(start.weights)),
-        "preprocess": _plain(asdict(preprocess)),
-        "clips": _plain(asdict(clips.plan(clips.test))),
-        "tasks": [_plain(asdict(task)) for task in tasks],
+        "start": asdict(start.weights),
+        "tasks": [plain(asdict(task)) for task in tasks],
+        **recorded_plainly(preprocess=preprocess, clips=clips.plan(clips.test)),
     }
-    write_checkpoint({"weights": state, KEY: about}, path)
-    return whole
+    write_checkpoint(content, path)
+    layout: str = content[KEY]["layout"]
+    return layout
 
 
 def _licence(start: WeightsInfo) -> str:
@@ -77,7 +76,3 @@ def is_panecho(state: Mapping[str, Tensor]) -> bool:
         expected = PanEcho(pretrained=False, backbone_only=True, width=len(stem) / CHANNELS["tiny"]).state_dict()
     found = {name: tensor.shape for name, tensor in state.items() if not name.startswith("heads.")}
     return found == {name: tensor.shape for name, tensor in expected.items()}
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

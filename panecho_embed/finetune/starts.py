@@ -19,6 +19,7 @@ from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbo
 from panecho_embed.models.digests import checked_sha256
 from panecho_embed.models.panecho import ClipEncoder
 from panecho_embed.models.weights import KNOWN, locate
+from panecho_embed.planes import PlaneOrder
 from panecho_embed.provenance import Preprocess, WeightsInfo
 
 RANDOM = "random"
@@ -29,15 +30,17 @@ _HEADS_OF_ATTENTION = 8
 class Start:
     """Modules to train, and what goes with them.
 
-    frame_encoder: (T, 3, S, S) -> (T, D), or the identity if `whole_clips`. clip_encoder: (N, L, D) -> (N, dim), or
-    (N, L, 3, S, S) -> (N, dim) if `whole_clips`. preprocess: of the pixels that they take; a model normalises by it.
+    image_encoder: (P, 3, S, S) -> (P, D), or the identity if `whole_clips`. clip_encoder: (N, L, D) -> (N, dim), or
+    (N, L, 3, S, S) -> (N, dim) if `whole_clips`. plane_order: which pictures a clip is made of. preprocess: of the
+    pixels that they take; a model normalises by it.
     """
 
     name: str
-    frame_encoder: nn.Module
+    image_encoder: nn.Module
     clip_encoder: nn.Module
     dim: int
     whole_clips: bool
+    plane_order: PlaneOrder
     preprocess: Preprocess
     weights: WeightsInfo
 
@@ -58,24 +61,36 @@ def load_start(
         )
     size = settings.image_size or None
     if name == RANDOM:
-        backbone = _of_plain_pixels(zoo.random(weights, seed, settings.width))
+        backbone = zoo.random(weights, seed, settings.width)
+        backbone.plane_order = plane_order(backbone, settings)
+        backbone = _of_plain_pixels(backbone)
         backbone.preprocess = backbone.preprocess.at_size(size) if size else backbone.preprocess
     else:
         backbone = load_backbone(name, weights, seed, image_size=size)
     _check(backbone, settings, frames)
     with seeded(seed):
         clip_encoder = _clip_encoder(backbone, settings, frames)
-    for module in (backbone.frame_encoder, clip_encoder):
+    for module in (backbone.image_encoder, clip_encoder):
         module.requires_grad_(True)
     return Start(
         name,
-        backbone.frame_encoder,
+        backbone.image_encoder,
         clip_encoder,
-        backbone.dim if backbone.frame_dim is None else _dim_of(backbone, clip_encoder),
-        backbone.frame_dim is None,
+        backbone.dim if backbone.image_dim is None else _dim_of(backbone, clip_encoder),
+        backbone.image_dim is None,
+        plane_order(backbone, settings),
         backbone.preprocess,
         backbone.weights,
     )
+
+
+def plane_order(backbone: Backbone, settings: ModelSettings) -> PlaneOrder:
+    """Which pictures a clip of this start is made of in training; see `ModelSettings.plane_order`."""
+    if backbone.image_dim is None or settings.temporal == "none":
+        return "frames"
+    if backbone.weights.pretrained and _has_transformer(backbone):
+        return backbone.plane_order
+    return settings.plane_order
 
 
 def weights_sha256(name: str, recipe: Recipe, weights: str | Path | None) -> str | None:
@@ -106,15 +121,21 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _of_plain_pixels(backbone: Backbone) -> Backbone:
-    """The random start for pixels of 0-1: the same function of a frame, its normalisation moved into the first layer.
+    """The random start for pixels of 0-1: the same function of a picture, its normalisation moved into the first layer.
+
+    In the published order any channel comes to any input of that layer, so what is moved is the mean over channels.
 
     The paper's fine-tuning from random weights knows no mean and deviation. But a first layer without bias gives 0 for
     the black around the sector, and the norm behind it divides by next to nothing: gradients of the first layer are
     then a million times those of all others, fp16 overflows, and Adam, which remembers them, leaves it where it is.
     """
-    plain = replace(backbone.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    layer: Any = backbone.frame_encoder.get_submodule("stem.0")
-    weight, bias = stem_for(layer.weight.detach(), layer.bias.detach(), backbone.preprocess, plain)
+    made_for = backbone.preprocess
+    plain = replace(made_for, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    if backbone.plane_order == "published":
+        mean, std = sum(made_for.mean) / 3, sum(made_for.std) / 3
+        made_for = replace(made_for, mean=(mean, mean, mean), std=(std, std, std))
+    layer: Any = backbone.image_encoder.get_submodule("stem.0")
+    weight, bias = stem_for(layer.weight.detach(), layer.bias.detach(), made_for, plain)
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
@@ -123,36 +144,40 @@ def _of_plain_pixels(backbone: Backbone) -> Backbone:
 
 
 def _clip_encoder(backbone: Backbone, settings: ModelSettings, frames: int) -> nn.Module:
-    if backbone.frame_dim is None:
+    if backbone.image_dim is None:
         return backbone.clip_encoder
     if settings.temporal == "none":
         return MeanOverFrames()
-    if any(True for _ in backbone.clip_encoder.parameters()):
+    if _has_transformer(backbone):
         return backbone.clip_encoder
-    return ClipEncoder(backbone.frame_dim, frames)
+    return ClipEncoder(backbone.image_dim, frames)
+
+
+def _has_transformer(backbone: Backbone) -> bool:
+    return any(True for _ in backbone.clip_encoder.parameters())
 
 
 def _dim_of(backbone: Backbone, clip_encoder: nn.Module) -> int:
     own = clip_encoder is backbone.clip_encoder
-    assert backbone.frame_dim is not None
-    return backbone.dim if own else backbone.frame_dim
+    assert backbone.image_dim is not None
+    return backbone.dim if own else backbone.image_dim
 
 
 def _check(backbone: Backbone, settings: ModelSettings, frames: int) -> None:
     name = backbone.name
-    if backbone.frame_dim is None:
+    if backbone.image_dim is None:
         if settings.temporal == "none":
             raise ArgumentError(
-                f"{name} sees clips as a whole and has no frame encoder to be used alone; model.temporal must be "
+                f"{name} sees clips as a whole and has no image encoder to be used alone; model.temporal must be "
                 "transformer, or take another start (--init)"
             )
         if settings.trainable == "temporal":
             raise ArgumentError(
-                f"model.trainable is temporal, but {name} has no transformer over frames; all, heads or last-N"
+                f"model.trainable is temporal, but {name} has no transformer over pictures; all, heads or last-N"
             )
-    elif settings.temporal == "transformer" and backbone.frame_dim % _HEADS_OF_ATTENTION:
+    elif settings.temporal == "transformer" and backbone.image_dim % _HEADS_OF_ATTENTION:
         raise ArgumentError(
-            f"{name} gives {backbone.frame_dim} numbers a frame; a transformer over them needs a multiple of "
+            f"{name} gives {backbone.image_dim} numbers a picture; a transformer over them needs a multiple of "
             f"{_HEADS_OF_ATTENTION}. --set model.temporal=none averages the frames"
         )
     if backbone.fixed_clip_length and frames != backbone.frames_per_clip:

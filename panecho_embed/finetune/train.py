@@ -99,7 +99,9 @@ class Trainer:
         training = self._training
         predicted = predict_videos(
             self.model,
-            EvaluationClips(self._fold.dataset.videos, training.preprocess, self._recipe.clips.plan(clips)),
+            EvaluationClips(
+                self._fold.dataset.videos, training.preprocess, self._recipe.clips.plan(clips), self.model.plane_order
+            ),
             index,
             self._fold.targets.values,
             self._fold.targets.tasks,

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from panecho_embed.finetune.recipe import Recipe
+from panecho_embed.planes import PlaneOrder
 from panecho_embed.tasks import Task
 
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
 _TRAINED = {
     "all": "All weights were trained",
     "heads": "Only the heads were trained",
-    "temporal": "The temporal transformer and the heads were trained, the frame encoder was not",
+    "temporal": "The temporal transformer and the heads were trained, the image encoder was not",
 }
 
 
@@ -52,11 +53,23 @@ def evaluation_sentences(recipe: Recipe) -> str:
     )
 
 
-def start_sentence(init: str, weights: Mapping[str, Any]) -> str:
-    """Where training started from."""
+def start_sentence(info: Mapping[str, Any]) -> str:
+    """Where training started from, and which pictures the image encoder saw; info: of run.json."""
+    weights, order = info["weights"], info["plane_order"]
+    which = f"the {info['init']} weights ({weights['source']}; SHA-256 {weights['sha256'][:12]})"
     if not weights["pretrained"]:
-        return f"Training started from random weights ({weights['source']})."
-    return f"Training started from the {init} weights ({weights['source']}; SHA-256 {weights['sha256'][:12]})."
+        which = f"random weights ({weights['source']})"
+    seen = "The model saw" if order is None else "The image encoder saw"
+    return f"Training started from {which}. {seen} {picture_words(order)}."
+
+
+def picture_words(order: PlaneOrder | None) -> str:
+    """What the image encoder sees of a clip; None for a model without one."""
+    if order is None:
+        return "whole clips"
+    if order == "frames":
+        return "frames"
+    return "pictures of three consecutive planes in channel-major order (as PanEcho was published)"
 
 
 def _clips(recipe: Recipe) -> str:

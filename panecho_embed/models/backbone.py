@@ -1,8 +1,8 @@
-"""What every encoder is here: frames to frame embeddings, those to clip embeddings, and where it comes from."""
+"""What every encoder is here: pictures to vectors, those to clip embeddings, its preprocessing and its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
@@ -10,8 +10,9 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from panecho_embed.clips import ClipPlan
+from panecho_embed.clips import ClipPlan, IntArray
 from panecho_embed.errors import ArgumentError
+from panecho_embed.planes import Pictures, PlaneOrder, frame_planes, pictures_of
 from panecho_embed.provenance import Precision, Preprocess, WeightsInfo
 
 Pooling = Literal["transformer", "mean", "3d"]
@@ -25,32 +26,34 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class MeanOverFrames(nn.Module):
     """A clip encoder without weights: (N, L, D) to the mean (N, D)."""
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor) -> Tensor:
         """(N, L, D) to (N, D)."""
-        return frames.mean(dim=1)
+        return pictures.mean(dim=1)
 
 
 @dataclass(eq=False)
 class Backbone:
     """An encoder with its preprocessing and its weights' origin.
 
-    frame_encoder: a module (T, 3, S, S) -> (T, frame_dim). clip_encoder: a module (N, L, frame_dim) -> (N, dim). Both
+    image_encoder: a module (P, 3, S, S) -> (P, image_dim). clip_encoder: a module (N, L, image_dim) -> (N, dim). Both
     are plain modules, to fine-tune as they are; here they run in eval mode and without gradients.
-    dim: of a clip's embedding. frame_dim: of a frame's; None for a 3-D model, which has none: its `encode_frames` hands
-    the pixels on, and its clip_encoder takes (N, L, 3, S, S).
-    pooling: how a clip is made of its frames. frames_per_clip: that it was trained with; fixed_clip_length: it takes
-    no other number. fixed_image_size: it takes no other size than `preprocess.crop`. recorded_clips: those that its
-    weights file says it was tested on, None where it says nothing.
+    dim: of a clip's embedding. image_dim: of a picture's; None for a 3-D model, which has none: its `encode_pictures`
+    hands the pixels on, and its clip_encoder takes (N, L, 3, S, S).
+    pooling: how a clip is made of its pictures. plane_order: which pictures a clip is made of, see `PlaneOrder`: a
+    property of the weights. frames_per_clip: that it was trained with; fixed_clip_length: it takes no other number.
+    fixed_image_size: it takes no other size than `preprocess.crop`. recorded_clips: those that its weights file says it
+    was tested on, None where it says nothing.
     """
 
     name: str
-    frame_encoder: nn.Module
+    image_encoder: nn.Module
     clip_encoder: nn.Module
     dim: int
-    frame_dim: int | None
+    image_dim: int | None
     preprocess: Preprocess
     weights: WeightsInfo
     pooling: Pooling = "mean"
+    plane_order: PlaneOrder = "frames"
     frames_per_clip: int = FRAMES_PER_CLIP
     fixed_clip_length: bool = False
     fixed_image_size: bool = False
@@ -60,19 +63,23 @@ class Backbone:
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
             raise ArgumentError(f"pooling of {self.name} is {self.pooling!r}; allowed: {get_args(Pooling)}")
-        if (self.frame_dim is None) != (self.pooling == "3d"):
+        if self.plane_order not in get_args(PlaneOrder):
+            raise ArgumentError(f"plane_order of {self.name} is {self.plane_order!r}; allowed: {get_args(PlaneOrder)}")
+        if (self.image_dim is None) != (self.pooling == "3d"):
             raise ArgumentError(
-                f"{self.name}: frame_dim is {self.frame_dim} and pooling {self.pooling!r}; None goes with '3d'"
+                f"{self.name}: image_dim is {self.image_dim} and pooling {self.pooling!r}; None goes with '3d'"
             )
-        if self.frame_dim is not None:
+        if self.image_dim is None and self.plane_order != "frames":
+            raise ArgumentError(f"{self.name} sees a clip as a whole; its plane_order must be 'frames'")
+        if self.image_dim is not None:
             # Convolutions are faster that way, on CPUs by a tenth; nothing else changes.
-            self.frame_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
+            self.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
         self.to("cpu")
 
     def to(self, device: str | torch.device) -> Self:
         """Move the modules; returns the backbone itself. device: "cpu", "cuda", "cuda:1", "mps"."""
         self.device = torch.device(device)
-        for module in (self.frame_encoder, self.clip_encoder):
+        for module in (self.image_encoder, self.clip_encoder):
             module.eval().to(self.device)
         return self
 
@@ -110,62 +117,82 @@ class Backbone:
         finally:
             cudnn.allow_tf32 = tf32
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """(T, 3, S, S) uint8 on any device, channels in the model's order, to what `encode_frames` takes, float32."""
+    def pictures(self, clips: Sequence[IntArray] | None, num_frames: int) -> Pictures:
+        """The distinct pictures that the clips of a video are made of; see `panecho_embed.planes`.
+
+        clips: of one plan or several, (N, L) int64 each, frame numbers below `num_frames`; None for no clips and every
+        frame a picture: the image encoder's vectors of frames.
+        """
+        if clips is None:
+            return Pictures(frame_planes(num_frames), ())
+        return pictures_of(clips, num_frames, self.plane_order)
+
+    def normalise(self, pixels: Tensor, channels: Tensor | None = None) -> Tensor:
+        """Pictures as `encode_pictures` takes them, (P, 3, S, S) float32.
+
+        pixels: (P, 3, S, S) uint8 on any device. channels: (P, 3) int64 on the same device, the channel (0 to 2, in
+        `preprocess.channel_order`) that every plane was taken from; None if pictures are frames.
+        """
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ArgumentError(
-                f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}; allowed is uint8 (T, 3, S, S)"
+                f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}; allowed is uint8 (P, 3, S, S)"
             )
-        mean, std = self._mean_std(pixels.device)
+        mean, std = self._mean_std(pixels.device, channels)
         return pixels.to(torch.float32).mul_(self.preprocess.scale).sub_(mean).div_(std)
 
     @torch.inference_mode()
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """(T, 3, S, S) float, normalised, T at least 1, to (T, frame_dim) float32; for a 3-D model the input itself.
+    def encode_pictures(self, pictures: Tensor, channels: Tensor | None = None) -> Tensor:
+        """Vectors of pictures, (P, image_dim) float32; of a 3-D model the input itself.
 
-        Raises ArgumentError for another shape or type, and for values that this model's preprocessing can't give.
+        pictures: (P, 3, S, S) float, normalised, P at least 1. channels: as for `normalise`. Raises ArgumentError for
+        another shape or type, and for values that this model's preprocessing can't give.
         """
-        if frames.ndim != 4 or frames.shape[1] != 3 or min(frames.shape) < 1 or not frames.is_floating_point():
+        if pictures.ndim != 4 or pictures.shape[1] != 3 or min(pictures.shape) < 1 or not pictures.is_floating_point():
             raise ArgumentError(
-                f"frames are {frames.dtype} of shape {tuple(frames.shape)}; allowed is float (T, 3, S, S), T at least 1"
+                f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; allowed is float (P, 3, S, S), "
+                "P at least 1"
             )
-        self._check_range(frames)
-        if self.frame_dim is None:
-            return frames
-        frames = frames.to(self.device, torch.float32, memory_format=torch.channels_last)
-        encoded: Tensor = self.frame_encoder(frames).to(torch.float32)
+        self._check_range(pictures, channels)
+        if self.image_dim is None:
+            return pictures
+        pictures = pictures.to(self.device, torch.float32, memory_format=torch.channels_last)
+        encoded: Tensor = self.image_encoder(pictures).to(torch.float32)
         return encoded
 
     @torch.inference_mode()
-    def encode_clips(self, frames: Tensor) -> Tensor:
-        """(N, L, frame_dim) float, from `encode_frames`, to (N, dim) float32; (N, L, 3, S, S) for a 3-D model."""
-        inner = ("3", "S", "S") if self.frame_dim is None else (str(self.frame_dim),)
-        if frames.ndim != 2 + len(inner) or str(frames.shape[2]) != inner[0] or min(frames.shape) < 1:
+    def encode_clips(self, pictures: Tensor) -> Tensor:
+        """Clip embeddings, (N, dim) float32.
+
+        pictures: (N, L, image_dim) float, the vectors of every clip's pictures in order; of a 3-D model
+        (N, L, 3, S, S). Raises ArgumentError for another shape.
+        """
+        inner = ("3", "S", "S") if self.image_dim is None else (str(self.image_dim),)
+        if pictures.ndim != 2 + len(inner) or str(pictures.shape[2]) != inner[0] or min(pictures.shape) < 1:
             raise ArgumentError(
-                f"frames of clips have shape {tuple(frames.shape)}; {self.name} takes (N, L, {', '.join(inner)})"
+                f"pictures of clips have shape {tuple(pictures.shape)}; {self.name} takes (N, L, {', '.join(inner)})"
             )
-        if self.fixed_clip_length and frames.shape[1] != self.frames_per_clip:
+        if self.fixed_clip_length and pictures.shape[1] != self.frames_per_clip:
             raise ArgumentError(
-                f"clips have {frames.shape[1]} frames; {self.name} takes {self.frames_per_clip} (--frames-per-clip)"
+                f"clips have {pictures.shape[1]} frames; {self.name} takes {self.frames_per_clip} (--frames-per-clip)"
             )
-        encoded: Tensor = self.clip_encoder(frames.to(self.device, torch.float32)).to(torch.float32)
+        encoded: Tensor = self.clip_encoder(pictures.to(self.device, torch.float32)).to(torch.float32)
         return encoded
 
-    def _mean_std(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _mean_std(self, device: torch.device, channels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Of every plane, each to be broadcast with (P, 3, S, S)."""
         values = torch.tensor((self.preprocess.mean, self.preprocess.std), dtype=torch.float32, device=device)
-        mean, std = values[:, :, None, None]
+        mean, std = (values[:, None] if channels is None else values[:, channels])[..., None, None]
         return mean, std
 
-    def _check_range(self, frames: Tensor) -> None:
+    def _check_range(self, pictures: Tensor, channels: Tensor | None) -> None:
         """Refuse pixels that were not normalised for this model, or were twice; black and white bound what can be."""
-        mean, std = self._mean_std(frames.device)
+        mean, std = self._mean_std(pictures.device, channels)
         lowest, highest = ((limit - mean) / std for limit in (0.0, 255 * self.preprocess.scale))
         slack = 0.01 * (highest - lowest)
-        low, high = frames.amin(dim=(0, 2, 3)).float(), frames.amax(dim=(0, 2, 3)).float()
-        within = (low >= (lowest - slack).flatten()) & (high <= (highest + slack).flatten())
-        if not within.all():
+        low, high = (values.float()[..., None, None] for values in (pictures.amin((2, 3)), pictures.amax((2, 3))))
+        if not ((low >= lowest - slack) & (high <= highest + slack)).all():
             raise ArgumentError(
-                f"{self.name}: the frames' values go from {low.min():.4g} to {high.max():.4g}; 0-255 pixels times "
+                f"{self.name}: the pictures' values go from {low.min():.4g} to {high.max():.4g}; 0-255 pixels times "
                 f"{self.preprocess.scale:.4g}, minus {self.preprocess.mean}, divided by {self.preprocess.std}, go from "
                 f"{lowest.min():.4g} to {highest.max():.4g}. They were normalised for another model, not at all, or "
                 "twice; Backbone.normalise does it from uint8"

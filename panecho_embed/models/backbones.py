@@ -10,7 +10,7 @@ package, and every command knows it by name, without the last line:
     def factory(weights, seed):
         encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 16, 16), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         info = WeightsInfo(source="mine", sha256="0" * 64, licence="MIT", pretrained=False)
-        return Backbone("tiny", encoder, MeanOverFrames(), dim=8, frame_dim=8, preprocess=Preprocess(), weights=info)
+        return Backbone("tiny", encoder, MeanOverFrames(), dim=8, image_dim=8, preprocess=Preprocess(), weights=info)
 
     register_backbone("tiny", factory)
 """

@@ -147,21 +147,26 @@ def matching_tensors(
     return taken
 
 
-def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
-    """Save {"weights": state}, PanEcho's layout; `path` is replaced at once or left as it was.
+def write_weights(content: Mapping[str, Any], path: Path) -> None:
+    """Save what `read_checkpoint` reads; `path` is replaced at once or left as it was.
 
-    Raises WeightsError if it can't be written.
+    content: a state dict under "weights" or "state_dict", and plain values beside it. Raises WeightsError if it can't
+    be written.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    plain = {key: _on_the_cpu(value) if key in _WRAPPERS else value for key, value in content.items()}
     try:
-        torch.save({"weights": tensors}, part)
+        torch.save(plain, part)
         part.replace(path)
     # torch turns some failures to write (a missing folder, a full disk) into RuntimeErrors of its own.
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"{path}: can't be written: {_first_sentence(error)}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _on_the_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:

@@ -43,7 +43,7 @@ CONVNEXT_TINY: Rules = tuple(_convnext_tiny_rules("", ""))
 """timm's names to torchvision's."""
 
 PANECHO: Rules = (
-    *_convnext_tiny_rules("frame_encoder.", "encoder.encoder.model."),
+    *_convnext_tiny_rules("image_encoder.", "encoder.encoder.model."),
     ("clip_encoder.transformer.", "encoder.transformer."),
 )
 """Our names to the released checkpoint's, all but the heads."""

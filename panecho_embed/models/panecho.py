@@ -1,4 +1,8 @@
-"""PanEcho: a frame encoder, a small transformer over the frames of a clip, one head a reporting task.
+"""PanEcho: an image encoder, a small transformer over the pictures of a clip, one head a reporting task.
+
+The released forward pass does not show frames to the image encoder. It reshapes a clip (N, 3, L, H, W) to
+(N L, 3, H, W) without moving the frame axis in front of the channels, so each of the L pictures of a clip is three
+consecutive planes in channel-major order; see `panecho_embed.planes`. The released weights were trained that way.
 
 Holste et al., "PanEcho: Complete AI-enabled echocardiography interpretation with multi-task deep learning", medRxiv
 2024.11.16.24317431.
@@ -10,24 +14,20 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from panecho_embed.errors import ArgumentError, WeightsError
-from panecho_embed.models.checkpoint import (
-    Checkpoint,
-    matching_tensors,
-    read_checkpoint,
-    read_state_dict,
-    write_state_dict,
-)
+from panecho_embed.models.checkpoint import Checkpoint, matching_tensors, read_checkpoint, write_weights
 from panecho_embed.models.convnext import channels_in, channels_of_width, convnext
 from panecho_embed.models.names import POSITION_KEY, from_checkpoint_names, to_checkpoint_names
-from panecho_embed.models.recorded import Recorded
+from panecho_embed.models.recorded import KEY, PANECHO_LAYOUT, SAME_SHAPE_LAYOUT, Recorded, recorded_plainly
 from panecho_embed.models.weights import find_weights, weights_info
 from panecho_embed.nearest import nearest
-from panecho_embed.provenance import WeightsInfo
+from panecho_embed.planes import PlaneOrder
+from panecho_embed.provenance import Preprocess, WeightsInfo
 from panecho_embed.tasks import Task, all_tasks, read_tasks
 
 TaskTable = str | Path | Sequence[Task] | None
@@ -48,7 +48,7 @@ def sinusoid(length: int, dim: int) -> Tensor:
 
 
 class ClipEncoder(nn.Module):
-    """Frame embeddings (N, L, dim) to clip embeddings (N, dim): position, transformer, mean over the frames.
+    """Vectors of pictures (N, L, dim) to clip embeddings (N, dim): position, transformer, mean over the pictures.
 
     Any L; `clip_len` is the length that the position table is kept for. `dim` must be a multiple of 8.
     """
@@ -62,15 +62,22 @@ class ClipEncoder(nn.Module):
         # Nested tensors only serve padded clips, of which there are none, and warn.
         self.transformer = nn.TransformerEncoder(layer, num_layers=4, enable_nested_tensor=False)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor) -> Tensor:
         """(N, L, dim) float to (N, dim)."""
-        encoded: Tensor = self.transformer(frames + self.positions_of(frames.shape[1]))
+        encoded: Tensor = self.transformer(pictures + self.positions_of(pictures.shape[1]))
         return encoded.mean(dim=1)
 
     def positions_of(self, length: int) -> Tensor:
         """The position table of clips of so many frames, (1, length, dim)."""
         _, known, dim = self.positions.shape
         return self.positions[:, :length] if length <= known else sinusoid(length, dim).to(self.positions)
+
+
+def clip_pictures(x: Tensor, order: PlaneOrder) -> Tensor:
+    """The pictures of clips (N, 3, L, H, W), clip after clip, (N L, 3, H, W); see `panecho_embed.planes`."""
+    if order == "frames":
+        x = x.transpose(1, 2)
+    return x.reshape(-1, 3, *x.shape[3:])
 
 
 class PanEcho(nn.Module):
@@ -93,8 +100,14 @@ class PanEcho(nn.Module):
     was trained, in the task's unit (GLS with its sign flipped: Task.sign). With `backbone_only`: (N, 768). With
     `image_encoder_only`: (N, 3, H, W) -> (N, 768).
 
-    `weights_info` says which weights these are, None if random; `recorded` which pixels and clips they were trained on,
-    where the file says so. Raises ArgumentError (a ValueError), TaskTableError,
+    The image encoder sees the published pictures of a clip, three consecutive planes each, and not RGB frames. Whoever
+    calls `image_encoder` and `clip_encoder` by hand makes them with `clip_pictures(x, model.plane_order)`; on frames
+    the clip's embedding is another one (with random weights the cosine to the published one is 0.85 to 0.93). A model
+    with `image_encoder_only` is given pictures, as a rule frames.
+
+    `plane_order` is a property of the weights: "published", unless `finetune` trained them on "frames" and their file
+    says so. `weights_info` says which weights these are, None if random; `recorded` which pixels and clips they were
+    trained on, where the file says so. Raises ArgumentError (a ValueError), TaskTableError,
     WeightsError, WeightsNotFoundError.
     """
 
@@ -120,7 +133,7 @@ class PanEcho(nn.Module):
         if isinstance(clip_len, bool) or not isinstance(clip_len, int) or clip_len < 1:
             raise ArgumentError(f"clip_len is {clip_len!r}; it must be a whole number of frames, 1 or more")
         path = find_weights("panecho", weights) if pretrained else None
-        file = Checkpoint({}, Recorded()) if path is None else read_checkpoint(path)
+        file = Checkpoint({}, Recorded()) if path is None else _read(path)
         state = file.tensors
         if path is not None and tasks == "all" and not headless:
             chosen = _with_heads(table, state, path)
@@ -129,9 +142,10 @@ class PanEcho(nn.Module):
         self.activations = activations
         self.weights_info: WeightsInfo | None = None
         self.recorded = file.recorded
+        self.plane_order: PlaneOrder = file.recorded.plane_order
         channels = channels_in("tiny", state, _STEM) if state else channels_of_width("tiny", width)
         self.dim = 8 * channels
-        self.frame_encoder: nn.Module = convnext("tiny", channels)
+        self.image_encoder: nn.Module = convnext("tiny", channels)
         self.clip_encoder = None if image_encoder_only else ClipEncoder(self.dim, clip_len)
         self.heads = nn.ModuleDict({task.name: make_head(task, self.dim) for task in self.tasks})
         if path is not None:
@@ -143,10 +157,10 @@ class PanEcho(nn.Module):
         """(N, 3, T, H, W), or (N, 3, H, W) for an image encoder; see the class."""
         _check_input(x, "(N, 3, H, W)" if self.clip_encoder is None else "(N, 3, T, H, W)")
         if self.clip_encoder is None:
-            frame: Tensor = self.frame_encoder(x)
-            return frame
-        frames = self.frame_encoder(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[2]))
-        clip: Tensor = self.clip_encoder(frames)
+            picture: Tensor = self.image_encoder(x)
+            return picture
+        pictures = self.image_encoder(clip_pictures(x, self.plane_order)).unflatten(0, (x.shape[0], x.shape[2]))
+        clip: Tensor = self.clip_encoder(pictures)
         return self.predict(clip) if self.tasks else clip
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
@@ -158,19 +172,53 @@ class PanEcho(nn.Module):
 
 
 def save_checkpoint(model: PanEcho, path: str | Path) -> None:
-    """Write a model in the released checkpoint's layout, for `PanEcho(weights=path)` and for PanEcho's own code.
+    """Write a model for `PanEcho(weights=path)`, its order of planes, pixels and clips recorded.
 
-    The file is replaced at once or left as it was. Raises WeightsError if it can't be written.
+    A model of the published order that takes PanEcho's pixels has the released checkpoint's layout, for PanEcho's own
+    code too; any other keeps our names for its tensors, which that code refuses. The file is replaced at once or left
+    as it was. Raises WeightsError if it can't be written.
     """
-    state = to_checkpoint_names(model.state_dict())
-    if model.clip_encoder is not None:
-        state[POSITION_KEY] = model.clip_encoder.positions.float()
-    write_state_dict(state, Path(path))
+    positions = None if model.clip_encoder is None else model.clip_encoder.positions
+    pixels = model.recorded.preprocess or Preprocess()
+    content = checkpoint_content(model.state_dict(), model.plane_order, pixels, positions)
+    content[KEY] |= recorded_plainly(preprocess=pixels, clips=model.recorded.clips)
+    if model.recorded.licence:
+        content[KEY]["licence"] = model.recorded.licence
+    write_weights(content, Path(path))
+
+
+def checkpoint_content(
+    state: Mapping[str, Tensor], order: PlaneOrder, pixels: Preprocess, positions: Tensor | None
+) -> dict[str, dict[str, Any]]:
+    """What the file of a model of PanEcho's shape holds: its tensors, and the beginning of our record under `KEY`.
+
+    state: by our names. pixels: that the model takes. positions: the position table, (1, L, dim); None without
+    transformer.
+    """
+    whole = order == "published" and pixels.normalises_as(Preprocess())
+    about = {"layout": PANECHO_LAYOUT if whole else SAME_SHAPE_LAYOUT, "plane_order": order}
+    if not whole:
+        return {"state_dict": dict(state), KEY: about}
+    renamed = to_checkpoint_names(state)
+    if positions is not None:
+        renamed[POSITION_KEY] = positions.float()
+    return {"weights": renamed, KEY: about}
 
 
 def tasks_in(path: str | Path) -> list[str]:
     """Names of the tasks that a checkpoint has heads for, in the file's order; [] for a backbone alone."""
-    return _heads_of(read_state_dict(Path(path)))
+    return _heads_of(_read(Path(path)).tensors)
+
+
+def _read(path: Path) -> Checkpoint:
+    """A checkpoint, its tensors by the released names whatever its layout."""
+    file = read_checkpoint(path)
+    if file.recorded.layout != SAME_SHAPE_LAYOUT:
+        return file
+    try:
+        return Checkpoint(to_checkpoint_names(file.tensors), file.recorded)
+    except ArgumentError as error:
+        raise WeightsError(f"{path}: not the names of a model of PanEcho's shape ({error})") from error
 
 
 def known_tasks(task_table: TaskTable = None, weights: str | Path | None = None) -> tuple[Task, ...]:

@@ -1,4 +1,4 @@
-"""The same encoder, arranged for a CPU: pixels as they come, and ConvNeXt's linear layers as 1x1 convolutions."""
+"""The same image encoder, arranged for a CPU: pixels as they come, ConvNeXt's linear layers as 1x1 convolutions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from timm.models.convnext import ConvNeXtBlock  # noqa: E402
 
 
 class PixelEncoder(nn.Module):
-    """(T, 3, S, S) uint8, channels in the model's order, to (T, frame_dim) float32: normalising is part of it.
+    """Pictures of uint8 pixels to vectors, normalising included.
 
     encoder: takes what `Backbone.normalise` gives, converted to `dtype`, in which its weights are too.
     """
@@ -32,12 +32,13 @@ class PixelEncoder(nn.Module):
         self._dtype = dtype
         for name in ("mean", "std"):
             values = torch.tensor(getattr(backbone.preprocess, name), dtype=torch.float32)
-            self.register_buffer(name, values[:, None, None])
+            self.register_buffer(name, values)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """See the class."""
-        frames = (pixels.to(torch.float32) * self._scale - self.mean) / self.std
-        encoded: Tensor = self.encoder(frames.to(self._dtype, memory_format=torch.channels_last))
+    def forward(self, pixels: Tensor, channels: Tensor) -> Tensor:
+        """(P, 3, S, S) uint8 and (P, 3) int64, the channel of every plane, to (P, image_dim) float32."""
+        mean, std = self.mean[channels][..., None, None], self.std[channels][..., None, None]
+        pictures = (pixels.to(torch.float32) * self._scale - mean) / std
+        encoded: Tensor = self.encoder(pictures.to(self._dtype, memory_format=torch.channels_last))
         return encoded.to(torch.float32)
 
 

@@ -1,21 +1,27 @@
-"""What a weights file says of itself: its licence, and the pixels and clips that it was trained on."""
+"""What a weights file says of itself: its licence, its order of planes, the pixels and clips that it was trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import WeightsError
+from panecho_embed.planes import PlaneOrder
 from panecho_embed.provenance import Preprocess
 
 KEY = "panecho_embed"
-"""The entry beside the state dict under which `finetune` writes what a model is, as plain values."""
+"""The entry beside the state dict that says what a model is, as plain values; released files have none."""
 
-PANECHO_LAYOUT, OWN_LAYOUT = "panecho", "own"
-"""How a model of `finetune` names its tensors: as the released checkpoint, or, of another shape, as its own modules."""
+PANECHO_LAYOUT, SAME_SHAPE_LAYOUT, OWN_LAYOUT = "panecho", "panecho-embed", "own"
+"""How a file of ours names its tensors.
+
+"panecho": as the released checkpoint, for PanEcho's own code too: published order of planes, PanEcho's pixels.
+"panecho-embed": a model of PanEcho's shape under our names, of another order or other pixels, which are recorded.
+"own": a fine-tuned model of another shape, which nothing loads again.
+"""
 
 _LICENCE_KEYS = ("licence", "license")
 _LONGEST = 300
@@ -24,18 +30,23 @@ _PAIRS = ("mean", "std")
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """licence: "" where the file states none. preprocess, clips: None where it says nothing of them."""
+    """licence: "" where the file states none. preprocess, clips: None where it says nothing of them.
+
+    plane_order: of released files "published". layout: how the file names its tensors.
+    """
 
     licence: str = ""
     preprocess: Preprocess | None = None
     clips: ClipPlan | None = None
+    plane_order: PlaneOrder = "published"
+    layout: str = PANECHO_LAYOUT
 
 
 def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
     """What the dict of a weights file holds besides its state dict.
 
-    Raises WeightsError where it describes pixels or clips that there can't be, and for a fine-tuned model of another
-    shape than PanEcho's, which no backbone reads.
+    Raises WeightsError where it describes pixels or clips that there can't be, for a fine-tuned model of another shape
+    than PanEcho's, which no backbone reads, and for one of an earlier release, which was trained on RGB frames.
     """
     about = content.get(KEY)
     if not isinstance(about, Mapping):
@@ -43,15 +54,39 @@ def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
     if about.get("layout") == OWN_LAYOUT:
         raise WeightsError(
             f"{path}: a model that `finetune` made from {about.get('init')!r} and whose shape is not PanEcho's. Only "
-            "those with PanEcho's frame encoder and a transformer over frames are loaded again (made from panecho, "
+            "those with PanEcho's image encoder and a transformer over pictures are loaded again (made from panecho, "
             "random, imagenet). Its predictions stand beside it, in predictions.csv; docs/finetuning.md says how to "
             "read its tensors"
+        )
+    order, layout = about.get("plane_order"), about.get("layout")
+    if order is None:
+        raise WeightsError(
+            f"{path}: an earlier release trained this model on RGB frames, where PanEcho's published forward pass "
+            'takes three consecutive planes ("Order of planes" in docs/models.md); fine-tune again'
+        )
+    if order not in get_args(PlaneOrder) or layout not in (PANECHO_LAYOUT, SAME_SHAPE_LAYOUT):
+        raise WeightsError(
+            f"{path}: its order of planes is {str(order)[:80]!r} and its layout {str(layout)[:80]!r}; known are "
+            f"{', '.join(get_args(PlaneOrder))} and {PANECHO_LAYOUT}, {SAME_SHAPE_LAYOUT}"
         )
     return Recorded(
         _licence(about) or _licence(content),
         _made(Preprocess, about.get("preprocess"), "preprocess", path),
         _made(ClipPlan, about.get("clips"), "clips", path),
+        order,
+        layout,
     )
+
+
+def recorded_plainly(*, preprocess: Preprocess, clips: ClipPlan | None) -> dict[str, Any]:
+    """Pixels and clips as a record holds them, for `read_recorded`."""
+    both = {"preprocess": preprocess, "clips": clips}
+    return {name: plain(asdict(value)) for name, value in both.items() if value is not None}
+
+
+def plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a dataclass with lists in place of tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def _licence(content: Mapping[Any, Any]) -> str:

@@ -47,7 +47,7 @@ def timm_backbone(model_name: str, weights: str | Path | None) -> Backbone:
         model,
         MeanOverFrames(),
         dim=dim,
-        frame_dim=dim,
+        image_dim=dim,
         preprocess=preprocess,
         weights=WeightsInfo(source, sha256, licence, pretrained=True),
         fixed_image_size=bool(config.get("fixed_input_size")),

@@ -36,18 +36,19 @@ _OPEN_CLIP_TEXT = (
 def panecho(weights: WeightsArgument) -> Backbone:
     """PanEcho's embedding of a clip. 256 x 256 resized with pixel areas, 224 cut out, BGR as it was trained.
 
-    A fine-tuned file that records other pixels and clips is given those.
+    Its pictures are those of the released forward pass, three consecutive planes of the clip each, not frames: see
+    `panecho_embed.planes`. A fine-tuned file that records another order, other pixels and clips is given those.
     """
     return _from_panecho(PanEcho(backbone_only=True, weights=weights), "panecho")
 
 
 def panecho_image(weights: WeightsArgument) -> Backbone:
-    """PanEcho's frame encoder alone; a clip is the mean of its frames."""
+    """PanEcho's image encoder alone, on frames; a clip is the mean of its frames."""
     return _from_panecho(PanEcho(image_encoder_only=True, weights=weights), "panecho-image")
 
 
 def random(weights: WeightsArgument, seed: int, width: float = 1.0) -> Backbone:
-    """PanEcho's architecture and preprocessing with random weights, the same ones for the same seed.
+    """PanEcho's architecture, order of planes and preprocessing with random weights, the same for the same seed.
 
     width: channels as a share of PanEcho's.
 
@@ -195,7 +196,7 @@ def echoprime(weights: WeightsArgument) -> Backbone:
         nn.Identity(),
         _Video(model),
         dim=512,
-        frame_dim=None,
+        image_dim=None,
         preprocess=preprocess,
         weights=weights_info("echoprime", path, file.recorded.licence),
         pooling="3d",
@@ -234,13 +235,14 @@ def _from_panecho(model: PanEcho, name: str) -> Backbone:
     clips = model.recorded.clips
     return Backbone(
         name,
-        model.frame_encoder,
+        model.image_encoder,
         model.clip_encoder or MeanOverFrames(),
         dim=model.dim,
-        frame_dim=model.dim,
+        image_dim=model.dim,
         preprocess=model.recorded.preprocess or Preprocess(),
         weights=model.weights_info,
         frames_per_clip=clips.frames_per_clip if clips else FRAMES_PER_CLIP,
         recorded_clips=clips,
         pooling="mean" if model.clip_encoder is None else "transformer",
+        plane_order="frames" if model.clip_encoder is None else model.plane_order,
     )

@@ -26,7 +26,7 @@ from panecho_embed.prediction.heads import read_heads
 from panecho_embed.prediction.outputs import outputs_of
 from panecho_embed.prediction.pages import Sheets, write_pages
 from panecho_embed.prediction.wording import about
-from panecho_embed.reclipping import reclip
+from panecho_embed.reclipping import check_pictures_are_frames, reclip
 from panecho_embed.records import Failure
 from panecho_embed.remote import cached, check_url, file_name, is_url
 from panecho_embed.store import EmbeddingFile
@@ -85,8 +85,8 @@ def predict(
     """Predict reporting tasks and write them into the folder `out`: tables, JSON, a report, a sheet per study.
 
     source: what `extract` takes, which embeds it into `out`/embeddings.h5 first and goes on where it was stopped; or an
-    embedding file of the same weights, of clips (seconds: the heads alone) or of frames (clips are made first). Both
-    may be at a URL.
+    embedding file of clips of the same weights (seconds: the heads alone), or of frames where the model's pictures are
+    frames (clips are made first). Both may be at a URL.
     backbone: "panecho", or "random" to try things out: every output then says that it means nothing. weights, tasks,
     task_table: as for `PanEcho`. clips: which, as for `extract`; not for a file of clips. sheets: write a page a study
     with pictures of its videos, for each of which a minute is allowed. extraction: the further arguments of `extract`,
@@ -189,6 +189,7 @@ def _check_readable(
             f"{file.path} holds {file.level} rows; heads read clips. Give the clip-level or frame-level file that it "
             "was pooled from"
         )
+    check_pictures_are_frames(file)
     if not len(file):
         raise ArgumentError(
             f"{file.path} has no rows; none of its {len(file.video_columns['video_id'])} videos is done"

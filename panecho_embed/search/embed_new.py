@@ -99,25 +99,25 @@ class Embedder:
         manifest = read_manifest(path)
         of_it = one_study(str(path), [_told(video, Path(path)) for video in manifest.videos], study)
         videos = tuple(video for video, kept in zip(manifest.videos, of_it, strict=True) if kept)
-        settings = DecodeSettings(
-            self._provenance.preprocess, self._provenance.clips, digest=False, most_frames=most_frames
-        )
+        plans = None if self._provenance.clips is None else (self._provenance.clips,)
+        settings = DecodeSettings(self._provenance.preprocess, plans, digest=False, most_frames=most_frames)
         frames, clips = (32, 8) if self._backbone.device.type == "cpu" else (256, 64)
         encoder = Encoder(
             self._backbone,
-            batch_frames=frames,
+            batch_pictures=frames,
             clip_batch=clips,
             precision=self._provenance.precision,
             go_on=go_on,
         )
-        done: list[tuple[int, EncodedVideo]] = []
+        done: list[tuple[int, FloatArray]] = []
         failures: list[Failure] = []
 
-        def sort(position: int, outcome: EncodedVideo | Failure) -> None:
-            if isinstance(outcome, Failure):
-                failures.append(outcome)
+        def sort(position: int, encoded: EncodedVideo) -> None:
+            (values,) = encoded.values
+            if isinstance(values, Failure):
+                failures.append(values)
             else:
-                done.append((position, outcome))
+                done.append((position, values))
 
         with decoded(enumerate(videos), settings, workers, timeout_seconds, go_on) as outcomes:
             for position, outcome in outcomes:
@@ -134,10 +134,10 @@ class Embedder:
         return self._pooled(sorted(done, key=lambda one: one[0]), videos, (*manifest.notes, *notes))
 
     def _pooled(
-        self, done: Sequence[tuple[int, EncodedVideo]], videos: Sequence[VideoRef], notes: tuple[str, ...]
+        self, done: Sequence[tuple[int, FloatArray]], videos: Sequence[VideoRef], notes: tuple[str, ...]
     ) -> NewVideos:
         """One vector a video, pooled as the file's own rows were."""
-        counts = [len(encoded.values) for _, encoded in done]
+        counts = [len(values) for _, values in done]
         refs = [videos[position] for position, _ in done]
 
         def column(values: Sequence[str]) -> npt.NDArray[np.object_]:
@@ -145,7 +145,7 @@ class Embedder:
 
         rows = sum(counts)
         table = EmbeddingTable(
-            values=np.concatenate([encoded.values for _, encoded in done]),
+            values=np.concatenate([values for _, values in done]),
             video_id=column([ref.video_id for ref in refs]),
             # Whatever a folder is made of, it is asked for as one study.
             study_id=column(["query"] * len(refs)),

@@ -12,7 +12,7 @@ from panecho_embed.store.mapped import RowsOnDisk
 from panecho_embed.store.merge import merge
 from panecho_embed.store.mirror import Mirror
 from panecho_embed.store.outputs import refuse_to_replace, written_whole
-from panecho_embed.store.parts import Parts
+from panecho_embed.store.parts import Parts, one_salt
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import EmbeddingWriter
@@ -24,6 +24,7 @@ __all__ = [
     "Parts",
     "RowsOnDisk",
     "merge",
+    "one_salt",
     "refuse_to_replace",
     "verify",
     "written_whole",

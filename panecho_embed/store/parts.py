@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import uuid
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from panecho_embed.errors import SettingsMismatchError, StoreError
+from panecho_embed.errors import EARLIER_ORDER, EarlierReleaseError, SettingsMismatchError, StoreError
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Failure, Manifest
 from panecho_embed.shards import Shard
@@ -91,7 +93,8 @@ class Parts:
         videos would be lost, or if what stands at the output is no embedding file.
         """
         if overwrite and self.out.exists():
-            EmbeddingFile(self.out)
+            with suppress(EarlierReleaseError):
+                EmbeddingFile(self.out)
         with self._lock.briefly():
             if overwrite:
                 self._begin_anew(provenance)
@@ -103,7 +106,10 @@ class Parts:
             self._latest_ns = max(self._latest_ns, time_ns(name))
             if concerns(name, self.shard):
                 path = self.folder / name
-                if problems := verify(path):
+                problems = verify(path)
+                if any(EARLIER_ORDER in problem for problem in problems):
+                    raise EarlierReleaseError(problems[0])
+                if problems:
                     self.notes.append(f"{name} is damaged and was left out: {problems[0]}")
                 else:
                     self._enter(path, provenance)
@@ -252,17 +258,52 @@ class Parts:
                 "the same from run to run with --id-salt"
             )
 
+    @property
+    def is_begun(self) -> bool:
+        """Are there parts already?"""
+        return bool(self._names())
+
+    @property
+    def kept_salt(self) -> str:
+        """The salt as it lies beside the parts now, where none was given."""
+        with self._lock.briefly():
+            return self._salt()
+
+    def take_salt(self, salt: str) -> None:
+        """Hash ids by this salt from now on; those of a finished file are given anew if they differ."""
+        if self._given_salt is None:
+            with self._lock.briefly():
+                self._write_salt(salt)
+            self._given_salt = self.salt = salt
+
     def _salt(self) -> str:
         if self._given_salt is not None:
             return self._given_salt
         file = self.folder / _SALT
         if not file.exists():
-            # Under its name only when it is whole: a kill in between must not leave an empty salt.
-            temporary = file.with_name(f"{_SALT}.{os.getpid()}")
-            temporary.touch(mode=0o600)
-            temporary.write_text(uuid.uuid4().hex)
-            temporary.replace(file)
+            self._write_salt(uuid.uuid4().hex)
         return file.read_text()
+
+    def _write_salt(self, salt: str) -> None:
+        # Under its name only when it is whole: a kill in between must not leave an empty salt.
+        file = self.folder / _SALT
+        temporary = file.with_name(f"{_SALT}.{os.getpid()}")
+        temporary.touch(mode=0o600)
+        temporary.write_text(salt)
+        temporary.replace(file)
+
+
+def one_salt(several: Sequence[Parts]) -> str:
+    """Let files that belong together hash ids alike; returns the salt of all of them.
+
+    It is that of a file that is being made already, so that a resumed run gives the ids that its parts have.
+    """
+    first, *others = several
+    salt = next((parts for parts in several if parts.is_begun), first).kept_salt
+    if others:
+        for parts in several:
+            parts.take_salt(salt)
+    return salt
 
 
 def _is_link(path: Path) -> bool:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.errors import ArgumentError, EarlierReleaseError, StoreError
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import FPS_OF_MANIFEST, EmbeddingTable, Failure, FloatArray, Manifest, VideoFacts, VideoRef
 from panecho_embed.store.layout import (
@@ -41,7 +41,8 @@ class EmbeddingFile:
     """An embedding file, opened for reading.
 
     Columns are read when they are asked for, and the file is not held open in between; in a `with` block it is, for
-    many small readings. Raises StoreError when the file is missing, truncated, or no embedding file of a known schema.
+    many small readings. Raises StoreError when the file is missing, truncated, or no embedding file of a known schema,
+    EarlierReleaseError for one that has to be made again.
 
     level: "frame", "clip", "video" or "study". provenance: how it was made. fingerprint: of those settings.
     """
@@ -67,6 +68,8 @@ class EmbeddingFile:
             raise StoreError(f"{self.path}: level is {self.level!r}; known are {', '.join(get_args(Level))}")
         try:
             self.provenance = Provenance.from_json(attributes["provenance"])
+        except EarlierReleaseError as error:
+            raise EarlierReleaseError(f"{self.path}: {error}") from error
         except ArgumentError as error:
             raise StoreError(f"{self.path}: its provenance can't be read: {error}") from error
 

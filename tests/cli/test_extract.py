@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from panecho_embed.cli.main import main
 from panecho_embed.store import EmbeddingFile
 from tests.test_extraction import moving
+from tests.test_reclipping import on_frames
 
 QUICK = ["--backbone", "random", "--image-size", "32", "--workers", "0"]
 
@@ -70,11 +71,56 @@ def test_clip_flags_reach_the_plan(studies, tmp_path):
 
 
 def test_reclip_and_pool(studies, tmp_path):
-    run("extract", studies, "-o", tmp_path / "frames.h5", *QUICK, "--level", "frame")
-    reclipped = run("reclip", tmp_path / "frames.h5", "-o", tmp_path / "clips.h5").stdout
+    weights = on_frames(tmp_path / "mine.pt", 0)
+    made_with = ["--weights", weights, "--image-size", "32", "--workers", "0"]
+    run("extract", studies, "-o", tmp_path / "frames.h5", *made_with, "--level", "frame")
+    reclipped = run("reclip", tmp_path / "frames.h5", "-o", tmp_path / "clips.h5", "--weights", weights).stdout
     assert "2 of 2 videos done\n5 rows in " in reclipped
     pooled = run("pool", tmp_path / "clips.h5", "--by", "video", "-o", tmp_path / "videos.h5")
     assert "2 video rows" in pooled.stdout
+
+
+def test_several_plans_are_files_of_a_folder(studies, tmp_path):
+    out = tmp_path / "sweep"
+    plans = ["--plan", "--frame-step 2 --clips 3", "--plan", "--stride 5 --short skip", "--plan", ""]
+    told = run("extract", studies, "-o", out, *QUICK, *plans).stdout
+    files = {"frame-step=2_clips=3": 2, "stride=5_short=skip": 2, "default": 5}
+    assert {path.name for path in out.iterdir()} == {f"{name}.h5" for name in files}
+    for name, rows in files.items():
+        assert f"{rows} rows of {1 if 'skip' in name else 2} videos in {out / name}.h5" in told
+    assert "1 skipped, no cine loop:\n  v1.npz: 7 frames; a clip needs 16" in told
+    assert "3 plans after" in told
+    assert EmbeddingFile(out / "frame-step=2_clips=3.h5").provenance.clips.frame_step == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--plan", "--foo 3"], "'--foo 3': No such option"),
+        (["--plan", "--clips x"], "'--clips x': Invalid value for '--clips'"),
+        (["--plan", "'"], "No closing quotation"),
+        (["--plan", "4"], "unexpected extra argument"),
+    ],
+)
+def test_a_plan_that_is_none_is_wrong_usage(studies, tmp_path, words, message):
+    result = run("extract", studies, "-o", tmp_path / "sweep", *QUICK, *words, expect=2)
+    assert message in result.stderr
+    assert '"--frame-step 2 --clips 8"' in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--plan", "--clips 2", "--plan", "--clips 2"], "two plans are the same"),
+        (["--plan", "--clips 2", "--stride", "3"], "put the clip options into each plan (--plan)"),
+        (["--plan", "--clips 2", "--level", "frame"], "holds every frame and no clips"),
+        (["--plan", "--clips 0"], "num_clips is 0"),
+    ],
+)
+def test_plans_that_contradict_something_are_refused(studies, tmp_path, words, message):
+    result = run("extract", studies, "-o", tmp_path / "sweep", *QUICK, *words, expect=2)
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failures_are_listed_and_the_exit_code_is_3(studies, tmp_path):

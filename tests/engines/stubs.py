@@ -20,4 +20,4 @@ def decode(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Failure:
     if what == "sleep":
         time.sleep(float(argument))
     pixels = np.zeros((1, 3, 2, 2), np.uint8)
-    return DecodedVideo(video.video_id, video.path, pixels, None, np.zeros(1, np.int64), 1.0, VideoFacts("done"))
+    return DecodedVideo(video.video_id, video.path, pixels, None, VideoFacts("done"))

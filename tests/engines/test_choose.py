@@ -12,7 +12,7 @@ from filelock import FileLock
 from panecho_embed.cache import cache_folder
 from panecho_embed.engines import choose, compiled
 from panecho_embed.engines.compiled import CompiledEngine, compiled_path, has_compiler
-from panecho_embed.engines.frame_engine import EagerEngine, RearrangedEngine
+from panecho_embed.engines.image_engine import EagerEngine, PictureBatch, RearrangedEngine
 from panecho_embed.errors import ArgumentError, EngineError
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
 from panecho_embed.models.fused import can_fuse
@@ -47,19 +47,19 @@ def narrow() -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def batch() -> torch.Tensor:
+def batch() -> PictureBatch:
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, 32, 32), dtype=np.uint8)
-    return torch.from_numpy(pixels)
+    return PictureBatch.of_frames(torch.from_numpy(pixels))
 
 
-def chosen(backbone, backend, batch, precision="fp32", expected_frames=0.0):
+def chosen(backbone, backend, batch, precision="fp32", expected_pictures=0.0):
     said: list[str] = []
-    engine = choose.choose_engine(backbone, backend, precision, BATCH, batch, expected_frames, said.append)
+    engine = choose.choose_engine(backbone, backend, precision, BATCH, batch, expected_pictures, said.append)
     return engine, " ".join(said)
 
 
 def test_rearranged_modules_give_the_same_values(narrow, batch):
-    assert rearranged(narrow.frame_encoder)[1] == 4
+    assert rearranged(narrow.image_encoder)[1] == 4
     exact = EagerEngine(narrow, "fp32")(batch)
     torch.testing.assert_close(RearrangedEngine(narrow, "fp32")(batch), exact, atol=1e-5, rtol=1e-5)
     for precision in ("bf16", "fp16"):
@@ -71,10 +71,10 @@ def test_fused_operators_and_plain_ones_agree_whatever_the_batch(narrow, batch, 
     assert can_fuse(torch.float32)
     fused = RearrangedEngine(narrow, "fp32")
     assert any(type(module).__name__ == "_FusedBlock" for module in fused._encoder.modules())
-    monkeypatch.setattr("panecho_embed.engines.frame_engine.can_fuse", lambda dtype: False)
+    monkeypatch.setattr("panecho_embed.engines.image_engine.can_fuse", lambda dtype: False)
     plain = RearrangedEngine(narrow, "fp32")
     assert not any(type(module).__name__ == "_FusedBlock" for module in plain._encoder.modules())
-    for some in (batch, batch[:2], batch[:1], torch.cat([batch, batch])):
+    for some in (batch, batch[:2], batch[:1], PictureBatch.of_frames(torch.cat([batch.pixels, batch.pixels]))):
         torch.testing.assert_close(fused(some), plain(some), atol=1e-5, rtol=1e-5)
 
 
@@ -180,31 +180,31 @@ class Wrong:
     """An engine whose values are a little off."""
 
     name = "rearranged"
-    batch_frames = None
+    batch_pictures = None
 
     def __init__(self, backbone, precision):
         self._eager = EagerEngine(backbone, precision)
 
-    def __call__(self, pixels):
-        return self._eager(pixels) * 1.001
+    def __call__(self, batch):
+        return self._eager(batch) * 1.001
 
 
 def test_an_engine_that_gives_other_values_is_refused_and_never_chosen(narrow, batch, monkeypatch):
     monkeypatch.setattr(choose, "RearrangedEngine", Wrong)
-    with pytest.raises(EngineError, match=r"gives other frame embeddings than eager.*--engine-backend eager"):
+    with pytest.raises(EngineError, match=r"gives other vectors of pictures than eager.*--engine-backend eager"):
         chosen(narrow, "rearranged", batch)
     monkeypatch.setattr(choose, "_TRIAL_SECONDS", 0.0)
-    engine, said = chosen(narrow, "auto", batch, expected_frames=1.0)
+    engine, said = chosen(narrow, "auto", batch, expected_pictures=1.0)
     assert engine.name != "rearranged"
     assert "rearranged left out: the engine rearranged gives other" in said
 
 
 def test_auto_says_what_it_chose_and_why(narrow, batch, monkeypatch):
-    engine, said = chosen(narrow, "auto", batch, expected_frames=1)
+    engine, said = chosen(narrow, "auto", batch, expected_pictures=1)
     assert engine.name == "eager"
     assert "too little for a trial" in said
     monkeypatch.setattr(choose, "_TRIAL_SECONDS", 0.0)
-    engine, said = chosen(narrow, "auto", batch, expected_frames=1)
+    engine, said = chosen(narrow, "auto", batch, expected_pictures=1)
     assert said.startswith(f"engine {engine.name}, the fastest in fp32: eager ")
     assert "rearranged " in said
 
@@ -212,21 +212,21 @@ def test_auto_says_what_it_chose_and_why(narrow, batch, monkeypatch):
 def test_auto_takes_the_fastest(narrow, batch, monkeypatch):
     monkeypatch.setattr(choose, "_TRIAL_SECONDS", 0.0)
     speeds = {"eager": 3.0, "rearranged": 2.0, "compiled": 4.0}
-    monkeypatch.setattr(choose._Trial, "seconds_per_frame", lambda self, engine: speeds[engine.name])
-    assert chosen(narrow, "auto", batch, expected_frames=1)[0].name == "rearranged"
+    monkeypatch.setattr(choose._Trial, "seconds_per_picture", lambda self, engine: speeds[engine.name])
+    assert chosen(narrow, "auto", batch, expected_pictures=1)[0].name == "rearranged"
     speeds |= {"rearranged": 5.0, "compiled": 6.0}
-    assert chosen(narrow, "auto", batch, expected_frames=1)[0].name == "eager"
+    assert chosen(narrow, "auto", batch, expected_pictures=1)[0].name == "eager"
 
 
 def test_auto_compiles_only_where_that_pays(narrow, batch, monkeypatch, tmp_path):
     monkeypatch.setenv("PANECHO_EMBED_CACHE", str(tmp_path))
-    monkeypatch.setattr(choose._Trial, "seconds_per_frame", lambda self, engine: 0.01)
+    monkeypatch.setattr(choose._Trial, "seconds_per_picture", lambda self, engine: 0.01)
     monkeypatch.setattr(choose._Trial, "make", lambda self, backend: EagerEngine(self.backbone, self.precision))
     assert (
         "compiled not tried: of 50 s of work it might save 18, and costs 40"
-        in chosen(narrow, "auto", batch, expected_frames=5000)[1]
+        in chosen(narrow, "auto", batch, expected_pictures=5000)[1]
     )
-    assert "compiled 10.0 ms" in chosen(narrow, "auto", batch, expected_frames=50_000)[1]
+    assert "compiled 10.0 ms" in chosen(narrow, "auto", batch, expected_pictures=50_000)[1]
 
 
 @pytest.mark.parametrize("backend", ["auto", "eager"])
@@ -238,14 +238,14 @@ def test_a_precision_that_the_model_does_not_bear_is_refused(narrow, batch, monk
 
 def test_an_engine_that_nothing_can_be_compared_with_is_refused_and_never_chosen(batch, monkeypatch):
     model = overflowing()
-    bright = torch.full_like(batch, 255)
+    bright = PictureBatch.of_frames(torch.full_like(batch.pixels, 255))
     monkeypatch.setattr(choose, "RearrangedEngine", Wrong)
     with pytest.raises(EngineError, match=r"engine rearranged can't be checked.*--engine-backend eager"):
         chosen(model, "rearranged", bright)
     with pytest.raises(EngineError, match=r"engine eager can't be checked.*--precision fp32"):
         chosen(model, "eager", bright, "bf16")
     monkeypatch.setattr(choose, "_TRIAL_SECONDS", 0.0)
-    engine, said = chosen(model, "auto", bright, expected_frames=1.0)
+    engine, said = chosen(model, "auto", bright, expected_pictures=1.0)
     assert engine.name == "eager"
     assert "rearranged left out: the engine rearranged can't be checked" in said
 

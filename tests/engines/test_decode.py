@@ -37,7 +37,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_a_failure(monkeypatch, tmp_
         return found
 
     monkeypatch.setattr(decode, "_needed_frames", replaced)
-    video, settings = VideoRef("v", "s", "p", str(path)), DecodeSettings(SMALL, ClipPlan(), digest=digest)
+    video, settings = VideoRef("v", "s", "p", str(path)), DecodeSettings(SMALL, (ClipPlan(),), digest=digest)
     failure = decode_video(video, settings)
     assert failure == Failure("v", str(path), "open", "the file changed while it was read")
     monkeypatch.undo()
@@ -46,14 +46,14 @@ def test_a_file_that_is_replaced_while_it_is_read_is_a_failure(monkeypatch, tmp_
 
 def test_a_number_of_frames_that_changes_at_every_reading_is_a_failure(monkeypatch, tmp_path):
     video = with_lengths(monkeypatch, tmp_path, 40, 50, 60)
-    failure = decode_video(video, DecodeSettings(SMALL, ClipPlan(frames_per_clip=4)))
+    failure = decode_video(video, DecodeSettings(SMALL, (ClipPlan(frames_per_clip=4),)))
     assert failure == Failure("v", video.path, "decode", "its number of frames changes from reading to reading")
 
 
 def test_of_a_video_of_unknown_length_only_the_needed_frames_are_kept(monkeypatch, tmp_path):
     video = with_lengths(monkeypatch, tmp_path, None, 200, 200)
     monkeypatch.setattr(decode, "_MOST_BYTES", 100 * 3 * 32 * 32)
-    decoded = decode_video(video, DecodeSettings(SMALL, ClipPlan()))
+    decoded = decode_video(video, DecodeSettings(SMALL, (ClipPlan(),)))
     assert isinstance(decoded, DecodedVideo)
     assert (decoded.facts.num_frames, len(decoded.pixels)) == (200, len(np.unique(ClipPlan().indices(200))))
 
@@ -64,13 +64,15 @@ def test_of_a_video_of_unknown_length_only_the_needed_frames_are_kept(monkeypatc
 def test_too_many_frames_for_memory_say_what_to_take(monkeypatch, tmp_path, clips, way_out):
     video = with_lengths(monkeypatch, tmp_path, 200, 200)
     monkeypatch.setattr(decode, "_MOST_BYTES", 100 * 3 * 32 * 32)
-    assert decode_video(video, DecodeSettings(SMALL, clips)).message.endswith(f"or take {way_out}")
+    assert decode_video(video, DecodeSettings(SMALL, None if clips is None else (clips,))).message.endswith(
+        f"or take {way_out}"
+    )
 
 
 def test_more_frames_than_allowed_are_a_failure_of_their_own_stage(monkeypatch, tmp_path):
     for most, fits in ((49, False), (50, True)):
         video = with_lengths(monkeypatch, tmp_path, 200, 200)
-        settings = DecodeSettings(SMALL, ClipPlan(num_clips=1, frames_per_clip=50), most_frames=most)
+        settings = DecodeSettings(SMALL, (ClipPlan(num_clips=1, frames_per_clip=50),), most_frames=most)
         assert isinstance(decode_video(video, settings), DecodedVideo) is fits
     video = with_lengths(monkeypatch, tmp_path, 200, 200)
     failure = decode_video(video, DecodeSettings(SMALL, None, most_frames=49))

@@ -14,7 +14,7 @@ from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
 from tests.engines import stubs
 
-SETTINGS = DecodeSettings(Preprocess(), ClipPlan())
+SETTINGS = DecodeSettings(Preprocess(), (ClipPlan(),))
 
 
 @pytest.fixture(autouse=True)

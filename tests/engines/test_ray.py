@@ -23,7 +23,7 @@ import torch
 from panecho_embed.engines import ray_engine, writing
 from panecho_embed.engines.decode import DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, EncodeSettings
-from panecho_embed.engines.job import Job
+from panecho_embed.engines.job import Job, Output
 from panecho_embed.engines.ray_cluster import Shares, _check_answers, shares
 from panecho_embed.engines.ray_decoder import DecodingWork, RayDecoder, check_versions
 from panecho_embed.engines.ray_encoder import Encoded
@@ -99,7 +99,7 @@ ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=200 <
 studies, out = sys.argv[1:]
 threading.Thread(target=kill, daemon=True).start()
 slow = tiny()
-slow.frame_encoder = Slow()
+slow.image_encoder = Slow()
 summary = extract(studies, out, backbone=slow, engine="ray")
 print("ended with", summary.exit_code, "of", summary.done)
 ray.shutdown()
@@ -145,7 +145,7 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_s
 second = cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
 threading.Thread(target=lose, daemon=True).start()
 slow = tiny()
-slow.frame_encoder = Slow()
+slow.image_encoder = Slow()
 summary = extract(studies, out, backbone=slow, engine="ray", ray_address=cluster.address, announce=print)
 print("ended with", summary.exit_code, "of", summary.done)
 cluster.shutdown()
@@ -188,8 +188,8 @@ studies, out, seen = sys.argv[1:]
 seen = Path(seen)
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100 << 20})
 waiting = tiny()
-waiting.frame_encoder = Waiting()
-waiting.frame_encoder.seen, waiting.frame_encoder.until = seen, time.time() + 300
+waiting.image_encoder = Waiting()
+waiting.image_encoder.seen, waiting.image_encoder.until = seen, time.time() + 300
 at_work = threading.Thread(target=work)
 at_work.start()
 while at_work.is_alive() and not list(seen.iterdir()):
@@ -364,13 +364,24 @@ def job(tmp_path, provenance):
     with Parts(tmp_path / "out.h5") as parts:
         manifest = Manifest(tuple(videos))
         parts.begin(manifest, provenance)
-        yield Job(parts, manifest, range(4), provenance, backbone, None, settings, "cpu", None, 60.0, lambda text: None)
+        yield Job(
+            [Output(parts, provenance)],
+            manifest,
+            range(4),
+            backbone,
+            None,
+            settings,
+            "cpu",
+            None,
+            60.0,
+            lambda text: None,
+        )
 
 
 def encoded(provenance, *positions):
     facts = VideoFacts("done", "00", 40, 30.0, "test")
-    values = np.ones((1, provenance.dim), np.float32)
-    video = EncodedVideo(values, np.zeros(1, np.int64), 1.0, 16, facts)
+    values = np.ones((4, provenance.dim), np.float32)
+    video = EncodedVideo((values,), facts)
     return Encoded([(position, video) for position in positions], ("eager",), ("one engine",))
 
 
@@ -378,8 +389,8 @@ def test_a_result_that_comes_twice_counts_once_and_what_did_not_come_is_asked_fo
     cluster = Stub(monkeypatch, [encoded(provenance, 2, 0), encoded(provenance, 2)], [encoded(provenance, 3, 1)])
     assert list(ray_engine.embed_on_ray(job, None)) == [1] * 4
     assert cluster.left == [[0, 1, 2, 3], [1, 3]]
-    assert job.parts.todo(job.manifest) == []
-    (part,) = job.parts.folder.glob("part-*.h5")
+    assert job.outputs[0].parts.todo(job.manifest) == []
+    (part,) = job.outputs[0].parts.folder.glob("part-*.h5")
     assert [video.video_id for video in EmbeddingFile(part).manifest().videos] == ["v0", "v1", "v2", "v3"]
     assert EmbeddingFile(part).provenance.engine == "eager"
 
@@ -388,14 +399,14 @@ def test_a_cluster_that_gives_nothing_back_ends_in_a_message(job, provenance, mo
     Stub(monkeypatch, [encoded(provenance, 2)], [])
     with pytest.raises(EngineError, match="3 videos came back from no Ray worker"):
         list(ray_engine.embed_on_ray(job, None))
-    assert job.parts.todo(job.manifest) == [0, 1, 3]
+    assert job.outputs[0].parts.todo(job.manifest) == [0, 1, 3]
 
 
 def test_parts_are_bounded_by_bytes_too(job, provenance, monkeypatch):
     monkeypatch.setattr(writing, "_PART_BYTES", 1)
     Stub(monkeypatch, [encoded(provenance, 2, 0), encoded(provenance, 3, 1)])
     list(ray_engine.embed_on_ray(job, None))
-    assert len(list(job.parts.folder.glob("part-*.h5"))) == 4
+    assert len(list(job.outputs[0].parts.folder.glob("part-*.h5"))) == 4
 
 
 def test_what_was_encoded_is_kept_when_the_command_is_stopped(job, provenance, monkeypatch):
@@ -403,7 +414,7 @@ def test_what_was_encoded_is_kept_when_the_command_is_stopped(job, provenance, m
     at_work = ray_engine.embed_on_ray(job, None)
     next(at_work)
     at_work.close()
-    assert job.parts.todo(job.manifest) == [0, 1, 3]
+    assert job.outputs[0].parts.todo(job.manifest) == [0, 1, 3]
 
 
 def test_rows_hold_anything():

@@ -150,7 +150,7 @@ def run_info(init: str, recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]
     pretrained = init != "random"
     source = f"{init}.pt" if pretrained else f"random (seed {recipe.seed})"
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "version": "0",
         "created_utc": "2026-01-01T00:00:00+00:00",
         "finished_utc": "2026-01-01T01:00:00+00:00",
@@ -160,6 +160,7 @@ def run_info(init: str, recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]
         "init": init,
         "weights": {"source": source, "sha256": "ab" * 32, "licence": "MIT", "pretrained": pretrained},
         "preprocess": asdict(Preprocess()),
+        "plane_order": "published",
         "data": {"path": "/data", "fingerprint": "cd" * 32},
         "fold": None,
         "device": "cpu",

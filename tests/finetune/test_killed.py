@@ -114,6 +114,6 @@ def test_it_goes_on_to_the_same_end(dynamic, tmp_path):
     pd.testing.assert_frame_equal(*histories, check_exact=True)
     predictions = [(folder / "predictions.csv").read_bytes() for folder in (undisturbed, out)]
     assert predictions[0] == predictions[1]
-    models = [torch.load(folder / "model.pt", weights_only=True)["weights"] for folder in (undisturbed, out)]
+    models = [torch.load(folder / "model.pt", weights_only=True)["state_dict"] for folder in (undisturbed, out)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
     assert {path.name for path in undisturbed.iterdir()} == {path.name for path in out.iterdir()}

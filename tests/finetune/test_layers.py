@@ -14,7 +14,7 @@ from panecho_embed.finetune.starts import load_start
 from tests.finetune.conftest import NARROW
 from tests.finetune.fabricate import EF, GRADE
 
-FRAMES = [f"frame_encoder.{name}" for name in ("stem.0", "stem.1", *(f"stages.{i}" for i in range(4)), "head")]
+FRAMES = [f"image_encoder.{name}" for name in ("stem.0", "stem.1", *(f"stages.{i}" for i in range(4)), "head")]
 CLIPS = [f"clip_encoder.transformer.layers.{i}" for i in range(4)]
 
 
@@ -57,7 +57,7 @@ def test_what_is_frozen(trainable, frozen):
 
 
 def test_more_layers_than_there_are_is_refused():
-    with pytest.raises(ArgumentError, match=r"last-12; the start has 11 layers: frame_encoder\.stem\.0, "):
+    with pytest.raises(ArgumentError, match=r"last-12; the start has 11 layers: image_encoder\.stem\.0, "):
         choose_trainable(model(), "last-12")
 
 

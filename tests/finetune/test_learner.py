@@ -31,7 +31,7 @@ def learner(*settings, precision="fp32"):
         torch.manual_seed(0)
         encoder = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     info = WeightsInfo("mine", "0" * 64, "MIT", pretrained=False)
-    start = Start("mine", encoder, MeanOverFrames(), 4, False, Preprocess(8, 8), info)
+    start = Start("mine", encoder, MeanOverFrames(), 4, False, "published", Preprocess(8, 8), info)
     recipe = load_recipe("custom", ["optimizer.lr=0.01", "optimizer.clip_norm=0", "schedule.name=constant", *settings])
     fold = SimpleNamespace(targets=Targets((EF, LOW), VALUES, np.ones(2)), train=np.arange(6))
     return Learner(

@@ -71,14 +71,14 @@ def test_black_around_the_sector_does_not_blow_up_the_first_layer(handful):
 
 
 def test_random_is_the_random_backbone_for_other_pixels():
-    settings = load_recipe("echonet-dynamic", [f"model.width={NARROW}"]).model
+    settings = load_recipe("echonet-dynamic", [f"model.width={NARROW}", "model.plane_order=frames"]).model
     start = load_start("random", settings, 16, seed=3)
     model = FineTuneModel(start, [Task("EF", "regression", 1, (), None, "%", 55.0, "")])
     backbone = zoo.random(None, 3, NARROW)
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8))
     with torch.inference_mode():
-        mine = model.eval().encode_frames(pixels)
-        theirs = backbone.encode_frames(backbone.normalise(pixels))
+        mine = model.eval().encode_pictures(model.normalise(pixels))
+        theirs = backbone.encode_pictures(backbone.normalise(pixels))
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 

@@ -50,4 +50,8 @@ def test_it_ends_with_a_model_and_metrics(recipe, init, starts, request, tmp_pat
     history = pd.read_csv(run / "history.csv")
     assert history["train_loss"].map(math.isfinite).all()
     saved = torch.load(run / "model.pt", weights_only=True)
-    assert saved["panecho_embed"]["layout"] == ("panecho" if init in ("panecho", "random", "imagenet") else "own")
+    # PanEcho's own layout is for models that its own code would read: its order of planes and its pixels.
+    layouts = {"panecho": "panecho", "random": "panecho-embed", "imagenet": "panecho-embed"}
+    assert saved["panecho_embed"]["layout"] == layouts.get(init, "own")
+    on_frames = (recipe == "custom" and init != "panecho") or init in ("kinetics", "own-clips")
+    assert saved["panecho_embed"]["plane_order"] == ("frames" if on_frames else "published")

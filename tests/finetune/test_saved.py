@@ -82,12 +82,14 @@ def test_extract_takes_pixels_and_clips_as_trained(multitask, table, tmp_path):
     plan = provenance.clips
     assert (plan.frames_per_clip, plan.frame_step, plan.num_clips) == (2, 2, 2)
     assert (provenance.preprocess.crop, provenance.preprocess.resize) == (32, 37)
-    assert (provenance.preprocess.channel_order, provenance.preprocess.mean[0]) == ("bgr", 0.485)
+    assert (provenance.preprocess.channel_order, provenance.preprocess.mean[0]) == ("rgb", 0.485)
+    assert provenance.plane_order == "published"
 
 
 def test_it_says_where_it_comes_from(multitask):
     about = torch.load(multitask / "model.pt", weights_only=True)["panecho_embed"]
-    assert (about["init"], about["pretrained"], about["layout"]) == ("imagenet", True, "panecho")
+    assert (about["init"], about["pretrained"], about["layout"]) == ("imagenet", True, "panecho-embed")
+    assert about["plane_order"] == "published"
     assert [task["name"] for task in about["tasks"]][:2] == ["pericardial-effusion", "EF"]
     assert json.loads((multitask / "run.json").read_text())["preprocess"]["channel_order"] == "rgb"
 
@@ -108,14 +110,15 @@ def test_its_licence_is_not_panecho_s(predicted):
 )
 def test_other_pixels_are_worked_into_the_first_layer(scale, mean, std, order, tmp_path):
     """As trained, on its own pixels, and as saved, on PanEcho's, a model gives the same for the same frames."""
-    start = load_start("random", ModelSettings(width=NARROW, image_size=32), 2)
+    start = load_start("random", ModelSettings(width=NARROW, image_size=32, plane_order="frames"), 2)
     start = replace(start, preprocess=replace(start.preprocess, scale=scale, mean=mean, std=std, channel_order=order))
     model = FineTuneModel(start, [EF, GRADE]).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # As drawn, a block adds a millionth of itself, and the stem has no bias.
             parameter += 0.1 if name.endswith(("gamma", "bias")) else 0.0
-    assert write_model(model, start, [EF, GRADE], ClipSettings(frames=2), tmp_path / "model.pt")
+    layout = write_model(model, start, [EF, GRADE], ClipSettings(frames=2), tmp_path / "model.pt")
+    assert layout == "panecho-embed"
     write_tasks([EF, GRADE], tmp_path / "tasks.csv")
     bgr = torch.randint(0, 255, (3, 2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     theirs = Preprocess()
@@ -153,12 +156,13 @@ def put_together(run, init):
     info = json.loads((run / "run.json").read_text())
     videos = {video.video_id: video for video in read_manifest(info["data"]["path"]).videos}
     chosen = [videos[name] for name in predictions(run)]
-    decoded = EvaluationClips(chosen, start.preprocess, recipe.clips.plan(2))
+    decoded = EvaluationClips(chosen, start.preprocess, recipe.clips.plan(2), start.plane_order)
     found = {}
     with torch.no_grad():
         for i, video in enumerate(chosen):
-            _, pixels, clips = decoded[i]
-            found[video.video_id] = model(pixels[clips]).mean().item()
+            _, pixels, planes, clips = decoded[i]
+            pictures = model.encode_pictures(model.normalise(pixels).flatten(0, 1)[planes])
+            found[video.video_id] = model.outputs(pictures[clips]).mean().item()
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from panecho_embed.finetune.starts import load_start
 from panecho_embed.models import checkpoint, panecho, zoo
 from panecho_embed.models import weights as finding
 from panecho_embed.models.names import from_checkpoint_names
+from panecho_embed.planes import pictures_of
 from tests.finetune.conftest import NARROW
 from tests.finetune.fabricate import EF, GRADE
 
@@ -21,7 +23,7 @@ OTHER = ModelSettings(image_size=32)
 def tensors(start):
     return {
         f"{name}.{key}": value
-        for name in ("frame_encoder", "clip_encoder")
+        for name in ("image_encoder", "clip_encoder")
         for key, value in getattr(start, name).state_dict().items()
     }
 
@@ -116,11 +118,13 @@ def test_heads_of_one_output_begin_at_the_training_mean():
 
 
 def test_frames_and_whole_clips_go_the_same_way_twice(starts):
-    """Frame by frame, as in testing, and clip by clip, as in training."""
+    """Picture by picture, as in testing, and clip by clip, as in training."""
     pixels = torch.randint(0, 255, (2, 4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for init in ("random", "own-frames", "own-clips"):
         start = load_start(init, SMALL if init == "random" else OTHER, 4)
         model = FineTuneModel(start, [EF, GRADE]).eval()
         with torch.no_grad():
-            frames = model.encode_frames(pixels.flatten(0, 1))
-            torch.testing.assert_close(model(pixels), model.outputs(frames.unflatten(0, (2, 4))))
+            made = pictures_of([np.arange(8).reshape(2, 4)], 8, model.plane_order)
+            every = model.normalise(pixels).reshape(24, 32, 32)
+            pictures = model.encode_pictures(every[torch.from_numpy(made.planes)])
+            torch.testing.assert_close(model(pixels), model.outputs(pictures[torch.from_numpy(made.clips[0])]))

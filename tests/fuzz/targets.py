@@ -82,8 +82,8 @@ def _write(path: Path, data: bytes) -> None:
 
 _PREPROCESS = Preprocess(resize=40, crop=32)
 _SETTINGS = (
-    DecodeSettings(_PREPROCESS, ClipPlan()),
-    DecodeSettings(_PREPROCESS, ClipPlan(num_clips=None, stride=1), include_stills=True),
+    DecodeSettings(_PREPROCESS, (ClipPlan(),)),
+    DecodeSettings(_PREPROCESS, (ClipPlan(num_clips=None, stride=1),), include_stills=True),
     DecodeSettings(
         Preprocess(resize=40, crop=32, interpolation="bilinear", mask_sector=True, crop_region=True), None, True
     ),
@@ -104,11 +104,12 @@ def _decode(path: Path) -> str:
         if not outcome.message or len(outcome.message) > 2000 or "\n" in outcome.message:
             raise Finding(f"a poor message: {outcome.message[:3000]!r}")
         return outcome.stage
-    rows = outcome.first_frame
     whole = outcome.pixels.shape[1:] == (3, 32, 32) and outcome.pixels.dtype == np.uint8
-    inside = outcome.clips is None or (outcome.clips.min() >= 0 and outcome.clips.max() < len(outcome.pixels))
-    if not (whole and inside and len(rows) and rows.min() >= 0 and rows.max() < outcome.facts.num_frames):
-        raise Finding(f"an impossible result: {outcome.pixels.shape}, {rows}")
+    frames = 0 < len(outcome.pixels) <= outcome.facts.num_frames
+    clips = outcome.clips or ()
+    inside = all(some.size and some.min() >= 0 and some.max() < len(outcome.pixels) for some in clips)
+    if not (whole and frames and inside):
+        raise Finding(f"an impossible result: {outcome.pixels.shape}, {outcome.facts}, {clips}")
     return "decoded"
 
 

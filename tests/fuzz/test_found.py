@@ -191,17 +191,17 @@ def test_a_false_number_of_frames_costs_no_memory(monkeypatch, tmp_path, claimed
     monkeypatch.setattr(decode, "open_cine", lambda path, include_stills: claiming(claimed))
     monkeypatch.chdir(tmp_path)
     np.save("v.npy", np.zeros(1))
-    decoded = decode_video(VIDEO, DecodeSettings(SMALL, ClipPlan(num_clips=None, stride=1)))
+    decoded = decode_video(VIDEO, DecodeSettings(SMALL, (ClipPlan(num_clips=None, stride=1),)))
     assert isinstance(decoded, DecodedVideo)
     assert decoded.facts.num_frames == 20
-    assert decoded.clips.shape == (5, 16)
+    assert [clips.shape for clips in decoded.clips] == [(5, 16)]
 
 
 @pytest.mark.parametrize("clips", [None, ClipPlan(num_clips=None, stride=1)])
 def test_a_video_too_long_for_memory_is_a_failure(monkeypatch, clips):
     monkeypatch.setattr(decode, "open_cine", lambda path, include_stills: claiming(64, true=500))
     monkeypatch.setattr(decode, "_MOST_BYTES", 100 * 3 * 32 * 32)
-    failure = decode_video(VIDEO, DecodeSettings(SMALL, clips))
+    failure = decode_video(VIDEO, DecodeSettings(SMALL, None if clips is None else (clips,)))
     assert isinstance(failure, Failure)
     assert "cut the video into shorter ones" in failure.message
 
@@ -213,7 +213,7 @@ def test_a_table_of_images_whose_names_are_not_utf_8(tmp_path):
 
 
 def test_a_url_that_nothing_is_known_of_is_a_failure():
-    failure = decode_video(VideoRef("v", "s", "p", "nosuch://x"), DecodeSettings(SMALL, ClipPlan()))
+    failure = decode_video(VideoRef("v", "s", "p", "nosuch://x"), DecodeSettings(SMALL, (ClipPlan(),)))
     assert isinstance(failure, Failure)
     assert failure.message == "nothing can be read or written at nosuch://...; a URL begins with s3:// or gs://"
 

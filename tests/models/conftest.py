@@ -43,11 +43,13 @@ class _Backbone(nn.Module):
         layer = nn.TransformerEncoderLayer(768, 8, 768, dropout=0.0, activation="relu", batch_first=True)
         self.transformer = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
 
-    def frames(self, x: Tensor) -> Tensor:
-        return torch.stack([self.encoder(x[:, :, t]) for t in range(x.shape[2])], dim=1)
+    def pictures(self, x: Tensor) -> Tensor:
+        planes = [x[:, channel, frame] for channel in range(3) for frame in range(x.shape[2])]
+        triples = [torch.stack(planes[first : first + 3], dim=1) for first in range(0, len(planes), 3)]
+        return torch.stack([self.encoder(triple) for triple in triples], dim=1)
 
-    def clips(self, frames: Tensor) -> Tensor:
-        return self.transformer(frames + _positions(frames.shape[1])).mean(1)
+    def clips(self, pictures: Tensor) -> Tensor:
+        return self.transformer(pictures + _positions(pictures.shape[1])).mean(1)
 
 
 def _positions(length: int) -> Tensor:
@@ -58,7 +60,7 @@ def _positions(length: int) -> Tensor:
 
 
 class Reference(nn.Module):
-    """Stages: (N, 3, T, H, W) -> `encoder.frames` -> `encoder.clips` -> `outputs`, raw."""
+    """Stages: (N, 3, T, H, W) -> `encoder.pictures` -> `encoder.clips` -> `outputs`, raw."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class Reference(nn.Module):
         return {task.name: self.get_submodule(f"{task.name}_head")(clips) for task in all_tasks()}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return self.outputs(self.encoder.clips(self.encoder.frames(x)))
+        return self.outputs(self.encoder.clips(self.encoder.pictures(x)))
 
 
 def _randomise(module: nn.Module, seed: int = 1) -> None:

@@ -39,14 +39,18 @@ def random_backbone() -> Backbone:
 
 
 def test_panecho_in_two_steps_is_panecho_in_one(panecho_backbone, reference):
-    frames = panecho_backbone.normalise(pixels(6, 64))
-    features = panecho_backbone.encode_frames(frames)
-    clips = panecho_backbone.encode_clips(features[torch.tensor([[0, 1, 2, 3], [2, 3, 4, 5]])])
-    x = torch.stack([frames[0:4], frames[2:6]]).transpose(1, 2)
+    frames = pixels(6, 64)
+    made = panecho_backbone.pictures([np.array([[0, 1, 2, 3], [2, 3, 4, 5]])], len(frames))
+    planes = torch.from_numpy(made.planes)
+    given = panecho_backbone.normalise(frames.flatten(0, 1)[planes], planes % 3)
+    features = panecho_backbone.encode_pictures(given, planes % 3)
+    clips = panecho_backbone.encode_clips(features[made.clips[0]])
+    normalised = panecho_backbone.normalise(frames)
+    x = torch.stack([normalised[0:4], normalised[2:6]]).transpose(1, 2)
     with torch.no_grad():
-        assert_close(clips, reference.encoder.clips(reference.encoder.frames(x)), atol=1e-4, rtol=0)
-    assert features.shape == (6, 768)
-    assert (panecho_backbone.dim, panecho_backbone.frame_dim, panecho_backbone.pooling) == (768, 768, "transformer")
+        assert_close(clips, reference.encoder.clips(reference.encoder.pictures(x)), atol=1e-4, rtol=0)
+    assert features.shape == (8, 768)
+    assert (panecho_backbone.dim, panecho_backbone.image_dim, panecho_backbone.pooling) == (768, 768, "transformer")
     assert panecho_backbone.preprocess.channel_order == "bgr"
     assert panecho_backbone.weights.pretrained
 
@@ -54,8 +58,8 @@ def test_panecho_in_two_steps_is_panecho_in_one(panecho_backbone, reference):
 def test_panecho_image_is_the_mean_over_frames(checkpoint, panecho_backbone):
     backbone = load_backbone("panecho-image", checkpoint)
     frames = backbone.normalise(pixels(3, 64))
-    features = backbone.encode_frames(frames)
-    assert torch.equal(features, panecho_backbone.encode_frames(frames))
+    features = backbone.encode_pictures(frames)
+    assert torch.equal(features, panecho_backbone.encode_pictures(frames))
     assert_close(backbone.encode_clips(features[None]), features.mean(0, keepdim=True))
     assert (backbone.dim, backbone.pooling) == (768, "mean")
 
@@ -68,7 +72,7 @@ def test_imagenet_agrees_with_torchvision(tmp_path, randomise):
     frames = backbone.normalise(pixels(2, 64))
     del model.classifier[2]
     with torch.no_grad():
-        assert_close(backbone.encode_frames(frames), model(frames), atol=1e-4, rtol=0)
+        assert_close(backbone.encode_pictures(frames), model(frames), atol=1e-4, rtol=0)
     assert backbone.preprocess.channel_order == "rgb"
 
 
@@ -93,7 +97,7 @@ def test_echoclip_agrees_with_trunk_and_projection(tmp_path):
     trunk.load_state_dict({name.removeprefix("visual.trunk."): v for name, v in state.items() if "trunk" in name})
     with torch.no_grad():
         expected = trunk(frames) @ state["visual.head.proj.weight"].float().T
-    assert_close(backbone.encode_frames(frames), expected, atol=1e-3, rtol=1e-4)
+    assert_close(backbone.encode_pictures(frames), expected, atol=1e-3, rtol=1e-4)
     assert (backbone.dim, backbone.preprocess.resize, backbone.preprocess.channel_order) == (512, 224, "bgr")
     torch.save(state | {"visual.trunk.extra": torch.zeros(1)}, tmp_path / "w.bin")
     with pytest.raises(WeightsError, match=r"\+ visual\.trunk\.extra"):
@@ -106,13 +110,13 @@ def test_kinetics_agrees_with_torchvision(tmp_path, randomise):
     torch.save(model.state_dict(), tmp_path / "w.pth")
     backbone = load_backbone("kinetics", tmp_path / "w.pth")
     frames = backbone.normalise(pixels(5, 48))
-    assert torch.equal(backbone.encode_frames(frames), frames)
+    assert torch.equal(backbone.encode_pictures(frames), frames)
     clips = frames[torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])]
     model.fc = torch.nn.Identity()
     with torch.no_grad():
         expected = model(clips.permute(0, 2, 1, 3, 4))
     assert_close(backbone.encode_clips(clips), expected, atol=1e-4, rtol=0)
-    assert (backbone.dim, backbone.frame_dim, backbone.pooling) == (512, None, "3d")
+    assert (backbone.dim, backbone.image_dim, backbone.pooling) == (512, None, "3d")
     assert (backbone.preprocess.resize, backbone.preprocess.crop) == (128, 112)
 
 
@@ -126,7 +130,7 @@ def echoprime_model() -> torch.nn.Module:
 def test_echoprime_agrees_with_torchvision(tmp_path, echoprime_model):
     torch.save(echoprime_model.state_dict(), tmp_path / "w.pt")
     backbone = load_backbone("echoprime", tmp_path / "w.pt")
-    clips = backbone.encode_frames(backbone.normalise(pixels(16, 224)))[None]
+    clips = backbone.encode_pictures(backbone.normalise(pixels(16, 224)))[None]
     with torch.no_grad():
         assert_close(backbone.encode_clips(clips), echoprime_model(clips.transpose(1, 2)), atol=1e-4, rtol=0)
     with pytest.raises(ArgumentError, match=r"clips have 8 frames; echoprime takes 16"):
@@ -148,8 +152,8 @@ def test_random_is_the_same_for_the_same_seed_alone(random_backbone):
     again, other = load_backbone("random", seed=0), load_backbone("random", seed=1)
     assert torch.equal(before, torch.get_rng_state())
     frames = again.normalise(pixels(2, 32))
-    assert torch.equal(again.encode_frames(frames), random_backbone.encode_frames(frames))
-    assert not torch.allclose(again.encode_frames(frames), other.encode_frames(frames), atol=0.1)
+    assert torch.equal(again.encode_pictures(frames), random_backbone.encode_pictures(frames))
+    assert not torch.allclose(again.encode_pictures(frames), other.encode_pictures(frames), atol=0.1)
     assert again.weights == random_backbone.weights
     assert again.weights.sha256 != other.weights.sha256
 
@@ -169,7 +173,7 @@ def test_timm_model_from_a_file(tmp_path):
     model.reset_classifier(0)
     frames = backbone.normalise(pixels(2, 160))
     with torch.no_grad():
-        assert_close(backbone.encode_frames(frames), model(frames), atol=1e-5, rtol=0)
+        assert_close(backbone.encode_pictures(frames), model(frames), atol=1e-5, rtol=0)
     assert (backbone.name, backbone.dim) == ("timm:test_resnet", 96)
     assert backbone.preprocess.mean == (0.5, 0.5, 0.5)
     assert (backbone.preprocess.crop, backbone.preprocess.resize, backbone.preprocess.interpolation) == (
@@ -266,8 +270,8 @@ def test_normalise_is_scale_mean_std(panecho_backbone):
     ids=["0-255", "twice normalised", "normalised for a 0-255 model", "NaN"],
 )
 def test_pixels_normalised_wrongly_are_refused(panecho_backbone, mistake):
-    with pytest.raises(ArgumentError, match=r"panecho: the frames' values go from .* go from -2\.118 to 2\.64"):
-        panecho_backbone.encode_frames(mistake(panecho_backbone, pixels(2, 32)))
+    with pytest.raises(ArgumentError, match=r"panecho: the pictures' values go from .* go from -2\.118 to 2\.64"):
+        panecho_backbone.encode_pictures(mistake(panecho_backbone, pixels(2, 32)))
 
 
 @pytest.mark.parametrize(
@@ -280,39 +284,39 @@ def test_imagenet_pixels_are_refused_by_other_scales(panecho_backbone, scale, me
         panecho_backbone, name="other", preprocess=Preprocess(scale=scale, mean=(mean,) * 3, std=(std,) * 3)
     )
     with pytest.raises(ArgumentError, match=rf"other: .*{allowed}"):
-        other.encode_frames(panecho_backbone.normalise(pixels(2, 32)))
+        other.encode_pictures(panecho_backbone.normalise(pixels(2, 32)))
 
 
 def test_half_precision_pixels_at_the_limit_pass(random_backbone):
-    assert random_backbone.encode_frames(random_backbone.normalise(pixels(1, 32)).bfloat16()).isfinite().all()
+    assert random_backbone.encode_pictures(random_backbone.normalise(pixels(1, 32)).bfloat16()).isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        (torch.zeros(3, 32, 32), r"shape \(3, 32, 32\); allowed is float \(T, 3, S, S\)"),
-        (torch.zeros(0, 3, 32, 32), r"T at least 1"),
-        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"frames are torch.uint8"),
+        (torch.zeros(3, 32, 32), r"shape \(3, 32, 32\); allowed is float \(P, 3, S, S\)"),
+        (torch.zeros(0, 3, 32, 32), r"P at least 1"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"pictures are torch.uint8"),
     ],
 )
 def test_frames_of_another_shape_or_type_are_refused(random_backbone, frames, message):
     with pytest.raises(ArgumentError, match=message):
-        random_backbone.encode_frames(frames)
+        random_backbone.encode_pictures(frames)
 
 
 def test_clips_and_pixels_of_another_shape_are_refused(random_backbone):
     with pytest.raises(ArgumentError, match=r"shape \(2, 16, 512\); random takes \(N, L, 768\)"):
         random_backbone.encode_clips(torch.zeros(2, 16, 512))
-    with pytest.raises(ArgumentError, match=r"pixels are torch.float32.*uint8 \(T, 3, S, S\)"):
+    with pytest.raises(ArgumentError, match=r"pixels are torch.float32.*uint8 \(P, 3, S, S\)"):
         random_backbone.normalise(torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_is_close_and_gives_float32(random_backbone, precision):
     frames = random_backbone.normalise(pixels(2, 32))
-    exact = random_backbone.encode_frames(frames)
+    exact = random_backbone.encode_pictures(frames)
     with random_backbone.autocast(precision):
-        rough = random_backbone.encode_frames(frames)
+        rough = random_backbone.encode_pictures(frames)
         clip = random_backbone.encode_clips(rough[None])
     assert rough.dtype == clip.dtype == torch.float32
     assert not torch.equal(rough, exact)
@@ -322,8 +326,8 @@ def test_lower_precision_is_close_and_gives_float32(random_backbone, precision):
 def test_fp32_switches_an_outer_autocast_off(random_backbone):
     frames = random_backbone.normalise(pixels(1, 32))
     with torch.autocast("cpu", torch.bfloat16), random_backbone.autocast("fp32"):
-        inside = random_backbone.encode_frames(frames)
-    assert torch.equal(inside, random_backbone.encode_frames(frames))
+        inside = random_backbone.encode_pictures(frames)
+    assert torch.equal(inside, random_backbone.encode_pictures(frames))
     with (
         pytest.raises(ArgumentError, match="precision is 'int8'; allowed are fp32, bf16, fp16"),
         random_backbone.autocast("int8"),
@@ -338,9 +342,9 @@ def test_image_size_keeps_the_margin(checkpoint):
 
 def test_modules_can_be_fine_tuned(random_backbone):
     frames = torch.rand(2, 3, 32, 32)
-    random_backbone.clip_encoder(random_backbone.frame_encoder(frames)[None]).sum().backward()
-    assert all(p.grad is not None for p in random_backbone.frame_encoder.parameters())
-    random_backbone.frame_encoder.zero_grad()
+    random_backbone.clip_encoder(random_backbone.image_encoder(frames)[None]).sum().backward()
+    assert all(p.grad is not None for p in random_backbone.image_encoder.parameters())
+    random_backbone.image_encoder.zero_grad()
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
@@ -365,7 +369,7 @@ def test_the_documented_example_of_an_own_backbone_works(own_registry):
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
     exec(example, {})
     backbone = load_backbone("tiny")
-    features = backbone.encode_frames(backbone.normalise(pixels(3, 32)))
+    features = backbone.encode_pictures(backbone.normalise(pixels(3, 32)))
     assert backbone.encode_clips(features[None]).shape == (1, 8)
     assert "tiny" in backbone_names()
 
@@ -395,13 +399,13 @@ def test_a_backbone_by_entry_point(tmp_path, monkeypatch):
 
 
 def test_pooling_and_frame_dim_must_agree(random_backbone):
-    with pytest.raises(ArgumentError, match="frame_dim is None and pooling 'mean'"):
+    with pytest.raises(ArgumentError, match="image_dim is None and pooling 'mean'"):
         Backbone(
             "odd",
             torch.nn.Identity(),
             torch.nn.Identity(),
             dim=8,
-            frame_dim=None,
+            image_dim=None,
             preprocess=random_backbone.preprocess,
             weights=random_backbone.weights,
         )

@@ -18,13 +18,14 @@ from panecho_embed.models.checkpoint import (
     read_checkpoint,
     read_state_dict,
     tensors_sha256,
-    write_state_dict,
+    write_weights,
 )
 from panecho_embed.models.names import from_checkpoint_names, to_checkpoint_names
 from panecho_embed.models.recorded import Recorded
 from panecho_embed.provenance import Preprocess
 
 ARRAYS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2)}
+OURS = {"layout": "panecho", "plane_order": "published"}
 MANY = {f"a{i}.weight": torch.randn(30, 30) for i in range(40)}
 
 
@@ -133,11 +134,11 @@ def test_values_that_are_not_finite_are_refused():
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "w.pt"
-    write_state_dict(ARRAYS, path)
+    write_weights({"weights": ARRAYS}, path)
     before = path.read_bytes()
     monkeypatch.setattr("torch.save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(WeightsError, match=r"w\.pt: can't be written: .*No space left on device"):
-        write_state_dict(ARRAYS, path)
+        write_weights({"weights": ARRAYS}, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -172,7 +173,11 @@ def test_a_name_without_a_rule_is_an_error():
 
 @pytest.mark.parametrize("key", ["licence", "license"])
 def test_what_a_file_says_of_itself_is_read(key, tmp_path):
-    about = {key: "MIT\n", "preprocess": {"resize": 37, "crop": 32, "mean": [0, 0, 0]}, "clips": {"frames_per_clip": 4}}
+    about = OURS | {
+        key: "MIT\n",
+        "preprocess": {"resize": 37, "crop": 32, "mean": [0, 0, 0]},
+        "clips": {"frames_per_clip": 4},
+    }
     torch.save({"weights": ARRAYS, "panecho_embed": about}, tmp_path / "w.pt")
     recorded = read_checkpoint(tmp_path / "w.pt").recorded
     assert recorded.licence == "MIT"
@@ -189,6 +194,6 @@ def test_what_a_file_does_not_say_is_not_made_up(tmp_path):
 
 @pytest.mark.parametrize("preprocess", [{"crop": 0}, {"crop": "x"}, {"colour": 1}, 7, {"mean": 3}])
 def test_pixels_that_there_cannot_be_are_refused(preprocess, tmp_path):
-    torch.save({"weights": ARRAYS, "panecho_embed": {"preprocess": preprocess}}, tmp_path / "w.pt")
+    torch.save({"weights": ARRAYS, "panecho_embed": OURS | {"preprocess": preprocess}}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="records as its preprocess can't be"):
         read_checkpoint(tmp_path / "w.pt")

@@ -23,7 +23,7 @@ def test_a_narrow_panecho_is_saved_and_loads_as_a_whole_one(tmp_path):
 
 def test_width_one_is_the_released_architecture():
     shapes = {name: tensor.shape for name, tensor in PanEcho(pretrained=False, width=1.0).state_dict().items()}
-    assert shapes["frame_encoder.stem.0.weight"] == (96, 3, 4, 4)
+    assert shapes["image_encoder.stem.0.weight"] == (96, 3, 4, 4)
     assert shapes["heads.EF.1.weight"] == (1, 768)
 
 
@@ -35,7 +35,7 @@ def test_a_width_out_of_range_is_refused(width):
 
 def test_a_file_whose_layers_disagree_in_width_is_refused(tmp_path):
     wide, narrow = PanEcho(pretrained=False, width=0.25), PanEcho(pretrained=False, width=1 / 12)
-    wide.frame_encoder.stem[0] = narrow.frame_encoder.stem[0]
+    wide.image_encoder.stem[0] = narrow.image_encoder.stem[0]
     save_checkpoint(wide, tmp_path / "mixed.pt")
     with pytest.raises(WeightsError, match="another shape"):
         PanEcho(weights=tmp_path / "mixed.pt", backbone_only=True)

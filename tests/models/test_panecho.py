@@ -34,13 +34,13 @@ def clip(n: int, length: int, size: int, seed: int = 0) -> torch.Tensor:
 @torch.inference_mode()
 def test_agrees_with_an_independent_implementation(reference, panecho, n, length, size):
     x = clip(n, length, size)
-    frames = reference.encoder.frames(x)
-    clips = reference.encoder.clips(frames)
+    pictures = reference.encoder.pictures(x)
+    clips = reference.encoder.clips(pictures)
     seen = []
     hook = panecho.clip_encoder.register_forward_hook(lambda _, given, result: seen.extend((*given, result)))
     outputs = panecho(x)
     hook.remove()
-    assert_close(seen[0], frames, atol=1e-4, rtol=0)
+    assert_close(seen[0], pictures, atol=1e-4, rtol=0)
     assert_close(seen[1], clips, atol=1e-4, rtol=0)
     assert list(outputs) == [task.name for task in all_tasks()]
     assert len(outputs) == 40
@@ -59,7 +59,7 @@ def test_no_two_heads_or_clips_are_alike(reference):
 def test_the_backbone_alone_gives_clip_embeddings(reference, checkpoint):
     x = clip(2, 5, 64)
     backbone = PanEcho(weights=checkpoint, backbone_only=True)
-    assert_close(backbone(x), reference.encoder.clips(reference.encoder.frames(x)), atol=1e-4, rtol=0)
+    assert_close(backbone(x), reference.encoder.clips(reference.encoder.pictures(x)), atol=1e-4, rtol=0)
     assert backbone(x).shape == (2, 768)
 
 

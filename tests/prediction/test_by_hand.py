@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from panecho_embed import extract
 from panecho_embed.cli.main import main
-from panecho_embed.models.panecho import PanEcho
+from panecho_embed.errors import ArgumentError
+from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.prediction.run import predict
 from panecho_embed.tasks import all_tasks
 from tests.prediction.conftest import LENGTHS, SIZE
@@ -118,12 +119,26 @@ def test_strain_is_negative_and_positive_classes_are_named(predicted):
 
 @pytest.mark.parametrize("level", ["clip", "frame"])
 def test_embeddings_give_what_videos_give(level, videos, weights, predicted, tmp_path):
+    if level == "frame":
+        # Clips are made of frames only where the model's pictures are frames.
+        model = PanEcho(weights=weights)
+        model.plane_order = "frames"
+        weights = tmp_path / "on-frames.pt"
+        save_checkpoint(model, weights)
+        predicted = predict(videos, tmp_path / "from-videos", weights=weights, image_size=SIZE, workers=0, sheets=False)
     extract(videos, tmp_path / "e.h5", weights=weights, image_size=SIZE, workers=0, level=level)
     again = predict(tmp_path / "e.h5", tmp_path / "out", weights=weights)
     for table in ("clips", "videos", "studies"):
         a, b = (getattr(one.predictions, table) for one in (predicted, again))
         np.testing.assert_allclose(a.values, b.values, rtol=1e-5, atol=1e-5)
         assert a.video_id.tolist() == b.video_id.tolist()
+
+
+def test_frames_are_no_source_of_panecho_s_clips(videos, weights, tmp_path):
+    extract(videos, tmp_path / "frames.h5", weights=weights, image_size=SIZE, workers=0, level="frame")
+    with pytest.raises(ArgumentError, match=r"makes clips of other pictures .* Extract the clips from the videos"):
+        predict(tmp_path / "frames.h5", tmp_path / "out", weights=weights)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_writes_from_videos_and_from_embeddings_what_is_compared_here(videos, weights, predicted, tmp_path):

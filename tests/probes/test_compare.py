@@ -201,26 +201,39 @@ def test_default_samplings_have_different_names() -> None:
 
 
 @pytest.fixture(scope="module")
-def frames(table_of: Callable[..., EmbeddingTable]) -> EmbeddingTable:
-    """Frames as the random backbone would give them, in its dimension."""
+def on_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of PanEcho's shape whose pictures are frames."""
+    from panecho_embed.models.panecho import PanEcho, save_checkpoint
+
+    model = PanEcho(pretrained=False, backbone_only=True, width=1 / 12)
+    model.plane_order = "frames"
+    path = tmp_path_factory.mktemp("weights") / "on-frames.pt"
+    save_checkpoint(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def frames(table_of: Callable[..., EmbeddingTable], on_frames: Path) -> EmbeddingTable:
+    """Frames as that model would give them, in its dimension."""
     from panecho_embed.models.backbones import load_backbone
 
     small = table_of(patients=20, videos_each=1, rows_each=20, level="frame")
-    wide = np.repeat(small.values, 32, axis=1)
-    provenance = replace(small.provenance, dim=768, weights=load_backbone("random", seed=0).weights)
+    weights = load_backbone("panecho", on_frames).weights
+    wide = np.repeat(small.values, -(-64 // small.values.shape[1]), axis=1)[:, :64]
+    provenance = replace(small.provenance, backbone="panecho", dim=64, weights=weights)
     return replace(small, values=wide, first_frame=np.tile(np.arange(20), 20).astype(np.int32), provenance=provenance)
 
 
 def test_a_sweep_makes_the_clips_that_reclip_makes(
-    frames: EmbeddingTable, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
+    frames: EmbeddingTable, on_frames: Path, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
 ) -> None:
     from panecho_embed.clips import ClipPlan
     from panecho_embed.reclipping import reclip
     from panecho_embed.store import EmbeddingFile
 
     path = write(tmp_path / "frames.h5", frames)
-    reclip(path, tmp_path / "clips.h5", clips=ClipPlan(16, 1, num_clips=2), device="cpu")
-    ((_, ours),) = sweep_tables(path, [Sampling(16, 2, 1)], device="cpu")
+    reclip(path, tmp_path / "clips.h5", clips=ClipPlan(16, 1, num_clips=2), weights=on_frames, device="cpu")
+    ((_, ours),) = sweep_tables(path, [Sampling(16, 2, 1)], weights=on_frames, device="cpu")
     theirs = EmbeddingFile(tmp_path / "clips.h5").table()
     np.testing.assert_array_equal(ours.video_id, theirs.video_id)
     np.testing.assert_allclose(ours.values, theirs.values, atol=1e-5)
@@ -231,19 +244,47 @@ def test_a_sweep_needs_frames_and_their_own_weights(
 ) -> None:
     with pytest.raises(ArgumentError, match="holds clip rows; a sweep needs frames"):
         next(sweep_tables(embeddings))
+    from panecho_embed.models.panecho import PanEcho, save_checkpoint
+
+    model = PanEcho(pretrained=False, backbone_only=True, width=1 / 12)
+    model.plane_order = "frames"
+    other = tmp_path / "other.pt"
+    save_checkpoint(model, other)
     with pytest.raises(SettingsMismatchError, match="name those"):
-        next(sweep_tables(write(tmp_path / "frames.h5", frames), seed=1, device="cpu"))
+        next(sweep_tables(write(tmp_path / "frames.h5", frames), weights=other, device="cpu"))
+
+
+def test_frames_of_panecho_are_not_swept(
+    frames: EmbeddingTable, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
+) -> None:
+    published = replace(frames, provenance=replace(frames.provenance, plane_order="published"))
+    path = write(tmp_path / "frames.h5", published)
+    with pytest.raises(ArgumentError, match=r"panecho makes clips of other pictures .*--plan"):
+        next(sweep_tables(path))
 
 
 def test_sweep_command_compares_samplings(
     frames: EmbeddingTable,
+    on_frames: Path,
     write: Callable[[Path, EmbeddingTable], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("probes.sweep.default_samplings", lambda n: [Sampling(n, 1, 1), Sampling(n, 2, None)])
     path = write(tmp_path / "frames.h5", frames)
-    options = ["--sweep", "--target", "EF", "--folds", "4", "--draws", "50", "-o", str(tmp_path / "run")]
+    options = [
+        "--sweep",
+        "--backbone-weights",
+        str(on_frames),
+        "--target",
+        "EF",
+        "--folds",
+        "4",
+        "--draws",
+        "50",
+        "-o",
+        str(tmp_path / "run"),
+    ]
     result = CliRunner().invoke(main, ["probe", "compare", str(path), *options])
     assert result.exit_code == 0, result.output
     assert "uniform, 2 clips" in result.output

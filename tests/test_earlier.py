@@ -1,0 +1,159 @@
+"""What an earlier release made in another order of planes is refused by every command that would use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from panecho_embed.cli.main import main
+from panecho_embed.errors import EarlierReleaseError, WeightsError
+from panecho_embed.extraction import extract
+from panecho_embed.models.backbones import load_backbone
+from panecho_embed.models.panecho import PanEcho, save_checkpoint
+from panecho_embed.store import EmbeddingFile, verify
+from tests.test_extraction import moving
+from tests.tiny import tiny
+
+SAID = "made by an earlier release, in which PanEcho's image encoder was shown RGB frames"
+
+
+def run(*words, expect=0):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == expect, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studies")
+    for i in range(3):
+        np.save(folder / f"v{i}.npy", moving(18, seed=i))
+    return folder
+
+
+def age(path):
+    """Make an embedding file what an earlier release wrote: no order of planes in its record."""
+    with h5py.File(path, "a") as file:
+        record = json.loads(file.attrs["provenance"])
+        del record["plane_order"]
+        file.attrs["provenance"] = json.dumps(record)
+    return path
+
+
+@pytest.fixture
+def earlier(studies, tmp_path):
+    extract(studies, tmp_path / "e.h5", backbone=tiny(), workers=0)
+    return age(tmp_path / "e.h5")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info", "FILE"],
+        ["pool", "FILE", "--by", "study", "-o", "OUT"],
+        ["reclip", "FILE", "-o", "OUT"],
+        ["probe", "linear", "FILE", "--target", "view", "-o", "OUT"],
+        ["audit", "FILE"],
+        ["search", "FILE", "--video", "v0.npy"],
+        ["index", "FILE"],
+        ["predict", "FILE", "-o", "OUT"],
+        ["atlas", "FILE", "-o", "OUT"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_commands_refuse_an_embedding_file(words, earlier, tmp_path):
+    words = [{"FILE": earlier, "OUT": tmp_path / "out"}.get(word, word) for word in words]
+    assert SAID in run(*words, expect=1).output
+    assert not (tmp_path / "out").exists()
+
+
+def test_verify_names_it(earlier):
+    assert SAID in run("verify", earlier, expect=1).output
+    assert SAID in verify(earlier)[0]
+
+
+def test_extract_refuses_to_go_on_and_makes_it_anew_when_asked(earlier, studies):
+    before = earlier.read_bytes()
+    with pytest.raises(EarlierReleaseError, match=r"--overwrite replaces it"):
+        extract(studies, earlier, backbone=tiny(), workers=0)
+    assert earlier.read_bytes() == before
+    extract(studies, earlier, backbone=tiny(), workers=0, overwrite=True)
+    assert verify(earlier) == []
+
+
+def test_extract_refuses_to_go_on_from_parts(studies, tmp_path, monkeypatch):
+    monkeypatch.setattr("panecho_embed.engines.writing.PART_VIDEOS", 1)
+    monkeypatch.setattr("panecho_embed.store.parts.Parts.finish", lambda *_: None)
+    out = tmp_path / "e.h5"
+    extract(studies, out, backbone=tiny(), workers=0)
+    monkeypatch.undo()
+    for part in (tmp_path / "e.h5.parts").glob("part-*.h5"):
+        age(part)
+    with pytest.raises(EarlierReleaseError, match=SAID):
+        extract(studies, out, backbone=tiny(), workers=0)
+    assert extract(studies, out, backbone=tiny(), workers=0, overwrite=True).done == 3
+
+
+def test_a_fine_tuned_checkpoint_without_an_order_is_refused_and_a_released_one_is_published(tmp_path):
+    save_checkpoint(PanEcho(pretrained=False, width=1 / 12), tmp_path / "w.pt")
+    content = torch.load(tmp_path / "w.pt", weights_only=True)
+    assert content["panecho_embed"]["plane_order"] == "published"
+    del content["panecho_embed"]["plane_order"]
+    torch.save(content, tmp_path / "w.pt")
+    for load in (lambda path: PanEcho(weights=path), lambda path: load_backbone("panecho", path)):
+        with pytest.raises(WeightsError, match=r"an earlier release trained this model on RGB frames.*fine-tune again"):
+            load(tmp_path / "w.pt")
+    del content["panecho_embed"]
+    torch.save(content, tmp_path / "w.pt")
+    assert PanEcho(weights=tmp_path / "w.pt").plane_order == "published"
+    assert load_backbone("panecho", tmp_path / "w.pt").plane_order == "published"
+
+
+def test_a_model_on_frames_is_no_checkpoint_for_panecho_s_own_code(tmp_path):
+    """That reads the state dict under "weights", by the released names."""
+    model = PanEcho(pretrained=False, width=1 / 12)
+    model.plane_order = "frames"
+    save_checkpoint(model, tmp_path / "w.pt")
+    content = torch.load(tmp_path / "w.pt", weights_only=True)
+    assert content.keys() == {"state_dict", "panecho_embed"}
+    assert not [name for name in content["state_dict"] if name.startswith("encoder.")]
+    assert content["panecho_embed"]["layout"] == "panecho-embed"
+    again = PanEcho(weights=tmp_path / "w.pt")
+    assert again.plane_order == "frames"
+    x = torch.rand(1, 3, 4, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(again(x)["EF"], model(x)["EF"])
+        again.plane_order = "published"
+        assert not torch.allclose(again(x)["EF"], model(x)["EF"])
+
+
+def test_a_saved_probe_is_refused(studies, tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(
+        "video_id,EF,split\n"
+        + "".join(f"v{i}.npy,{40 + 5 * i},{s}\n" for i, s in enumerate(("train", "train", "test")))
+    )
+    extract(studies, tmp_path / "e.h5", backbone=tiny(), workers=0)
+    words = ["--target", "EF", "--labels", labels, "-o", tmp_path / "probe", "--draws", "10"]
+    run("probe", "linear", tmp_path / "e.h5", *words)
+    saved = tmp_path / "probe" / "probe.json"
+    document = json.loads(saved.read_text())
+    del document["targets"]["EF"]["provenance"]["plane_order"]
+    saved.write_text(json.dumps(document))
+    result = run("probe", "apply", tmp_path / "probe", tmp_path / "e.h5", "-o", tmp_path / "p.csv", expect=1)
+    assert "probe.json: trained on embeddings made by an earlier release" in result.output
+
+
+def test_an_index_of_such_a_file_goes_with_it(studies, tmp_path):
+    extract(studies, tmp_path / "e.h5", backbone=tiny(), workers=0)
+    run("index", tmp_path / "e.h5")
+    shutil.copy(tmp_path / "e.h5", tmp_path / "kept.h5")
+    age(tmp_path / "e.h5")
+    assert SAID in run("search", tmp_path / "e.h5", "--video", "v0.npy", expect=1).output
+    assert EmbeddingFile(tmp_path / "kept.h5").provenance.plane_order == "frames"

@@ -1,0 +1,202 @@
+"""Several clip plans in one pass: the rows of single extractions, one decoding, every picture encoded once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from panecho_embed.clips import ClipPlan
+from panecho_embed.engines import decode
+from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.extraction import extract
+from panecho_embed.merging import merge
+from panecho_embed.models.backbones import Backbone, load_backbone
+from panecho_embed.planes import pictures_of
+from panecho_embed.shards import Shard
+from panecho_embed.store import EmbeddingFile, verify
+from tests.media.builders import numbered_frames, write_dicom
+from tests.test_extraction import moving
+from tests.tiny import INFO, PREPROCESS, Patches, tiny
+
+PLANS = {
+    "four": ClipPlan(),
+    "step": {"frame_step": 2, "num_clips": 3},
+    "windows": {"stride": 3},
+    "short": ClipPlan(frames_per_clip=5, num_clips=2, short="skip"),
+}
+LENGTHS = [40, 3, 23]
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studies")
+    for i, count in enumerate(LENGTHS):
+        np.savez(folder / f"v{i}.npz", frames=moving(count, seed=i), fps=np.array(30.0))
+    (folder / "broken.avi").write_text("x")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Backbone:
+    return load_backbone("random", image_size=32)
+
+
+class Counting(Patches):
+    """Counts the pictures that it encodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures = 0
+
+    def forward(self, pictures):
+        self.pictures += len(pictures)
+        return super().forward(pictures)
+
+
+class Means(torch.nn.Module):
+    """Clips whose order of pictures shows."""
+
+    def forward(self, pictures):
+        return (pictures * torch.arange(1, pictures.shape[1] + 1)[:, None]).mean(dim=1)
+
+
+def published(encoder=None) -> Backbone:
+    return Backbone("tiny", encoder or Patches(), Means(), 12, 12, PREPROCESS, INFO, plane_order="published")
+
+
+@pytest.mark.parametrize("make", [published, tiny, lambda: load_backbone("random", image_size=32)])
+def test_each_file_is_what_a_run_of_its_own_gives(studies, tmp_path, make):
+    summary = extract(studies, tmp_path / "sweep", backbone=make(), plans=PLANS, workers=0)
+    assert {path.name for path in (tmp_path / "sweep").iterdir()} == {f"{name}.h5" for name in PLANS}
+    for name, plan in PLANS.items():
+        alone = EmbeddingFile(extract(studies, tmp_path / f"{name}.h5", backbone=make(), clips=plan, workers=0).out)
+        file = EmbeddingFile(tmp_path / "sweep" / f"{name}.h5")
+        assert verify(file.path) == []
+        np.testing.assert_allclose(file.embeddings, alone.embeddings, atol=1e-5)
+        assert file.rows.equals(alone.rows)
+        assert file.failures.equals(alone.failures)
+        assert file.fingerprint == alone.fingerprint
+        assert (summary.files[name].rows, summary.files[name].done) == (len(alone), 2 if name == "short" else 3)
+    assert (summary.videos, summary.done, summary.exit_code) == (4, 2, 3)
+    assert [failure.video_id for failure in summary.failed] == ["broken.avi"]
+    assert [failure.video_id for failure in summary.skipped] == ["v1.npz"]
+    assert summary.rows == sum(one.rows for one in summary.files.values())
+
+
+def test_a_video_is_read_once_and_a_picture_encoded_once(studies, tmp_path, monkeypatch):
+    opened = []
+    open_cine = decode.open_cine
+    monkeypatch.setattr(decode, "open_cine", lambda *a, **k: opened.append(a) or open_cine(*a, **k))
+    encoder = Counting()
+    extract(studies, tmp_path / "sweep", backbone=published(encoder), plans=PLANS, workers=0, engine_backend="eager")
+    assert len(opened) == len(LENGTHS) + 1
+    plans = [ClipPlan(), ClipPlan(frame_step=2, num_clips=3), ClipPlan(num_clips=None, stride=3), PLANS["short"]]
+    expected = 0
+    for count in LENGTHS:
+        clips = [found for plan in plans if len(found := plan.indices(count))]
+        expected += len(pictures_of(clips, count, "published").planes)
+    assert encoder.pictures == expected
+    apart = sum(len(pictures_of([c], n, "published").planes) for n in LENGTHS for p in plans if len(c := p.indices(n)))
+    assert expected < 0.9 * apart
+
+
+def test_a_further_plan_embeds_itself_alone(studies, tmp_path):
+    out = tmp_path / "sweep"
+    extract(studies, out, backbone=published(), plans={"four": {}}, workers=0)
+    before = (out / "four.h5").read_bytes()
+    encoder = Counting()
+    plans = {"four": {}, "two": {"num_clips": 2}}
+    # "auto" would try an engine out first.
+    summary = extract(studies, out, backbone=published(encoder), plans=plans, workers=0, engine_backend="eager")
+    # What failed is tried again for all.
+    assert [one.reused for one in summary.files.values()] == [3, 0]
+    plan = ClipPlan(num_clips=2)
+    assert encoder.pictures == sum(len(pictures_of([plan.indices(n)], n, "published").planes) for n in LENGTHS)
+    assert (out / "four.h5").read_bytes() == before
+    assert len(EmbeddingFile(out / "two.h5")) == 5
+
+
+def test_a_stopped_run_goes_on_and_ends_as_an_undisturbed_one(studies, tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    class Stopping(Counting):
+        def forward(self, pictures):
+            if self.pictures > 40:
+                raise Stop
+            return super().forward(pictures)
+
+    monkeypatch.setattr("panecho_embed.engines.writing.PART_VIDEOS", 1)
+    out, undisturbed = tmp_path / "sweep", tmp_path / "undisturbed"
+    with pytest.raises(Stop):
+        extract(studies, out, backbone=published(Stopping()), plans=PLANS, workers=0, batch_pictures=4)
+    assert not list(out.glob("*.h5"))
+    extract(studies, out, backbone=published(), plans=PLANS, workers=0)
+    extract(studies, undisturbed, backbone=published(), plans=PLANS, workers=0)
+    assert {path.name for path in out.iterdir()} == {f"{name}.h5" for name in PLANS}
+    for name in PLANS:
+        mine, theirs = (EmbeddingFile(folder / f"{name}.h5") for folder in (out, undisturbed))
+        np.testing.assert_array_equal(mine.embeddings, theirs.embeddings)
+        assert mine.rows.equals(theirs.rows)
+
+
+def test_all_files_have_the_same_ids(tmp_path):
+    """Ids of headers are hashed by a random salt; files that are to be compared need one."""
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for name in ("a", "b"):
+        write_dicom(
+            studies / f"{name}.dcm", numbered_frames(20), PatientID=f"MRN-{name}", StudyInstanceUID=f"1.2.{ord(name)}"
+        )
+    out = tmp_path / "sweep"
+    extract(studies, out, backbone=published(), plans={"one": {}, "two": {"num_clips": 2}}, workers=0)
+    extract(studies, out, backbone=published(), plans={"two": {"num_clips": 2}, "three": {"num_clips": 3}}, workers=0)
+    extract(
+        studies,
+        out,
+        backbone=published(),
+        plans={n: {"num_clips": c} for n, c in (("one", 4), ("two", 2), ("three", 3))},
+        workers=0,
+    )
+    patients = [
+        EmbeddingFile(out / f"{name}.h5").video_columns["patient_id"].tolist() for name in ("one", "two", "three")
+    ]
+    assert patients[0] == patients[1] == patients[2]
+    assert len(set(patients[0])) == 2
+
+
+def test_shards_of_several_plans_are_merged_one_by_one(studies, tmp_path):
+    out, plans = tmp_path / "sweep", {"four": {}, "two": {"num_clips": 2}}
+    for number in (1, 2):
+        extract(studies, out, backbone=published(), plans=plans, workers=0, shard=Shard(number, 2))
+    for name, plan in plans.items():
+        merge(out / f"{name}.h5")
+        alone = extract(studies, tmp_path / f"{name}.h5", backbone=published(), clips=plan, workers=0).out
+        np.testing.assert_array_equal(EmbeddingFile(out / f"{name}.h5").embeddings, EmbeddingFile(alone).embeddings)
+
+
+def test_a_file_of_other_settings_is_refused_before_anything_is_embedded(studies, tmp_path):
+    out = tmp_path / "sweep"
+    extract(studies, out, backbone=published(), plans={"four": {}}, workers=0)
+    with pytest.raises(
+        SettingsMismatchError, match=r"four\.h5 was made with other settings.*clips\.num_clips: 3, not 4"
+    ):
+        extract(studies, out, backbone=published(), plans={"new": {}, "four": {"num_clips": 3}}, workers=0)
+    assert {path.name for path in out.iterdir()} == {"four.h5"}
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 200])
+def test_a_name_that_is_no_file_s_is_refused(studies, tmp_path, name):
+    with pytest.raises(ArgumentError, match="a plan can't be called"):
+        extract(studies, tmp_path / "sweep", backbone=published(), plans={name: {}}, workers=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_before_the_first_part_leaves_no_folder(studies, tmp_path):
+    with pytest.raises(ArgumentError, match="no field of a clip plan"):
+        extract(studies, tmp_path / "sweep", backbone=published(), plans={"a": {"nonsense": 1}}, workers=0)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(StoreError, match="no folder for the files of several plans"):
+        extract(studies, tmp_path / "file", backbone=published(), plans={"a": {}}, workers=0)
