@@ -33,6 +33,7 @@ notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
 benchmarks: $(INSTALLED)  ## the measurements that the README and docs/performance.md quote; hours
 	$(BIN)/python benchmarks/plain_loop.py
 	$(BIN)/python benchmarks/encoder_peak.py
+	$(BIN)/python benchmarks/plans.py
 	$(BIN)/python benchmarks/reclip.py
 	$(BIN)/python benchmarks/storage.py
 	$(BIN)/python benchmarks/million_rows.py

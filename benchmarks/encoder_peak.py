@@ -1,4 +1,4 @@
-"""How much of this machine's arithmetic the frame encoder uses, engine by engine.
+"""How much of this machine's arithmetic the image encoder uses, engine by engine.
 
 The peak: the fastest of square matrix products of 1,024 to 4,096, by torch.mm and, on a CPU, by oneDNN's own product
 with its weights in order, measured before and after the engines in the same precision. The work: multiplications and
@@ -67,12 +67,12 @@ def peak_flops(precision: Precision, device: torch.device, seconds: float) -> fl
     return best
 
 
-def flops_per_frame(backbone: Backbone) -> float:
+def flops_per_picture(backbone: Backbone) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     side = backbone.preprocess.crop
     with FlopCounterMode(display=False) as counter:
-        EagerEngine(backbone, "fp32")(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+        EagerEngine(backbone, "fp32")(PictureBatch.of_frames(torch.zeros(1, 3, side, side, dtype=torch.uint8)))
     return float(counter.get_total_flops())
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--image-sizes", type=int, nargs="+", default=[112, 224])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--engines", nargs="+", default=["eager", "rearranged", "compiled"])
-    parser.add_argument("--batches", type=int, nargs="+", help="frames in a batch (default: extract's)")
+    parser.add_argument("--batches", type=int, nargs="+", help="pictures in a batch (default: extract's)")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement")
     parser.add_argument("--cpu-time", action="store_true", help="one thread, by the processor's time; CPUs alone")
     arguments = parser.parse_args()
@@ -101,22 +101,23 @@ def main() -> None:
         torch.set_num_threads(1)
     device = resolve_device(arguments.device)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
-    print("| precision | pixels | batch | engine | ms a frame | GFLOP/s | of the peak | cosine to eager fp32 |")
+    print("| precision | pixels | batch | engine | ms a picture | GFLOP/s | of the peak | cosine to eager fp32 |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for precision in arguments.precisions:
         found: list[tuple[str, float]] = []
         peak = peak_flops(precision, device, arguments.seconds)
         for size in arguments.image_sizes:
             backbone = load_backbone("random", image_size=size)
-            work = flops_per_frame(backbone)
+            work = flops_per_picture(backbone)
             backbone.to(device)
             for batch in arguments.batches or [default_batch_pictures(backbone, precision)]:
                 pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
-                exact = EagerEngine(backbone, "fp32")(pixels)
+                pictures = PictureBatch.of_frames(pixels)
+                exact = EagerEngine(backbone, "fp32")(pictures)
                 for name in arguments.engines:
                     engine = made(name, backbone, precision, batch)
-                    cosine = agreement(engine(pixels), exact).cosine
-                    seconds = best_seconds(lambda e=engine, p=pixels: e(p), device, arguments.seconds) / batch
+                    cosine = agreement(engine(pictures), exact).cosine
+                    seconds = best_seconds(lambda e=engine, p=pictures: e(p), device, arguments.seconds) / batch
                     row = (
                         f"| {precision} | {size} | {batch} | {name} | {1000 * seconds:.2f} | {work / seconds / 1e9:.0f}"
                     )

@@ -1,9 +1,9 @@
 """`panecho-embed extract` against the loop that one would write first: whole processes, on the same videos.
 
-The plain loop: PanEcho's architecture as PyTorch makes it, eager, fp32; a data set of clips that OpenCV reads, behind a
-DataLoader. The command: as a user calls it, with an empty cache of compiled programs. Both have the same random
-weights, and their embeddings are compared. Results are kept in FOLDER/results.json, so that the runs can be spread
-over several calls; those of one table belong to one sequence.
+The plain loop: PanEcho's architecture and its published forward pass as PyTorch makes it, eager, fp32; a data set of
+clips that OpenCV reads, behind a DataLoader. The command: as a user calls it, with an empty cache of compiled programs.
+Both have the same random weights, and their embeddings are compared. Results are kept in FOLDER/results.json, so that
+the runs can be spread over several calls; those of one table belong to one sequence.
 
     python benchmarks/plain_loop.py --videos 100 --folder plain/
 """
@@ -90,8 +90,9 @@ def plain(folder: Path, plan: str, arguments: argparse.Namespace) -> None:
     rows = []
     with torch.inference_mode():
         for clips in loader:
-            features = encoder(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
-            rows.append(model.clip_encoder(features).numpy())
+            # The published reshape: (N, 3, L, H, W) to (N L, 3, H, W), the frame axis not moved in front.
+            pictures = clips.transpose(1, 2).reshape(-1, 3, *clips.shape[3:])
+            rows.append(model.clip_encoder(encoder(pictures).unflatten(0, clips.shape[:2])).numpy())
     np.save(folder / f"plain {plan} {arguments.share.replace('/', 'of')}.npy", np.concatenate(rows))
     print(json.dumps({"start": loaded - started, "loop": time.perf_counter() - loaded}))
 

@@ -1,4 +1,4 @@
-"""The Ray engine against the local one, on the same cores, the same videos and the same engine of the frame encoder.
+"""The Ray engine against the local one, on the same cores, the same videos and the same engine of the image encoder.
 
 The cluster is of this machine alone and runs before the clock does. Each engine embeds a few videos and then more: what
 the larger run takes longer is the price of the videos alone, without the start of processes; both are printed, each the

@@ -1,5 +1,7 @@
 """`panecho-embed reclip` from a frame-level file against extracting the same clips again: whole processes.
 
+The model has PanEcho's shape and takes frames as pictures, as some of `finetune` do: PanEcho's own can't be made so.
+
 Frames of a few videos are extracted; their rows are then repeated to a file of many videos, on which `reclip` runs.
 What extracting so many again would take follows from two measured extractions, of a half and of all of the few.
 
@@ -24,6 +26,15 @@ def command(*words: object) -> float:
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "panecho_embed", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
+
+
+def write_weights_on_frames(path: Path) -> None:
+    """Random weights whose pictures are frames."""
+    from panecho_embed.models.panecho import PanEcho, save_checkpoint
+
+    model = PanEcho(pretrained=False, backbone_only=True)
+    model.plane_order = "frames"
+    save_checkpoint(model, path)
 
 
 def repeat(source: Path, out: Path, times: int) -> None:
@@ -62,7 +73,9 @@ def main() -> None:
         (folder / "half").mkdir()
         for path in sorted(videos.iterdir())[: few // 2]:
             (folder / "half" / path.name).symlink_to(path)
-        model = ("--backbone", "random", "--image-size", arguments.image_size, "--precision", arguments.precision)
+        weights = folder / "on-frames.pt"
+        write_weights_on_frames(weights)
+        model = ("--weights", weights, "--image-size", arguments.image_size, "--precision", arguments.precision)
         # Once for the caches of the disk: the first start of all takes several times as long.
         command("extract", folder / "half", "-o", folder / "warm.h5", "--backbone", "random", "--image-size", 32)
         half = command("extract", folder / "half", "-o", folder / "half.h5", *model, *clips)
@@ -70,7 +83,7 @@ def main() -> None:
         command("extract", videos, "-o", folder / "frames.h5", "--level", "frame", *model)
         again = (whole - half) / (few - few // 2) * (many - few) + whole
         repeat(folder / "frames.h5", folder / "many.h5", arguments.times)
-        fast = command("reclip", folder / "many.h5", "-o", folder / "reclipped.h5", *clips)
+        fast = command("reclip", folder / "many.h5", "-o", folder / "reclipped.h5", "--weights", weights, *clips)
         extracted, reclipped = EmbeddingFile(folder / "clips.h5"), EmbeddingFile(folder / "reclipped.h5")
         one, other = extracted.embeddings, reclipped.read(0, len(extracted))
         cosines = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)

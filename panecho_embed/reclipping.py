@@ -199,7 +199,9 @@ def backbone_of_frames(
             f"(sha256 {backbone.weights.sha256[:12]}); name those ({flags})"
         )
     if backbone.plane_order != "frames":
-        raise SettingsMismatchError(f"{file.path} was made on frames, and {backbone.name} takes other pictures ({flags})")
+        raise SettingsMismatchError(
+            f"{file.path} was made on frames, and {backbone.name} takes other pictures ({flags})"
+        )
     return backbone.to(resolve_device(device))
 
 

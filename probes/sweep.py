@@ -77,7 +77,7 @@ def sweep_tables(
 def sampled_table(
     frames: EmbeddingTable, embeddings: RowsOnDisk, engine: ClipEngine, sampling: Sampling
 ) -> EmbeddingTable:
-    """Clips of one sampling from the rows of a file of frames; the clip encoder runs, the frame encoder does not."""
+    """Clips of one sampling from the rows of a file of frames; the clip encoder runs, the image encoder does not."""
     import torch
 
     values, rows, firsts = [], [], []

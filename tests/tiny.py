@@ -28,7 +28,7 @@ INFO = WeightsInfo("tiny", "0" * 64, "MIT", pretrained=False)
 
 
 def tiny(preprocess: Preprocess = PREPROCESS) -> Backbone:
-    """A frame encoder of 12 numbers, clips as their mean."""
+    """A image encoder of 12 numbers, clips as their mean."""
     return Backbone("tiny", Patches(), MeanOverFrames(), 12, 12, preprocess, INFO)
 
 
@@ -38,7 +38,7 @@ def tiny_3d() -> Backbone:
 
 
 class NotFinite(nn.Module):
-    """A frame encoder that overflows on bright frames."""
+    """A image encoder that overflows on bright frames."""
 
     def forward(self, frames: Tensor) -> Tensor:
         values = frames.mean(dim=(2, 3))

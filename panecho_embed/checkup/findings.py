@@ -33,7 +33,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class EncodingSpeed:
-    """How fast frames are encoded, clips included. engine: that ran the frame encoder; image_size: pixels a side."""
+    """How fast frames are encoded, clips included. engine: that ran the image encoder; image_size: pixels a side."""
 
     precision: Precision
     engine: str

@@ -90,7 +90,7 @@ def check_precisions(device: torch.device) -> list[Check]:
 
 
 def check_engines(device: torch.device) -> list[Check]:
-    """What can run the frame encoder, on this machine and on many."""
+    """What can run the image encoder, on this machine and on many."""
     return [*_image_engines(device), _cluster()]
 
 

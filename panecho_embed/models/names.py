@@ -1,6 +1,6 @@
 """PanEcho's checkpoint names and ours: one table of rules, read in both directions.
 
-The checkpoint's frame encoder has torchvision's ConvNeXt names, ours has timm's; the arrays are the same, but for
+The checkpoint's image encoder has torchvision's ConvNeXt names, ours has timm's; the arrays are the same, but for
 `layer_scale` (C, 1, 1), which timm keeps as `gamma` (C,).
 """
 

@@ -22,7 +22,7 @@ IndexArray = npt.NDArray[np.int64]
 class Ledger:
     """Entries, one for every video of every part, in the order in which the parts were added.
 
-    paths: the parts. engines: what ran the frame encoder for any of them. Of a video that stands in several, the entry
+    paths: the parts. engines: what ran the image encoder for any of them. Of a video that stands in several, the entry
     of the last one counts.
     """
 

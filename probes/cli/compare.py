@@ -36,8 +36,17 @@ LONG = 20  # lines of differences that are printed
 )
 @click.option("--reference", metavar="NAME", help="Differences to this candidate only.  [default: all pairs]")
 @click.option("--sweep", is_flag=True, help="One frame-level file: compare samplings derived from it.")
-@click.option("--backbone-weights", type=click.Path(exists=True, dir_okay=False), help="Weights of the clip encoder, those of the frames (--sweep).")
-@click.option("--backbone-seed", type=int, default=0, help="Seed of a registered backbone's weights, that of the frames (--sweep).")
+@click.option(
+    "--backbone-weights",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Weights of the clip encoder, those of the frames (--sweep).",
+)
+@click.option(
+    "--backbone-seed",
+    type=int,
+    default=0,
+    help="Seed of a registered backbone's weights, that of the frames (--sweep).",
+)
 @click.option("--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values.")
 @statistics_options
 def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
