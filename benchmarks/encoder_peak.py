@@ -26,6 +26,7 @@ from panecho_embed.engines.image_engine import (
     AcceleratorEngine,
     EagerEngine,
     ImageEngine,
+    PictureBatch,
     RearrangedEngine,
 )
 from panecho_embed.models.backbones import Backbone, load_backbone

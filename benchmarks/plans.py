@@ -70,10 +70,9 @@ def main() -> None:
                 (same,) = [file for file in map(EmbeddingFile, files) if file.fingerprint == one.fingerprint]
                 worst = max(worst, float(np.abs(same.embeddings - one.embeddings).max()))
             alone, shared = pictures(plans, arguments.frames)
-            lines.append(
-                f"| {', '.join(f'`{plan}`' for plan in plans)} | {alone} | {shared} | {apart:.1f} s | {together:.1f} s | "
-                f"{apart / together:.2f} | {worst:.1e} |"
-            )
+            named = ", ".join(f"`{plan}`" for plan in plans)
+            seconds = f"{apart:.1f} s | {together:.1f} s | {apart / together:.2f}"
+            lines.append(f"| {named} | {alone} | {shared} | {seconds} | {worst:.1e} |")
     print("| plans | pictures a video, apart | together | runs apart | one pass | ratio | largest difference |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     print(*lines, sep="\n")

@@ -155,20 +155,11 @@ class ClipPlan:
 class Clips(Protocol):
     """What decoding asks of clips, however they are chosen; see `ClipPlan`."""
 
-    def step(self, fps: float | None = None) -> float:
-        """Distance between neighbouring frames of a clip, in frames."""
-
-    def starts(self, num_frames: int, fps: float | None = None) -> IntArray:
-        """First frame of every clip, (N,) int64."""
-
-    def indices(self, num_frames: int, fps: float | None = None) -> IntArray:
-        """Frame numbers of every clip, (N, L) int64."""
-
     def used(self, num_frames: int, fps: float | None = None) -> BoolArray:
         """Which frames any clip uses, (num_frames,)."""
 
     def require(self, num_frames: int, fps: float | None = None) -> IntArray:
-        """`indices`; raises NotACineError for a video that is skipped."""
+        """Frame numbers of every clip, (N, L) int64; raises NotACineError for a video that is skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +176,6 @@ class OneClip:
     def __post_init__(self) -> None:
         if not 0 <= self.position < 1:
             raise ArgumentError(f"position is {self.position}; allowed is 0 to below 1")
-
-    def step(self, fps: float | None = None) -> float:
-        """As the plan's."""
-        return self.plan.step(fps)
 
     def starts(self, num_frames: int, fps: float | None = None) -> IntArray:
         """First frame of the clip, (1,) int64; empty if the plan skips such a short video."""

@@ -73,9 +73,8 @@ class EarlierReleaseError(StoreError):
 
 
 EARLIER_ORDER = (
-    "made by an earlier release, in which PanEcho's image encoder was shown RGB frames, not the published pictures; "
-    'the order of planes is not recorded in it ("Order of planes" in docs/models.md). Make it again from the videos '
-    "(--overwrite replaces it)"
+    "made by an earlier release: it does not say in which order of planes. PanEcho's image encoder was shown RGB "
+    'frames then, not the published pictures ("Order of planes" in docs/models.md). Make it again with this release'
 )
 """What is said of every file that records no order of planes."""
 

@@ -28,7 +28,7 @@ from panecho_embed.provenance import Level, Precision, Provenance, StoredType
 from panecho_embed.records import Engine, EngineBackend, Layout, Manifest
 from panecho_embed.remote import check_url, forget_listings, is_url
 from panecho_embed.shards import Shard
-from panecho_embed.store import Mirror, Parts, one_salt
+from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together, new_patient_ids, one_salt
 from panecho_embed.summary import ExtractSummary, summary_of_several
 from panecho_embed.versions import package_versions
 
@@ -210,15 +210,26 @@ def extract(
         )
         if jobs:
             _follow(chain.from_iterable(at_work), total, sum(len(job.todo) for job in jobs), progress)
-        summaries = {}
-        for name, output in outputs.items():
-            if shard is None:
-                output.parts.finish(manifest, output.provenance)
-            summaries[name] = _summary(where[name], output.parts, manifest, len(todo[name]), shard)
+        if shard is None:
+            finish_together(list(parts.values()), manifest, [output.provenance for output in outputs.values()])
+        summaries = {name: _summary(where[name], parts[name], manifest, len(todo[name]), shard) for name in outputs}
     seconds = time.monotonic() - started
     if plans is None:
         return replace(summaries[""], seconds=seconds)
-    return summary_of_several(where=out, files=summaries, seconds=seconds)
+    notes = [] if is_url(out) else _notes_of_other_ids(Path(out), summaries, manifest)
+    return summary_of_several(Path(out) if not is_url(out) else str(out), summaries, seconds, notes)
+
+
+def _notes_of_other_ids(folder: Path, files: Mapping[str, ExtractSummary], manifest: Manifest) -> list[str]:
+    """Files that lie in the folder from before and name other patients for the same videos."""
+    notes = []
+    for path in sorted(folder.glob("*.h5")):
+        if path.stem not in files and (count := new_patient_ids(EmbeddingFile(path), manifest)):
+            notes.append(
+                f"{count} videos have other patient ids in {path}, so it can't be compared with these files: give its "
+                "plan too (--plan), or let ids hashed from DICOM headers stay the same with --id-salt"
+            )
+    return notes
 
 
 def _place(out: str | Path, name: str) -> Path | str:
@@ -299,9 +310,11 @@ def _check_level(
         )
     if plans is None:
         return
+    if not plans:
+        raise ArgumentError("plans is empty; name one plan or more (--plan)")
     if clips is not None:
         raise ArgumentError("clips and plans exclude each other: put the clip options into each plan (--plan)")
-    if bad := [name for name in plans if not re.fullmatch(_PLAN_NAME, name)] or ([""] if not plans else []):
+    if bad := [name for name in plans if not re.fullmatch(_PLAN_NAME, name)]:
         raise ArgumentError(
             f"a plan can't be called {bad[0]!r}; its name becomes a file's: letters, digits, and . _ - = behind the "
             "first (--plan)"

@@ -210,8 +210,8 @@ def check_pictures_are_frames(file: EmbeddingFile) -> None:
     made_with = file.provenance
     if file.level == "frame" and made_with.plane_order != "frames":
         raise ArgumentError(
-            f"{file.path} holds frames, and {made_with.backbone} makes clips of other pictures (three consecutive "
-            'planes each: "Order of planes" in docs/models.md), so clips of these frames would not be its own. Extract '
-            "the clips from the videos; several plans take one pass: panecho-embed extract VIDEOS -o DIR "
+            f"{file.path} holds vectors of frames. {made_with.backbone} builds its clips from other pictures (three "
+            'consecutive planes each: "Order of planes" in docs/models.md), so they cannot be made from this file. '
+            "Extract them from the videos, several plans in one pass: panecho-embed extract VIDEOS -o DIR "
             '--plan "--clips 4" --plan "--frame-step 2"'
         )

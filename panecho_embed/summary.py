@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,8 @@ class ExtractSummary:
     videos: in the manifest, or in the shard's share; done + len(skipped) + len(failed). reused: done before this run.
     skipped: readable, but no cine loop. failed: could not be read. notes: what a person should know besides.
     out: a path, or a URL. shard: whose share it is; then `out` is still to be put together, by `panecho-embed merge`.
-    files: of several clip plans, the summary of each by its name; `out` is then their folder, the rows are those of
-    all files, and a video that any plan lacks is counted and listed once.
+    files: of several clip plans, the summary of each by its name. `out` is then their folder, `rows` those of all
+    files, and `done` counts the videos that no plan lacks; each video that one lacks is listed once.
     """
 
     out: Path | str
@@ -39,7 +39,9 @@ class ExtractSummary:
         return 3 if self.failed else 0
 
 
-def summary_of_several(where: Path | str, files: Mapping[str, ExtractSummary], seconds: float) -> ExtractSummary:
+def summary_of_several(
+    where: Path | str, files: Mapping[str, ExtractSummary], seconds: float, notes: Sequence[str] = ()
+) -> ExtractSummary:
     """How the extraction of several clip plans into the folder `where` ended."""
     each = list(files.values())
     failed = {failure.video_id: failure for one in each for failure in one.failed}
@@ -53,7 +55,7 @@ def summary_of_several(where: Path | str, files: Mapping[str, ExtractSummary], s
         skipped=tuple(skipped.values()),
         failed=tuple(failed.values()),
         seconds=seconds,
-        notes=tuple(dict.fromkeys(note for one in each for note in one.notes)),
+        notes=tuple(dict.fromkeys([note for one in each for note in one.notes] + list(notes))),
         shard=each[0].shard,
         files=files,
     )

@@ -20,7 +20,7 @@ from panecho_embed.store import EmbeddingFile, verify
 from tests.test_extraction import moving
 from tests.tiny import tiny
 
-SAID = "made by an earlier release, in which PanEcho's image encoder was shown RGB frames"
+SAID = "made by an earlier release: it does not say in which order of planes"
 
 
 def run(*words, expect=0):
@@ -80,7 +80,7 @@ def test_verify_names_it(earlier):
 
 def test_extract_refuses_to_go_on_and_makes_it_anew_when_asked(earlier, studies):
     before = earlier.read_bytes()
-    with pytest.raises(EarlierReleaseError, match=r"--overwrite replaces it"):
+    with pytest.raises(EarlierReleaseError, match=r"Make it again"):
         extract(studies, earlier, backbone=tiny(), workers=0)
     assert earlier.read_bytes() == before
     extract(studies, earlier, backbone=tiny(), workers=0, overwrite=True)

@@ -36,14 +36,15 @@ KILLER = textwrap.dedent(
     writing.PART_VIDEOS = 2
 
     source, out, kills, longest = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-    shard = Shard.parse(sys.argv[5]) if sys.argv[5:] else None
+    shard = Shard.parse(sys.argv[5]) if sys.argv[5:] and sys.argv[5] != "plans" else None
+    plans = {"four": {}, "windows": {"stride": 3}} if sys.argv[5:] == ["plans"] else None
     chance = random.Random(0)
     for _ in range(kills):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                work.extract(source, out, backbone=tiny(), workers=0, shard=shard)
+                work.extract(source, out, backbone=tiny(), workers=0, shard=shard, plans=plans)
                 code = 0
             finally:
                 os._exit(code)
@@ -97,6 +98,19 @@ def test_killed_at_many_moments_and_run_again(studies, fresh, tmp_path):
     assert killed.rows.equals(fresh.rows)
     np.testing.assert_array_equal(killed.embeddings, fresh.embeddings)
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_several_plans_killed_at_many_moments_and_run_again(studies, fresh, tmp_path):
+    out = tmp_path / "sweep"
+    kill(studies, out, 20, "plans")
+    extract(studies, out, backbone=tiny(), workers=0, plans={"four": {}, "windows": {"stride": 3}})
+    assert sorted(entry.name for entry in out.iterdir()) == ["four.h5", "windows.h5"]
+    for name, plan in (("four", {}), ("windows", {"stride": 3})):
+        alone = EmbeddingFile(extract(studies, tmp_path / f"{name}.h5", backbone=tiny(), workers=0, clips=plan).out)
+        killed = EmbeddingFile(out / f"{name}.h5")
+        assert verify(killed.path) == []
+        assert killed.rows.equals(alone.rows)
+        np.testing.assert_array_equal(killed.embeddings, alone.embeddings)
 
 
 def test_a_shard_killed_beside_one_that_ended(studies, fresh, tmp_path):

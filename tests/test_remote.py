@@ -108,6 +108,18 @@ def test_from_bucket_to_bucket_as_from_folder_to_folder(bucket, studies, tmp_pat
     assert but_places(copy) == but_places(here)
 
 
+def test_several_plans_in_a_bucket(bucket, studies, tmp_path):
+    plans = {"four": {}, "windows": {"stride": 5}}
+    summary = run(f"{bucket}/videos", f"{bucket}/sweep/", plans=plans)
+    assert summary.files["four"].out == f"{bucket}/sweep/four.h5"
+    assert [n for n in names_in(bucket) if n.startswith("sweep")] == ["sweep/four.h5", "sweep/windows.h5"]
+    run(studies, tmp_path / "here", plans=plans)
+    for name in plans:
+        assert but_places(remote.cached(f"{bucket}/sweep/{name}.h5")) == but_places(tmp_path / "here" / f"{name}.h5")
+    again = run(f"{bucket}/videos", f"{bucket}/sweep", plans=plans | {"one": {"num_clips": 1}})
+    assert [file.reused for file in again.files.values()] == [8, 8, 0]
+
+
 def test_what_is_done_stays_done(bucket):
     run(f"{bucket}/videos", f"{bucket}/out.h5")
     again = run(f"{bucket}/videos", f"{bucket}/out.h5")

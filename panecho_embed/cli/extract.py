@@ -46,7 +46,7 @@ class _ShardType(click.ParamType[Shard]):
 
 @click.command()
 @click.argument("source", metavar="INPUT", type=Place())
-@out_option("Embedding file to write (HDF5)", Place())
+@out_option("Embedding file to write (HDF5); with --plan a folder for such files", Place())
 @click.option(
     "--backbone",
     default="panecho",
@@ -93,7 +93,7 @@ class _ShardType(click.ParamType[Shard]):
 def extract(
     ctx: click.Context, /, source: Path | str, out: Path | str, profiled: bool, plans: Any, **options: Any
 ) -> None:
-    """Turn echo videos into an embedding file.
+    """Turn echo videos into an embedding file, or into one file per clip plan (--plan).
 
     INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or EchoNet-Dynamic,
     -Pediatric or -LVH as downloaded. INPUT and OUT may be URLs, s3://bucket/echos or gs:// (extras [s3], [gcs]).
@@ -146,13 +146,13 @@ def print_summary(summary: ExtractSummary) -> None:
     """Say what was done, what failed, and where the result lies."""
     for note in summary.notes:
         click.echo(f"note: {note}")
+    if summary.files:
+        _print_files(summary)
+        return
     click.echo(
         f"{summary.done} of {summary.videos} videos done"
         + (f", {summary.reused} of them before" if summary.reused else "")
     )
-    if summary.files:
-        _print_files(summary)
-        return
     if summary.shard is None:
         print_failures(summary.skipped, summary.failed, f"panecho-embed info {summary.out} --failures")
         click.echo(f"{summary.rows} rows in {summary.out} after {summary.seconds:.1f} s")
@@ -164,14 +164,24 @@ def print_summary(summary: ExtractSummary) -> None:
 
 
 def _print_files(summary: ExtractSummary) -> None:
-    first = next(iter(summary.files.values()))
-    print_failures(summary.skipped, summary.failed, f"panecho-embed info {first.out} --failures, and of the others")
-    for one in summary.files.values():
-        lacking = len(one.skipped) + len(one.failed)
-        click.echo(f"{one.rows} rows of {one.done} videos in {one.out}" + (f", {lacking} lacking" if lacking else ""))
+    """A line per plan; what failed under every plan once, what failed under some with the plan's name."""
+    everywhere = set.intersection(*(set(_lacking(one)) for one in summary.files.values()))
+    common = {id(f): f for one in summary.files.values() for f in _lacking(one) if f in everywhere}
+    of_all = {(f.video_id, f.message): f for f in common.values()}.values()
+    skipped = [f for f in of_all if f.stage == "skipped"]
+    print_failures(skipped, [f for f in of_all if f.stage != "skipped"], "panecho-embed info FILE --failures")
+    for name, one in summary.files.items():
+        done = f"{one.done} of {one.videos} videos done" + (f", {one.reused} of them before" if one.reused else "")
+        click.echo(f"{name}: {done}, {one.rows} rows in {one.out}")
+        for failure in [f for f in _lacking(one) if f not in everywhere][:_LISTED]:
+            click.echo(f"  {failure.video_id}: {failure.message} [{failure.stage}]")
         if one.shard is not None:
             click.echo(f"  when all {one.shard.count} shards have ended: panecho-embed merge {one.out}")
-    click.echo(f"{len(summary.files)} plans after {summary.seconds:.1f} s")
+    click.echo(f"{summary.seconds:.1f} s in all")
+
+
+def _lacking(summary: ExtractSummary) -> list[Failure]:
+    return [*summary.skipped, *summary.failed]
 
 
 def print_failures(skipped: Sequence[Failure], failed: Sequence[Failure], where_all: str) -> None:

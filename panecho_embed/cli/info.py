@@ -61,7 +61,7 @@ def describe(file: EmbeddingFile) -> dict[str, Any]:
         "weights_licence": weights.licence,
         "preprocess": dataclasses.asdict(provenance.preprocess),
         "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
-        "plane_order": provenance.plane_order,
+        "plane_order": provenance.plane_order if provenance.clips else "frames",
         "pooling": provenance.pooling,
         "precision": provenance.precision,
         "engine": provenance.engine,

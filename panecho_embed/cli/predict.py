@@ -54,8 +54,8 @@ _CLIPS = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", 
 def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any) -> None:
     """Predict reporting tasks per clip, video and study.
 
-    INPUT is what `extract` takes, or an embedding file of clips or frames that the same weights made: then only the
-    heads run. Writes studies.csv, videos.csv, clips.csv, predictions.json, report.html, a page a study, and
+    INPUT is what `extract` takes, or an embedding file of clips that the same weights made: then only the heads run.
+    Writes studies.csv, videos.csv, clips.csv, predictions.json, report.html, a page a study, and
     metrics.json where the input has labels of the tasks' names. For research only.
     """
     from panecho_embed.prediction.run import predict as run

@@ -36,7 +36,11 @@ def reclip(
     overwrite: bool,
     **clip_arguments: Any,
 ) -> None:
-    """Make clip embeddings from a frame-level file, without the videos."""
+    """Make clip embeddings from a frame-level file, without the videos.
+
+    Only for backbones whose pictures are frames, such as imagenet or timm:NAME. PanEcho builds its clips from other
+    pictures: use `panecho-embed extract --plan` instead.
+    """
     from panecho_embed.reclipping import reclip as run
 
     summary = run(

@@ -18,9 +18,8 @@ from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.folds import SPLITS, Fold, make_fold
 from panecho_embed.finetune.outcome import TargetRows, tested_rows
 from panecho_embed.finetune.recipe import Recipe
-from panecho_embed.finetune.starts import RANDOM, plane_order
+from panecho_embed.finetune.starts import RANDOM, random_start
 from panecho_embed.finetune.tables import study_table, video_table, write_table
-from panecho_embed.models import zoo
 from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
@@ -98,16 +97,18 @@ def frozen_rows(
 
 def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
     if init == RANDOM:
-        backbone = zoo.random(weights, recipe.seed, recipe.model.width)
+        backbone = random_start(weights, recipe.seed, recipe.model)
     else:
         backbone = load_backbone(init, weights, recipe.seed)
-    if backbone.weights.pretrained is False:
-        # Random weights are as good in either order: in the one that fine-tuning gives them.
-        backbone.plane_order = plane_order(backbone, recipe.model)
     if recipe.model.temporal == "none" and backbone.image_dim is not None:
-        # The same function as the start that is trained.
+        # The same function as the start that is trained, under a name that no reporting heads are looked up by.
         backbone = replace(
-            backbone, clip_encoder=MeanOverFrames(), dim=backbone.image_dim, pooling="mean", plane_order="frames"
+            backbone,
+            name=f"{backbone.name}, mean of frames",
+            clip_encoder=MeanOverFrames(),
+            dim=backbone.image_dim,
+            pooling="mean",
+            plane_order="frames",
         )
     # The recipe says what fine-tuning sees of a frame, whatever the weights were trained on.
     backbone.preprocess = replace(backbone.preprocess, mask_sector=False, crop_region=False)

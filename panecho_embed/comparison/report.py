@@ -19,7 +19,7 @@ from panecho_embed.comparison.tables import (
 from panecho_embed.finetune.outcome import Outcome
 from panecho_embed.finetune.recipe_files import to_toml
 from panecho_embed.finetune.report import start_facts
-from panecho_embed.finetune.wording import evaluation_sentences, training_sentences
+from panecho_embed.finetune.wording import evaluation_sentences, picture_words, training_sentences
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Folded, Section, Table, Text, figure, write_report
 from panecho_embed.wording import number, plural
 
@@ -53,7 +53,8 @@ def methods(result: ComparisonResult) -> str:
     recipe, first = result.recipe, next(iter(result.outcomes.values()))
     frozen = (
         " Frozen: a linear probe (ridge or logistic regression) on the mean clip embedding of the untrained start, "
-        "fitted to the same training patients, its strength chosen on the same validation patients."
+        "fitted to the same training patients, its strength chosen on the same validation patients. An image encoder "
+        "without a transformer of its own was read on frames."
         if any("(frozen)" in s.candidate.name for s in result.comparisons[0].standings)
         else ""
     )
@@ -63,9 +64,11 @@ def methods(result: ComparisonResult) -> str:
         if len(result.fractions) > 1
         else ""
     )
+    orders = {trial.init: outcome.info["plane_order"] for trial, outcome in result.outcomes.items()}
+    pictures = " ".join(f"{init} saw {picture_words(order)}." for init, order in orders.items())
     seeds = f"{result.seeds} {plural('seed', result.seeds)} (from {recipe.seed} on)"
     return (
-        f"Each start was trained with {seeds} by the same recipe. {training_sentences(recipe, first.tasks)} "
+        f"Each start was trained with {seeds} by the same recipe. {pictures} {training_sentences(recipe, first.tasks)} "
         f"{evaluation_sentences(recipe)}{frozen}{fractions} The value of a start is the mean of the metric over its "
         "runs. Every bootstrap drew the same patients for all runs of all starts, so differences are paired by "
         "patient. P-values are two-sided, from the bootstrap, and corrected by Holm's method for all differences of a "

@@ -125,15 +125,18 @@ def _decode(
 
 
 def _positions(plans: Sequence[Clips], num_frames: int, fps: float | None) -> tuple[IntArray, ...]:
-    """Clips of every plan, (N, L), by positions in the frames that any of them uses. Raises MediaError if none can."""
+    """Clips of every plan, (N, L), by positions in the frames that any of them uses.
+
+    Raises MediaError if the only plan gives none; of several, each file says itself why it has no row.
+    """
     found = _of_each(plans, lambda plan: plan.require(num_frames, fps))
-    frames = np.unique(np.concatenate([clips.reshape(-1) for clips in found if clips is not None]))
     none = np.zeros((0, 1), dtype=np.int64)
+    frames = np.unique(np.concatenate([(none if clips is None else clips).reshape(-1) for clips in found]))
     return tuple(none if clips is None else np.searchsorted(frames, clips) for clips in found)
 
 
 def _used(plans: Sequence[Clips], num_frames: int, fps: float | None) -> BoolArray:
-    """Which frames any clip of any plan uses, (num_frames,). Raises MediaError if no plan can say."""
+    """Which frames any clip of any plan uses, (num_frames,). Raises MediaError if the only plan can't say."""
     used = np.zeros(num_frames, dtype=np.bool_)
     for found in _of_each(plans, lambda plan: plan.used(num_frames, fps)):
         if found is not None:
@@ -142,17 +145,15 @@ def _used(plans: Sequence[Clips], num_frames: int, fps: float | None) -> BoolArr
 
 
 def _of_each(plans: Sequence[Clips], ask: Callable[[Clips], T]) -> list[T | None]:
-    """What every plan answers; None for one that can't be had of this video. Raises the first's MediaError if all."""
+    """What every plan answers; None for one that can't cut this video. Raises MediaError if it is the only one."""
     answers: list[T | None] = []
-    errors: list[MediaError] = []
     for plan in plans:
         try:
             answers.append(ask(plan))
-        except MediaError as error:
+        except MediaError:
+            if len(plans) == 1:
+                raise
             answers.append(None)
-            errors.append(error)
-    if len(errors) == len(plans):
-        raise errors[0]
     return answers
 
 

@@ -218,7 +218,7 @@ class Encoder:
         while self._waiting and self._waiting[0].encoded == len(self._waiting[0].pictures.planes):
             done = self._waiting.popleft()
             with self._profile.measure("clip"):
-                encoded = self._encoded(torch.cat(done.features), done)
+                encoded = self._encoded(torch.cat(done.features or [torch.zeros(0, 1)]), done)
             yield done.position, encoded
 
     def _encoded(self, pictures: torch.Tensor, waiting: _Waiting) -> EncodedVideo:

@@ -53,8 +53,9 @@ class Profile:
         self.workers: set[int] = set()
 
     def begin(self) -> None:
-        """Count what has passed since this was made as the start."""
-        self._count(Span("start", self.started, time.perf_counter(), self.process))
+        """Count what has passed since this was made as the start; of several jobs, before the first."""
+        if "start" not in self.seconds:
+            self._count(Span("start", self.started, time.perf_counter(), self.process))
 
     @contextmanager
     def measure(self, stage: MainStage) -> Iterator[None]:

@@ -81,7 +81,7 @@ class ModelSettings:
     """
 
     temporal: Temporal = "transformer"
-    plane_order: PlaneOrder = "published"
+    plane_order: PlaneOrder = "frames"
     image_size: int = 0
     width: float = 1.0
     head_dropout: float = 0.0

@@ -45,7 +45,10 @@ def write_model(model: FineTuneModel, start: Start, tasks: Sequence[Task], clips
             state[f"{_STEM}.weight"], state[f"{_STEM}.bias"] = stem_for(weight, bias, start.preprocess, preprocess)
         content = checkpoint_content(state, start.plane_order, preprocess, sinusoid(clips.frames, start.dim))
     else:
-        content = {"weights": state, KEY: {"layout": OWN_LAYOUT, "plane_order": start.plane_order}}
+        content = {
+            "weights": state,
+            KEY: {"layout": OWN_LAYOUT, "plane_order": None if start.whole_clips else start.plane_order},
+        }
     content[KEY] |= {
         "schema_version": SCHEMA_VERSION,
         "init": start.name,

@@ -61,9 +61,7 @@ def load_start(
         )
     size = settings.image_size or None
     if name == RANDOM:
-        backbone = zoo.random(weights, seed, settings.width)
-        backbone.plane_order = plane_order(backbone, settings)
-        backbone = _of_plain_pixels(backbone)
+        backbone = random_start(weights, seed, settings)
         backbone.preprocess = backbone.preprocess.at_size(size) if size else backbone.preprocess
     else:
         backbone = load_backbone(name, weights, seed, image_size=size)
@@ -82,6 +80,13 @@ def load_start(
         backbone.preprocess,
         backbone.weights,
     )
+
+
+def random_start(weights: str | Path | None, seed: int, settings: ModelSettings) -> Backbone:
+    """PanEcho's architecture with random weights, as it is trained: in the settings' order of planes, on 0-1 pixels."""
+    backbone = zoo.random(weights, seed, settings.width)
+    backbone.plane_order = plane_order(backbone, settings)
+    return _of_plain_pixels(backbone)
 
 
 def plane_order(backbone: Backbone, settings: ModelSettings) -> PlaneOrder:

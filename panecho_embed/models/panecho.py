@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,7 @@ class ClipEncoder(nn.Module):
 
 def clip_pictures(x: Tensor, order: PlaneOrder) -> Tensor:
     """The pictures of clips (N, 3, L, H, W), clip after clip, (N L, 3, H, W); see `panecho_embed.planes`."""
+    _check_order(order)
     if order == "frames":
         x = x.transpose(1, 2)
     return x.reshape(-1, 3, *x.shape[3:])
@@ -102,7 +103,7 @@ class PanEcho(nn.Module):
 
     The image encoder sees the published pictures of a clip, three consecutive planes each, and not RGB frames. Whoever
     calls `image_encoder` and `clip_encoder` by hand makes them with `clip_pictures(x, model.plane_order)`; on frames
-    the clip's embedding is another one (with random weights the cosine to the published one is 0.85 to 0.93). A model
+    the clip's embedding is another one (with random weights the cosine to the published one is 0.85 to 0.92). A model
     with `image_encoder_only` is given pictures, as a rule frames.
 
     `plane_order` is a property of the weights: "published", unless `finetune` trained them on "frames" and their file
@@ -195,6 +196,7 @@ def checkpoint_content(
     state: by our names. pixels: that the model takes. positions: the position table, (1, L, dim); None without
     transformer.
     """
+    _check_order(order)
     whole = order == "published" and pixels.normalises_as(Preprocess())
     about = {"layout": PANECHO_LAYOUT if whole else SAME_SHAPE_LAYOUT, "plane_order": order}
     if not whole:
@@ -333,6 +335,11 @@ def _check_together(
         raise ArgumentError(
             f"weights is {str(weights)!r} and pretrained is False; a file is loaded with pretrained=True"
         )
+
+
+def _check_order(order: str) -> None:
+    if order not in get_args(PlaneOrder):
+        raise ArgumentError(f"plane_order is {order!r}; allowed are {', '.join(get_args(PlaneOrder))}")
 
 
 def _check_input(x: Tensor, layout: str) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from panecho_embed.errors import WeightsError, WeightsNotFoundError
 from panecho_embed.models.backbones import load_backbone
-from panecho_embed.models.checkpoint import read_state_dict
+from panecho_embed.models.checkpoint import read_checkpoint
 from panecho_embed.models.digests import recorded_sha256
 from panecho_embed.models.panecho import PanEcho, tasks_in
+from panecho_embed.models.recorded import SAME_SHAPE_LAYOUT
 from panecho_embed.models.weights import KNOWN, locate
 from panecho_embed.provenance import WeightsInfo
 from panecho_embed.tasks import all_tasks
@@ -59,7 +60,10 @@ def _load(model: str, path: Path, *, whole: bool) -> tuple[WeightsInfo, str]:
 
 
 def _whose(path: Path) -> str:
-    state = read_state_dict(path)
+    file = read_checkpoint(path)
+    state = file.tensors
+    if file.recorded.layout == SAME_SHAPE_LAYOUT:
+        return "panecho"
     for model, mark in _MARKS.items():
         if mark in state:
             return model

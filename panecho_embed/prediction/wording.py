@@ -46,6 +46,7 @@ def about(file: EmbeddingFile, tasks: tuple[Task, ...], created: str) -> dict[st
             "fingerprint": file.fingerprint,
             "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
             "preprocess": dataclasses.asdict(provenance.preprocess),
+            "plane_order": provenance.plane_order,
             "precision": provenance.precision,
         },
         "averaging": AVERAGING,

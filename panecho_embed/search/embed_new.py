@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.engines.decode import DecodeSettings
+from panecho_embed.engines.decode import DecodedVideo, DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, Encoder
 from panecho_embed.engines.pool import GoOn, decoded
 from panecho_embed.errors import ArgumentError, MediaError, WeightsError
@@ -66,6 +66,11 @@ class Embedder:
                 f"({provenance.weights.source}); those at hand are {backbone.weights.sha256[:16]} "
                 f"({backbone.weights.source}). Vectors of the two can't be compared (--weights)"
             )
+        if backbone.plane_order != provenance.plane_order:
+            raise ArgumentError(
+                f"the embedding file was made with the order of planes {provenance.plane_order!r}, and "
+                f"{backbone.name} takes {backbone.plane_order!r}: vectors of the two can't be compared"
+            )
         preprocess = dataclasses.replace(
             backbone.preprocess,
             mask_sector=provenance.preprocess.mask_sector,
@@ -91,20 +96,20 @@ class Embedder:
         """Embed a video file, or every video of a folder, which show one study.
 
         study: the one to embed, where the headers or the table tell of several; folders alone do not.
-        workers: decoding processes; 0 decodes in this one, without a time limit. most_frames: of a video that may have
-        to be encoded. go_on: see `GoOn`; called every quarter of a second while a worker decodes, and before every run
-        of an encoder. Raises MediaError, with the reasons, when no video of it can be used, and ArgumentError for
-        several studies.
+        workers: decoding processes; 0 decodes in this one, without a time limit. most_frames: frames of a video that
+        its clips may need, and pictures of it that may have to be encoded. go_on: see `GoOn`; called every quarter of a
+        second while a worker decodes, and before every run of an encoder. Raises MediaError, with the reasons, when no
+        video of it can be used, and ArgumentError for several studies.
         """
         manifest = read_manifest(path)
         of_it = one_study(str(path), [_told(video, Path(path)) for video in manifest.videos], study)
         videos = tuple(video for video, kept in zip(manifest.videos, of_it, strict=True) if kept)
         plans = None if self._provenance.clips is None else (self._provenance.clips,)
         settings = DecodeSettings(self._provenance.preprocess, plans, digest=False, most_frames=most_frames)
-        frames, clips = (32, 8) if self._backbone.device.type == "cpu" else (256, 64)
+        pictures, clips = (32, 8) if self._backbone.device.type == "cpu" else (256, 64)
         encoder = Encoder(
             self._backbone,
-            batch_pictures=frames,
+            batch_pictures=pictures,
             clip_batch=clips,
             precision=self._provenance.precision,
             go_on=go_on,
@@ -124,6 +129,9 @@ class Embedder:
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
                     continue
+                if too_many := self._too_many(outcome, most_frames):
+                    failures.append(too_many)
+                    continue
                 for encoded in encoder.add(position, outcome):
                     sort(*encoded)
         for encoded in encoder.flush():
@@ -132,6 +140,14 @@ class Embedder:
         if not done:
             raise MediaError("; ".join(notes), stage=failures[0].stage)
         return self._pooled(sorted(done, key=lambda one: one[0]), videos, (*manifest.notes, *notes))
+
+    def _too_many(self, video: DecodedVideo, most: int | None) -> Failure | None:
+        """A Failure if more pictures of a video would have to be encoded; overlapping clips need several a frame."""
+        pictures = len(self._backbone.pictures(video.clips, len(video.pixels)).planes)
+        if most is None or pictures <= most:
+            return None
+        message = f"{pictures} pictures of it would have to be encoded, more than {most}"
+        return Failure(video.video_id, video.path, "frames", message)
 
     def _pooled(
         self, done: Sequence[tuple[int, FloatArray]], videos: Sequence[VideoRef], notes: tuple[str, ...]

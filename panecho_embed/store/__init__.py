@@ -11,8 +11,9 @@
 from panecho_embed.store.mapped import RowsOnDisk
 from panecho_embed.store.merge import merge
 from panecho_embed.store.mirror import Mirror
+from panecho_embed.store.news import new_patient_ids
 from panecho_embed.store.outputs import refuse_to_replace, written_whole
-from panecho_embed.store.parts import Parts, one_salt
+from panecho_embed.store.parts import Parts, finish_together, one_salt
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import EmbeddingWriter
@@ -23,7 +24,9 @@ __all__ = [
     "Mirror",
     "Parts",
     "RowsOnDisk",
+    "finish_together",
     "merge",
+    "new_patient_ids",
     "one_salt",
     "refuse_to_replace",
     "verify",

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from panecho_embed.errors import SettingsMismatchError, StoreError
+from panecho_embed.errors import EarlierReleaseError, SettingsMismatchError, StoreError
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Manifest, VideoRef
 
@@ -58,6 +58,8 @@ class Agreement:
                 for name, column in zip(head["labels"], columns[len(_FIELDS) :], strict=True)
             }
             return cls(Manifest(videos, labels), Provenance.from_json(head["provenance"]))
+        except EarlierReleaseError as error:
+            raise EarlierReleaseError(f"the parts are {error} (--overwrite discards them)") from error
         except _DAMAGED as error:
             raise StoreError(f"the list of videos beside the parts is damaged ({error})") from error
 
@@ -76,6 +78,8 @@ class Agreement:
         try:
             head = json.loads(gzip.decompress(kept).partition(b"\n")[0])
             theirs, their_digest = Provenance.from_json(head["provenance"]), head["manifest"]
+        except EarlierReleaseError as error:
+            raise EarlierReleaseError(f"the parts in {where} are {error} (--overwrite discards them)") from error
         except _DAMAGED as error:
             raise StoreError(f"the list of videos beside the parts in {where} is damaged ({error})") from error
         if theirs.fingerprint != self.provenance.fingerprint:

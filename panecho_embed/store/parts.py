@@ -106,10 +106,9 @@ class Parts:
             self._latest_ns = max(self._latest_ns, time_ns(name))
             if concerns(name, self.shard):
                 path = self.folder / name
-                problems = verify(path)
-                if any(EARLIER_ORDER in problem for problem in problems):
-                    raise EarlierReleaseError(problems[0])
-                if problems:
+                if problems := verify(path):
+                    if EARLIER_ORDER in problems[0]:
+                        raise EarlierReleaseError(f"{problems[0]} (--overwrite)")
                     self.notes.append(f"{name} is damaged and was left out: {problems[0]}")
                 else:
                     self._enter(path, provenance)
@@ -171,12 +170,22 @@ class Parts:
         if self._mirror is not None:
             self._mirror.push(self.folder / name for name in (_SALT, _REPLACING, *self._names()))
 
-    def finish(self, manifest: Manifest, provenance: Provenance) -> EmbeddingFile:
+    def is_news(self, manifest: Manifest, same_ids: bool = False) -> bool:
+        """Does the finished file, if there is one, say something else than this manifest and the parts?
+
+        same_ids: ids that were hashed by another random salt count too.
+        """
+        if self._valid.paths != [self.out]:
+            return True
+        repeatable = same_ids or self._given_salt is not None
+        return not says_the_same(EmbeddingFile(self.out), manifest, ids_are_repeatable=repeatable)
+
+    def finish(self, manifest: Manifest, provenance: Provenance, *, same_ids: bool = False) -> EmbeddingFile:
         """Merge all parts into the output, and remove them once it is in place.
 
-        A finished file that already says the same is left as it is.
+        A finished file that already says the same is left as it is; see `is_news`.
         """
-        changed = not (self._valid.paths == [self.out] and self._says_the_same(manifest))
+        changed = self.is_news(manifest, same_ids)
         if changed:
             if self.out in self._valid.paths:
                 self._tell_of_new_ids(manifest)
@@ -230,7 +239,7 @@ class Parts:
         mine.check(file.read_bytes(), self.folder)
 
     def _enter(self, path: Path, provenance: Provenance) -> None:
-        file = EmbeddingFile(path)
+        file = _opened(path)
         if file.fingerprint != provenance.fingerprint:
             raise SettingsMismatchError(
                 f"{path} was made with other settings than asked for now: "
@@ -245,10 +254,6 @@ class Parts:
                 f"{self.out} holds {len(lost)} videos that the input does not list, for example {lost[0]}; they would "
                 "be lost. Take another output (-o), or begin anew with --overwrite"
             )
-
-    def _says_the_same(self, manifest: Manifest) -> bool:
-        repeatable = self._given_salt is not None
-        return says_the_same(EmbeddingFile(self.out), manifest, ids_are_repeatable=repeatable)
 
     def _tell_of_new_ids(self, manifest: Manifest) -> None:
         changed = new_patient_ids(EmbeddingFile(self.out), manifest)
@@ -270,11 +275,11 @@ class Parts:
             return self._salt()
 
     def take_salt(self, salt: str) -> None:
-        """Hash ids by this salt from now on; those of a finished file are given anew if they differ."""
+        """Hash ids by this salt from now on, unless one was given."""
         if self._given_salt is None:
             with self._lock.briefly():
                 self._write_salt(salt)
-            self._given_salt = self.salt = salt
+            self.salt = salt
 
     def _salt(self) -> str:
         if self._given_salt is not None:
@@ -306,12 +311,30 @@ def one_salt(several: Sequence[Parts]) -> str:
     return salt
 
 
+def finish_together(several: Sequence[Parts], manifest: Manifest, provenances: Sequence[Provenance]) -> None:
+    """Merge the parts of files that belong together, see `Parts.finish`.
+
+    If any of them changes, all get the ids of this run; if none does, all are left as they are.
+    """
+    same_ids = len(several) > 1 and any(parts.is_news(manifest) for parts in several)
+    for parts, provenance in zip(several, provenances, strict=True):
+        parts.finish(manifest, provenance, same_ids=same_ids)
+
+
 def _is_link(path: Path) -> bool:
     try:
         return path.is_symlink()
     except OSError:
         # A name too long; writing says so.
         return False
+
+
+def _opened(path: Path) -> EmbeddingFile:
+    """The file; an EarlierReleaseError says how it is replaced."""
+    try:
+        return EmbeddingFile(path)
+    except EarlierReleaseError as error:
+        raise EarlierReleaseError(f"{error} (--overwrite)") from error
 
 
 def _made_with(path: Path, provenance: Provenance) -> bool:

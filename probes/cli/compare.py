@@ -35,7 +35,11 @@ LONG = 20  # lines of differences that are printed
     help="Which probe reads every candidate.",
 )
 @click.option("--reference", metavar="NAME", help="Differences to this candidate only.  [default: all pairs]")
-@click.option("--sweep", is_flag=True, help="One frame-level file: compare samplings derived from it.")
+@click.option(
+    "--sweep",
+    is_flag=True,
+    help="One frame-level file, of a backbone whose pictures are frames: compare samplings derived from it.",
+)
 @click.option(
     "--backbone-weights",
     type=click.Path(exists=True, dir_okay=False),

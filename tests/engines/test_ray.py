@@ -31,6 +31,7 @@ from panecho_embed.engines.ray_engine import _own
 from panecho_embed.engines.ray_rows import items, table
 from panecho_embed.errors import ArgumentError, EngineError, StoreError
 from panecho_embed.extraction import extract
+from panecho_embed.models.backbones import load_backbone
 from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, Parts
 from tests.test_extraction import moving
@@ -256,6 +257,28 @@ def test_the_command_on_a_cluster_of_this_machine(studies, tmp_path):
     assert {column: one.failures[column].tolist() for column in one.failures} == {
         column: other.failures[column].tolist() for column in other.failures
     }
+
+
+@needs_ray
+def test_several_plans_on_a_cluster(studies, tmp_path):
+    plans = ["--plan", "--clips 4", "--plan", "--stride 3 --short skip"]
+    options = ["--backbone", "random", "--image-size", "32", "--engine-backend", "eager", *plans]
+    arguments = repr(["extract", str(studies), "-o", str(tmp_path / "ray"), "--engine", "ray", *options])
+    run = python(f"from panecho_embed.cli.main import main\nmain({arguments})")
+    assert run.returncode == 3, run.stderr
+    here = extract(
+        studies,
+        tmp_path / "local",
+        backbone=load_backbone("random", image_size=32),
+        workers=0,
+        engine_backend="eager",
+        plans={"clips=4": {}, "stride=3_short=skip": {"stride": 3, "short": "skip"}},
+    )
+    for name in here.files:
+        one, other = (EmbeddingFile(tmp_path / engine / f"{name}.h5") for engine in ("local", "ray"))
+        assert one.rows.equals(other.rows)
+        np.testing.assert_allclose(one.embeddings, other.embeddings, atol=1e-5)
+        assert one.failures["message"].tolist() == other.failures["message"].tolist()
 
 
 def test_without_ray_the_extra_is_named(studies, tmp_path, monkeypatch):
