@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 
@@ -12,10 +13,12 @@ import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
-from panecho_embed.errors import EarlierReleaseError, WeightsError
+from panecho_embed.errors import ArgumentError, EarlierReleaseError, WeightsError
 from panecho_embed.extraction import extract
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
+from panecho_embed.search.embed_new import Embedder
+from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, verify
 from tests.test_extraction import moving
 from tests.tiny import tiny
@@ -89,7 +92,7 @@ def test_extract_refuses_to_go_on_and_makes_it_anew_when_asked(earlier, studies)
 
 def test_extract_refuses_to_go_on_from_parts(studies, tmp_path, monkeypatch):
     monkeypatch.setattr("panecho_embed.engines.writing.PART_VIDEOS", 1)
-    monkeypatch.setattr("panecho_embed.store.parts.Parts.finish", lambda *_: None)
+    monkeypatch.setattr("panecho_embed.store.parts.Parts.finish", lambda *_, **__: None)
     out = tmp_path / "e.h5"
     extract(studies, out, backbone=tiny(), workers=0)
     monkeypatch.undo()
@@ -131,6 +134,47 @@ def test_a_model_on_frames_is_no_checkpoint_for_panecho_s_own_code(tmp_path):
         assert torch.equal(again(x)["EF"], model(x)["EF"])
         again.plane_order = "published"
         assert not torch.allclose(again(x)["EF"], model(x)["EF"])
+
+
+def test_heads_and_uploads_take_no_embeddings_of_another_order(studies, tmp_path):
+    """Of the same weights: `compare --frozen` makes such files."""
+    save_checkpoint(PanEcho(pretrained=False, tasks=["EF"], width=1 / 12), tmp_path / "w.pt")
+    backbone = load_backbone("panecho", tmp_path / "w.pt", image_size=32)
+    backbone.plane_order = "frames"
+    file = EmbeddingFile(extract(studies, tmp_path / "e.h5", backbone=backbone, workers=0).out)
+    words = ["predict", file.path, "-o", tmp_path / "p", "--weights", tmp_path / "w.pt"]
+    assert "made with the order of planes 'frames', and panecho takes 'published'" in run(*words, expect=1).output
+    with pytest.raises(ArgumentError, match="order of planes 'frames', and panecho takes 'published'"):
+        Embedder(file.provenance, tmp_path / "w.pt", device="cpu")
+
+
+def test_parts_of_other_shards_are_refused(studies, tmp_path):
+    extract(studies, tmp_path / "e.h5", backbone=tiny(), workers=0, shard=Shard(1, 2))
+    kept = tmp_path / "e.h5.parts" / ".videos.jsonl.gz"
+    head, *lines = gzip.decompress(kept.read_bytes()).splitlines()
+    record = json.loads(head)
+    provenance = json.loads(record["provenance"])
+    del provenance["plane_order"]
+    record["provenance"] = json.dumps(provenance)
+    kept.write_bytes(gzip.compress(b"\n".join([json.dumps(record).encode(), *lines])))
+    with pytest.raises(EarlierReleaseError, match=r"the parts in .* are made by an earlier release"):
+        extract(studies, tmp_path / "e.h5", backbone=tiny(), workers=0, shard=Shard(2, 2))
+
+
+def test_weights_of_our_own_layout_are_verified(tmp_path):
+    model = PanEcho(pretrained=False, tasks=["EF"], width=1 / 12)
+    model.plane_order = "frames"
+    save_checkpoint(model, tmp_path / "w.pt")
+    assert "whole: panecho with 1 heads" in run("weights", "verify", tmp_path / "w.pt").output
+
+
+def test_an_order_that_there_is_not_is_refused(tmp_path):
+    model = PanEcho(pretrained=False, tasks=["EF"], width=1 / 12)
+    model.plane_order = "mixed"
+    with pytest.raises(ArgumentError, match="plane_order is 'mixed'; allowed are published, frames"):
+        model(torch.rand(1, 3, 2, 32, 32))
+    with pytest.raises(ArgumentError, match="plane_order is 'mixed'"):
+        save_checkpoint(model, tmp_path / "w.pt")
 
 
 def test_a_saved_probe_is_refused(studies, tmp_path):

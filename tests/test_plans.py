@@ -141,19 +141,24 @@ def test_a_stopped_run_goes_on_and_ends_as_an_undisturbed_one(studies, tmp_path,
         assert mine.rows.equals(theirs.rows)
 
 
-def test_all_files_have_the_same_ids(tmp_path):
-    """Ids of headers are hashed by a random salt; files that are to be compared need one."""
-    studies = tmp_path / "studies"
-    studies.mkdir()
+@pytest.fixture
+def dicoms(tmp_path):
+    """Two patients, whose ids in headers are hashed by a salt."""
+    folder = tmp_path / "studies"
+    folder.mkdir()
     for name in ("a", "b"):
-        write_dicom(
-            studies / f"{name}.dcm", numbered_frames(20), PatientID=f"MRN-{name}", StudyInstanceUID=f"1.2.{ord(name)}"
-        )
+        tags = {"PatientID": f"MRN-{name}", "StudyInstanceUID": f"1.2.{ord(name)}"}
+        write_dicom(folder / f"{name}.dcm", numbered_frames(20), **tags)
+    return folder
+
+
+def test_all_files_have_the_same_ids(dicoms, tmp_path):
+    """Ids of headers are hashed by a random salt; files that are to be compared need one."""
     out = tmp_path / "sweep"
-    extract(studies, out, backbone=published(), plans={"one": {}, "two": {"num_clips": 2}}, workers=0)
-    extract(studies, out, backbone=published(), plans={"two": {"num_clips": 2}, "three": {"num_clips": 3}}, workers=0)
+    extract(dicoms, out, backbone=published(), plans={"one": {}, "two": {"num_clips": 2}}, workers=0)
+    extract(dicoms, out, backbone=published(), plans={"two": {"num_clips": 2}, "three": {"num_clips": 3}}, workers=0)
     extract(
-        studies,
+        dicoms,
         out,
         backbone=published(),
         plans={n: {"num_clips": c} for n, c in (("one", 4), ("two", 2), ("three", 3))},
@@ -164,6 +169,45 @@ def test_all_files_have_the_same_ids(tmp_path):
     ]
     assert patients[0] == patients[1] == patients[2]
     assert len(set(patients[0])) == 2
+
+
+def test_a_finished_output_stays_as_it_is_whatever_the_salt(dicoms, tmp_path):
+    out, plans = tmp_path / "sweep", {"one": {}, "two": {"num_clips": 2}}
+    extract(dicoms, out, backbone=published(), plans=plans, workers=0)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    summary = extract(dicoms, out, backbone=published(), plans=plans, workers=0)
+    assert ([file.reused for file in summary.files.values()], summary.notes) == ([2, 2], ())
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_new_ids_are_told(dicoms, tmp_path):
+    """A further plan gives all files the ids of its run; one that does not name the others can't."""
+    out, plans = tmp_path / "sweep", {"one": {}, "two": {"num_clips": 2}}
+    extract(dicoms, out, backbone=published(), plans=plans, workers=0)
+    more = extract(dicoms, out, backbone=published(), plans=plans | {"three": {"num_clips": 3}}, workers=0)
+    assert more.notes == tuple(n for n in more.notes if n.startswith("2 videos that were there already have new"))
+    assert len(more.notes) == 1
+    alone = extract(dicoms, out, backbone=published(), plans={"four": {"num_clips": 1}}, workers=0)
+    assert [note.partition(" in ")[0] for note in alone.notes] == ["2 videos have other patient ids"] * 3
+    salted = tmp_path / "salted"
+    for plan in plans:
+        done = extract(dicoms, salted, backbone=published(), plans={plan: plans[plan]}, workers=0, id_salt="x" * 20)
+        assert done.notes == ()
+
+
+def test_each_file_says_why_it_has_no_row_of_a_video_that_no_plan_can_cut(tmp_path):
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    np.save(studies / "short.npy", moving(20))
+    plans = {"rate": {"target_fps": 15.0}, "long": ClipPlan(frames_per_clip=64, short="skip")}
+    for _ in range(2):
+        summary = extract(studies, tmp_path / "sweep", backbone=published(), plans=plans, workers=0)
+        failed, skipped = summary.files["rate"].failed, summary.files["long"].skipped
+        assert [f.message.partition(" were")[0] for f in failed] == ["clips at 15 frames per second"]
+        assert [f.message.partition(";")[0] for f in skipped] == ["20 frames"]
+        assert (summary.files["rate"].exit_code, summary.files["long"].exit_code) == (3, 0)
+    for name in plans:
+        assert verify(tmp_path / "sweep" / f"{name}.h5") == []
 
 
 def test_shards_of_several_plans_are_merged_one_by_one(studies, tmp_path):

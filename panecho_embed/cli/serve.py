@@ -30,7 +30,7 @@ from panecho_embed.cli.options import existing_file
     type=click.IntRange(min=1),
     default=2000,
     show_default=True,
-    help="Maximum number of frames per upload that its clips may need, and of pictures that the model may have to encode.",
+    help="Maximum number of frames per upload that its clips may need, and of pictures to encode.",
 )
 @click.option(
     "--max-upload-seconds",

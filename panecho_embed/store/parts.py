@@ -314,11 +314,18 @@ def one_salt(several: Sequence[Parts]) -> str:
 def finish_together(several: Sequence[Parts], manifest: Manifest, provenances: Sequence[Provenance]) -> None:
     """Merge the parts of files that belong together, see `Parts.finish`.
 
-    If any of them changes, all get the ids of this run; if none does, all are left as they are.
+    If any of them changes, or if they name the patients differently, all get the ids of this run; else all are left as
+    they are.
     """
-    same_ids = len(several) > 1 and any(parts.is_news(manifest) for parts in several)
+    same_ids = len(several) > 1 and (any(parts.is_news(manifest) for parts in several) or _ids_differ(several))
     for parts, provenance in zip(several, provenances, strict=True):
         parts.finish(manifest, provenance, same_ids=same_ids)
+
+
+def _ids_differ(several: Sequence[Parts]) -> bool:
+    """Do finished files give a video different patients?"""
+    first, *others = (EmbeddingFile(parts.out) for parts in several)
+    return any(new_patient_ids(other, first.manifest()) for other in others)
 
 
 def _is_link(path: Path) -> bool:
