@@ -140,6 +140,6 @@ def test_another_order_is_another_run(dynamic, starts, tmp_path):
 
 def test_the_model_of_a_start_is_the_recipes(starts):
     settings = ModelSettings(width=NARROW, image_size=32)
-    assert FineTuneModel(load_start("random", settings, 2), [EF]).plane_order == "published"
-    on_frames = load_start("random", replace(settings, plane_order="frames"), 2)
-    assert FineTuneModel(on_frames, [EF]).plane_order == "frames"
+    assert FineTuneModel(load_start("random", settings, 2), [EF]).plane_order == "frames"
+    published = load_start("random", replace(settings, plane_order="published"), 2)
+    assert FineTuneModel(published, [EF]).plane_order == "published"

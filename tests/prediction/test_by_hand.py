@@ -136,7 +136,7 @@ def test_embeddings_give_what_videos_give(level, videos, weights, predicted, tmp
 
 def test_frames_are_no_source_of_panecho_s_clips(videos, weights, tmp_path):
     extract(videos, tmp_path / "frames.h5", weights=weights, image_size=SIZE, workers=0, level="frame")
-    with pytest.raises(ArgumentError, match=r"makes clips of other pictures .* Extract the clips from the videos"):
+    with pytest.raises(ArgumentError, match=r"builds its clips from other pictures .* Extract them from the videos"):
         predict(tmp_path / "frames.h5", tmp_path / "out", weights=weights)
     assert not (tmp_path / "out").exists()
 

@@ -259,7 +259,7 @@ def test_frames_of_panecho_are_not_swept(
 ) -> None:
     published = replace(frames, provenance=replace(frames.provenance, plane_order="published"))
     path = write(tmp_path / "frames.h5", published)
-    with pytest.raises(ArgumentError, match=r"panecho makes clips of other pictures .*--plan"):
+    with pytest.raises(ArgumentError, match=r"panecho builds its clips from other pictures .*--plan"):
         next(sweep_tables(path))
 
 
