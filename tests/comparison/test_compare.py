@@ -15,11 +15,13 @@ from click.testing import CliRunner, Result
 
 from panecho_embed.cli.main import main
 from panecho_embed.comparison.frozen import _backbone, _predict
+from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.recipe_files import load_recipe
 from panecho_embed.finetune.report import read_metrics
 from panecho_embed.finetune.starts import load_start
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.phantom import write_studies
+from panecho_embed.tasks import Task
 from probes.frozen import linear_probe
 
 SMALL = {
@@ -236,3 +238,22 @@ def test_the_frozen_start_is_the_same_function_as_the_trained_one(place: Path, t
     assert (frozen.dim, frozen.pooling) == (start.dim, "mean" if temporal == "none" else "transformer")
     clips = torch.randn(2, 4, start.dim, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(frozen.clip_encoder(clips), start.clip_encoder.eval()(clips))
+
+
+@pytest.mark.parametrize("recipe_name", ["echonet-dynamic", "custom"])
+@pytest.mark.parametrize("init", ["panecho", "random"])
+def test_from_pixels_to_a_clip_too(place: Path, recipe_name: str, init: str) -> None:
+    """In the same order of planes, and on the same pixels."""
+    settings = ["model.image_size=32", "data.targets=EF"] + (["model.width=0.0833"] if init == "random" else [])
+    recipe = load_recipe(recipe_name, settings)
+    weights = place / "a.pt" if init == "panecho" else None
+    start, frozen = load_start(init, recipe.model, 4, weights=weights), _backbone(init, weights, recipe)
+    assert frozen.plane_order == start.plane_order
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    made = frozen.pictures([np.arange(4)[None]], 4)
+    planes = torch.from_numpy(made.planes)
+    pictures = frozen.normalise(pixels.flatten(0, 1)[planes], planes % 3)
+    clips = frozen.encode_clips(frozen.encode_pictures(pictures, planes % 3)[made.clips[0]])
+    model = FineTuneModel(start, [Task("EF", "regression", 1, (), None, "%", 55.0, "")]).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(model.heads["EF"](clips), model(pixels[None]), atol=1e-4, rtol=1e-5)
