@@ -28,7 +28,7 @@ from panecho_embed.provenance import Level, Precision, Provenance, StoredType
 from panecho_embed.records import Engine, EngineBackend, Layout, Manifest
 from panecho_embed.remote import check_url, forget_listings, is_url
 from panecho_embed.shards import Shard
-from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together, new_patient_ids, one_salt
+from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together, new_patient_ids, one_salt, patients_in
 from panecho_embed.summary import ExtractSummary, summary_of_several
 from panecho_embed.versions import package_versions
 
@@ -187,6 +187,12 @@ def extract(
         }
         for output in outputs.values():
             output.parts.begin(manifest, output.provenance, overwrite)
+        for output in outputs.values():
+            if shard and len(outputs) > 1 and output.parts.names_other_patients(manifest):
+                raise StoreError(
+                    f"{output.parts.out} is finished and has other patient ids than shards of this run would give: "
+                    "give all the same ids with --id-salt, leave its plan out, or run without --shard"
+                )
         todo = {name: output.parts.todo(manifest) for name, output in outputs.items()}
         jobs = [
             Job(
@@ -222,9 +228,13 @@ def extract(
 
 def _notes_of_other_ids(folder: Path, files: Mapping[str, ExtractSummary], manifest: Manifest) -> list[str]:
     """Files that lie in the folder from before and name other patients for the same videos."""
-    notes = []
+    notes, patients = [], patients_in(manifest)
     for path in sorted(folder.glob("*.h5")):
-        if path.stem not in files and (count := new_patient_ids(EmbeddingFile(path), manifest)):
+        count = 0
+        # Whatever else lies there is no concern of this run.
+        with suppress(StoreError):
+            count = 0 if path.stem in files else new_patient_ids(EmbeddingFile(path), patients)
+        if count:
             notes.append(
                 f"{count} videos have other patient ids in {path}, so it can't be compared with these files: give its "
                 "plan too (--plan), or let ids hashed from DICOM headers stay the same with --id-salt"

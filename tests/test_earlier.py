@@ -92,7 +92,7 @@ def test_extract_refuses_to_go_on_and_makes_it_anew_when_asked(earlier, studies)
 
 def test_extract_refuses_to_go_on_from_parts(studies, tmp_path, monkeypatch):
     monkeypatch.setattr("panecho_embed.engines.writing.PART_VIDEOS", 1)
-    monkeypatch.setattr("panecho_embed.store.parts.Parts.finish", lambda *_, **__: None)
+    monkeypatch.setattr("panecho_embed.extraction.finish_together", lambda *_: None)
     out = tmp_path / "e.h5"
     extract(studies, out, backbone=tiny(), workers=0)
     monkeypatch.undo()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from panecho_embed.merging import merge
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.planes import pictures_of
 from panecho_embed.shards import Shard
-from panecho_embed.store import EmbeddingFile, verify
+from panecho_embed.store import EmbeddingFile, Parts, verify
 from tests.media.builders import numbered_frames, write_dicom
 from tests.test_extraction import moving
 from tests.tiny import INFO, PREPROCESS, Patches, tiny
@@ -104,7 +106,8 @@ def test_a_video_is_read_once_and_a_picture_encoded_once(studies, tmp_path, monk
 def test_a_further_plan_embeds_itself_alone(studies, tmp_path):
     out = tmp_path / "sweep"
     extract(studies, out, backbone=published(), plans={"four": {}}, workers=0)
-    before = (out / "four.h5").read_bytes()
+    before = EmbeddingFile(out / "four.h5")
+    rows, values = before.rows, before.embeddings
     encoder = Counting()
     plans = {"four": {}, "two": {"num_clips": 2}}
     # "auto" would try an engine out first.
@@ -113,7 +116,9 @@ def test_a_further_plan_embeds_itself_alone(studies, tmp_path):
     assert [one.reused for one in summary.files.values()] == [3, 0]
     plan = ClipPlan(num_clips=2)
     assert encoder.pictures == sum(len(pictures_of([plan.indices(n)], n, "published").planes) for n in LENGTHS)
-    assert (out / "four.h5").read_bytes() == before
+    after = EmbeddingFile(out / "four.h5")
+    assert after.rows.equals(rows)
+    np.testing.assert_array_equal(after.embeddings, values)
     assert len(EmbeddingFile(out / "two.h5")) == 5
 
 
@@ -193,6 +198,64 @@ def test_new_ids_are_told(dicoms, tmp_path):
     for plan in plans:
         done = extract(dicoms, salted, backbone=published(), plans={plan: plans[plan]}, workers=0, id_salt="x" * 20)
         assert done.notes == ()
+
+
+def test_what_else_lies_in_the_folder_is_no_concern(studies, tmp_path):
+    out = tmp_path / "sweep"
+    out.mkdir()
+    (out / "junk.h5").write_text("no embeddings")
+    (out / "folder.h5").mkdir()
+    assert extract(studies, out, backbone=published(), plans={"one": {}}, workers=0).done == 3
+
+
+def test_shards_of_several_plans_give_one_patient_one_id_or_refuse(dicoms, tmp_path):
+    out, both = tmp_path / "sweep", {"one": {}, "two": {"num_clips": 2}}
+
+    def shard(number, plans, **options):
+        return extract(dicoms, out, backbone=published(), plans=plans, workers=0, shard=Shard(number, 2), **options)
+
+    for i in range(8):
+        # Enough that both shards have some.
+        shutil.copy(dicoms / "a.dcm", dicoms / f"a{i}.dcm")
+    extract(dicoms, out, backbone=published(), plans={"one": {}}, workers=0)
+    with pytest.raises(StoreError, match=r"one\.h5 is finished and has other patient ids .*--id-salt"):
+        shard(1, both)
+    (out / "one.h5").unlink()
+    shard(1, {"one": {}})
+    shard(1, {"two": both["two"]})
+    with pytest.raises(StoreError, match=r"begun .*one\.h5 and .*two\.h5 one by one.*--id-salt"):
+        shard(2, both)
+    # Nothing of theirs was touched: each goes on by itself.
+    shard(2, {"one": {}})
+    shard(2, {"two": both["two"]})
+    for name in both:
+        assert merge(out / f"{name}.h5").exit_code == 0
+        (out / f"{name}.h5").unlink()
+    for number in (1, 2):
+        shard(number, both)
+    for name in both:
+        merge(out / f"{name}.h5")
+    one, two = (EmbeddingFile(out / f"{name}.h5").video_columns["patient_id"].tolist() for name in both)
+    assert one == two
+
+
+def test_overwriting_goes_on_after_a_stop_between_two_merges(studies, tmp_path, monkeypatch):
+    out, plans = tmp_path / "sweep", {"one": {}, "two": {"num_clips": 2}}
+    extract(studies, out, backbone=published(), plans=plans, workers=0)
+    put_in_place = Parts.put_in_place
+
+    def stopped(parts, *arguments, **keywords):
+        if parts.out.name == "two.h5":
+            raise KeyboardInterrupt
+        put_in_place(parts, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "put_in_place", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            extract(studies, out, backbone=published(), plans=plans, workers=0, overwrite=True)
+    summary = extract(studies, out, backbone=published(), plans=plans, workers=0, overwrite=True)
+    assert [file.reused for file in summary.files.values()] == [3, 3]
+    assert sorted(path.name for path in out.iterdir()) == ["one.h5", "two.h5"]
 
 
 def test_each_file_says_why_it_has_no_row_of_a_video_that_no_plan_can_cut(tmp_path):

@@ -169,12 +169,16 @@ def _print_files(summary: ExtractSummary) -> None:
     common = {id(f): f for one in summary.files.values() for f in _lacking(one) if f in everywhere}
     of_all = {(f.video_id, f.message): f for f in common.values()}.values()
     skipped = [f for f in of_all if f.stage == "skipped"]
-    print_failures(skipped, [f for f in of_all if f.stage != "skipped"], "panecho-embed info FILE --failures")
+    merge = "" if summary.shard is None else "after merge: "
+    print_failures(skipped, [f for f in of_all if f.stage != "skipped"], f"{merge}panecho-embed info FILE --failures")
     for name, one in summary.files.items():
         done = f"{one.done} of {one.videos} videos done" + (f", {one.reused} of them before" if one.reused else "")
         click.echo(f"{name}: {done}, {one.rows} rows in {one.out}")
-        for failure in [f for f in _lacking(one) if f not in everywhere][:_LISTED]:
+        own = [failure for failure in _lacking(one) if failure not in everywhere]
+        for failure in own[:_LISTED]:
             click.echo(f"  {failure.video_id}: {failure.message} [{failure.stage}]")
+        if len(own) > _LISTED:
+            click.echo(f"  and {len(own) - _LISTED} more: {merge}panecho-embed info {one.out} --failures")
         if one.shard is not None:
             click.echo(f"  when all {one.shard.count} shards have ended: panecho-embed merge {one.out}")
     click.echo(f"{summary.seconds:.1f} s in all")

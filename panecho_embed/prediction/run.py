@@ -208,15 +208,15 @@ def _check_readable(
 
 def _check_same_model(file: EmbeddingFile, encoder: Backbone) -> None:
     made_with, mine = file.provenance.weights, encoder.weights
-    if file.provenance.plane_order != encoder.plane_order:
-        raise SettingsMismatchError(
-            f"{file.path} was made with the order of planes {file.provenance.plane_order!r}, and {encoder.name} takes "
-            f"{encoder.plane_order!r}: its heads read nothing but its own embeddings. Predict from the videos"
-        )
     if made_with.sha256 != mine.sha256:
         raise SettingsMismatchError(
             f"{file.path} was made with the weights {made_with.source} (sha256 {made_with.sha256[:12]}), not "
             f"{mine.source} (sha256 {mine.sha256[:12]}), whose heads were to read it; name those (--weights, --seed)"
+        )
+    if file.provenance.plane_order != encoder.plane_order:
+        raise SettingsMismatchError(
+            f"{file.path} was made with the order of planes {file.provenance.plane_order!r}, and {encoder.name} takes "
+            f"{encoder.plane_order!r}: its heads read nothing but its own embeddings. Predict from the videos"
         )
 
 

@@ -11,7 +11,7 @@
 from panecho_embed.store.mapped import RowsOnDisk
 from panecho_embed.store.merge import merge
 from panecho_embed.store.mirror import Mirror
-from panecho_embed.store.news import new_patient_ids
+from panecho_embed.store.news import new_patient_ids, patients_in
 from panecho_embed.store.outputs import refuse_to_replace, written_whole
 from panecho_embed.store.parts import Parts, finish_together, one_salt
 from panecho_embed.store.read import EmbeddingFile
@@ -28,6 +28,7 @@ __all__ = [
     "merge",
     "new_patient_ids",
     "one_salt",
+    "patients_in",
     "refuse_to_replace",
     "verify",
     "written_whole",

@@ -41,11 +41,20 @@ def says_the_same(file: EmbeddingFile, manifest: Manifest, *, ids_are_repeatable
     )
 
 
-def new_patient_ids(file: EmbeddingFile, manifest: Manifest) -> int:
-    """How many videos of a file have another patient id in a manifest."""
+def new_patient_ids(file: EmbeddingFile, patients: Mapping[str, str]) -> int:
+    """How many videos of a file have another patient id in `patients`, video id -> patient id."""
+    return sum(patients.get(video, patient) != patient for video, patient in patients_of(file).items())
+
+
+def patients_of(file: EmbeddingFile) -> dict[str, str]:
+    """Video id -> patient id."""
     columns = file.read_videos(("video_id", "patient_id"))
-    before = dict(zip(columns["video_id"], columns["patient_id"], strict=True))
-    return sum(before.get(video.video_id, video.patient_id) != video.patient_id for video in manifest.videos)
+    return dict(zip(columns["video_id"].tolist(), columns["patient_id"].tolist(), strict=True))
+
+
+def patients_in(manifest: Manifest) -> dict[str, str]:
+    """Video id -> patient id."""
+    return {video.video_id: video.patient_id for video in manifest.videos}
 
 
 def _same_labels(mine: Mapping[str, npt.NDArray[Any]], theirs: Mapping[str, npt.NDArray[Any]]) -> bool:

@@ -23,7 +23,7 @@ from panecho_embed.store.lock import RunLock
 from panecho_embed.store.merge import merge_ledger
 from panecho_embed.store.mirror import Mirror
 from panecho_embed.store.names import PATTERN, concerns, new_part_path, time_ns
-from panecho_embed.store.news import is_settled, new_patient_ids, says_the_same
+from panecho_embed.store.news import is_settled, new_patient_ids, patients_in, patients_of, says_the_same
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import explain_os_error
@@ -185,17 +185,31 @@ class Parts:
 
         A finished file that already says the same is left as it is; see `is_news`.
         """
+        self.put_in_place(manifest, provenance, same_ids=same_ids)
+        self.remove()
+        return EmbeddingFile(self.out)
+
+    def put_in_place(self, manifest: Manifest, provenance: Provenance, *, same_ids: bool = False) -> None:
+        """The first half of `finish`: merge all parts into the output."""
         changed = self.is_news(manifest, same_ids)
         if changed:
             if self.out in self._valid.paths:
                 self._tell_of_new_ids(manifest)
             merge_ledger(self._valid, manifest, provenance, self.out, scratch=self.folder)
-        file = EmbeddingFile(self.out)
         if self._mirror is not None:
+            EmbeddingFile(self.out)
             self._mirror.deliver(changed)
+
+    def remove(self) -> None:
+        """The second half of `finish`: remove the parts."""
+        EmbeddingFile(self.out)
+        if self._mirror is not None:
             self._mirror.clean()
         self._lock.remove_folder()
-        return file
+
+    def names_other_patients(self, manifest: Manifest) -> bool:
+        """Does the finished file, if there is one, name other patients for its videos?"""
+        return self.out in self._valid.paths and new_patient_ids(EmbeddingFile(self.out), patients_in(manifest)) > 0
 
     def _pull(self, mirror: Mirror) -> None:
         try:
@@ -256,7 +270,7 @@ class Parts:
             )
 
     def _tell_of_new_ids(self, manifest: Manifest) -> None:
-        changed = new_patient_ids(EmbeddingFile(self.out), manifest)
+        changed = new_patient_ids(EmbeddingFile(self.out), patients_in(manifest))
         if changed and self._given_salt is None:
             self.notes.append(
                 f"{changed} videos that were there already have new patient ids; ids hashed from DICOM headers stay "
@@ -265,8 +279,13 @@ class Parts:
 
     @property
     def is_begun(self) -> bool:
-        """Are there parts already?"""
-        return bool(self._names())
+        """Are there parts already, or shards at work?"""
+        return bool(self._names()) or self.is_shared
+
+    @property
+    def is_shared(self) -> bool:
+        """Have shards agreed on their videos and settings?"""
+        return (self.folder / _AGREEMENT).exists()
 
     @property
     def kept_salt(self) -> str:
@@ -301,10 +320,17 @@ class Parts:
 def one_salt(several: Sequence[Parts]) -> str:
     """Let files that belong together hash ids alike; returns the salt of all of them.
 
-    It is that of a file that is being made already, so that a resumed run gives the ids that its parts have.
+    It is that of a file that is being made already, so that a resumed run gives the ids that its parts have. Raises
+    StoreError if shards have begun files with different ones.
     """
     first, *others = several
-    salt = next((parts for parts in several if parts.is_begun), first).kept_salt
+    begun = [parts for parts in several if parts.is_begun]
+    salt = next(iter(begun), first).kept_salt
+    if any(parts.kept_salt != salt for parts in begun if parts.is_shared):
+        raise StoreError(
+            f"shards have begun {' and '.join(str(parts.out) for parts in begun)} one by one, so their hashed ids "
+            "differ; finish each with its own commands, or begin all anew with --id-salt and --overwrite"
+        )
     if others:
         for parts in several:
             parts.take_salt(salt)
@@ -319,13 +345,17 @@ def finish_together(several: Sequence[Parts], manifest: Manifest, provenances: S
     """
     same_ids = len(several) > 1 and (any(parts.is_news(manifest) for parts in several) or _ids_differ(several))
     for parts, provenance in zip(several, provenances, strict=True):
-        parts.finish(manifest, provenance, same_ids=same_ids)
+        parts.put_in_place(manifest, provenance, same_ids=same_ids)
+    # After all merges: a run that is stopped before goes on from the parts.
+    for parts in several:
+        parts.remove()
 
 
 def _ids_differ(several: Sequence[Parts]) -> bool:
     """Do finished files give a video different patients?"""
     first, *others = (EmbeddingFile(parts.out) for parts in several)
-    return any(new_patient_ids(other, first.manifest()) for other in others)
+    patients = patients_of(first)
+    return any(new_patient_ids(other, patients) for other in others)
 
 
 def _is_link(path: Path) -> bool:
