@@ -79,7 +79,7 @@ def start_facts(info: Mapping[str, Any]) -> dict[str, str]:
         "Weights": weights["source"] if weights["pretrained"] else f"{weights['source']}: untrained",
         "Weights SHA-256": weights["sha256"],
         "Licence of the weights": weights["licence"],
-        "Pictures": picture_words(info["plane_order"]).capitalize(),
+        "Pictures": picture_words(info["plane_order"]),
         "Pixels": f"resized to {pre['resize']}, crop {pre['crop']}, {pre['interpolation']}, {channels}",
     }
 
