@@ -155,14 +155,15 @@ def test_shards_of_other_settings_are_refused(studies, tmp_path):
 
 
 def test_shards_of_another_input_are_refused(studies, tmp_path):
+    # Ids of their own: those made of paths could leave one of the shards without a video.
     table = tmp_path / "list.csv"
     for _ in range(2):
-        table.write_text("path,EF\n" + "".join(f"{studies}/v{i}.npy,{50 + i}\n" for i in range(4)))
+        table.write_text("path,video_id,EF\n" + "".join(f"{studies}/v{i}.npy,v{i}.npy,{50 + i}\n" for i in range(4)))
         shard(table, tmp_path / "out.h5", "1/2")
-        table.write_text("path,EF\n" + "".join(f"{studies}/v{i}.npy,{50 + i}\n" for i in range(5)))
+        table.write_text("path,video_id,EF\n" + "".join(f"{studies}/v{i}.npy,v{i}.npy,{50 + i}\n" for i in range(5)))
         with pytest.raises(SettingsMismatchError, match=r"1 videos are not in its list, for example .*v4\.npy"):
             shard(table, tmp_path / "out.h5", "2/2")
-    table.write_text("path,EF\n" + "".join(f"{studies}/v{i}.npy,60\n" for i in range(4)))
+    table.write_text("path,video_id,EF\n" + "".join(f"{studies}/v{i}.npy,v{i}.npy,60\n" for i in range(4)))
     with pytest.raises(SettingsMismatchError, match="labels or the order of the videos differ"):
         shard(table, tmp_path / "out.h5", "2/2")
 
