@@ -10,9 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
-from panecho_embed.cli.main import main
 from panecho_embed.errors import ArgumentError, EarlierReleaseError, WeightsError
 from panecho_embed.extraction import extract
 from panecho_embed.models.backbones import load_backbone
@@ -20,16 +18,11 @@ from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.search.embed_new import Embedder
 from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, verify
+from tests.cli.test_extract import run
 from tests.test_extraction import moving
 from tests.tiny import tiny
 
 SAID = "made by an earlier release: it does not say in which order of planes"
-
-
-def run(*words, expect=0):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == expect, result.output
-    return result
 
 
 @pytest.fixture(scope="module")
