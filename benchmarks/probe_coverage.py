@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from panecho_embed.intervals import scores
-from panecho_embed.metrics import Metrics, binary_metrics, regression_metrics
+from panecho_embed.evaluation.intervals import scores
+from panecho_embed.evaluation.metrics import Metrics, binary_metrics, regression_metrics
 
 VIDEOS_EACH = 8
 

@@ -21,8 +21,8 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from panecho_embed.intervals import scores
-from panecho_embed.metrics import binary_metrics, regression_metrics
+from panecho_embed.evaluation.intervals import scores
+from panecho_embed.evaluation.metrics import binary_metrics, regression_metrics
 from probes.folds import grouped_folds
 from probes.linear import LOGISTIC_CS, RIDGE_ALPHAS, LinearProbe
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.intervals import Difference, difference_of, holm
-from panecho_embed.metrics import PRIMARY, higher_is_better
+from panecho_embed.evaluation.intervals import Difference, difference_of, holm
+from panecho_embed.evaluation.metrics import PRIMARY, higher_is_better
 from panecho_embed.records import Score
 from panecho_embed.report import picture_file
 from probes.base import BaseProbe

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from panecho_embed.plots import intervals
+from panecho_embed.evaluation.plots import intervals
+from panecho_embed.evaluation.wording import display_name
 from panecho_embed.report import Block, Code, Facts, Figure, Section, Table, Text, figure, write_report
-from panecho_embed.wording import display_name, interval, number, p_value, plural
+from panecho_embed.wording import interval, number, p_value, plural
 from probes.compare import Comparison
 from probes.evaluation import Evaluation
 from probes.report import provenance_facts

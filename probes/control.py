@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.metrics import point_values
+from panecho_embed.evaluation.metrics import point_values
 from probes.base import BaseProbe, Floats
 from probes.evaluation import predict_folds, too_few
 from probes.folds import Fold, check_no_leakage

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.metrics import PRIMARY, point_values
+from panecho_embed.evaluation.metrics import PRIMARY, point_values
 from probes.base import BaseProbe
 from probes.draws import Draw, Unit, check_shots, order, take, with_patients
 from probes.evaluation import predict_folds

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from sklearn.base import clone
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.intervals import DEFAULT_DRAWS, Difference, bootstrap, differences_of, scores_of
-from panecho_embed.metrics import PRIMARY, Metrics
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, Difference, bootstrap, differences_of, scores_of
+from panecho_embed.evaluation.metrics import PRIMARY, Metrics
 from panecho_embed.records import Score
 from probes.base import BaseProbe, ClassHeldOutError, Floats, Ints, is_classifier
 from probes.folds import Fold, check_no_leakage, given_folds, kfold

@@ -1,4 +1,4 @@
-"""Figures of a result: those of `panecho_embed.plots`, on its tested units."""
+"""Figures of a result: those of `panecho_embed.evaluation.plots`, on its tested units."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from panecho_embed import report
-from panecho_embed.plots import Efficiency, Predictions, label_efficiency, task_figures
-from panecho_embed.wording import display_name
+from panecho_embed.evaluation.plots import Efficiency, Predictions, label_efficiency, task_figures
+from panecho_embed.evaluation.wording import display_name
 
 if TYPE_CHECKING:
     from probes.efficiency import LabelEfficiency

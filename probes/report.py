@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.metrics import HIGHER_IS_BETTER, base_name
-from panecho_embed.plots import intervals
+from panecho_embed.evaluation.metrics import HIGHER_IS_BETTER, base_name
+from panecho_embed.evaluation.plots import intervals
+from panecho_embed.evaluation.wording import TOO_NARROW, display_name
 from panecho_embed.provenance import Provenance
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Section, Table, Text, figure, write_report
-from panecho_embed.wording import TOO_NARROW, display_name, interval, number, p_value, plural
+from panecho_embed.wording import interval, number, p_value, plural
 from probes.efficiency import LabelEfficiency
 from probes.folds import leaking_patients
 from probes.outputs import RunInfo, grid_table

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from panecho_embed.metrics import PRIMARY
+from panecho_embed.evaluation.metrics import PRIMARY
+from panecho_embed.evaluation.wording import display_name
 from panecho_embed.report import Block, Facts, Section, Table, Text
-from panecho_embed.wording import display_name, interval, number
+from panecho_embed.wording import interval, number
 from probes.outputs import RunInfo
 from probes.run import TargetResult
 from probes.wording import PROBE_NAMES, caution

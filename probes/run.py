@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.intervals import DEFAULT_DRAWS
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.records import Score
 from probes.base import BaseProbe, ClassHeldOutError, Floats
 from probes.control import ControlError, shuffled_label_control

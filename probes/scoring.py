@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.metrics import Draws, Metrics, base_name, task_metrics
+from panecho_embed.evaluation.metrics import Draws, Metrics, base_name, task_metrics
 from probes.problem import Problem
 
 Floats = npt.NDArray[np.float64]

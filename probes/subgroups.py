@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.intervals import scores
+from panecho_embed.evaluation.intervals import scores
 from panecho_embed.records import Score
 from probes.evaluation import Evaluation
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from panecho_embed.metrics import CALIBRATION_BINS
-from panecho_embed.wording import caution_of, few_tested, plural
+from panecho_embed.evaluation.metrics import CALIBRATION_BINS
+from panecho_embed.evaluation.wording import caution_of, few_tested
+from panecho_embed.wording import plural
 from probes.folds import leaking_patients
 
 if TYPE_CHECKING:

@@ -92,8 +92,9 @@ def print_summary(summary: FinetuneSummary) -> None:
 
 def print_scores(run: Path) -> None:
     """The main metrics of a run folder that is done, and where its report lies."""
+    from panecho_embed.evaluation.wording import caution_of, few_tested
     from panecho_embed.finetune.outcome import read_outcome, read_targets
-    from panecho_embed.wording import caution_of, counted, few_tested, plural
+    from panecho_embed.wording import counted, plural
 
     rows = read_targets(read_outcome(run))
     document = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
@@ -109,7 +110,8 @@ def print_scores(run: Path) -> None:
 
 
 def _score(metric: str, target: dict[str, Any]) -> str:
-    from panecho_embed.wording import display_name, number
+    from panecho_embed.evaluation.wording import display_name
+    from panecho_embed.wording import number
 
     score, trivial = target["metrics"][metric], target["baseline"][metric]["value"]
     value, low, high, baseline = (

@@ -11,9 +11,9 @@ from panecho_embed.comparison.plan import Trial
 from panecho_embed.comparison.result import ComparisonResult
 from panecho_embed.comparison.statistics import Comparison
 from panecho_embed.comparison.tables import ranked
+from panecho_embed.evaluation.plots import Efficiency, histories, intervals, label_efficiency
+from panecho_embed.evaluation.wording import display_name
 from panecho_embed.finetune.outcome import Outcome
-from panecho_embed.plots import Efficiency, histories, intervals, label_efficiency
-from panecho_embed.wording import display_name
 
 
 def comparison_figures(result: ComparisonResult) -> Iterator[tuple[str, Figure, str]]:

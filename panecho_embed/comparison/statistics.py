@@ -15,8 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.intervals import DEFAULT_DRAWS, Difference, bootstrap, holm, percentile_interval, two_sided_p
-from panecho_embed.metrics import PRIMARY, Draws, Floats, Metrics, point_values, task_metrics
+from panecho_embed.evaluation.intervals import (
+    DEFAULT_DRAWS,
+    Difference,
+    bootstrap,
+    holm,
+    percentile_interval,
+    two_sided_p,
+)
+from panecho_embed.evaluation.metrics import PRIMARY, Draws, Floats, Metrics, point_values, task_metrics
 from panecho_embed.records import Score
 from panecho_embed.tasks import TaskType
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from panecho_embed.comparison.statistics import Comparison, Contrast, Standing
-from panecho_embed.metrics import higher_is_better
-from panecho_embed.wording import display_name, interval, number, p_value
+from panecho_embed.evaluation.metrics import higher_is_better
+from panecho_embed.evaluation.wording import display_name
+from panecho_embed.wording import interval, number, p_value
 
 Rows = list[list[str]]
 

@@ -14,11 +14,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines.decode import DecodeSettings, decode_video
+from panecho_embed.evaluation.metrics import (
+    Metrics,
+    binary_metrics,
+    multiclass_metrics,
+    point_values,
+    regression_metrics,
+)
 from panecho_embed.finetune.losses import Loss, mean_loss
 from panecho_embed.finetune.model import FineTuneModel, activated
 from panecho_embed.finetune.processes import Processes
 from panecho_embed.finetune.sampling import begin_loading
-from panecho_embed.metrics import Metrics, binary_metrics, multiclass_metrics, point_values, regression_metrics
 from panecho_embed.planes import PlaneOrder, pictures_of
 from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef

@@ -29,7 +29,7 @@ def history_text(rows: Sequence[Row]) -> str:
 
 def write_history(rows: Sequence[Row], folder: Path) -> None:
     """history.csv and history.svg of a run folder. Raises OSError."""
-    from panecho_embed.plots import history
+    from panecho_embed.evaluation.plots import history
 
     write_text(folder / "history.csv", history_text(rows))
     columns = {name: np.array([row[name] for row in rows]) for name in ("epoch", "train_loss", "val_loss")}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from panecho_embed.evaluation.plots import histories, history
 from panecho_embed.finetune.outcome import Outcome
-from panecho_embed.plots import histories, history
 
 _MOST_LINES = 6
 

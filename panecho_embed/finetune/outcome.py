@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import StoreError
+from panecho_embed.evaluation.metrics import Metrics, task_metrics
 from panecho_embed.finetune.folder import check_release
 from panecho_embed.finetune.recipe import EvaluationLevel, Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe
 from panecho_embed.finetune.tables import arrays_of, read_table, trivial
-from panecho_embed.metrics import Metrics, task_metrics
 from panecho_embed.tasks import Task, read_tasks
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from panecho_embed.clips import ClipPlan, ShortVideoPolicy
 from panecho_embed.errors import RecipeError
-from panecho_embed.intervals import DEFAULT_DRAWS
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.planes import PlaneOrder
 from panecho_embed.records import Layout
 

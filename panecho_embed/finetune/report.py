@@ -11,15 +11,16 @@ from typing import Any
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from panecho_embed.errors import StoreError
+from panecho_embed.evaluation.metrics import PRIMARY, point_values
+from panecho_embed.evaluation.plots import Predictions, task_figures
+from panecho_embed.evaluation.wording import caution_of, display_name, few_tested
 from panecho_embed.finetune.history_plots import history_figures
 from panecho_embed.finetune.outcome import Outcome, TargetRows, read_outcome, read_targets
 from panecho_embed.finetune.recipe_files import to_toml
 from panecho_embed.finetune.wording import evaluation_sentences, picture_words, start_sentence, training_sentences
-from panecho_embed.metrics import PRIMARY, point_values
-from panecho_embed.plots import Predictions, task_figures
 from panecho_embed.records import Score
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Folded, Section, Table, Text, figure, write_report
-from panecho_embed.wording import caution_of, counted, display_name, few_tested, interval, number, plural
+from panecho_embed.wording import counted, interval, number, plural
 
 _FEW = 4  # targets whose sections stand open
 _MAIN_FIGURES = ("scatter", "roc", "precision-recall")  # of each target, where there are many

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panecho_embed.evaluation.intervals import scores
+from panecho_embed.evaluation.metrics import task_metrics
 from panecho_embed.finetune.folds import Fold
 from panecho_embed.finetune.history import write_text
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.tables import arrays_of, trivial
 from panecho_embed.finetune.targets import class_frequencies
-from panecho_embed.intervals import scores
 from panecho_embed.jsonable import without_nan
-from panecho_embed.metrics import task_metrics
 from panecho_embed.tasks import Task
 
 if TYPE_CHECKING:

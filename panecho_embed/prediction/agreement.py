@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.intervals import DEFAULT_DRAWS, scores
-from panecho_embed.metrics import Metrics, binary_metrics, multiclass_metrics, regression_metrics
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, scores
+from panecho_embed.evaluation.metrics import Metrics, binary_metrics, multiclass_metrics, regression_metrics
 from panecho_embed.prediction.averages import Predictions
 from panecho_embed.prediction.files import number, write_whole
 from panecho_embed.records import EmbeddingTable, Score

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from panecho_embed.errors import StoreError
+from panecho_embed.evaluation.wording import display_name
 from panecho_embed.prediction.agreement import Agreement
 from panecho_embed.prediction.averages import Predictions
 from panecho_embed.prediction.films import PICTURE_SECONDS, Films, pictures
@@ -33,7 +34,7 @@ from panecho_embed.records import Failure
 from panecho_embed.report import Facts, Link, Section, Table, Text, write_report
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task
-from panecho_embed.wording import counted, display_name, interval, number
+from panecho_embed.wording import counted, interval, number
 
 SHEETS = "studies"
 

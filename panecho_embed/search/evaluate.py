@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.intervals import DEFAULT_DRAWS, scores
-from panecho_embed.metrics import Draws, Floats, Metrics
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, scores
+from panecho_embed.evaluation.metrics import Draws, Floats, Metrics
 from panecho_embed.nearest import nearest
 from panecho_embed.records import Score
 from panecho_embed.search.collection import Collection, Items, SearchLevel

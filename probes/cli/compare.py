@@ -163,7 +163,8 @@ def _maker(kind: str, seed: int) -> Any:
 
 
 def _print(comparison: Comparison) -> None:
-    from panecho_embed.wording import display_name, interval, number, p_value
+    from panecho_embed.evaluation.wording import display_name
+    from panecho_embed.wording import interval, number, p_value
 
     first = comparison.score(next(iter(comparison.evaluations)))
     counts = f"{first.n} tested, of {first.n_patients} patients"

@@ -102,7 +102,8 @@ def command_line(context: click.Context) -> str:
 
 def print_scores(result: TargetResult) -> None:
     """A table of metrics, intervals and the baseline, and the curve of label efficiency."""
-    from panecho_embed.wording import display_name, interval, number
+    from panecho_embed.evaluation.wording import display_name
+    from panecho_embed.wording import interval, number
     from probes.wording import caution
 
     evaluation, problem = result.evaluation, result.evaluation.problem

@@ -8,7 +8,7 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score
 
 from panecho_embed.comparison.statistics import Candidate, Comparison, Target, compare_candidates
 from panecho_embed.errors import ArgumentError
-from panecho_embed.intervals import holm, patient_weights
+from panecho_embed.evaluation.intervals import holm, patient_weights
 
 DRAWS = 150
 RNG = np.random.default_rng(3)

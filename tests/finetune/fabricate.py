@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from panecho_embed.evaluation.intervals import scores
+from panecho_embed.evaluation.metrics import task_metrics
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe, to_toml
-from panecho_embed.intervals import scores
-from panecho_embed.metrics import task_metrics
 from panecho_embed.provenance import Preprocess
 from panecho_embed.tasks import Task, write_tasks
 

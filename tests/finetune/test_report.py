@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import StoreError
+from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.finetune.outcome import read_outcome, read_targets
 from panecho_embed.finetune.report import read_metrics, write_run_report
-from panecho_embed.metrics import point_values
 from tests.finetune.fabricate import EF, GRADE, LOW, fabricate, small_recipe
 
 THREE = (EF, LOW, GRADE)

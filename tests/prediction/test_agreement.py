@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from panecho_embed.intervals import scores
-from panecho_embed.metrics import regression_metrics
+from panecho_embed.evaluation.intervals import scores
+from panecho_embed.evaluation.metrics import regression_metrics
 from panecho_embed.prediction.agreement import agreements
 from panecho_embed.prediction.averages import average
 from panecho_embed.prediction.outputs import outputs_of

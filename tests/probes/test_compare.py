@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from panecho_embed.cli.main import main
 from panecho_embed.errors import ArgumentError, SettingsMismatchError
-from panecho_embed.intervals import bootstrap, holm, paired_differences
+from panecho_embed.evaluation.intervals import bootstrap, holm, paired_differences
 from panecho_embed.records import EmbeddingTable
 from probes import evaluation
 from probes.attentive import AttentiveProbe

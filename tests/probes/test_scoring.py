@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from panecho_embed.metrics import point_values
+from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.records import EmbeddingTable
 from probes.evaluation import Evaluation, evaluate
 from probes.linear import LinearProbe

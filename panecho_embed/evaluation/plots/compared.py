@@ -9,7 +9,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.figure import Figure
 
-from panecho_embed.plots.canvas import MARKERS, Floats, colours, legend, new_axes
+from panecho_embed.evaluation.plots.canvas import MARKERS, Floats, colours, legend, new_axes
 from panecho_embed.report import FIRST, MUTED
 
 _DODGE = 1.035  # factor between neighbouring curves on the logarithmic axis, so that their intervals stay apart

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from panecho_embed.plots.canvas import Floats, colours, identity, legend, new_axes
+from panecho_embed.evaluation.plots.canvas import Floats, colours, identity, legend, new_axes
 from panecho_embed.report import FIRST, INK
 
 _GROUPS = 10

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from panecho_embed.plots.canvas import Floats, identity, new_axes, points
+from panecho_embed.evaluation.plots.canvas import Floats, identity, new_axes, points
 from panecho_embed.records import Score
 from panecho_embed.report import SECOND
 

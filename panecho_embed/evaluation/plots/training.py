@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from panecho_embed.plots.canvas import Floats, colours, legend, new_axes
+from panecho_embed.evaluation.plots.canvas import Floats, colours, legend, new_axes
 from panecho_embed.report import MUTED
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.ranking import auroc, ranking_part, ranking_values
+from panecho_embed.evaluation.ranking import auroc, ranking_part, ranking_values
 from panecho_embed.tasks import TaskType
 
 Floats = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from panecho_embed.intervals import patient_weights
-from panecho_embed.plots.canvas import Floats, colours, legend, new_axes
+from panecho_embed.evaluation.intervals import patient_weights
+from panecho_embed.evaluation.plots.canvas import Floats, colours, legend, new_axes
 from panecho_embed.report import MUTED
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.metrics import Draws, Floats, Metrics, point_values
+from panecho_embed.evaluation.metrics import Draws, Floats, Metrics, point_values
 from panecho_embed.records import Score
 
 DEFAULT_DRAWS = 10_000

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from panecho_embed import intervals, metrics
 from panecho_embed.errors import ArgumentError
-from tests.test_metrics import binary_sample, regression_sample
+from panecho_embed.evaluation import intervals, metrics
+from tests.evaluation.test_metrics import binary_sample, regression_sample
 
 
 @pytest.mark.parametrize(

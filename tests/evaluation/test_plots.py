@@ -9,9 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from panecho_embed import plots, report
-from panecho_embed.intervals import scores
-from panecho_embed.metrics import binary_metrics, multiclass_metrics, regression_metrics
+from panecho_embed import report
+from panecho_embed.evaluation import plots
+from panecho_embed.evaluation.intervals import scores
+from panecho_embed.evaluation.metrics import binary_metrics, multiclass_metrics, regression_metrics
 
 RNG = np.random.default_rng(0)
 WHO = np.arange(120) // 2

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from panecho_embed.plots.canvas import Floats
-from panecho_embed.plots.classes import calibration, confusion
-from panecho_embed.plots.curves import Ranking, precision_recall, roc
-from panecho_embed.plots.regression import bland_altman, scatter
+from panecho_embed.evaluation.plots.canvas import Floats
+from panecho_embed.evaluation.plots.classes import calibration, confusion
+from panecho_embed.evaluation.plots.curves import Ranking, precision_recall, roc
+from panecho_embed.evaluation.plots.regression import bland_altman, scatter
 from panecho_embed.records import Score
 from panecho_embed.tasks import TaskType
 
@@ -23,7 +23,7 @@ class Predictions:
 
     label: the target, with its unit if it has one. classes: () for regression; of a binary task the second is positive.
     truth: (N,) value or class index. prediction: (N,) value, or probability of the positive class; multiclass (N, K).
-    patients: (N,) ids. scores: of `panecho_embed.intervals`, by name. threshold: (N,) or one number, of a binary
+    patients: (N,) ids. scores: of `evaluation.intervals`, by name. threshold: (N,) or one number, of a binary
     decision. cutoffs: of a regression that has `auroc_below_<cutoff>` among its scores. seed: of the bands.
     """
 

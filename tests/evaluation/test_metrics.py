@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import linregress, pearsonr
 from sklearn import metrics as sk
 
-from panecho_embed import metrics
 from panecho_embed.errors import ArgumentError
+from panecho_embed.evaluation import metrics
 
 
 def regression_sample(n: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

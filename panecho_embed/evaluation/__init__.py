@@ -1,0 +1,1 @@
+"""From a label to a report: targets, splits, predictions, metrics, intervals, comparisons."""

@@ -1,0 +1,1 @@
+"""Tests of panecho_embed.evaluation."""
