@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.ranking import auroc, ranking_part, ranking_values
-from panecho_embed.tasks import TaskType
+from panecho_embed.evaluation.targets import Kind, Target
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -24,20 +24,62 @@ Draws = dict[str, Floats]
 Part = Callable[[Floats], Draws]
 
 CALIBRATION_BINS = 10
-HIGHER_IS_BETTER = {
-    "mae": False,
-    "rmse": False,
-    "r2": True,
-    "pearson": True,
-    "auroc": True,
-    "average_precision": True,
-    "balanced_accuracy": True,
-    "f1": True,
-    "brier": False,
-    "ece": False,
-    "sensitivity_at_specificity": True,
+SPECIFICITY = 0.9  # at which `sensitivity_at_specificity` is read off the ROC curve
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What is known of a metric.
+
+    title: as a reader knows it. better: "higher", "lower", or "" where more is neither better nor worse. in_unit:
+    whether it has the unit of the target.
+    """
+
+    title: str
+    better: Literal["higher", "lower", ""] = "higher"
+    in_unit: bool = False
+
+
+METRICS = {
+    "mae": Metric("MAE", "lower", in_unit=True),
+    "rmse": Metric("RMSE", "lower", in_unit=True),
+    "r2": Metric("R²"),
+    "pearson": Metric("Pearson's r"),
+    "bias": Metric("Bias (predicted - measured)", "", in_unit=True),
+    "loa_low": Metric("Limit of agreement, lower", "", in_unit=True),
+    "loa_high": Metric("Limit of agreement, upper", "", in_unit=True),
+    "calibration_slope": Metric("Calibration slope", ""),
+    "auroc": Metric("AUROC"),
+    "average_precision": Metric("Average precision"),
+    "sensitivity_at_specificity": Metric("Sensitivity at 90 % specificity"),
+    "sensitivity": Metric("Sensitivity"),
+    "specificity": Metric("Specificity"),
+    "ppv": Metric("PPV"),
+    "npv": Metric("NPV"),
+    "balanced_accuracy": Metric("Balanced accuracy"),
+    "f1": Metric("F1"),
+    "brier": Metric("Brier score", "lower"),
+    "ece": Metric("Expected calibration error", "lower"),
+    "weighted_kappa": Metric("Weighted kappa"),
+    "grade_error": Metric("Mean error in grades", "lower"),
 }
-PRIMARY = {"regression": "mae", "binary": "auroc", "multiclass": "auroc"}
+PRIMARY: dict[Kind, str] = {
+    "regression": "mae",
+    "binary": "auroc",
+    "multiclass": "auroc",
+    "ordinal": "weighted_kappa",
+}
+# Metrics of each kind that short tables show, the primary one first.
+SHORT: dict[Kind, tuple[str, ...]] = {
+    "regression": ("mae", "r2", "bias"),
+    "binary": ("auroc", "average_precision", "balanced_accuracy"),
+    "multiclass": ("auroc", "balanced_accuracy", "f1"),
+    "ordinal": ("weighted_kappa", "grade_error", "auroc"),
+}
+# Metrics of each kind of which the mean over several targets is a figure of its own.
+OVER_TARGETS: dict[Kind, str] = {"regression": "r2", "binary": "auroc", "multiclass": "auroc", "ordinal": "auroc"}
+# Metrics that look at the order of all predictions together.
+OF_THE_ORDER = ("pearson", "calibration_slope", "auroc", "average_precision", "sensitivity_at_specificity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +110,21 @@ def base_name(metric: str) -> str:
 
 def higher_is_better(metric: str) -> bool:
     """Whether a larger value is a better model; the class or cut-off does not matter."""
-    return HIGHER_IS_BETTER[base_name(metric)]
+    return METRICS[base_name(metric)].better == "higher"
+
+
+def has_better_side(metric: str) -> bool:
+    """Whether one of two values is better: not so of a bias or a slope."""
+    return METRICS[base_name(metric)].better != ""
+
+
+def display_name(metric: str, unit: str = "") -> str:
+    """A metric's name as a reader knows it: "auroc:mild" is "AUROC, mild"; with a unit "MAE [%]"."""
+    known = METRICS[base_name(metric)]
+    _, _, label = metric.partition(":")
+    _, _, cutoff = metric.partition("_below_")
+    title = f"{known.title} [{unit}]" if unit and known.in_unit else known.title
+    return f"{title}, {label}" if label else f"{title}, below {cutoff}" if cutoff else title
 
 
 def regression_metrics(
@@ -99,18 +155,19 @@ def binary_metrics(
     patients: npt.ArrayLike,
     *,
     threshold: npt.ArrayLike = 0.5,
-    specificity: float = 0.9,
+    specificity: float = SPECIFICITY,
 ) -> Metrics:
-    """AUROC, average precision, sensitivity at a fixed specificity, balanced accuracy, F1, Brier score, ECE.
+    """AUROC, average precision, Brier score, ECE; decisions at a threshold; sensitivity at a fixed specificity.
 
     truth: (N,) 0 or 1. probability: (N,) of class 1, 0 to 1. threshold: at or above it the prediction is positive, for
-    balanced accuracy and F1; one number, or one a row. ece: expected calibration error, 10 bins of equal width (Guo
-    et al., ICML 2017).
+    sensitivity, specificity, PPV, NPV, balanced accuracy and F1; one number, or one per row; NaN where none was chosen:
+    these metrics are then not defined. ece: expected calibration error, 10 bins of equal width (Guo et al., ICML 2017).
     """
     y, p = _finite("truth", truth), _finite("probability", probability)
     ids, codes = _patient_codes(patients, len(y), len(p))
-    positive, called = y == 1, p >= np.asarray(threshold, dtype=np.float64)
-    terms = np.column_stack([np.ones_like(y), positive, called, positive & called, (p - positive) ** 2])
+    at = np.broadcast_to(np.asarray(threshold, dtype=np.float64), p.shape)
+    positive, called = y == 1, np.where(np.isnan(at), np.nan, p >= at)
+    terms = np.column_stack([np.ones_like(y), positive, called, positive * called, (p - positive) ** 2])
     return Metrics(
         (
             ranking_part(positive, p, codes, len(ids), ranking_values(specificity)),
@@ -128,7 +185,7 @@ def multiclass_metrics(
     patients: npt.ArrayLike,
     classes: Sequence[str],
     *,
-    specificity: float = 0.9,
+    specificity: float = SPECIFICITY,
 ) -> Metrics:
     """One-vs-rest AUROC, average precision, sensitivity and F1 per class and macro; balanced accuracy, Brier, ECE.
 
@@ -137,11 +194,7 @@ def multiclass_metrics(
     summed over all classes; "brier:<class>" is its part of one class. ece: of the most probable class's probability;
     "ece:<class>": of one class's, whether it is the most probable or not (Kull et al., NeurIPS 2019).
     """
-    y = _finite("truth", truth).astype(np.int64)
-    p = np.asarray(probability, dtype=np.float64)
-    if p.shape != (len(y), len(classes)):
-        raise ArgumentError(f"probability has shape {p.shape}; {len(y)} rows of {len(classes)} classes were expected")
-    ids, codes = _patient_codes(patients, len(y), len(p))
+    y, p, ids, codes = _of_classes(truth, probability, patients, classes)
     present = [c for c in range(len(classes)) if (y == c).any()]
     one_hot, decided = np.eye(len(classes))[y], p.argmax(axis=1)
     values = ranking_values(specificity)
@@ -164,8 +217,72 @@ def multiclass_metrics(
     )
 
 
+def ordinal_metrics(
+    truth: npt.ArrayLike, probability: npt.ArrayLike, patients: npt.ArrayLike, classes: Sequence[str]
+) -> Metrics:
+    """Weighted kappa, mean error in grades, AUROC at every cut between grades and their mean, balanced accuracy, Brier.
+
+    truth: (N,) grade index. probability: (N, C), rows sum to 1. The grade called is the median one: the first whose
+    cumulative probability is 0.5. weighted_kappa: with quadratic weights (Cohen, Psychol Bull 1968; 70: 213-220).
+    "auroc:<grade> or above": how well the probability of that grade or a higher one tells who has it.
+    """
+    y, p, ids, codes = _of_classes(truth, probability, patients, classes)
+    above = np.cumsum(p[:, ::-1], axis=1)[:, ::-1]
+    cuts = [c for c in range(1, len(classes)) if (y >= c).any() and (y < c).any()]
+    called = (np.cumsum(p, axis=1) >= 0.5 * p.sum(axis=1, keepdims=True)).argmax(axis=1)
+    rankings = {
+        f"{classes[c]} or above": ranking_part(y >= c, above[:, c], codes, len(ids), {"auroc": auroc}) for c in cuts
+    }
+    one_hot, called_hot = np.eye(len(classes))[y], np.eye(len(classes))[called]
+    errors = np.column_stack([np.ones(len(y)), np.abs(called - y), (called - y) ** 2])
+    present = [c for c in range(len(classes)) if (y == c).any()]
+    hits = one_hot * (called == y)[:, None]
+    squared = np.column_stack([np.ones(len(y)), ((p - one_hot) ** 2).sum(axis=1)])
+    return Metrics(
+        (
+            _from_sums(np.column_stack([errors, one_hot, called_hot]), codes, len(ids), _grade_values),
+            lambda weights: _over_cuts({name: part(weights) for name, part in rankings.items()}, len(weights)),
+            _from_sums(np.column_stack([one_hot[:, present], hits[:, present]]), codes, len(ids), _recall_values),
+            _from_sums(squared, codes, len(ids), lambda sums: _brier_values(sums, ())),
+        ),
+        ids,
+        len(y),
+    )
+
+
+def target_metrics(
+    target: Target,
+    truth: npt.ArrayLike,
+    prediction: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    *,
+    threshold: npt.ArrayLike = np.nan,
+    cutoffs: Sequence[float] = (),
+) -> Metrics:
+    """The metrics that belong to a target.
+
+    Parameters
+    ----------
+    target : Target
+    truth : (N,) value or class index
+    prediction : (N,) value or probability of the positive class, or (N, K) probabilities
+    patients : (N,) ids
+    threshold : float or (N,)
+        Of a yes-or-no decision; NaN where none was chosen.
+    cutoffs : sequence of float
+        Of a regression, for AUROC.
+    """
+    if target.kind == "regression":
+        return regression_metrics(truth, prediction, patients, cutoffs=cutoffs)
+    if target.kind == "binary":
+        return binary_metrics(truth, prediction, patients, threshold=threshold)
+    if target.kind == "ordinal":
+        return ordinal_metrics(truth, prediction, patients, target.classes)
+    return multiclass_metrics(truth, prediction, patients, target.classes)
+
+
 def task_metrics(
-    task: TaskType,
+    task: Kind,
     truth: npt.ArrayLike,
     prediction: npt.ArrayLike,
     patients: npt.ArrayLike,
@@ -174,15 +291,15 @@ def task_metrics(
     cutoffs: Sequence[float] = (),
     threshold: npt.ArrayLike = 0.5,
 ) -> Metrics:
-    """The metrics that belong to a task; prediction: (N,) value or probability of class 1, multiclass (N, K).
-
-    classes: of a multiclass task. cutoffs: of a regression. threshold: of a binary decision.
-    """
+    """TEMPORARY"""
     if task == "regression":
         return regression_metrics(truth, prediction, patients, cutoffs=cutoffs)
     if task == "binary":
         return binary_metrics(truth, prediction, patients, threshold=threshold)
     return multiclass_metrics(truth, prediction, patients, classes)
+
+
+HIGHER_IS_BETTER = {name: m.better == "higher" for name, m in METRICS.items() if m.better}
 
 
 def point_values(metrics: Metrics) -> dict[str, float]:
@@ -198,6 +315,18 @@ def _finite(name: str, values: npt.ArrayLike) -> Floats:
     if not np.isfinite(array).all():
         raise ArgumentError(f"{name} has {np.count_nonzero(~np.isfinite(array))} values that are NaN or infinite")
     return array
+
+
+def _of_classes(
+    truth: npt.ArrayLike, probability: npt.ArrayLike, patients: npt.ArrayLike, classes: Sequence[str]
+) -> tuple[Ints, Floats, npt.NDArray[Any], Ints]:
+    """Class indices (N,), probabilities (N, C), patient ids (P,) and the patient of each row (N,)."""
+    y = _finite("truth", truth).astype(np.int64)
+    p = np.asarray(probability, dtype=np.float64)
+    if p.shape != (len(y), len(classes)):
+        raise ArgumentError(f"probability has shape {p.shape}; {len(y)} rows of {len(classes)} classes were expected")
+    ids, codes = _patient_codes(patients, len(y), len(p))
+    return y, p, ids, codes
 
 
 def _patient_codes(patients: npt.ArrayLike, *lengths: int) -> tuple[npt.NDArray[Any], Ints]:
@@ -243,10 +372,28 @@ def _threshold_values(sums: Floats) -> Draws:
     n, positives, called, hits, squared = sums.T
     recall, specificity = hits / positives, 1 - (called - hits) / (n - positives)
     return {
+        "sensitivity": recall,
+        "specificity": specificity,
+        "ppv": hits / called,
+        "npv": 1 - (positives - hits) / (n - called),
         "balanced_accuracy": (recall + specificity) / 2,
         "f1": 2 * hits / (positives + called),
         "brier": squared / n,
     }
+
+
+def _grade_values(sums: Floats) -> Draws:
+    n, absolute, squared = sums[:, :3].T
+    truth, called = np.split(sums[:, 3:], 2, axis=1)
+    grades = np.arange(truth.shape[1])
+    apart = (grades[:, None] - grades) ** 2
+    by_chance = np.einsum("bi,ij,bj->b", truth, apart, called) / n
+    return {"weighted_kappa": 1 - squared / by_chance, "grade_error": absolute / n}
+
+
+def _recall_values(sums: Floats) -> Draws:
+    truth, hits = np.split(sums, 2, axis=1)
+    return {"balanced_accuracy": (hits / truth).mean(axis=1)}
 
 
 def _confusion_values(sums: Floats, classes: Sequence[str]) -> Draws:
@@ -268,6 +415,10 @@ def _calibration(confidence: Floats, correct: Bools, codes: Ints, n_patients: in
     gaps[np.arange(len(gaps)), bins] = confidence - correct
     terms = np.column_stack([gaps, np.ones(len(gaps))])
     return _from_sums(terms, codes, n_patients, lambda s: {"ece": np.abs(s[:, :-1]).sum(axis=1) / s[:, -1]})
+
+
+def _over_cuts(per_cut: dict[str, Draws], draws: int) -> Draws:
+    return _macro(per_cut) if per_cut else {"auroc": np.full(draws, np.nan)}
 
 
 def _macro(per_class: dict[str, Draws]) -> Draws:

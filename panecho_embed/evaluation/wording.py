@@ -8,26 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.evaluation.metrics import display_name as display_name
 from panecho_embed.wording import counted
-
-DISPLAY_NAMES = {
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "r2": "R²",
-    "pearson": "Pearson's r",
-    "bias": "Bias (predicted - measured)",
-    "loa_low": "Limit of agreement, lower",
-    "loa_high": "Limit of agreement, upper",
-    "calibration_slope": "Calibration slope",
-    "auroc": "AUROC",
-    "average_precision": "Average precision",
-    "sensitivity_at_specificity": "Sensitivity at 90 % specificity",
-    "balanced_accuracy": "Balanced accuracy",
-    "f1": "F1",
-    "brier": "Brier score",
-    "ece": "Expected calibration error",
-}
-
 
 FEW_PATIENTS = 30  # below, percentile intervals of the bootstrap cover clearly less than they say (docs/statistics.md)
 FEW_OF_A_CLASS = 20  # the same of the rarer side (docs/statistics.md)
@@ -56,12 +38,3 @@ def few_tested(patients: npt.NDArray[Any], truth: npt.NDArray[np.float64], class
 def caution_of(few: str) -> str:
     """The warning that belongs to what `few_tested` said; "" without one."""
     return f"Only {few} {'was' if few == '1 patient' else 'were'} tested: {TOO_NARROW}." if few else ""
-
-
-def display_name(metric: str) -> str:
-    """A metric's name as a reader knows it: "auroc:mild" is "AUROC, mild"."""
-    base, _, label = metric.partition(":")
-    if label:
-        return f"{DISPLAY_NAMES[base]}, {label}"
-    base, _, cutoff = metric.partition("_below_")
-    return f"{DISPLAY_NAMES[base]}, below {cutoff}" if cutoff else DISPLAY_NAMES[base]

@@ -6,12 +6,11 @@ from panecho_embed.evaluation.plots.classes import calibration, confusion
 from panecho_embed.evaluation.plots.compared import Efficiency, intervals, label_efficiency
 from panecho_embed.evaluation.plots.curves import Ranking, precision_recall, roc
 from panecho_embed.evaluation.plots.regression import bland_altman, scatter
-from panecho_embed.evaluation.plots.tasks import Predictions, task_figures
+from panecho_embed.evaluation.plots.tasks import target_figures
 from panecho_embed.evaluation.plots.training import histories, history
 
 __all__ = [
     "Efficiency",
-    "Predictions",
     "Ranking",
     "bland_altman",
     "calibration",
@@ -23,5 +22,7 @@ __all__ = [
     "precision_recall",
     "roc",
     "scatter",
-    "task_figures",
+    "target_figures",
 ]
+from panecho_embed.evaluation.plots.old_tasks import Predictions as Predictions
+from panecho_embed.evaluation.plots.old_tasks import task_figures as task_figures

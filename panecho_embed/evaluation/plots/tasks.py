@@ -1,99 +1,95 @@
-"""The figures that belong to a task, of what a model predicted for it."""
+"""The figures that belong to a target, of what was predicted for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from panecho_embed.evaluation.plots.canvas import Floats
 from panecho_embed.evaluation.plots.classes import calibration, confusion
 from panecho_embed.evaluation.plots.curves import Ranking, precision_recall, roc
 from panecho_embed.evaluation.plots.regression import bland_altman, scatter
-from panecho_embed.records import Score
-from panecho_embed.tasks import TaskType
+
+if TYPE_CHECKING:
+    from panecho_embed.evaluation.predictions import Predictions
+    from panecho_embed.evaluation.scores import Scored
+
+Drawn = dict[str, tuple[Figure, str]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
-    """Predictions of one target, beside the truth.
+def target_figures(scored: Scored) -> Drawn:
+    """The figures that belong to the kind of target, with a caption each, by file name without suffix.
 
-    label: the target, with its unit if it has one. classes: () for regression; of a binary task the second is positive.
-    truth: (N,) value or class index. prediction: (N,) value, or probability of the positive class; multiclass (N, K).
-    patients: (N,) ids. scores: of `evaluation.intervals`, by name. threshold: (N,) or one number, of a binary
-    decision. cutoffs: of a regression that has `auroc_below_<cutoff>` among its scores. seed: of the bands.
+    Of several trainings they show the first.
     """
-
-    label: str
-    task: TaskType
-    classes: tuple[str, ...]
-    truth: Floats
-    prediction: Floats
-    patients: npt.ArrayLike
-    scores: Mapping[str, Score]
-    threshold: npt.ArrayLike = 0.5
-    cutoffs: tuple[float, ...] = ()
-    seed: int = 0
+    replicates = list(scored.predictions.replicates().values())
+    draw = _regression_figures if scored.target.kind == "regression" else _class_figures
+    made = draw(scored, replicates[0])
+    if len(replicates) == 1:
+        return made
+    return {name: (figure, f"{text} First of {len(replicates)} trainings.") for name, (figure, text) in made.items()}
 
 
-def task_figures(given: Predictions) -> dict[str, tuple[Figure, str]]:
-    """The figures that belong to the task, with a caption each, by file name without suffix."""
-    return _regression_figures(given) if given.task == "regression" else _class_figures(given)
-
-
-def _regression_figures(given: Predictions) -> dict[str, tuple[Figure, str]]:
-    truth, prediction, label = given.truth, given.prediction, given.label
+def _regression_figures(scored: Scored, rows: Predictions) -> Drawn:
+    truth, prediction, label = rows.truth, rows.prediction, scored.target.title
     figures = {
         "scatter": (scatter(truth, prediction, label), "Predicted against measured; the dashed line is identity."),
         "bland-altman": (
-            bland_altman(truth, prediction, given.scores, label),
+            bland_altman(truth, prediction, scored.scores, label),
             "Bland-Altman: difference against mean; bias and 95 % limits.",
         ),
         "calibration": (
             calibration([("", truth, prediction)], "mean prediction", "mean measured"),
-            "Mean measured value in tenths of the prediction.",
+            "Mean measured value by tenth of the predictions.",
         ),
     }
-    if given.cutoffs:
+    if scored.cutoffs:
         rankings = [
-            Ranking(f"{label} < {cutoff:g}", truth < cutoff, -prediction, _area(given, f"auroc_below_{cutoff:g}"))
-            for cutoff in given.cutoffs
+            Ranking(f"{label} < {cutoff:g}", truth < cutoff, -prediction, _area(scored, f"auroc_below_{cutoff:g}"))
+            for cutoff in scored.cutoffs
         ]
         caption = "ROC at the cut-offs, by the predicted value, with 95 % bands."
-        figures["roc"] = (roc(rankings, given.patients, given.seed), caption)
+        figures["roc"] = (roc(rankings, rows.patient.astype(str), scored.seed), caption)
     return figures
 
 
-def _class_figures(given: Predictions) -> dict[str, tuple[Figure, str]]:
-    truth, prediction, classes = given.truth, given.prediction, given.classes
-    if given.task == "binary":
-        called = prediction >= np.asarray(given.threshold)
-        rankings = [Ranking(classes[1], truth == 1, prediction, _area(given, "auroc"))]
-    else:
-        called = prediction.argmax(axis=1)
-        rankings = [
-            Ranking(name, truth == i, prediction[:, i], _area(given, f"auroc:{name}")) for i, name in enumerate(classes)
-        ]
+def _class_figures(scored: Scored, rows: Predictions) -> Drawn:
+    truth, prediction, classes = rows.truth, rows.prediction, scored.target.classes
+    patients, seed = rows.patient.astype(str), scored.seed
+    rankings = _rankings(scored, rows)
     curves = [(ranking.name, ranking.positive.astype(float), ranking.score) for ranking in rankings]
-    return {
-        "roc": (roc(rankings, given.patients, given.seed), "ROC with 95 % bands from bootstraps over patients."),
-        "precision-recall": (
-            precision_recall(rankings, given.patients, given.seed),
-            "Precision and recall with 95 % bands.",
-        ),
+    figures = {
+        "roc": (roc(rankings, patients, seed), "ROC with 95 % bands from bootstraps over patients."),
+        "precision-recall": (precision_recall(rankings, patients, seed), "Precision and recall with 95 % bands."),
         "calibration": (
             calibration(curves, "predicted probability", "observed frequency"),
-            "Observed frequency in tenths of the predicted probability.",
-        ),
-        "confusion": (
-            confusion(truth, called, classes),
-            "Units by true and predicted class; shade is the share of the true class.",
+            "Observed frequency by tenth of the predicted probabilities.",
         ),
     }
+    decided = np.isfinite(rows.threshold) if scored.target.kind == "binary" else np.ones(len(rows), dtype=np.bool_)
+    if decided.all():
+        called = scored.target.called(prediction, rows.threshold)
+        caption = f"{rows.level.capitalize()} rows by true and predicted class; shade is the share of the true class."
+        figures["confusion"] = (confusion(truth, called, classes), caption)
+    return figures
 
 
-def _area(given: Predictions, metric: str) -> float:
-    return given.scores[metric].value if metric in given.scores else float("nan")
+def _rankings(scored: Scored, rows: Predictions) -> list[Ranking]:
+    truth, prediction, classes = rows.truth, rows.prediction, scored.target.classes
+    if scored.target.kind == "binary":
+        return [Ranking(classes[1], truth == 1, prediction, _area(scored, "auroc"))]
+    if scored.target.kind == "ordinal":
+        above = np.cumsum(prediction[:, ::-1], axis=1)[:, ::-1]
+        names = [f"{name} or above" for name in classes]
+        return [
+            Ranking(names[i], truth >= i, above[:, i], _area(scored, f"auroc:{names[i]}"))
+            for i in range(1, len(classes))
+        ]
+    return [
+        Ranking(name, truth == i, prediction[:, i], _area(scored, f"auroc:{name}")) for i, name in enumerate(classes)
+    ]
+
+
+def _area(scored: Scored, metric: str) -> float:
+    return scored.scores[metric].value if metric in scored.scores else float("nan")

@@ -1,0 +1,483 @@
+"""Which of several candidates is better on the same patients, how sure that is, and whether they are as good as equal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.evaluation.inference import Difference, Verdict, difference, verdict
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, holm
+from panecho_embed.evaluation.metrics import METRICS, OVER_TARGETS, PRIMARY, Draws, Metrics, base_name, higher_is_better
+from panecho_embed.evaluation.predictions import FILE, LEVELS, Predictions, read_predictions
+from panecho_embed.evaluation.scores import Scored, check_tested, read_metrics, score
+from panecho_embed.evaluation.targets import Target
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_MEANS = {"auroc": "Mean over {} class targets", "r2": "Mean over {} regressions"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A line of the tables: a model and what it predicted.
+
+    Parameters
+    ----------
+    name : str
+    predictions : mapping of str to Predictions
+        Predictions by target; several trainings of the model in one, told apart by run and draw.
+    made_by : str
+        Command that made them, "" for a table.
+    """
+
+    name: str
+    predictions: Mapping[str, Predictions]
+    made_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The difference of one candidate to another.
+
+    first, second: names; the difference is first minus second. p_holm: p-value corrected for all differences of the
+    report. verdict: of the first, "better", "worse", "equivalent" or "undecided".
+    """
+
+    first: str
+    second: str
+    difference: Difference
+    p_holm: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """One target, or the mean over those of a kind.
+
+    Parameters
+    ----------
+    name : str
+    metric : str
+        The one that differences are of.
+    unit : str
+    standings : mapping of str to Scored
+        By candidate, best first; empty for a mean over targets.
+    means : mapping of str to float
+        The metric's mean over targets by candidate, best first; empty for one target.
+    contrasts : tuple of Contrast
+    n_left_out : int
+        Test rows that not every candidate has.
+    margin : float or None
+        Differences smaller than that do not matter.
+    """
+
+    name: str
+    metric: str
+    unit: str
+    standings: Mapping[str, Scored]
+    means: Mapping[str, float]
+    contrasts: tuple[Contrast, ...]
+    n_left_out: int = 0
+    margin: float | None = None
+
+    @property
+    def ranked(self) -> list[str]:
+        """The candidates, best first."""
+        return list(self.standings or self.means)
+
+
+def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = None) -> list[Candidate]:
+    """Candidates from finished runs of any kind, all at the same level.
+
+    Parameters
+    ----------
+    runs : sequence of (name, path)
+        Folder of a run of a probe, `finetune` or `predict`, or a table of predictions; docs/statistics.md describes its
+        columns. An empty name stands for the folder's or file's. Several paths of one name are trainings of one
+        candidate, such as seeds.
+    level : {"study", "video", "clip", "frame"}, optional
+        What a row is; the highest level that all runs have by default.
+
+    Raises
+    ------
+    StoreError
+        For a path without predictions, and metrics of another schema beside them.
+    ArgumentError
+        For a table that lacks a column, and runs without a level in common.
+    """
+    read = [(name or _stem(Path(path)), Path(path), *_read_run(Path(path))) for name, path in runs]
+    levels = [{one.level for one in found} for *_, found in read]
+    common = [one for one in LEVELS if all(one in there for there in levels)]
+    if (level is not None and level not in common) or not common:
+        shown = "; ".join(
+            f"{name} has {', '.join(sorted(there))}" for (name, *_), there in zip(read, levels, strict=True)
+        )
+        raise ArgumentError(f"the runs have no rows of level {level or 'that all of them have'}: {shown} (--level)")
+    chosen = level or common[0]
+    named: dict[str, list[Candidate]] = {}
+    for name, _, made_by, found in read:
+        by_target = {one.target.name: one for one in found if one.level == chosen}
+        named.setdefault(name, []).append(Candidate(name, by_target, made_by))
+    return [_joined(same) if len(same) > 1 else same[0] for same in named.values()]
+
+
+def compare_candidates(
+    candidates: Sequence[Candidate],
+    *,
+    reference: str | None = None,
+    margin: str = "",
+    targets: Sequence[str] = (),
+    training: Mapping[tuple[str, str, str], Any] | None = None,
+    draws: int = DEFAULT_DRAWS,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compare candidates on the labelled test rows that all of them have, one comparison a target, means first.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    reference : str, optional
+        Differences to this candidate alone; otherwise between all pairs.
+    margin : str
+        Differences smaller than that do not matter: "0.5", or with the unit of the metric "0.5 %"; "" for none.
+    targets : sequence of str
+        Names; all that every candidate has by default.
+    training : mapping, optional
+        (target, first, second) -> what `inference.difference` takes as `training`.
+    draws, seed : int
+        Of the bootstrap over patients.
+
+    Raises
+    ------
+    ArgumentError
+        For fewer than two candidates, an unknown reference, no target or no patients in common, candidates that
+        contradict each other on a label or a patient, and a margin in another unit.
+    """
+    names = [candidate.name for candidate in candidates]
+    if len(candidates) < 2:
+        raise ArgumentError(f"a comparison needs two candidates or more; there is {', '.join(names) or 'none'}")
+    if reference is not None and reference not in names:
+        raise ArgumentError(f"the reference is {reference!r}; the candidates are {', '.join(names)} (--reference)")
+    common = _common_targets(candidates, targets)
+    found = []
+    for target in common:
+        lined_up, left_out = line_up({one.name: one.predictions[target] for one in candidates})
+        found.append(_compared(lined_up, left_out, reference, margin, training or {}, draws, seed))
+    return corrected([*_over_targets(found, reference, draws, seed), *found])
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with p-values corrected for the differences of all of them, as they stand in one report."""
+    adjusted = iter(holm([one.difference.p_value for c in comparisons for one in c.contrasts]))
+
+    def with_p(comparison: Comparison, contrast: Contrast) -> Contrast:
+        p = float(next(adjusted))
+        better = higher_is_better(comparison.metric)
+        told = verdict(contrast.difference, higher_is_better=better, margin=comparison.margin, p=p)
+        return replace(contrast, p_holm=p, verdict=told)
+
+    return [replace(c, contrasts=tuple(with_p(c, contrast) for contrast in c.contrasts)) for c in comparisons]
+
+
+def line_up(predictions: Mapping[str, Predictions]) -> tuple[dict[str, Predictions], int]:
+    """The labelled test rows that every candidate has, in the same order in every training; how many were left out.
+
+    Raises ArgumentError if there are none, or where candidates contradict each other.
+    """
+    tested = {name: one.of_split("test") for name, one in predictions.items()}
+    for one in tested.values():
+        check_tested(one)
+    places = {
+        name: [{key: i for i, key in enumerate(replicate.keys())} for replicate in one.replicates().values()]
+        for name, one in tested.items()
+    }
+    every = [place for several in places.values() for place in several]
+    keys = [key for key in every[0] if all(key in place for place in every[1:])]
+    union = set().union(*every)
+    name, first = next(iter(tested.items()))
+    if not keys:
+        shown = "; ".join(
+            f"{other} has {len(one)} rows, first {' '.join(one.keys()[0])}" for other, one in tested.items()
+        )
+        shared = len(set.intersection(*(set(map(str, one.patient)) for one in tested.values())))
+        raise ArgumentError(
+            f"{first.target.name}: the candidates have no test row ({first.level}) in common, and "
+            f"{shared} patients: {shown}"
+        )
+    lined_up = {}
+    for other, one in tested.items():
+        parts = [
+            replicate.take(np.array([place[key] for key in keys], dtype=np.int64))
+            for replicate, place in zip(one.replicates().values(), places[other], strict=True)
+        ]
+        lined_up[other] = _concatenated(parts)
+        _check_agreement(name, lined_up[name], other, lined_up[other])
+    return lined_up, len(union) - len(keys)
+
+
+def parse_margin(text: str, metric: str, unit: str) -> float | None:
+    """The margin in "0.5" or "0.5 %"; None for "".
+
+    Raises ArgumentError for text that is no number above 0, another unit than the metric's, and a margin of 1 or more
+    for a metric that lies between 0 and 1.
+    """
+    if not text.strip():
+        return None
+    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(.*?)\s*", text)
+    try:
+        value = float(found[1]) if found else 0.0
+    except ValueError:
+        value = 0.0
+    known = METRICS[base_name(metric)]
+    right = unit if known.in_unit else ""
+    example = f'"0.5 {right}"' if right else "0.02"
+    if not found or value <= 0:
+        raise ArgumentError(f"the margin is {text!r}; a number above 0 is needed, such as {example} (--margin)")
+    if found[2] and found[2] != right:
+        of = f"in {right}" if right else "without a unit"
+        raise ArgumentError(f"the margin is {text!r}, and {known.title} is {of}: give it such as {example} (--margin)")
+    if not known.in_unit and value >= 1:
+        raise ArgumentError(f"the margin is {text!r}, and {known.title} lies between 0 and 1: such as 0.02 (--margin)")
+    return value
+
+
+def score_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Every metric of every candidate and target, one row each."""
+    import pandas as pd
+
+    rows = [
+        {
+            "target": comparison.name,
+            "candidate": name,
+            "trainings": len(scored.by_run[metric]),
+            **asdict(one),
+            "sd_over_trainings": _sd(scored.by_run[metric]),
+        }
+        for comparison in comparisons
+        for name, scored in comparison.standings.items()
+        for metric, one in scored.scores.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def difference_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Every difference with its sources of chance, one row each."""
+    import pandas as pd
+
+    rows = []
+    for comparison in comparisons:
+        for one in comparison.contrasts:
+            told = asdict(one.difference)
+            variances = told.pop("variances")
+            told["unknown"] = ";".join(one.difference.unknown)
+            row = {"target": comparison.name, "first": one.first, "second": one.second, **told}
+            row |= {f"variance_{source}": value for source, value in variances.items()}
+            rows.append(row | {"p_holm": one.p_holm, "margin": comparison.margin, "verdict": one.verdict})
+    return pd.DataFrame(rows)
+
+
+def _stem(path: Path) -> str:
+    return path.name if path.is_dir() else path.stem
+
+
+def _read_run(path: Path) -> tuple[str, list[Predictions]]:
+    """The command that made a run, "" for a table, and its predictions."""
+    if not path.exists():
+        raise StoreError(f"{path}: no such run; name a folder with {FILE}, or a table of predictions")
+    if not path.is_dir():
+        return "", read_predictions(path)
+    if not (path / FILE).is_file():
+        raise StoreError(f"{path} holds no {FILE}; a run of `probe`, `finetune` or `predict` (with labels) leaves one")
+    return str(read_metrics(path)["made_by"]), read_predictions(path / FILE)
+
+
+def _joined(same: Sequence[Candidate]) -> Candidate:
+    names = [name for name in same[0].predictions if all(name in one.predictions for one in same)]
+    joined = {}
+    for name in names:
+        parts = [one.predictions[name] for one in same]
+        runs = [set(part.run) for part in parts]
+        if sum(map(len, runs)) > len(set().union(*runs)):
+            parts = [replace(part, run=np.full(len(part), str(i), dtype=object)) for i, part in enumerate(parts)]
+        joined[name] = _concatenated(parts)
+    return Candidate(same[0].name, joined, same[0].made_by)
+
+
+def _concatenated(parts: Sequence[Predictions]) -> Predictions:
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    for other in parts[1:]:
+        if (other.target, other.level) != (first.target, first.level):
+            raise ArgumentError(f"trainings of one candidate predicted {first.target} and {other.target}")
+    names = ("patient", "split", "truth", "prediction", "fold", "run", "draw", "threshold", "baseline")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    ids = {name: np.concatenate([part.ids[name] for part in parts]) for name in first.ids}
+    return Predictions(first.target, first.level, ids, **columns)
+
+
+def _common_targets(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[str]:
+    every = dict.fromkeys(name for candidate in candidates for name in candidate.predictions)
+    common = [name for name in every if all(name in candidate.predictions for candidate in candidates)]
+    for name in wanted:
+        if name not in common:
+            lacking = [one.name for one in candidates if name not in one.predictions]
+            raise ArgumentError(
+                f"no target {name!r} in {', '.join(lacking)}; in common are {', '.join(common)} (--target)"
+            )
+    if not common:
+        shown = "; ".join(f"{one.name} has {', '.join(one.predictions)}" for one in candidates)
+        raise ArgumentError(f"the candidates have no target in common: {shown}")
+    return list(wanted) or common
+
+
+def _check_agreement(name: str, mine: Predictions, other: str, theirs: Predictions) -> None:
+    target, same = mine.target, theirs.target
+    if (target.kind, target.classes, target.sign) != (same.kind, same.classes, same.sign):
+        raise ArgumentError(
+            f"{target.name} is {_of(target)} in {name} and {_of(same)} in {other}; read the labels alike "
+            "(--task, --order, --positive)"
+        )
+    first, second = (next(iter(one.replicates().values())) for one in (mine, theirs))
+    unequal = (first.patient != second.patient) | ~np.isclose(first.truth, second.truth)
+    if unequal.any():
+        i = int(np.flatnonzero(unequal)[0])
+        raise ArgumentError(
+            f"{name} and {other} disagree on {np.count_nonzero(unequal)} test rows of {target.name}, first "
+            f"{' '.join(first.keys()[i])}: patients {first.patient[i]} and {second.patient[i]}, truth "
+            f"{first.truth[i]:g} and {second.truth[i]:g}; give one table of labels to all (--labels)"
+        )
+
+
+def _of(target: Target) -> str:
+    return f"{target.kind} ({', '.join(target.classes)})" if target.classes else target.kind
+
+
+def _compared(
+    lined_up: Mapping[str, Predictions],
+    left_out: int,
+    reference: str | None,
+    margin: str,
+    training: Mapping[tuple[str, str, str], Any],
+    draws: int,
+    seed: int,
+) -> Comparison:
+    standings = {name: score(one, draws=draws, seed=seed) for name, one in lined_up.items()}
+    target = next(iter(lined_up.values())).target
+    metric = PRIMARY[target.kind]
+    sign = -1 if higher_is_better(metric) else 1
+    ranked = sorted(standings, key=lambda name: sign * standings[name].primary.value)
+    runs = {name: [one.metrics() for one in lined_up[name].replicates().values()] for name in ranked}
+    limit = parse_margin(margin, metric, target.unit)
+    contrasts = [
+        _contrast(a, b, runs, metric, lined_up, training.get((target.name, a, b)), draws, seed)
+        for a, b in _pairs(ranked, reference)
+    ]
+    return Comparison(
+        target.name,
+        metric,
+        target.unit,
+        {name: standings[name] for name in ranked},
+        {},
+        tuple(contrasts),
+        left_out,
+        limit,
+    )
+
+
+def _pairs(ranked: Sequence[str], reference: str | None) -> list[tuple[str, str]]:
+    if reference is None:
+        return list(combinations(ranked, 2))
+    return [(name, reference) for name in ranked if name != reference]
+
+
+def _contrast(
+    a: str,
+    b: str,
+    runs: Mapping[str, Sequence[Metrics]],
+    metric: str,
+    lined_up: Mapping[str, Predictions],
+    training: Any,
+    draws: int,
+    seed: int,
+) -> Contrast:
+    kinds = {replicates_of(lined_up[name]) for name in (a, b)} - {"none"}
+    paired = list(lined_up[a].replicates()) == list(lined_up[b].replicates()) and kinds <= {"draws", "folds"}
+    found = difference(
+        runs[a],
+        runs[b],
+        metric,
+        replicates=kinds.pop() if len(kinds) == 1 else "seeds" if kinds else "none",
+        paired=paired,
+        training=training,
+        draws=draws,
+        seed=seed,
+    )
+    return Contrast(a, b, found, float("nan"), "undecided")
+
+
+def replicates_of(predictions: Predictions) -> str:
+    """What tells several trainings apart: "draws" of patients, partitions into "folds", "seeds", or "none" of them."""
+    if len(set(predictions.draw)) > 1:
+        one = next(iter(predictions.replicates().values()))
+        return "folds" if len(set(one.fold)) > 1 else "draws"
+    return "seeds" if len(set(predictions.run)) > 1 or predictions.run[0] else "none"
+
+
+def _over_targets(found: Sequence[Comparison], reference: str | None, draws: int, seed: int) -> list[Comparison]:
+    """The mean over the targets of a kind, where there are several."""
+    means = []
+    for metric, title in _MEANS.items():
+        of_kind = [c for c in found if OVER_TARGETS[_kind(c)] == metric]
+        if len(of_kind) < 2:
+            continue
+        names = list(of_kind[0].standings)
+        ids = np.unique(np.concatenate([c.standings[names[0]].predictions.patient.astype(str) for c in of_kind]))
+        runs = {name: _mean_runs([c.standings[name].predictions for c in of_kind], metric, ids) for name in names}
+        value = {name: float(np.mean([c.standings[name].scores[metric].value for c in of_kind])) for name in names}
+        ranked = sorted(names, key=lambda name: -value[name])
+        lined_up = {name: of_kind[0].standings[name].predictions for name in names}
+        contrasts = tuple(
+            _contrast(a, b, runs, metric, lined_up, None, draws, seed) for a, b in _pairs(ranked, reference)
+        )
+        means.append(
+            Comparison(title.format(len(of_kind)), metric, "", {}, {name: value[name] for name in ranked}, contrasts)
+        )
+    return means
+
+
+def _kind(comparison: Comparison) -> Any:
+    return next(iter(comparison.standings.values())).target.kind
+
+
+def _mean_runs(several: Sequence[Predictions], metric: str, ids: npt.NDArray[Any]) -> list[Metrics]:
+    """The mean of a metric over targets, for each training, as a function of the weights of all patients."""
+    by_target = [[one.metrics() for one in predictions.replicates().values()] for predictions in several]
+    count = min(map(len, by_target))
+    return [_mean_over([runs[i] for runs in by_target], metric, ids) for i in range(count)]
+
+
+def _mean_over(parts: Sequence[Metrics], metric: str, ids: npt.NDArray[Any]) -> Metrics:
+    columns = [np.searchsorted(ids, part.patients) for part in parts]
+
+    def mean(weights: Floats) -> Draws:
+        values = [part(weights[:, column])[metric] for part, column in zip(parts, columns, strict=True)]
+        return {metric: np.mean(values, axis=0)}
+
+    return Metrics((mean,), ids, max(part.n for part in parts))
+
+
+def _sd(values: Floats) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")

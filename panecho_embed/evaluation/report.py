@@ -1,0 +1,248 @@
+"""The report of a run, whoever made it: the answer, every target, the data, the methods, how to repeat it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from panecho_embed.errors import StoreError
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, interval_method
+from panecho_embed.evaluation.metrics import SHORT, display_name, has_better_side, higher_is_better
+from panecho_embed.evaluation.scores import Scored
+from panecho_embed.evaluation.targets import KINDS
+from panecho_embed.evaluation.wording import caution_of
+from panecho_embed.report import (
+    Block,
+    Code,
+    Facts,
+    Figure,
+    Figures,
+    Folded,
+    Section,
+    Table,
+    Text,
+    figure,
+    picture_file,
+    write_report,
+)
+from panecho_embed.wording import counted, file_stem, interval, number, plural
+
+FEW_TARGETS = 4  # targets whose sections stand open
+MAIN_FIGURES = ("scatter", "roc", "precision-recall")  # of each target, where there are many
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a report says of a run beside its scores.
+
+    Parameters
+    ----------
+    title, subtitle : str
+    question : str
+        What was asked, in words: "Can {targets} be read from panecho embeddings by a linear probe?".
+    facts : mapping of str to str
+        What was asked, of what, and how, below the answer.
+    warnings : sequence of str
+        What keeps the figures from being trusted as they stand.
+    baseline : str
+        What the baseline is, in words.
+    extra : mapping of str to blocks
+        Further blocks of a target, by its name: subgroups, the grid of settings.
+    columns : mapping of str to mapping
+        Further columns of a target's table of metrics: target -> title -> metric -> cell.
+    sections : sequence of Section
+        After the targets: training, data.
+    methods : sequence of str
+        Paragraphs of a methods section.
+    command : str
+        To repeat the run; "" for a call from Python.
+    repeat : blocks
+        What else is needed to repeat it.
+    """
+
+    title: str
+    subtitle: str
+    question: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    baseline: str = "The baseline predicts the mean, or the class frequencies, of the training labels."
+    extra: Mapping[str, Sequence[Block]] = field(default_factory=dict)
+    columns: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
+    methods: Sequence[str] = ()
+    command: str = ""
+    repeat: Sequence[Block] = ()
+
+
+def write_run_report(folder: Path, scored: Sequence[Scored], account: Account) -> Path:
+    """Write report.html and plots/*.svg of a run into its folder; returns the report. Raises StoreError."""
+    ordered = by_kind(scored)
+    drawn = _drawn(folder / "plots", ordered)
+    details = [(one.target.title, _target_blocks(one, drawn[one.target.name], account)) for one in ordered]
+    if len(details) > FEW_TARGETS:
+        targets = [Section("Each target", [Folded(title, blocks) for title, blocks in details])]
+    else:
+        targets = [Section(title, blocks) for title, blocks in details]
+    sections = [
+        Section("Answer", _answer(ordered, account)),
+        *targets,
+        *account.sections,
+        Section("Methods", [Text(paragraph) for paragraph in account.methods]),
+        Section(
+            "Repeat this run",
+            [Code(account.command) if account.command else Text("Run from Python.", "note"), *account.repeat],
+        ),
+    ]
+    return write_report(folder / "report.html", account.title, account.subtitle, sections)
+
+
+def by_kind(scored: Sequence[Scored]) -> list[Scored]:
+    """Targets of the same kind together, by name."""
+    return sorted(scored, key=lambda one: (KINDS.index(one.target.kind), one.target.name))
+
+
+def answer(one: Scored) -> str:
+    """Whether a target was predicted better than by the baseline, in a sentence with the figures."""
+    value = f"{display_name(one.metric, one.target.unit)} {number(one.primary.value)} ({interval(one.primary)})"
+    if one.metric not in one.gain or not np.isfinite(one.gain[one.metric].low):
+        return f"{one.target.name}: {value}; there is no baseline to compare it with."
+    gain = one.gain[one.metric]
+    sign = 1 if higher_is_better(one.metric) else -1
+    good, bad = min(sign * gain.low, sign * gain.high) > 0, max(sign * gain.low, sign * gain.high) < 0
+    verdict = "better than" if good else "worse than" if bad else "not shown to be better than"
+    return f"{one.target.name}: {verdict} the baseline. {value}, baseline {number(one.baseline[one.metric].value)}."
+
+
+def summary_rows(scored: Sequence[Scored]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: the short metrics of each target, the primary one with its interval and the baseline."""
+    rows = []
+    for one in scored:
+        gain = one.gain.get(one.metric)
+        rows.append(
+            [
+                one.target.title,
+                display_name(one.metric),
+                number(one.primary.value),
+                interval(one.primary),
+                number(one.baseline[one.metric].value) if one.baseline else "-",
+                f"{number(gain.value)} ({interval(gain)})" if gain else "-",
+                str(one.primary.n),
+                str(one.primary.n_patients),
+            ]
+        )
+    return ["Target", "Metric", "Value", "95 % interval", "Baseline", "Difference", "n", "Patients"], rows
+
+
+def metric_rows(
+    one: Scored, columns: Mapping[str, Mapping[str, str]] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: every metric with its interval, the baseline and the difference to it.
+
+    columns: further ones, title -> metric -> cell.
+    """
+    further = columns or {}
+    rows = []
+    for name, score in one.scores.items():
+        if not np.isfinite(score.value):
+            continue
+        row = [display_name(name, one.target.unit), number(score.value), interval(score)]
+        if one.baseline:
+            row.append(number(one.baseline[name].value))
+            gain = one.gain.get(name)
+            shown = gain is not None and has_better_side(name) and np.isfinite(gain.value)
+            row.append(f"{number(gain.value)} ({interval(gain)})" if shown and gain is not None else "-")
+        rows.append(row + [cells.get(name, "-") for cells in further.values()])
+    with_baseline = ["Baseline", "Difference"] if one.baseline else []
+    return ["Metric", "Value", "95 % interval", *with_baseline, *further], rows
+
+
+def cautions(scored: Sequence[Scored]) -> list[str]:
+    """Warnings of too few tested patients; one for all targets where it is the same."""
+    notes = {one.target.name: note for one in scored if (note := caution_of(one.few))}
+    if len(notes) == len(scored) and len(set(notes.values())) == 1:
+        return list(set(notes.values()))
+    return [f"{name}: {note}" for name, note in sorted(notes.items())]
+
+
+def interval_sentence(scored: Sequence[Scored]) -> str:
+    """How the intervals were made, for a methods section."""
+    trainings = max(len(one.predictions.replicates()) for one in scored)
+    several = (
+        f" Values are means over {trainings} trainings, and the intervals hold the variance over them too, with "
+        "Satterthwaite's degrees of freedom."
+        if trainings > 1
+        else ""
+    )
+    methods = dict.fromkeys(interval_method(metric) for one in scored for metric in one.scores)
+    draws = scored[0].draws if scored else DEFAULT_DRAWS
+    return (
+        f"{' '.join(methods)} {draws:,} bootstrap samples of patients were drawn, all rows of a drawn patient "
+        f"included.{several}"
+    )
+
+
+def _answer(scored: Sequence[Scored], account: Account) -> list[Block]:
+    blocks: list[Block] = [Text(note, "warning") for note in account.warnings]
+    blocks += [Text(note, "warning") for note in cautions(scored)]
+    if account.question:
+        blocks.append(Text(account.question))
+    if len(scored) <= FEW_TARGETS:
+        blocks += [Text(answer(one)) for one in scored]
+    if scored:
+        blocks.append(Table(*summary_rows(scored), account.baseline))
+    return [*blocks, *([Facts(account.facts)] if account.facts else [])]
+
+
+def _target_blocks(one: Scored, drawn: Sequence[Figure], account: Account) -> list[Block]:
+    level, primary = one.predictions.level, one.primary
+    tested = f"{counted(primary.n, level)} of {counted(primary.n_patients, 'patient')} tested."
+    columns, rows = metric_rows(one, account.columns.get(one.target.name))
+    caption = f"{tested} Difference: to the baseline, paired by patient." if one.baseline else tested
+    return [
+        Figures(drawn),
+        Table(columns, rows, caption),
+        *account.extra.get(one.target.name, ()),
+    ]
+
+
+def _drawn(folder: Path, scored: Sequence[Scored]) -> dict[str, list[Figure]]:
+    """The figures of every target, each also a file."""
+    from panecho_embed.evaluation.plots import target_figures
+
+    many = len(scored) > FEW_TARGETS
+    drawn: dict[str, list[Figure]] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in scored:
+            drawn[one.target.name] = []
+            for name, (made, caption) in target_figures(one).items():
+                if many and name not in MAIN_FIGURES:
+                    continue
+                block = figure(made, f"{one.target.name}. {caption}")
+                path = folder / f"{file_stem(one.target.name)}-{name}.svg"
+                path.write_text(picture_file(block), encoding="utf-8")
+                drawn[one.target.name].append(block)
+    except OSError as error:
+        raise StoreError(f"{folder}: the figures can't be written ({error.strerror or error}) (-o)") from error
+    return drawn
+
+
+def clear_report(folder: Path) -> None:
+    """Remove the report and the figures that an earlier run left in a folder."""
+    (folder / "report.html").unlink(missing_ok=True)
+    shutil.rmtree(folder / "plots", ignore_errors=True)
+
+
+def short_scores(one: Scored) -> str:
+    """The short metrics of a target with the baseline, for a line on the terminal."""
+    parts = []
+    for name in SHORT[one.target.kind][:2]:
+        score = one.scores[name]
+        baseline = f"; baseline {number(one.baseline[name].value)}" if one.baseline else ""
+        parts.append(f"{display_name(name)} {number(score.value)} (95 % {interval(score)}{baseline})")
+    level = plural(one.predictions.level, one.primary.n)
+    return f"{'; '.join(parts)} ({one.primary.n} test {level} of {counted(one.primary.n_patients, 'patient')})"

@@ -1,0 +1,267 @@
+"""What predictions are worth: metrics with intervals beside the baseline, and metrics.json, which holds them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed._version import __version__
+from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, bootstrap, differences_of, scores_of
+from panecho_embed.evaluation.metrics import PRIMARY, Draws, Metrics, has_better_side, point_values
+from panecho_embed.evaluation.predictions import Predictions
+from panecho_embed.evaluation.targets import Target
+from panecho_embed.evaluation.wording import few_tested
+from panecho_embed.jsonable import without_nan
+from panecho_embed.records import Score
+
+Floats = npt.NDArray[np.float64]
+Scores = Mapping[str, Score]
+
+FILE = "metrics.json"
+SCHEMA_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """Predictions of one target with what they are worth.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        The labelled test rows, of every training (run, draw) that there is.
+    scores : mapping of str to Score
+        Mean of each metric over the trainings, with its 95 % interval.
+    by_run : mapping of str to (R,) float64
+        Each metric of every training.
+    baseline, gain : mapping of str to Score
+        The baseline's metrics, and the differences to them; empty where no baseline is known.
+    cutoffs : tuple of float
+        Of a regression, for AUROC.
+    draws, seed : int
+        Of the bootstrap.
+    """
+
+    predictions: Predictions
+    scores: Scores
+    by_run: Mapping[str, Floats]
+    baseline: Scores = field(default_factory=dict)
+    gain: Scores = field(default_factory=dict)
+    cutoffs: tuple[float, ...] = ()
+    draws: int = DEFAULT_DRAWS
+    seed: int = 0
+
+    @property
+    def target(self) -> Target:
+        """What was predicted."""
+        return self.predictions.target
+
+    @property
+    def metric(self) -> str:
+        """The primary metric of this kind of target."""
+        return PRIMARY[self.target.kind]
+
+    @property
+    def primary(self) -> Score:
+        """The primary metric's score."""
+        return self.scores[self.metric]
+
+    @property
+    def few(self) -> str:
+        """How many patients, or of the rarest class, were tested where that is too few; else ""."""
+        one = next(iter(self.predictions.replicates().values()))
+        return few_tested(one.patient, one.truth, one.target.classes)
+
+
+def score(
+    predictions: Predictions, *, cutoffs: Sequence[float] = (), draws: int = DEFAULT_DRAWS, seed: int = 0
+) -> Scored:
+    """Score the labelled test rows of predictions.
+
+    Raises ArgumentError if there are none, or all of one class.
+    """
+    tested = predictions.of_split("test")
+    check_tested(tested)
+    cutoffs = tuple(cutoffs) if tested.target.kind == "regression" else ()
+    replicates = list(tested.replicates().values())
+    runs = [replicate.metrics(cutoffs) for replicate in replicates]
+    baselines = [replicate.baseline_metrics(cutoffs) for replicate in replicates]
+    trivial = None if any(one is None for one in baselines) else averaged([one for one in baselines if one is not None])
+    mean = averaged(runs)
+    models = [mean] if trivial is None else [mean, trivial]
+    sampled = bootstrap(models, draws=draws, seed=seed)
+    values = [point_values(run) for run in runs]
+    by_run = {name: np.array([value[name] for value in values]) for name in values[0]}
+    found = with_runs(scores_of(mean, sampled[0]), by_run, sampled[0])
+    if trivial is None:
+        return Scored(tested, found, by_run, cutoffs=cutoffs, draws=draws, seed=seed)
+    gains = differences_of(mean, trivial, *sampled)
+    gain = {
+        name: Score(name, one.value, one.low, one.high, one.n, one.n_patients)
+        for name, one in gains.items()
+        if has_better_side(name)
+    }
+    apart = {name: sampled[0][name] - sampled[1][name] for name in gain}
+    return Scored(
+        tested, found, by_run, scores_of(trivial, sampled[1]), with_runs(gain, by_run, apart), cutoffs, draws, seed
+    )
+
+
+def check_tested(tested: Predictions) -> None:
+    """Raise ArgumentError unless there are labelled test rows of two classes."""
+    name = tested.target.name
+    if not len(tested):
+        raise ArgumentError(f"{name}: no test row has a label")
+    if tested.target.classes and len(np.unique(tested.truth)) < 2:
+        only = tested.target.classes[int(tested.truth[0])]
+        raise ArgumentError(f"{name}: the test set has only one class, {only!r}; AUROC needs two")
+
+
+def averaged(runs: Sequence[Metrics]) -> Metrics:
+    """The mean of the same metrics of several trainings on the same rows, as metrics that can be bootstrapped."""
+    if any(run.n != runs[0].n or not np.array_equal(run.patients, runs[0].patients) for run in runs):
+        raise ArgumentError("trainings that are averaged must be tested on the same rows of the same patients")
+    if len(runs) == 1:
+        return runs[0]
+
+    def mean(weights: Floats) -> Draws:
+        values = [run(weights) for run in runs]
+        return {name: np.mean([value[name] for value in values], axis=0) for name in values[0]}
+
+    return Metrics((mean,), runs[0].patients, runs[0].n)
+
+
+def with_runs(scores: Scores, by_run: Mapping[str, Floats], sampled: Draws) -> dict[str, Score]:
+    """Scores whose intervals hold the chance of the training too: that of its seed, its draw, its folds.
+
+    The variance over patients and that of the mean over R trainings are added, with Satterthwaite's degrees of freedom;
+    the interval over patients is stretched by as much, each side by itself. One training changes nothing.
+    """
+    from scipy.stats import t
+
+    found = {}
+    for name, one in scores.items():
+        runs = by_run[name][np.isfinite(by_run[name])]
+        known = sampled[name][np.isfinite(sampled[name])]
+        if len(runs) < 2 or len(known) < 2 or not math.isfinite(one.low):
+            found[name] = one
+            continue
+        of_patients, of_runs = float(known.var()), float(runs.var(ddof=1)) / len(runs)
+        if of_patients + of_runs <= 0:
+            found[name] = one
+            continue
+        freedom = (of_patients + of_runs) ** 2 / (
+            of_patients**2 / max(one.n_patients - 1, 1) + of_runs**2 / (len(runs) - 1)
+        )
+        wider = math.sqrt((of_patients + of_runs) / of_patients) if of_patients > 0 else 1.0
+        stretch = wider * float(t.ppf(0.975, freedom)) / float(t.ppf(0.975, max(one.n_patients - 1, 1)))
+        low, high = one.value - stretch * (one.value - one.low), one.value + stretch * (one.high - one.value)
+        found[name] = Score(name, one.value, low, high, one.n, one.n_patients)
+    return found
+
+
+def score_documents(scores: Scores) -> dict[str, Any]:
+    """Scores as they stand in metrics.json, by metric."""
+    return {name: asdict(one) for name, one in scores.items()}
+
+
+def target_document(scored: Scored) -> dict[str, Any]:
+    """One target's part of metrics.json."""
+    target, predictions = scored.target, scored.predictions
+    thresholds = sorted({float(value) for value in predictions.threshold if np.isfinite(value)})
+    return {
+        "task": target.kind,
+        "classes": list(target.classes),
+        "unit": target.unit,
+        "level": predictions.level,
+        "n": scored.primary.n,
+        "n_patients": scored.primary.n_patients,
+        "primary": scored.metric,
+        "thresholds": thresholds,
+        "cutoffs": list(scored.cutoffs),
+        "trainings": len(predictions.replicates()),
+        "metrics": score_documents(scored.scores),
+        "baseline": score_documents(scored.baseline),
+        "versus_baseline": score_documents(scored.gain),
+    }
+
+
+def write_metrics(
+    folder: Path,
+    made_by: str,
+    scored: Sequence[Scored],
+    *,
+    about: Mapping[str, Any],
+    of_target: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Write metrics.json of a run.
+
+    Parameters
+    ----------
+    folder : Path
+    made_by : str
+        Command that made the run: "probe linear", "finetune", "predict".
+    scored : sequence of Scored
+    about : mapping
+        Facts of the run at the top: command, data, settings.
+    of_target : mapping, optional
+        Further facts of targets, by their names.
+    """
+    further = of_target or {}
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "made_by": made_by,
+        "version": __version__,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        **about,
+        "draws": scored[0].draws if scored else DEFAULT_DRAWS,
+        "seed": scored[0].seed if scored else 0,
+        "targets": {one.target.name: {**target_document(one), **further.get(one.target.name, {})} for one in scored},
+    }
+    return write_json(folder / FILE, document)
+
+
+def read_metrics(folder: str | Path) -> dict[str, Any]:
+    """The content of a run's metrics.json. Raises StoreError if there is none, or of another schema."""
+    path = Path(folder) / FILE
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = document.get("schema_version")
+    except (OSError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path}: no metrics of a finished run ({error})") from error
+    if version != SCHEMA_VERSION:
+        raise StoreError(f"{path}: of schema version {version}, not {SCHEMA_VERSION}: run the command again")
+    return document
+
+
+def read_scores(document: Mapping[str, Any], kind: str = "metrics") -> dict[str, Score]:
+    """The scores of a target's part of metrics.json; kind: "metrics", "baseline" or "versus_baseline"."""
+
+    def known(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    return {
+        name: Score(name, known(one["value"]), known(one["low"]), known(one["high"]), one["n"], one["n_patients"])
+        for name, one in document[kind].items()
+    }
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write JSON in which numbers that are not finite are null; it appears only when it is whole. Raises StoreError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(without_nan(document), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path}: can't be written ({error.strerror or error}) (-o)") from error
+    return path
