@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -49,3 +50,15 @@ def counted(count: int, noun: str) -> str:
 def file_stem(name: str) -> str:
     """A name with nothing in it that the name of a file can't hold."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as lines of text: the first column to the left, the others to the right."""
+    cells = [list(columns), *rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+
+    def line(row: Sequence[str]) -> str:
+        others = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
+        return "  ".join([row[0].ljust(widths[0]), *others]).rstrip()
+
+    return "\n".join(map(line, cells))

@@ -1,4 +1,4 @@
-"""Can a task be read from embeddings? Probes that keep the scikit-learn contract, and their honest evaluation.
+"""Can a task be read from embeddings? Probes that keep the scikit-learn contract, and their evaluation.
 
 The names below load on first use, so that `panecho-embed --help` needs neither scikit-learn, torch nor faiss.
 """
@@ -10,54 +10,68 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probes.attentive import AttentiveProbe
-    from probes.compare import Comparison, compare_problems
-    from probes.efficiency import LabelEfficiency, label_efficiency
-    from probes.evaluation import Evaluation, evaluate, make_folds
+    from probes.base import BaseProbe
+    from probes.compare import compare_problems
+    from probes.efficiency import LabelEfficiency
     from probes.faiss_knn import FaissKNNProbe
+    from probes.foreign import adapted, known_probes
     from probes.knn import KNNProbe
     from probes.linear import LinearProbe
+    from probes.outputs import RunInfo, write_run
     from probes.problem import Problem, load_problem, load_problems
+    from probes.run import Evaluation, RunSettings, evaluate, label_efficiency, make_folds, run_target, subgroups_of
     from probes.saved import apply_probes, load_probes
-    from probes.subgroups import subgroup_scores
 
 _HOME = {
     "AttentiveProbe": "attentive",
-    "Comparison": "compare",
-    "Evaluation": "evaluation",
+    "BaseProbe": "base",
+    "Evaluation": "run",
     "FaissKNNProbe": "faiss_knn",
     "KNNProbe": "knn",
     "LabelEfficiency": "efficiency",
     "LinearProbe": "linear",
     "Problem": "problem",
+    "RunInfo": "outputs",
+    "RunSettings": "run",
+    "adapted": "foreign",
     "apply_probes": "saved",
     "compare_problems": "compare",
-    "evaluate": "evaluation",
-    "label_efficiency": "efficiency",
+    "evaluate": "run",
+    "known_probes": "foreign",
+    "label_efficiency": "run",
     "load_probes": "saved",
     "load_problem": "problem",
     "load_problems": "problem",
-    "make_folds": "evaluation",
-    "subgroup_scores": "subgroups",
+    "make_folds": "run",
+    "run_target": "run",
+    "subgroups_of": "run",
+    "write_run": "outputs",
 }
 
 __all__ = [
     "AttentiveProbe",
-    "Comparison",
+    "BaseProbe",
     "Evaluation",
     "FaissKNNProbe",
     "KNNProbe",
     "LabelEfficiency",
     "LinearProbe",
     "Problem",
+    "RunInfo",
+    "RunSettings",
+    "adapted",
     "apply_probes",
     "compare_problems",
     "evaluate",
+    "known_probes",
     "label_efficiency",
     "load_probes",
     "load_problem",
     "load_problems",
     "make_folds",
-    "subgroup_scores",
+    "run_target",
+    "subgroups_of",
+    "write_run",
 ]
 
 

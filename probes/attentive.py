@@ -12,9 +12,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.wording import plural
 from probes.base import BaseProbe, Floats, Ints, TaskType, at_rows, is_classifier
 from probes.logistic import probabilities
-from probes.ridge import feature_scale
+from probes.standardise import BOUND, FAR_SHARE, Standardiser, check_bound, prediction_range
 
 ROWS_PER_BATCH = 65_536
 
@@ -27,16 +28,22 @@ class AttentiveProbe(BaseProbe):
     error or the log loss; the number of epochs is chosen on held-out bags (Ilse et al., ICML 2018; here without a
     hidden layer).
 
-    task: "regression", "binary" or "multiclass". heads: of attention. epochs: at most. learning_rate, weight_decay,
-    batch_size (in bags): of AdamW. folds: grouped folds inside `fit` that choose the epochs. random_state: of folds,
-    batches and starting point.
+    Features are standardised on the training rows and cut at a bound (see `probes.standardise.Standardiser`);
+    predicted values are cut to twice the range of the training labels, around its centre.
+
+    task: "regression", "binary", "multiclass" or "ordinal" (trained as multiclass; the prediction is the median class).
+    heads: of attention. epochs: at most. learning_rate, weight_decay, batch_size (in bags): of AdamW. bound: standard
+    deviations at which features are cut, None for no bound. folds: grouped folds inside `fit` that choose the epochs.
+    random_state: of folds, batches and starting point.
 
     After `fit`: `epochs_`; `grid_`, the held-out loss after each epoch; `attention_` (H, D), `coef_` (K, H * D) and
-    `intercept_` (K,) on standardised features; `holdout_prediction_` per row, equal within a bag.
+    `intercept_` (K,) on standardised, cut features; `mean_`, `scale_` (D,) and `bound_`, which standardise them;
+    `range_` (2,), lowest and highest prediction of a regression; `holdout_prediction_` per row, equal within a bag.
     """
 
+    name = "Attentive probe"
     pools = True
-    saved = ("attention_", "coef_", "intercept_", "mean_", "scale_")
+    saved = ("attention_", "coef_", "intercept_", "mean_", "scale_", "bound_", "range_")
 
     epochs_: int
     grid_: Floats
@@ -45,6 +52,8 @@ class AttentiveProbe(BaseProbe):
     intercept_: Floats
     mean_: Floats
     scale_: Floats
+    bound_: float
+    range_: Floats
 
     def __init__(
         self,
@@ -55,6 +64,7 @@ class AttentiveProbe(BaseProbe):
         learning_rate: float = 3e-3,
         weight_decay: float = 0.1,
         batch_size: int = 64,
+        bound: float | None = BOUND,
         folds: int = 5,
         random_state: int = 0,
     ) -> None:
@@ -64,6 +74,7 @@ class AttentiveProbe(BaseProbe):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.batch_size = batch_size
+        self.bound = bound
         self.folds = folds
         self.random_state = random_state
 
@@ -82,6 +93,7 @@ class AttentiveProbe(BaseProbe):
         """
         if min(self.heads, self.epochs, self.batch_size) < 1:
             raise ArgumentError("heads, epochs and batch_size must be 1 or more")
+        self.bound_ = check_bound(self.bound)
         x, given = self._check_fit(X, y)
         there = np.isfinite(given)
         owner = np.arange(len(there)) if bags is None else np.asarray(bags)
@@ -110,13 +122,31 @@ class AttentiveProbe(BaseProbe):
         """Value or class (N,) of each row, equal within a bag."""
         if self.task == "regression":
             return self._rows(X, bags)[:, 0]
-        probability = self.predict_proba(X, bags)
-        return np.asarray(self.classes_[probability.argmax(axis=1)])
+        return self._classes_of(self.predict_proba(X, bags))
 
     @available_if(is_classifier)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: npt.ArrayLike, bags: npt.ArrayLike | None = None) -> Floats:
         """Probability of each class, (N, K), equal within a bag."""
         return probabilities(self._rows(X, bags))
+
+    def far_outside(self, X: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Whether each row (N,), of X (N, D), is far outside the training rows: 5% or more of its features are cut."""
+        return np.asarray(self.share_cut(X) >= FAR_SHARE)
+
+    def share_cut(self, X: npt.ArrayLike) -> Floats:
+        """Share of the features of each row (N,) that are cut at the bound."""
+        check_is_fitted(self)
+        return self._standardiser().share_cut(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
+
+    def methods_sentence(self) -> str:
+        """As in `BaseProbe`."""
+        layer = f"A single attention-pooling layer ({self.heads} {plural('head', self.heads)})"
+        return f"{layer} with a linear read-out was trained with AdamW"
+
+    def selection(self) -> str:
+        """As in `BaseProbe`."""
+        loss = "squared error" if self.task == "regression" else "log loss"
+        return f"the number of epochs minimised the {loss}"
 
     def chooses(self) -> bool:
         """True: the number of epochs."""
@@ -127,6 +157,9 @@ class AttentiveProbe(BaseProbe):
         return [
             {"epochs": i + 1, "loss": float(loss), "chosen": i + 1 == self.epochs_} for i, loss in enumerate(self.grid_)
         ]
+
+    def _standardiser(self) -> Standardiser:
+        return Standardiser(self.mean_, self.scale_, self.bound_)
 
     def _outputs(self) -> int:
         return 1 if self.task == "regression" or len(self.classes_) == 2 else len(self.classes_)
@@ -141,18 +174,20 @@ class AttentiveProbe(BaseProbe):
         """Outputs (B, K) of bags numbered 0..B-1: values, or logits."""
         order = np.argsort(bag, kind="stable")
         starts = np.searchsorted(bag[order], np.arange(bag.max() + 1))
-        z = ((x - self.mean_) / self.scale_)[order]
+        z = self._standardiser()(x)[order]
         logits = z @ self.attention_.T
         weight = np.exp(logits - np.maximum.reduceat(logits, starts)[bag[order]])
         weight /= np.add.reduceat(weight, starts)[bag[order]]
         pooled = [np.add.reduceat(z * share[:, None], starts) for share in weight.T]
-        return np.asarray(np.concatenate(pooled, axis=1) @ self.coef_.T + self.intercept_)
+        outputs = np.concatenate(pooled, axis=1) @ self.coef_.T + self.intercept_
+        return np.asarray(np.clip(outputs, *self.range_) if self.task == "regression" else outputs)
 
     def _train(self, x: npt.NDArray[Any], bag: Ints, targets: npt.NDArray[Any], epochs: int) -> Any:
         """Train from the start; after each epoch the attributes are set, and control returns to the caller."""
-        self.mean_ = x.mean(axis=0, dtype=np.float64)
-        self.scale_ = feature_scale(x.var(axis=0, dtype=np.float64), np.square(x).mean(axis=0, dtype=np.float64))
-        z = torch.from_numpy(((x - self.mean_) / self.scale_).astype(np.float32))
+        standardiser = Standardiser.of_rows(x, self.bound_)
+        self.mean_, self.scale_ = standardiser.mean, standardiser.scale
+        self.range_ = prediction_range(targets) if self.task == "regression" else np.empty(0)
+        z = torch.from_numpy(standardiser(x).astype(np.float32))
         index, mask = _padded(bag)
         y, centre, spread = self._target_tensor(targets)
         generator = torch.Generator().manual_seed(self.random_state)

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.evaluation.targets import as_text
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
 from probes.label_table import join_labels
-from probes.labels import as_text
 from probes.neighbours import ExactNeighbours
 from probes.problem import check_finite
 

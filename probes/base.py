@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -15,11 +17,11 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
 from panecho_embed.errors import ArgumentError
-from probes.folds import grouped_folds
+from panecho_embed.evaluation.splits import grouped_folds
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-TaskType = Literal["regression", "binary", "multiclass"]
+TaskType = Literal["regression", "binary", "multiclass", "ordinal"]
 ClassWeight = str | Mapping[Any, float] | None
 
 
@@ -42,15 +44,20 @@ class ClassHeldOutError(ArgumentError):
 class BaseProbe(BaseEstimator):  # type: ignore[misc]
     """A probe whose `task` says whether it is a regressor or a classifier.
 
-    A subclass sets `task`, `folds` and `random_state` in `__init__`, and `classes_` (classification) in `fit`.
+    A minimal subclass takes `task` in `__init__` and has `fit(X, y)` and `predict(X)`, and `predict_proba(X)` for
+    classes; `fit` may call `_check_fit`. All else has a default here. A subclass that can be saved also names in
+    `saved` the attributes that `predict` needs. `fit` may take `groups`, `holdout` and `bags` (see `LinearProbe.fit`
+    and `AttentiveProbe.fit`): whoever calls it asks `accepts`.
+
+    task: "regression", "binary", "multiclass", or "ordinal" (classes whose sorted order is their order).
     """
 
     saved: ClassVar[tuple[str, ...]] = ()  # what `fit` sets and `predict` needs, as arrays
     pools: ClassVar[bool] = False  # whether `fit` and `predict` take `bags`, and pool the rows of a bag themselves
 
     task: TaskType
-    folds: int
-    random_state: int
+    folds: int = 5
+    random_state: int = 0
     classes_: npt.NDArray[Any]
     holdout_prediction_: Floats
 
@@ -62,7 +69,7 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
             tags.regressor_tags = RegressorTags()
         else:
             tags.estimator_type = "classifier"
-            tags.classifier_tags = ClassifierTags(multi_class=self.task == "multiclass")
+            tags.classifier_tags = ClassifierTags(multi_class=self.task != "binary")
         return tags
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -71,13 +78,50 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
 
     predict_proba: Callable[..., Floats]  # (N, K), of classifiers only
 
+    @property
+    def name(self) -> str:
+        """What the probe is called in reports; the class name unless a subclass says otherwise."""
+        return type(self).__name__
+
+    def methods_sentence(self) -> str:
+        """What was fitted, in words of a methods section, without the final full stop.
+
+        How a setting was chosen is told by `selection`; the value of a setting that was not chosen is told here.
+        """
+        return f"{self.name} was fitted to the embeddings"
+
+    def selection(self) -> str:
+        """What was chosen in `fit` and by what loss ("its strength minimised the squared error"); "" for nothing."""
+        return ""
+
     def chooses(self) -> bool:
         """Whether `fit` has more than one setting to choose from, for which it needs held-out rows."""
-        raise NotImplementedError
+        return False
 
     def grid_rows(self) -> list[dict[str, Any]]:
         """Every setting tried, its held-out loss, and whether it was chosen: one dict each."""
-        raise NotImplementedError
+        return []
+
+    def far_outside(self, X: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Whether each row (N,) is unlike all training rows, so that its prediction is to be distrusted.
+
+        A row is far outside when 5% or more of its features are cut at the bound. Always False for probes without one.
+        """
+        return np.zeros(len(np.asarray(X)), dtype=np.bool_)
+
+    def saveable(self) -> str:
+        """Why the probe can't be saved; "" if it can."""
+        if not self.saved:
+            return f"{type(self).__name__} names no attributes to save (`saved`)"
+        try:
+            json.dumps(self.saved_parameters())
+        except (TypeError, ValueError) as error:
+            return f"a parameter of {type(self).__name__} can't be written as JSON ({error})"
+        return ""
+
+    def saved_parameters(self) -> dict[str, Any]:
+        """Arguments of `__init__` that make a probe for `restore`, as JSON takes them."""
+        return dict(self.get_params(deep=False))
 
     def fitted_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What `predict` needs, to be restored by `restore`."""
@@ -97,6 +141,16 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
         """R2 (regression) or accuracy; for cross-validation by scikit-learn. `evaluate` gives the metrics to report."""
         metric = r2_score if self.task == "regression" else accuracy_score
         return float(metric(y, self.predict(X), sample_weight=sample_weight))
+
+    def _classes_of(self, probability: Floats) -> npt.NDArray[Any]:
+        """Class (N,) of probabilities (N, K): the most likely one; of an ordinal task the median class.
+
+        The median class is the first one whose cumulative probability reaches 0.5: the prediction with the smallest
+        expected distance in classes.
+        """
+        if self.task != "ordinal":
+            return np.asarray(self.classes_[probability.argmax(axis=1)])
+        return np.asarray(self.classes_[median_class(probability)])
 
     def _check_task(self) -> None:
         if self.task not in get_args(TaskType):
@@ -148,6 +202,24 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
         if owner.shape != (len(y),):
             raise ArgumentError(f"groups has shape {owner.shape}; one group a row is needed, ({len(y)},)")
         return grouped_folds(owner, y, self.folds, discrete=self.task != "regression", seed=self.random_state)
+
+
+def median_class(probability: Floats) -> Ints:
+    """First class (N,) whose cumulative probability reaches 0.5, of probabilities (N, K)."""
+    reached = np.cumsum(probability, axis=1) >= 0.5 - 1e-12
+    return np.asarray(reached.argmax(axis=1), dtype=np.int64)
+
+
+def accepts(function: Callable[..., Any], argument: str) -> bool:
+    """Whether a function takes an argument of this name, or any by name.
+
+    Examples
+    --------
+    >>> accepts(LinearProbe().fit, "groups"), accepts(LinearProbe().fit, "bags")
+    (True, False)
+    """
+    parameters = inspect.signature(function).parameters
+    return argument in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def class_weights(labels: Ints, classes: npt.NDArray[Any], setting: ClassWeight) -> Floats:

@@ -1,141 +1,123 @@
-"""Is one embedding better than another? The same probe on the same patients and splits, differences paired."""
+"""The same probe on several embeddings of the same patients: other models, samplings, poolings."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import combinations
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from panecho_embed._version import __version__
-from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.evaluation.intervals import Difference, difference_of, holm
-from panecho_embed.evaluation.metrics import PRIMARY, higher_is_better
-from panecho_embed.records import Score
-from panecho_embed.report import picture_file
+from panecho_embed.errors import ArgumentError
+from panecho_embed.evaluation.comparison import Candidate, Comparison, compare_candidates
 from probes.base import BaseProbe
-from probes.draws import Draw, few_shots
-from probes.evaluation import Evaluation, evaluate, make_folds
-from probes.outputs import (
-    clear_folder,
-    file_stem,
-    make_folder,
-    prediction_table,
-    probe_document,
-    provenance_document,
-    write_json,
-)
 from probes.problem import Problem
-from probes.run import RunSettings
+from probes.run import Evaluation, RunSettings, evaluate
 
-if TYPE_CHECKING:
-    import pandas as pd
+REFITS = 10
 
-Ints = npt.NDArray[np.int64]
-
-FILES = ("comparison.json", "scores.csv", "differences.csv", "predictions.csv", "draws.json")
-
-
-@dataclass(frozen=True, slots=True)
-class PairedDifference:
-    """first minus second, and its p-value corrected for all differences it was made with (Holm)."""
-
-    first: str
-    second: str
-    difference: Difference
-    p_holm: float
+MakeProbe = Callable[[Problem], BaseProbe]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Comparison:
-    """One target. evaluations: by name, best first. differences: of the primary metric. n_left_out: units that not
-    every file has. k_shot: as in `RunSettings`; draws: who was trained on then."""
+class Compared:
+    """Candidates on the units that all of them have.
 
-    target: str
-    metric: str
-    evaluations: Mapping[str, Evaluation]
-    differences: tuple[PairedDifference, ...]
-    n_left_out: int
-    k_shot: int | None = None
-    draws: tuple[Draw, ...] = ()
+    comparisons: one a target. evaluations: target -> candidate -> evaluation. n_left_out: units that not every file
+    has, by target. refused: target -> why, of those that could not be compared.
+    """
 
-    def score(self, name: str) -> Score:
-        """The primary metric of one candidate."""
-        return self.evaluations[name].scores[self.metric]
-
-    def table(self) -> pd.DataFrame:
-        """Every metric of every candidate, one row each."""
-        import pandas as pd
-
-        rows = [
-            {"target": self.target, "candidate": name, **asdict(score)}
-            for name, evaluation in self.evaluations.items()
-            for score in evaluation.scores.values()
-        ]
-        return pd.DataFrame(rows)
-
-    def difference_table(self) -> pd.DataFrame:
-        """Every paired difference, one row each."""
-        import pandas as pd
-
-        rows = [
-            {"target": self.target, "first": d.first, "second": d.second, **asdict(d.difference), "p_holm": d.p_holm}
-            for d in self.differences
-        ]
-        return pd.DataFrame(rows)
+    comparisons: tuple[Comparison, ...]
+    evaluations: Mapping[str, Mapping[str, Evaluation]]
+    n_left_out: Mapping[str, int]
+    refused: Mapping[str, str]
 
 
 def compare_problems(
-    problems: Mapping[str, Problem],
-    make_probe: Callable[[Problem], BaseProbe],
+    problems: Mapping[str, Sequence[Problem]],
+    make_probe: MakeProbe,
     settings: RunSettings,
     *,
     reference: str | None = None,
-) -> Comparison:
-    """Compare candidates (by name) on the units that all of them have.
+    margin: str = "",
+    refused: Mapping[str, str] | None = None,
+) -> Compared:
+    """Train and test the same probe on every candidate, on the same patients, splits and draws, and compare.
 
-    reference: differences to this candidate only; otherwise between all pairs. Raises ArgumentError for fewer than two
-    candidates, for no common units, and when the files disagree on a label, a patient or a split.
+    Parameters
+    ----------
+    problems : mapping of str to sequence of Problem
+        Candidate -> its targets.
+    make_probe : callable
+        A fresh probe for a problem.
+    settings : RunSettings
+    reference, margin : str
+        As in `compare_candidates`.
+    refused : mapping, optional
+        Targets that were refused before, with the reason.
+
+    Raises
+    ------
+    ArgumentError
+        For fewer than two candidates, and when no target can be compared, with the reasons.
     """
     if len(problems) < 2:
         raise ArgumentError(f"a comparison needs two candidates or more; there is {', '.join(problems) or 'none'}")
-    if reference is not None and reference not in problems:
-        raise ArgumentError(f"reference is {reference!r}; the candidates are {', '.join(problems)}")
-    common = common_units(problems)
-    left_out = len(set().union(*(_keys(p) for p in problems.values()))) - len(next(iter(common.values())))
-    first = next(iter(common.values()))
-    folds = make_folds(first, folds=settings.folds, seed=settings.seed)
-    drawn: list[Draw] = []
-    if settings.k_shot is not None:
-        folds, drawn = few_shots(first, make_probe(first), folds, settings.k_shot, seed=settings.seed)
-    evaluations = {
-        name: evaluate(
-            problem,
-            make_probe(problem),
-            folds,
-            cutoffs=settings.cutoffs if problem.task == "regression" else (),
-            draws=settings.draws,
-            seed=settings.seed,
-            allow_leakage=settings.allow_leakage,
+    by_target = _by_target(problems)
+    told = dict(refused or {})
+    evaluations: dict[str, dict[str, Evaluation]] = {}
+    left_out: dict[str, int] = {}
+    for target, of_target in by_target.items():
+        lacking = [name for name in problems if name not in of_target]
+        if lacking:
+            told.setdefault(target, f"{', '.join(lacking)} lacks it")
+        if target in told:
+            continue
+        try:
+            common, left_out[target] = common_units(of_target)
+            evaluations[target] = {
+                name: evaluate(problem, make_probe(problem), _for_target(settings, problem))
+                for name, problem in common.items()
+            }
+        except ArgumentError as error:
+            if len(by_target) == 1:
+                raise
+            told[target] = str(error)
+            evaluations.pop(target, None)
+    if not evaluations:
+        reasons = "; ".join(f"{name}: {why}" for name, why in told.items())
+        raise ArgumentError(f"no target can be compared: {reasons}")
+    candidates = [
+        Candidate(
+            name,
+            {target: found[name].predictions for target, found in evaluations.items()},
+            "probe",
+            {target: found[name].chance for target, found in evaluations.items()},
         )
-        for name, problem in common.items()
-    }
-    metric = PRIMARY[first.task]
-    sign = -1 if higher_is_better(metric) else 1
-    ranked = sorted(evaluations, key=lambda name: sign * evaluations[name].scores[metric].value)
-    pairs = [(a, reference) for a in ranked if a != reference] if reference else list(combinations(ranked, 2))
-    differences = _differences(evaluations, pairs, metric)
-    by_rank = {name: evaluations[name] for name in ranked}
-    return Comparison(first.target, metric, by_rank, differences, left_out, settings.k_shot, tuple(drawn))
+        for name in problems
+    ]
+    comparisons = compare_candidates(
+        candidates,
+        reference=reference,
+        margin=margin,
+        cutoffs=settings.cutoffs,
+        draws=settings.draws,
+        seed=settings.seed,
+    )
+    return Compared(tuple(comparisons), evaluations, left_out, told)
 
 
-def common_units(problems: Mapping[str, Problem]) -> dict[str, Problem]:
-    """The same units in the same order for every candidate; ArgumentError where the files contradict each other."""
+def _for_target(settings: RunSettings, problem: Problem) -> RunSettings:
+    """The settings with training sets refitted where only one is seen; cut-offs are for a regression."""
+    cutoffs = settings.cutoffs if problem.target.kind == "regression" else ()
+    return replace(settings, refits=settings.refits or REFITS, cutoffs=cutoffs)
+
+
+def common_units(problems: Mapping[str, Problem]) -> tuple[dict[str, Problem], int]:
+    """The same units in the same order for every candidate, and how many were left out.
+
+    Raises ArgumentError for no common units, and where the files contradict each other.
+    """
     positions = {name: {key: i for i, key in enumerate(_keys(problem))} for name, problem in problems.items()}
     names = list(problems)
     keys = [key for key in positions[names[0]] if all(key in positions[name] for name in names[1:])]
@@ -148,89 +130,15 @@ def common_units(problems: Mapping[str, Problem]) -> dict[str, Problem]:
     }
     for name in names[1:]:
         _check_agreement(names[0], taken[names[0]], name, taken[name])
-    return taken
+    return taken, len(set().union(*positions.values())) - len(keys)
 
 
-def corrected_together(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons with p-values corrected for the differences of all of them, as they stand in one report."""
-    corrected = iter(holm([d.difference.p_value for c in comparisons for d in c.differences]))
-    return [
-        replace(c, differences=tuple(replace(d, p_holm=float(next(corrected))) for d in c.differences))
-        for c in comparisons
-    ]
-
-
-def write_comparison(
-    comparisons: Sequence[Comparison],
-    out: str | Path,
-    *,
-    command: str = "",
-    not_compared: Mapping[str, str] | None = None,
-) -> Path:
-    """Write comparison.json, the tables (scores, differences, predictions), plots and report.html into `out`.
-
-    not_compared: target -> why, of those that could not be.
-    """
-    import pandas as pd
-
-    from probes.compare_report import comparison_drawing, write_comparison_report
-
-    folder = make_folder(out)
-    try:
-        clear_folder(folder, FILES)
-        write_json(folder / "comparison.json", comparison_document(comparisons, command, not_compared or {}))
-        if draws := {c.target: {"k_shot": [asdict(draw) for draw in c.draws]} for c in comparisons if c.draws}:
-            write_json(folder / "draws.json", draws)
-        tables = [
-            prediction_table(evaluation).assign(candidate=name)
-            for comparison in comparisons
-            for name, evaluation in comparison.evaluations.items()
-        ]
-        pd.concat(tables).to_csv(folder / "predictions.csv", index=False)
-        pd.concat([c.table() for c in comparisons]).to_csv(folder / "scores.csv", index=False)
-        pd.concat([c.difference_table() for c in comparisons]).to_csv(folder / "differences.csv", index=False)
-        drawn = [comparison_drawing(comparison) for comparison in comparisons]
-        for comparison, figure in zip(comparisons, drawn, strict=True):
-            path = folder / "plots" / f"{file_stem(comparison.target)}-comparison.svg"
-            path.write_text(picture_file(figure), encoding="utf-8")
-        write_comparison_report(
-            comparisons, drawn, folder / "report.html", command=command, not_compared=not_compared or {}
-        )
-    except OSError as error:
-        raise StoreError(f"{folder}: the comparison can't be written ({error}) (-o)") from error
-    return folder
-
-
-def comparison_document(
-    comparisons: Sequence[Comparison], command: str, not_compared: Mapping[str, str]
-) -> dict[str, object]:
-    """The content of comparison.json."""
-    candidates = comparisons[0].evaluations
-    return {
-        "schema_version": 1,
-        "version": __version__,
-        "command": command,
-        "not_compared": dict(not_compared),
-        "draws": next(iter(candidates.values())).draws,
-        "seed": next(iter(candidates.values())).seed,
-        "k_shot": comparisons[0].k_shot,
-        "candidates": {name: provenance_document(e.problem.provenance) for name, e in candidates.items()},
-        "targets": {
-            c.target: {
-                "task": next(iter(c.evaluations.values())).problem.task,
-                "level": next(iter(c.evaluations.values())).problem.level,
-                "probe": probe_document(next(iter(c.evaluations.values())).probes[0]),
-                "metric": c.metric,
-                "n_left_out": c.n_left_out,
-                "scores": {
-                    name: {metric: asdict(score) for metric, score in e.scores.items()}
-                    for name, e in c.evaluations.items()
-                },
-                "differences": json.loads(c.difference_table().to_json(orient="records")),
-            }
-            for c in comparisons
-        },
-    }
+def _by_target(problems: Mapping[str, Sequence[Problem]]) -> dict[str, dict[str, Problem]]:
+    found: dict[str, dict[str, Problem]] = {}
+    for name, targets in problems.items():
+        for problem in targets:
+            found.setdefault(problem.target.name, {})[name] = problem
+    return found
 
 
 def _keys(problem: Problem) -> list[tuple[str, ...]]:
@@ -239,13 +147,14 @@ def _keys(problem: Problem) -> list[tuple[str, ...]]:
 
 
 def _check_agreement(one: str, a: Problem, other: str, b: Problem) -> None:
-    if (a.task, a.classes) != (b.task, b.classes):
-        raise ArgumentError(f"{a.target} is {a.task} {a.classes} in {one} and {b.task} {b.classes} in {other}")
-    for what, mine, theirs in (
+    if a.target != b.target:
+        raise ArgumentError(f"{a.target.name} is {a.target} in {one} and {b.target} in {other}")
+    columns: tuple[tuple[str, Any, Any], ...] = (
         ("patient", a.patient, b.patient),
         ("split", a.split, b.split),
-        (a.target, a.truth, b.truth),
-    ):
+        (a.target.name, a.truth, b.truth),
+    )
+    for what, mine, theirs in columns:
         unequal = ~np.isclose(mine, theirs) if mine.dtype.kind == "f" else mine != theirs
         if unequal.any():
             i = int(np.flatnonzero(unequal)[0])
@@ -254,22 +163,3 @@ def _check_agreement(one: str, a: Problem, other: str, b: Problem) -> None:
                 f"{one} and {other} disagree on the {what} of {np.count_nonzero(unequal)} {a.level} rows, "
                 f"first {where}: {mine[i]} and {theirs[i]}; give one table of labels to all (--labels)"
             )
-
-
-def _differences(
-    evaluations: Mapping[str, Evaluation], pairs: Sequence[tuple[str, str]], metric: str
-) -> tuple[PairedDifference, ...]:
-    # Each was bootstrapped with the same seed on the same patients, so draw i of one is paired with draw i of another.
-    scores = {name: evaluation.scores[metric] for name, evaluation in evaluations.items()}
-    sampled = {name: evaluation.sampled for name, evaluation in evaluations.items()}
-    found = [
-        difference_of(
-            metric, scores[a].value - scores[b].value, sampled[a] - sampled[b], scores[a].n, scores[a].n_patients
-        )
-        for a, b in pairs
-    ]
-    corrected = holm([difference.p_value for difference in found])
-    return tuple(
-        PairedDifference(a, b, difference, float(p))
-        for (a, b), difference, p in zip(pairs, found, corrected, strict=True)
-    )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
 from probes.base import Ints, TaskType
-from probes.knn import KNNProbe, Weights
+from probes.knn import Centre, KNNProbe, Weights
 from probes.neighbours import FloatArray, Metric, Neighbours, check_metric, unit_length
 
 IndexType = Literal["flat", "ivf", "hnsw", "sq8", "pq"]
@@ -70,6 +70,8 @@ class FaissKNNProbe(KNNProbe):
     index, nprobe, ef_search, device: as in `FaissNeighbours`. The rest as in `KNNProbe`.
     """
 
+    name = "Nearest-neighbour probe (faiss)"
+
     def __init__(
         self,
         task: TaskType = "regression",
@@ -77,7 +79,8 @@ class FaissKNNProbe(KNNProbe):
         metric: Metric = "cosine",
         k: Sequence[int] | None = None,
         weights: Weights = "softmax",
-        temperature: float = 0.07,
+        temperature: float | Sequence[float] | None = None,
+        centre: Centre = "auto",
         index: IndexType = "flat",
         nprobe: int = 16,
         ef_search: int = 128,
@@ -86,12 +89,22 @@ class FaissKNNProbe(KNNProbe):
         random_state: int = 0,
     ) -> None:
         super().__init__(
-            task, metric=metric, k=k, weights=weights, temperature=temperature, folds=folds, random_state=random_state
+            task,
+            metric=metric,
+            k=k,
+            weights=weights,
+            temperature=temperature,
+            centre=centre,
+            folds=folds,
+            random_state=random_state,
         )
         self.index = index
         self.nprobe = nprobe
         self.ef_search = ef_search
         self.device = device
+
+    def _search_in_words(self) -> str:
+        return f" (faiss, {self.index} index)"
 
     def _index(self, x: FloatArray) -> Neighbours:
         return FaissNeighbours(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -15,29 +16,69 @@ from probes.base import BaseProbe, Floats, Ints, TaskType, at_rows, is_classifie
 from probes.neighbours import ExactNeighbours, FloatArray, Metric, Neighbours, check_metric
 
 Weights = Literal["softmax", "distance", "uniform"]
+Centre = bool | Literal["auto"]
+Found = tuple[FloatArray, npt.NDArray[np.integer[Any]]]  # distances and row numbers of neighbours, (Q, k) each
 
 K_GRID = (1, 2, 3, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200)
+TEMPERATURES = (0.01, 0.02, 0.04, 0.07, 0.15, 0.3)
 QUERY_BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One combination of settings. temperature: NaN where the weights have none."""
+
+    centre: bool
+    temperature: float
+    k: int
 
 
 class KNNProbe(BaseProbe):
     """Reads a target from the nearest embeddings, exactly.
 
-    task: "regression", "binary" or "multiclass". metric: "cosine" or "euclidean". k: numbers of neighbours to choose
-    from, 1 to 200 by default; those above the number of rows are left out. weights: "softmax", exp(similarity /
-    temperature) as in Wu et al. (CVPR 2018), cosine only; "distance", 1 / distance; or "uniform". folds: grouped folds
-    inside `fit` that choose k, by the mean squared error of the value or of the class probabilities (Brier score).
-    random_state: of the folds.
+    Parameters
+    ----------
+    task : "regression", "binary", "multiclass" or "ordinal"
+        "ordinal": classes whose sorted order is their order; the prediction is the median class.
+    metric : "cosine" or "euclidean"
+    k : sequence of int, optional
+        Numbers of neighbours to choose from, 1 to 200 by default; those above the number of rows are skipped.
+    weights : "softmax", "distance" or "uniform"
+        "softmax": exp(similarity / temperature) as in Wu et al. (CVPR 2018), cosine only; "distance": 1 / distance.
+    temperature : float or sequence of float, optional
+        Of the softmax: a fixed value, or values to choose from, 0.01 to 0.3 by default.
+    centre : bool or "auto", default "auto"
+        Whether the training mean is subtracted before cosines are taken; "auto" chooses. Embeddings of one kind of
+        image often share a large mean, next to which all cosines are close to 1.
+    folds : int, default 5
+        Grouped folds inside `fit` that choose k, temperature and centring together, by the mean squared error of the
+        value or of the class probabilities (Brier score).
+    random_state : int
+        Seed of the folds.
 
-    After `fit`: `k_`; `ks_` and `grid_`, its held-out loss; `holdout_prediction_`, predictions of rows while held out.
+    Attributes
+    ----------
+    k_, temperature_, centred_ : int, float, bool
+        What was chosen; temperature_ is NaN for other weights than "softmax".
+    centre_ : (D,)
+        What is subtracted: the training mean or zeros.
+    settings_, grid_, chosen_ : list of S settings, (S,), int
+        Every combination tried, its held-out loss, and the position of the chosen one.
+    holdout_prediction_ : (N,) or (N, K)
+        Predictions of rows while held out.
     """
 
-    saved = ("k_", "rows_", "targets_")
+    name = "Nearest-neighbour probe"
+    saved = ("k_", "temperature_", "centre_", "rows_", "targets_")
 
     k_: int
+    temperature_: float
+    centred_: bool
+    centre_: FloatArray
     rows_: FloatArray
     targets_: Floats
-    ks_: Ints
+    settings_: list[Setting]
+    chosen_: int
     grid_: Floats
     neighbours_: Neighbours
 
@@ -48,7 +89,8 @@ class KNNProbe(BaseProbe):
         metric: Metric = "cosine",
         k: Sequence[int] | None = None,
         weights: Weights = "softmax",
-        temperature: float = 0.07,
+        temperature: float | Sequence[float] | None = None,
+        centre: Centre = "auto",
         folds: int = 5,
         random_state: int = 0,
     ) -> None:
@@ -57,6 +99,7 @@ class KNNProbe(BaseProbe):
         self.k = k
         self.weights = weights
         self.temperature = temperature
+        self.centre = centre
         self.folds = folds
         self.random_state = random_state
 
@@ -67,7 +110,7 @@ class KNNProbe(BaseProbe):
         groups: npt.ArrayLike | None = None,
         holdout: npt.ArrayLike | None = None,
     ) -> Self:
-        """Choose k on held-out rows, then keep all rows.
+        """Choose k, temperature and centring on held-out rows, then keep all rows.
 
         X: (N, D). y: (N,), NaN in a regression where a label is missing. groups, holdout: as `LinearProbe.fit`.
         """
@@ -76,29 +119,32 @@ class KNNProbe(BaseProbe):
         there = np.isfinite(given)
         x, given = x[there], given[there]
         targets: Floats = given[:, None] if self.task == "regression" else np.eye(len(self.classes_))[given]
-        grid = self._ks()
         part = self._parts(given, at_rows(groups, there), at_rows(holdout, there), needed=self.chooses())
-        rows_left = [int((part != k).sum()) for k in range(part.max() + 1)]
-        self.ks_ = grid[grid <= min(rows_left, default=len(x))]
-        if not len(self.ks_):
-            raise ArgumentError(f"k is {grid.tolist()}, but there are {len(x)} rows (n_samples={len(x)}) (--k)")
-        held_out = np.full((len(self.ks_), *targets.shape), np.nan)
-        for k in range(part.max() + 1):
-            rest = part != k
-            held_out[:, ~rest] = self._averages(self._index(x[rest]), x[~rest], targets[rest], self.ks_)
-        chosen = self._choose(held_out, targets)
+        parts = [part == k for k in range(part.max() + 1)]
+        ks = self._ks()
+        ks = ks[ks <= min((int((~out).sum()) for out in parts), default=len(x))]
+        if not len(ks):
+            raise ArgumentError(f"k is {self._ks().tolist()}, but there are {len(x)} rows (n_samples={len(x)}) (--k)")
+        self.settings_ = [Setting(c, t, int(k)) for c in self._centrings() for t in self._temperatures() for k in ks]
+        searches = {c: [self._held_out(x, out, c, int(ks[-1])) for out in parts] for c in self._centrings()}
+        self.chosen_ = self._choose(searches, targets, parts, ks)
+        chosen = self.settings_[self.chosen_]
+        self.k_, self.temperature_, self.centred_ = chosen.k, chosen.temperature, chosen.centre
+        held_out = np.full(targets.shape, np.nan)
+        for found, out in zip(searches[chosen.centre], parts, strict=True):
+            held_out[out] = self._averages(found, targets[~out], np.array([chosen.k]), [chosen.temperature])[0][0]
         held = np.full((len(there), targets.shape[1]), np.nan)
-        held[there] = held_out[chosen]
+        held[there] = held_out
         self.holdout_prediction_ = held[:, 0] if self.task == "regression" else held
-        self.rows_, self.targets_, self.neighbours_ = x, targets, self._index(x)
+        self.rows_, self.targets_ = x, targets
+        self.neighbours_, self.centre_ = self._index_of(x, chosen.centre)
         return self
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
         """Value or class (N,) of each row of X (N, D)."""
         if self.task == "regression":
             return self._weighted(X)[:, 0]
-        probability = self.predict_proba(X)
-        return np.asarray(self.classes_[probability.argmax(axis=1)])
+        return self._classes_of(self.predict_proba(X))
 
     @available_if(is_classifier)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: npt.ArrayLike) -> Floats:
@@ -108,19 +154,67 @@ class KNNProbe(BaseProbe):
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """As in `BaseProbe`; the index is built again."""
         super().restore(arrays)
-        self.neighbours_ = self._index(self.rows_)
+        self.centred_ = bool(self.centre_.any())
+        self.neighbours_ = self._index(self.rows_ - self.centre_)
         return self
 
     def chooses(self) -> bool:
-        """Whether there is more than one k."""
-        return len(self._ks()) > 1
+        """Whether there is more than one combination of k, temperature and centring."""
+        return len(self._ks()) * len(self._temperatures()) * len(self._centrings()) > 1
 
     def grid_rows(self) -> list[dict[str, Any]]:
-        """Every k tried, its held-out loss, and whether it was chosen."""
-        return [
-            {"k": int(k), "loss": float(loss), "chosen": bool(k == self.k_)}
-            for k, loss in zip(self.ks_, self.grid_, strict=True)
-        ]
+        """Every combination tried, its held-out loss, and whether it was chosen."""
+        rows = []
+        for i, (setting, loss) in enumerate(zip(self.settings_, self.grid_, strict=True)):
+            row: dict[str, Any] = {"k": setting.k}
+            if self.weights == "softmax":
+                row["temperature"] = setting.temperature
+            if self.metric == "cosine":
+                row["centre"] = setting.centre
+            rows.append(row | {"loss": float(loss), "chosen": i == self.chosen_})
+        return rows
+
+    def methods_sentence(self) -> str:
+        """As in `BaseProbe`."""
+        weights = "a softmax of the similarity" if self.weights == "softmax" else f"{self.weights} weights"
+        centred = ", the training mean subtracted," if self.metric == "cosine" and self.centre is True else ""
+        fixed = [text for text, many in self._settings_in_words() if not many]
+        return (
+            f"A nearest-neighbour probe{self._search_in_words()} averaged the labels of the k nearest embeddings by "
+            f"{self.metric} distance{centred} with {weights}{'; ' if fixed else ''}{' and '.join(fixed)}"
+        )
+
+    def selection(self) -> str:
+        """As in `BaseProbe`."""
+        *most, last = [text for text, many in self._settings_in_words() if many] or [""]
+        what = f"{', '.join(most)} and {last}" if most else last
+        return f"{what} minimised the squared error" if what else ""
+
+    def _settings_in_words(self) -> list[tuple[str, bool]]:
+        """Each setting, and whether it was one of many: "k" if so, else "k was fixed (k = 4)"."""
+        ks, temperatures = self._ks(), self._temperatures()
+        words = [("k", True) if len(ks) > 1 else (f"k was fixed (k = {ks[0]})", False)]
+        if self.weights == "softmax":
+            fixed = f"the temperature was fixed ({temperatures[0]:g})"
+            words.append(("the temperature", True) if len(temperatures) > 1 else (fixed, False))
+        if len(self._centrings()) > 1:
+            words.append(("whether the training mean was subtracted", True))
+        return words
+
+    def _search_in_words(self) -> str:
+        return ""
+
+    def _temperatures(self) -> list[float]:
+        if self.weights != "softmax":
+            return [float("nan")]
+        given = TEMPERATURES if self.temperature is None else self.temperature
+        return sorted(set(np.atleast_1d(np.asarray(given, dtype=np.float64)).tolist()))
+
+    def _centrings(self) -> list[bool]:
+        """In the order in which, of equals, the last one is taken."""
+        if self.metric != "cosine":
+            return [False]  # a shift changes no Euclidean distance
+        return [True, False] if self.centre == "auto" else [bool(self.centre)]
 
     def _ks(self) -> Ints:
         return np.array(sorted(set(K_GRID if self.k is None else self.k)), dtype=np.int64)
@@ -128,41 +222,70 @@ class KNNProbe(BaseProbe):
     def _index(self, x: FloatArray) -> Neighbours:
         return ExactNeighbours(x, self.metric)
 
+    def _index_of(self, x: FloatArray, centre: bool) -> tuple[Neighbours, FloatArray]:
+        """The index of rows, and what was subtracted from them (D,)."""
+        mean = x.mean(axis=0, dtype=np.float64).astype(x.dtype) if centre else np.zeros(x.shape[1], dtype=x.dtype)
+        return self._index(x - mean), mean
+
+    def _held_out(self, x: FloatArray, out: npt.NDArray[np.bool_], centre: bool, k: int) -> Found:
+        """The k nearest of the other rows for each row that is out."""
+        neighbours, mean = self._index_of(x[~out], centre)
+        distance, index = neighbours.search(x[out] - mean, k)
+        return distance, index.astype(np.int32)
+
     def _weighted(self, X: npt.ArrayLike) -> Floats:
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return np.asarray(self._averages(self.neighbours_, x, self.targets_, np.array([self.k_]))[0])
+        x = x.astype(self.rows_.dtype, copy=False)
+        ks, blocks = np.array([self.k_]), []
+        for start in range(0, len(x), QUERY_BLOCK):
+            found = self.neighbours_.search(x[start : start + QUERY_BLOCK] - self.centre_, self.k_)
+            blocks.append(self._averages(found, self.targets_, ks, [self.temperature_])[0][0])
+        return np.concatenate(blocks)
 
-    def _averages(self, neighbours: Neighbours, queries: FloatArray, targets: Floats, ks: Ints) -> Floats:
-        """Weighted means (A, Q, T) of the targets of the nearest k neighbours, for each k of ascending `ks`."""
-        blocks = []
-        for start in range(0, len(queries), QUERY_BLOCK):
-            distance, index = neighbours.search(queries[start : start + QUERY_BLOCK], int(ks[-1]))
-            weight = np.where(index >= 0, self._weight(distance.astype(np.float64)), 0.0)
-            total = np.cumsum(weight, axis=1)
-            sums = np.cumsum(weight[:, :, None] * targets[index], axis=1)
-            blocks.append(np.stack([sums[:, k - 1] / total[:, k - 1, None] for k in ks]))
-        return np.concatenate(blocks, axis=1)
+    def _averages(self, found: Found, targets: Floats, ks: Ints, temperatures: Sequence[float]) -> list[Floats]:
+        """Weighted means (A, Q, T) of the targets of the nearest k neighbours, for each k of ascending `ks`.
 
-    def _weight(self, distance: Floats) -> Floats:
+        One array for each temperature.
+        """
+        blocks: list[list[Floats]] = [[] for _ in temperatures]
+        for start in range(0, len(found[0]), QUERY_BLOCK):
+            distance, index = (part[start : start + QUERY_BLOCK, : ks[-1]] for part in found)
+            near = targets[index]
+            for made, temperature in zip(blocks, temperatures, strict=True):
+                weight = np.where(index >= 0, self._weight(distance.astype(np.float64), temperature), 0.0)
+                total = np.cumsum(weight, axis=1)[:, ks - 1]
+                sums = np.cumsum(weight[:, :, None] * near, axis=1)[:, ks - 1]
+                made.append((sums / total[:, :, None]).swapaxes(0, 1))
+        return [np.concatenate(made, axis=1) for made in blocks]
+
+    def _weight(self, distance: Floats, temperature: float) -> Floats:
         if self.weights == "uniform":
             return np.ones_like(distance)
         if self.weights == "softmax":
-            return np.asarray(np.exp((distance[:, :1] - distance) / self.temperature))
+            return np.asarray(np.exp((distance[:, :1] - distance) / temperature))
         # Where a neighbour is the very same point, only such neighbours count.
         same = distance == 0
         return np.where(same.any(axis=1, keepdims=True), same, 1 / np.where(same, 1, distance))
 
-    def _choose(self, held_out: Floats, targets: Floats) -> int:
-        """Position of the k with the smallest held-out loss; the largest k when nothing was held out."""
-        out = np.isfinite(held_out[0]).all(axis=1)
-        self.grid_ = np.full(len(self.ks_), np.nan)
-        chosen = len(self.ks_) - 1
-        if out.any():
-            self.grid_ = np.square(held_out[:, out] - targets[out]).sum(axis=2).mean(axis=1)
-            chosen -= int(self.grid_[::-1].argmin())  # of equals the smoothest
-        self.k_ = int(self.ks_[chosen])
-        return chosen
+    def _choose(
+        self,
+        searches: Mapping[bool, Sequence[Found]],
+        targets: Floats,
+        parts: Sequence[npt.NDArray[np.bool_]],
+        ks: Ints,
+    ) -> int:
+        """Position of the setting with the smallest held-out loss; the last of equals, or if nothing was held out."""
+        self.grid_ = np.full(len(self.settings_), np.nan)
+        if not parts:
+            return len(self.settings_) - 1
+        losses = np.zeros((len(searches), len(self._temperatures()), len(ks)))
+        for i, centred in enumerate(searches.values()):
+            for found, out in zip(centred, parts, strict=True):
+                for t, averages in enumerate(self._averages(found, targets[~out], ks, self._temperatures())):
+                    losses[i, t] += np.square(averages - targets[out]).sum(axis=(1, 2))
+        self.grid_ = losses.ravel() / sum(int(out.sum()) for out in parts)
+        return len(self.grid_) - 1 - int(self.grid_[::-1].argmin())
 
     def _check_settings(self) -> None:
         check_metric(self.metric)
@@ -170,7 +293,10 @@ class KNNProbe(BaseProbe):
             raise ArgumentError(f"weights is {self.weights!r}; allowed are {', '.join(get_args(Weights))} (--weights)")
         if self.weights == "softmax" and self.metric != "cosine":
             raise ArgumentError("weights='softmax' needs metric='cosine'; with 'euclidean' use 'distance' (--weights)")
-        if self.temperature <= 0:
+        temperatures = self._temperatures()
+        if not temperatures or (self.weights == "softmax" and not min(temperatures) > 0):
             raise ArgumentError(f"temperature is {self.temperature}; it must be above 0 (--temperature)")
+        if self.centre not in (True, False, "auto"):
+            raise ArgumentError(f"centre is {self.centre!r}; allowed are True, False and 'auto' (--centre)")
         if self.k is not None and (not len(self.k) or min(self.k) < 1):
             raise ArgumentError(f"k is {self.k}; one or more whole numbers from 1 are needed (--k)")

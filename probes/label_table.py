@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, ManifestError
+from panecho_embed.evaluation.targets import some
 from panecho_embed.manifest.describe import DESCRIPTION_COLUMNS
 from panecho_embed.manifest.labels import label_columns
 from panecho_embed.manifest.reading import read_table
 from panecho_embed.records import EmbeddingTable
-from probes.labels import some
 
 if TYPE_CHECKING:
     import pandas as pd

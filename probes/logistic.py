@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
 from scipy.special import expit, log_expit, logsumexp, softmax
 
 from probes.lbfgs import minimise
-from probes.ridge import feature_scale
+from probes.standardise import Rotated, Standardiser
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -25,50 +24,38 @@ Ints = npt.NDArray[np.int64]
 class LogisticPath:
     """Every logistic regression on one set of rows.
 
-    rotated: (N, R) standardised features in their eigenbasis; basis: (D, R); spectrum: (R,); mean, scale: (D,);
-    labels: (N,) class index below n_classes; weight: (N,) of each row, mean about 1.
+    rotated: the rows in the eigenbasis of their standardised features; labels: (N,) class index below n_classes;
+    weight: (N,) of each row, mean about 1.
     """
 
-    rotated: Floats
-    basis: Floats
-    spectrum: Floats
-    mean: Floats
-    scale: Floats
+    rotated: Rotated
     labels: Ints
     weight: Floats
     n_classes: int
 
-    @classmethod
-    def of_rows(cls, x: Floats, labels: Ints, weight: Floats, n_classes: int) -> LogisticPath:
-        """From features (N, D), standardised here on these rows."""
-        mean = x.mean(axis=0)
-        scale = feature_scale(x.var(axis=0), np.square(x).mean(axis=0))
-        standardised = (x - mean) / scale
-        if len(x) <= x.shape[1]:
-            left, singular, basis_t = np.linalg.svd(standardised, full_matrices=False)
-            return cls(left * singular, basis_t.T, singular**2, mean, scale, labels, weight, n_classes)
-        spectrum, basis = eigh(standardised.T @ standardised, overwrite_a=True, check_finite=False, driver="evd")
-        rotated = standardised @ basis
-        return cls(rotated, basis, np.maximum(spectrum, 0), mean, scale, labels, weight, n_classes)
+    @property
+    def standardiser(self) -> Standardiser:
+        """What the coefficients apply to."""
+        return self.rotated.standardiser
 
     def solve(self, strengths: Iterable[float], *, tolerance: float) -> list[tuple[Floats, Floats]]:
-        """Coefficients and intercepts on the raw features for each C, each started where the last one ended.
+        """Coefficients and intercepts on standardised features for each C, each started where the last one ended.
 
-        Minimises C * sum of weighted log losses + ||w||^2 / 2 on standardised features, intercept free, as
+        Minimises C * sum of weighted log losses + ||w||^2 / 2, intercept free, as
         scikit-learn's LogisticRegression does. Binary: (1, D) and (1,); else (K, D) and (K,).
         """
         k = 1 if self.n_classes == 2 else self.n_classes
         counts = np.bincount(self.labels, weights=self.weight, minlength=self.n_classes)
         prior = counts / counts.sum()
         curvature = max(float((prior * (1 - prior)).mean()), 1e-3) * self.weight.mean()
-        weights, bias = np.zeros((len(self.spectrum), k)), self._first_bias(prior)
+        weights, bias = np.zeros((len(self.rotated.spectrum), k)), self._first_bias(prior)
         found = []
         for strength in strengths:
-            step = 1 / np.sqrt(curvature * self.spectrum + 1 / strength)[:, None]
+            step = 1 / np.sqrt(curvature * self.rotated.spectrum + 1 / strength)[:, None]
             bias_step = 1 / np.sqrt(curvature * len(self.labels))
             weights, bias = self._minimise(weights, bias, step, bias_step, strength, tolerance)
-            coef = (self.basis @ weights / self.scale[:, None]).T
-            found.append((coef, bias - coef @ self.mean))
+            coef = (self.rotated.basis @ weights).T
+            found.append((coef, bias - coef @ self.rotated.centre))
         return found
 
     def _first_bias(self, prior: Floats) -> Floats:
@@ -78,12 +65,12 @@ class LogisticPath:
     def _minimise(
         self, weights: Floats, bias: Floats, step: Floats, bias_step: float, strength: float, tolerance: float
     ) -> tuple[Floats, Floats]:
-        shape, cut = weights.shape, weights.size
+        shape, cut, rows = weights.shape, weights.size, self.rotated.rows
 
         def objective(flat: Floats) -> tuple[float, Floats]:
             w, b = flat[:cut].reshape(shape) * step, flat[cut:] * bias_step
-            loss, residual = self._loss(self.rotated @ w + b)
-            gradient = (self.rotated.T @ residual + w / strength) * step
+            loss, residual = self._loss(rows @ w + b)
+            gradient = (rows.T @ residual + w / strength) * step
             value = loss + 0.5 * np.square(w).sum() / strength
             return value, np.concatenate([gradient.ravel(), residual.sum(axis=0) * bias_step])
 

@@ -6,21 +6,18 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.evaluation.targets import Reading, Target, read_target, target_names
 from panecho_embed.pooling import pool_table
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, FloatArray, PoolHow
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 from probes.label_table import join_labels
-from probes.labels import read_labels, target_names
-
-if TYPE_CHECKING:
-    from probes.base import TaskType
 
 Ints = npt.NDArray[np.int64]
 Fusion = Literal["early", "late"]
@@ -34,15 +31,13 @@ class Problem:
 
     source: (M, D) embeddings, shared by all targets of a file; row: (N,) which of them are rows to learn from. unit:
     (N,) which unit each row belongs to. share: (N,) how much a row counts in the mean over its unit: videos of a study
-    count the same, whatever the number of their rows. truth: (U,) value or class index, float64. classes: () for
-    regression. ids: the units' id columns (U,), by name. patient, split: (U,) str objects. columns: (U,) view and all
-    labels, for subgroups. n_missing: units left out because they have no label. pooling, fusion: how rows become units.
-    provenance: of the rows.
+    count the same, whatever the number of their rows. truth: (U,) value or class index, float64. ids: the units' id
+    columns (U,), by name. patient, split: (U,) str objects. columns: (U,) view and all labels, for subgroups.
+    n_missing: units left out because they have no label. pooling, fusion: how rows become units. provenance: of the
+    rows. note: what was taken for granted of the labels.
     """
 
-    target: str
-    task: TaskType
-    classes: tuple[str, ...]
+    target: Target
     level: Level
     source: FloatArray
     row: Ints
@@ -57,6 +52,7 @@ class Problem:
     pooling: PoolHow
     fusion: Fusion
     provenance: Provenance
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -144,18 +140,17 @@ def load_problems(
     level: Level | None = None,
     pooling: PoolHow = "mean",
     fusion: Fusion = "early",
-    task: TaskType | None = None,
-    positive: str | None = None,
+    reading: Reading | None = None,
     refused: dict[str, str] | None = None,
 ) -> list[Problem]:
     """Problems for "EF", "EF,ESV" or "all", from an embedding file and, if need be, a CSV of labels.
 
-    refused: of several targets, takes the reason of each whose labels make no task; without it, and for the only
-    target, ArgumentError is raised.
+    reading: how the label columns are read. refused: of several targets, takes the reason of each whose labels make no
+    task; without it, and for the only target, ArgumentError is raised.
     """
     rows, units = load_table(file, labels=labels, level=level, pooling=pooling, fusion=fusion)
     names = target_names(units.labels, target, also={"view": units.view})
-    options: dict[str, Any] = {"pooling": pooling, "fusion": fusion, "task": task, "positive": positive}
+    options: dict[str, Any] = {"pooling": pooling, "fusion": fusion, "reading": reading}
     problems = []
     for name in names:
         try:
@@ -182,17 +177,14 @@ def make_problem(
     *,
     pooling: PoolHow = "mean",
     fusion: Fusion = "early",
-    task: TaskType | None = None,
-    positive: str | None = None,
+    reading: Reading | None = None,
 ) -> Problem:
     """The units of the two tables of `load_table` that have a label, and their rows."""
     columns = {"view": units.view, **units.labels}
-    read = read_labels(columns[target], target, task=task, positive=positive)
+    read = read_target(columns[target], target, reading)
     unit = unit_of_rows(rows, units)
     problem = Problem(
-        target=target,
-        task=read.task,
-        classes=read.classes,
+        target=read.target,
         level=units.level,
         source=rows.values,
         row=np.arange(len(rows)),
@@ -207,6 +199,7 @@ def make_problem(
         pooling=pooling,
         fusion=fusion,
         provenance=rows.provenance,
+        note=read.note,
     )
     labelled = np.flatnonzero(np.isfinite(read.truth))
     if not len(labelled):

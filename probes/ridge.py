@@ -8,8 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 
+from probes.standardise import Standardiser, prediction_range
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,71 +35,95 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """Features (N, D) and targets (N, T), and the mean, smallest and largest value of each feature (D,)."""
+
+    x: Floats
+    y: Floats
+    centre: Floats
+    lowest: Floats
+    highest: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class RidgePath:
     """Every ridge on one set of rows: `solve(alpha)` costs one product.
 
     basis: (D, R) eigenvectors of the standardised features' Gram matrix; spectrum: (R,) its eigenvalues; projected:
-    (R, T) the targets in that basis; mean, scale: (D,) of the features; target_mean: (T,).
+    (R, T) the targets in that basis; standardiser: of the features; centre: (D,) mean of the standardised features,
+    which is not zero where values were cut; target_mean: (T,); target_range: (T, 2) lowest and highest prediction.
     """
 
     basis: Floats
     spectrum: Floats
     projected: Floats
-    mean: Floats
-    scale: Floats
+    standardiser: Standardiser
+    centre: Floats
     target_mean: Floats
+    target_range: Floats
 
     @classmethod
-    def of_moments(cls, moments: Moments) -> RidgePath:
-        """From sums over the rows, which is cheapest when there are more rows than features."""
+    def of_moments(cls, moments: Moments, table: Table, inside: Bools, bound: float) -> RidgePath:
+        """From sums over the rows `inside` a table, which is cheapest when there are more rows than features.
+
+        The sums are of uncut values; the few values that are cut are corrected for, one by one.
+        """
         n, mean, target_mean = moments.n, moments.x / moments.n, moments.y / moments.n
         gram = moments.xx - n * np.outer(mean, mean)
-        scale = feature_scale(np.diag(gram) / n, np.diag(moments.xx) / n)
+        standardiser = Standardiser.of_variance(mean + table.centre, np.diag(gram) / n, bound)
+        scale = standardiser.scale
         gram /= np.outer(scale, scale)
         projected = (moments.xy - n * np.outer(mean, target_mean)) / scale[:, None]
+        shift = np.zeros(len(mean))
+        columns = np.flatnonzero(standardiser.may_cut(table.lowest, table.highest))
+        if len(columns):
+            excess = standardiser.excess(table.x, columns, inside)
+            rows = np.flatnonzero(np.diff(excess.indptr))
+            excess = excess[rows]
+            cross = excess.T @ ((table.x[rows] - standardiser.mean) / scale)
+            gram += (excess.T @ excess).toarray() - cross - cross.T
+            projected -= excess.T @ (table.y[rows] - target_mean)
+            shift = -np.asarray(excess.sum(axis=0)).ravel() / n
+            gram -= n * np.outer(shift, shift)
         spectrum, basis = eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
-        return cls(basis, np.maximum(spectrum, 0), basis.T @ projected, mean, scale, target_mean)
+        target_range = prediction_range(table.y[inside])
+        return cls(basis, np.maximum(spectrum, 0), basis.T @ projected, standardiser, shift, target_mean, target_range)
 
     @classmethod
-    def of_rows(cls, x: Floats, y: Floats) -> RidgePath:
+    def of_rows(cls, x: Floats, y: Floats, bound: float) -> RidgePath:
         """From the rows themselves (N, D) and (N, T), which is cheapest when there are fewer rows than features."""
-        mean, target_mean = x.mean(axis=0), y.mean(axis=0)
-        scale = feature_scale(x.var(axis=0), np.square(x).mean(axis=0))
-        _, singular, basis_t = np.linalg.svd((x - mean) / scale, full_matrices=False)
-        projected = basis_t @ (((x - mean) / scale).T @ (y - target_mean))
-        return cls(basis_t.T, singular**2, projected, mean, scale, target_mean)
+        target_mean = y.mean(axis=0)
+        standardiser = Standardiser.of_rows(x, bound)
+        z = standardiser(x)
+        centre = z.mean(axis=0)
+        z -= centre
+        _, singular, basis_t = np.linalg.svd(z, full_matrices=False)
+        projected = basis_t @ (z.T @ (y - target_mean))
+        return cls(basis_t.T, singular**2, projected, standardiser, centre, target_mean, prediction_range(y))
 
     def solve(self, alpha: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Coefficients (T, D) and intercepts (T,) on the raw features; alpha is one number, or one a target (T,).
+        """Coefficients (T, D) and intercepts (T,) on the standardised features; alpha: one number, or one a target.
 
-        Minimises ||y - Xw - b||^2 + alpha ||w||^2 on standardised X, as scikit-learn's Ridge does.
+        Minimises ||y - Zw - b||^2 + alpha ||w||^2 on standardised Z, as scikit-learn's Ridge does.
         """
         shrunk = self.projected / (self.spectrum[:, None] + np.asarray(alpha, dtype=np.float64))
-        coef = (self.basis @ shrunk / self.scale[:, None]).T
-        return coef, self.target_mean - coef @ self.mean
+        coef = (self.basis @ shrunk).T
+        return coef, self.target_mean - coef @ self.centre
 
     def predict(self, x: Floats, alphas: Floats) -> Floats:
-        """Predictions (A, N, T) for every alpha at once."""
-        rotated = ((x - self.mean) / self.scale) @ self.basis
+        """Predictions (A, N, T) for every alpha at once, within the prediction range."""
+        rotated = (self.standardiser(x) - self.centre) @ self.basis
         shrunk = self.projected[None] / (self.spectrum[None, :, None] + alphas[:, None, None])
-        return np.asarray(rotated @ shrunk + self.target_mean)
+        return np.clip(rotated @ shrunk + self.target_mean, self.target_range[:, 0], self.target_range[:, 1])
 
 
-def feature_scale(variance: Floats, magnitude: Floats) -> Floats:
-    """Standard deviations to divide by; 1 for features that are constant up to rounding, which then count for nothing.
-
-    variance: (D,) around the mean. magnitude: (D,) mean square, which says what rounding can leave.
-    """
-    return np.where(variance > 1e-14 * magnitude, np.sqrt(np.maximum(variance, 0)), 1.0)
-
-
-def ridge_paths(x: Floats, y: Floats, part: Ints) -> tuple[RidgePath, list[RidgePath]]:
+def ridge_paths(x: Floats, y: Floats, part: Ints, bound: float) -> tuple[RidgePath, list[RidgePath]]:
     """The path on all rows, and one for each part 0..K-1 held out (part is -1 in rows that are never held out)."""
     held_out = [part == k for k in range(part.max(initial=-1) + 1)]
     if len(x) <= x.shape[1]:
-        return RidgePath.of_rows(x, y), [RidgePath.of_rows(x[~rows], y[~rows]) for rows in held_out]
-    centre = x.mean(axis=0)  # sums of centred features do not cancel when parts are subtracted
-    centred = x - centre
+        return RidgePath.of_rows(x, y, bound), [RidgePath.of_rows(x[~rows], y[~rows], bound) for rows in held_out]
+    table = Table(x, y, x.mean(axis=0), x.min(axis=0), x.max(axis=0))
+    centred = x - table.centre  # sums of centred features do not cancel when parts are subtracted
     whole = Moments.of(centred, y)
     paths = []
     for rows in held_out:
@@ -104,9 +131,5 @@ def ridge_paths(x: Floats, y: Floats, part: Ints) -> tuple[RidgePath, list[Ridge
             moments = Moments.of(centred[~rows], y[~rows])
         else:
             moments = whole - Moments.of(centred[rows], y[rows])
-        paths.append(_shifted(RidgePath.of_moments(moments), centre))
-    return _shifted(RidgePath.of_moments(whole), centre), paths
-
-
-def _shifted(path: RidgePath, by: Floats) -> RidgePath:
-    return RidgePath(path.basis, path.spectrum, path.projected, path.mean + by, path.scale, path.target_mean)
+        paths.append(RidgePath.of_moments(moments, table, ~rows, bound))
+    return RidgePath.of_moments(whole, table, np.ones(len(x), dtype=np.bool_), bound), paths

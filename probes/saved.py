@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import EarlierReleaseError, SettingsMismatchError, StoreError
+from panecho_embed.evaluation.scores import write_json
+from panecho_embed.evaluation.targets import Target
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, PoolHow
 from probes.base import BaseProbe
-from probes.evaluation import average_rows, predict_rows
+from probes.fitting import all_classes, average_rows, predict_rows
 from probes.problem import Fusion, id_columns, load_table, shares, unit_of_rows
+from probes.registry import probe_class, probe_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,13 +28,8 @@ if TYPE_CHECKING:
     from probes.run import TargetResult
 
 FORMAT = "panecho-embed probe"
-SCHEMA_VERSION = 1
-_HOME = {
-    "LinearProbe": "probes.linear",
-    "KNNProbe": "probes.knn",
-    "FaissKNNProbe": "probes.faiss_knn",
-    "AttentiveProbe": "probes.attentive",
-}
+SCHEMA_VERSION = 2
+_FILES = ("probe.npz", "probe.json")
 _MAY_DIFFER = ("dtype",)  # how the numbers are stored
 
 
@@ -39,12 +37,11 @@ _MAY_DIFFER = ("dtype",)  # how the numbers are stored
 class SavedProbe:
     """A probe of one target, and what it needs to know of its input.
 
-    level, pooling, fusion: how rows become units. classes: () for a regression. threshold: of a binary decision.
+    level, pooling, fusion: how rows become units. threshold: of a yes-or-no decision, NaN where none was chosen.
     """
 
-    target: str
+    target: Target
     probe: BaseProbe
-    classes: tuple[str, ...]
     threshold: float
     level: Level
     pooling: PoolHow
@@ -53,33 +50,45 @@ class SavedProbe:
 
 
 def save_probes(results: Sequence[TargetResult], out: Path) -> None:
-    """Write probe.npz and probe.json into the folder `out`."""
+    """Write probe.npz and probe.json of the probes that can be saved into the folder `out`; nothing if none can."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     targets: dict[str, dict[str, Any]] = {}
     for result in results:
+        if result.probe.saveable():
+            continue
         problem = result.evaluation.problem
-        target = problem.target
-        arrays |= {f"{target}/{name}": array for name, array in result.probe.fitted_arrays().items()}
-        targets[target] = {
-            "probe": type(result.probe).__name__,
-            "parameters": result.probe.get_params(),
-            "classes": list(problem.classes),
+        name = problem.target.name
+        arrays |= {f"{name}/{key}": array for key, array in result.probe.fitted_arrays().items()}
+        targets[name] = {
+            "probe": probe_id(result.probe) or type(result.probe).__name__,
+            "parameters": result.probe.saved_parameters(),
+            "target": asdict(problem.target),
             "threshold": result.threshold,
+            "threshold_rule": str(result.settings.threshold),
             "level": problem.level,
             "pooling": problem.pooling,
             "fusion": problem.fusion,
             "provenance": json.loads(problem.provenance.to_json()),
         }
-    document = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "targets": targets}
+    if not targets:
+        return
     with (out / "probe.npz").open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its allow_pickle is newer than the NumPy that we take
-    (out / "probe.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "probe.json", {"format": FORMAT, "schema_version": SCHEMA_VERSION, "targets": targets})
 
 
-def load_probes(run: str | Path) -> dict[str, SavedProbe]:
-    """The probes of a run, by target. Raises StoreError when the folder holds none, or of another schema.
+def clear_probes(folder: Path) -> None:
+    """Remove the probes that an earlier run left in a folder."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
 
-    EarlierReleaseError: trained on embeddings of another order of planes.
+
+def load_probes(run: str | Path, classes: Sequence[type[BaseProbe]] = ()) -> dict[str, SavedProbe]:
+    """The probes of a run, by target.
+
+    classes: custom probe classes that are not registered as entry points. Raises StoreError when the folder holds
+    none, or of another schema, or of a class that is not known; EarlierReleaseError if they were trained on embeddings
+    of another order of planes.
     """
     folder = Path(run)
     try:
@@ -89,40 +98,43 @@ def load_probes(run: str | Path) -> dict[str, SavedProbe]:
     except (OSError, ValueError) as error:
         raise StoreError(f"{folder}: no readable probe.json and probe.npz of a probe run ({error})") from error
     if document.get("format") != FORMAT or document.get("schema_version") != SCHEMA_VERSION:
-        raise StoreError(f"{folder}/probe.json: not a probe of schema version {SCHEMA_VERSION}")
+        raise StoreError(f"{folder}/probe.json: not a probe of schema version {SCHEMA_VERSION}; run the command again")
     try:
-        return {name: _restored(name, target, arrays) for name, target in document["targets"].items()}
+        return {name: _restored(name, target, arrays, classes) for name, target in document["targets"].items()}
     except EarlierReleaseError as error:
         raise EarlierReleaseError(f"{folder}/probe.json: trained on embeddings {error}") from error
 
 
-def apply_probes(run: str | Path, embeddings: str | Path) -> pd.DataFrame:
+def apply_probes(run: str | Path, embeddings: str | Path, classes: Sequence[type[BaseProbe]] = ()) -> pd.DataFrame:
     """Predictions of a run's probes for every video or study of another embedding file, one row each.
 
-    Raises SettingsMismatchError naming the settings in which the files' embeddings differ.
+    classes: as in `load_probes`. Raises SettingsMismatchError naming the settings in which the files differ.
     """
     import pandas as pd
 
     frames = []
-    for saved in load_probes(run).values():
+    for saved in load_probes(run, classes).values():
         rows, units = load_table(embeddings, level=saved.level, pooling=saved.pooling, fusion=saved.fusion)
         _check_same_settings(saved.provenance, rows.provenance, embeddings)
         frames.append(pd.DataFrame(_predictions(saved, rows, units)))
     return pd.concat(frames, ignore_index=True)
 
 
-def _restored(name: str, target: dict[str, Any], arrays: Mapping[str, Any]) -> SavedProbe:
-    kind = getattr(importlib.import_module(_HOME[target["probe"]]), target["probe"])
+def _restored(
+    name: str, saved: dict[str, Any], arrays: Mapping[str, Any], classes: Sequence[type[BaseProbe]]
+) -> SavedProbe:
+    given = {kind.__name__: kind for kind in classes}
+    kind = given.get(saved["probe"]) or probe_class(saved["probe"])
     own = {key.rpartition("/")[2]: array for key, array in arrays.items() if key.rpartition("/")[0] == name}
+    described = saved["target"] | {"classes": tuple(saved["target"]["classes"])}
     return SavedProbe(
-        target=name,
-        probe=kind(**target["parameters"]).restore(own),
-        classes=tuple(target["classes"]),
-        threshold=target["threshold"],
-        level=target["level"],
-        pooling=target["pooling"],
-        fusion=target["fusion"],
-        provenance=Provenance.from_json(json.dumps(target["provenance"])),
+        target=Target(**described),
+        probe=kind(**saved["parameters"]).restore(own),
+        threshold=math.nan if saved["threshold"] is None else saved["threshold"],
+        level=saved["level"],
+        pooling=saved["pooling"],
+        fusion=saved["fusion"],
+        provenance=Provenance.from_json(json.dumps(saved["provenance"])),
     )
 
 
@@ -135,14 +147,21 @@ def _check_same_settings(trained: Provenance, given: Provenance, path: str | Pat
 
 
 def _predictions(saved: SavedProbe, rows: EmbeddingTable, units: EmbeddingTable) -> dict[str, Any]:
-    unit = unit_of_rows(rows, units)
-    predicted = average_rows(predict_rows(saved.probe, rows.values, unit), unit, shares(rows, unit), len(units))
-    columns = {"target": saved.target, **id_columns(units)}
-    if not saved.classes:
+    target, unit = saved.target, unit_of_rows(rows, units)
+    raw = predict_rows(saved.probe, rows.values, unit)
+    predicted = average_rows(
+        all_classes(target.kind, len(target.classes), saved.probe, raw), unit, shares(rows, unit), len(units)
+    )
+    columns: dict[str, Any] = {"target": target.name, **id_columns(units)}
+    far = np.zeros(len(units), dtype=np.bool_)
+    np.logical_or.at(far, unit, saved.probe.far_outside(rows.values))
+    columns["far_outside"] = far
+    if not target.classes:
         return columns | {"prediction": predicted}
-    classes = np.array(saved.classes, dtype=object)
-    if len(classes) == 2:
-        called = (predicted[:, 1] >= saved.threshold).astype(int)
-        return columns | {"prediction": classes[called], f"probability:{classes[1]}": predicted[:, 1]}
-    columns["prediction"] = classes[predicted.argmax(axis=1)]
-    return columns | {f"probability:{name}": predicted[:, i] for i, name in enumerate(classes)}
+    called = target.names_of(target.called(predicted, saved.threshold))
+    if target.kind == "binary":
+        called[np.full(len(units), math.isnan(saved.threshold))] = ""
+        columns |= {"prediction": called, "threshold": saved.threshold}
+        return columns | {f"probability:{target.positive}": predicted}
+    by_class = {f"probability:{name}": predicted[:, i] for i, name in enumerate(target.classes)}
+    return columns | {"prediction": called} | by_class

@@ -1,134 +1,119 @@
-"""`panecho-embed compare`: which starting point is better, and how sure is that."""
+"""`panecho-embed compare`: which of several finished runs is better, and how sure that is."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from panecho_embed.cli.extract import announce
-from panecho_embed.cli.options import Place, out_option
+from panecho_embed.cli.options import out_option, stacked
 
 if TYPE_CHECKING:
-    from panecho_embed.comparison.result import ComparisonResult
+    from panecho_embed.evaluation.comparison import Comparison
 
-
-def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-def _numbers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(piece) for piece in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0.1,1") from error
-
-
-def _files(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
-    files = {}
-    for value in values:
-        name, separator, file = value.partition("=")
-        if not separator or not Path(file).is_file():
-            raise click.BadParameter(f"{value!r} is no START=FILE with a file that is there")
-        files[name] = Path(file)
-    return files
+# Whom each candidate is compared with, and which differences matter.
+comparison_options = stacked(
+    click.option("--reference", metavar="NAME", help="Differences to this candidate only.  [default: all pairs]"),
+    click.option(
+        "--margin",
+        default="",
+        metavar="VALUE",
+        help='Differences below this do not matter: "0.5", or with the unit of the metric "0.5 %".',
+    ),
+)
 
 
 @click.command()
-@click.argument("recipe", metavar="RECIPE")
+@click.argument("runs", nargs=-1, required=True, metavar="[NAME=]RUN...")
+@out_option("Folder of the comparison")
+@click.option("--target", default="", help='Targets to compare, as "EF,ESV".  [default: all that every run has]')
 @click.option(
-    "--inits",
-    default="panecho,random,imagenet,echoclip,kinetics",
-    show_default=True,
-    callback=_names,
-    metavar="START,...",
-    help="Starting points to compare.",
+    "--level",
+    type=click.Choice(["study", "video", "clip", "frame"]),
+    help="What a row is.  [default: the highest level that all runs have]",
 )
-@click.option("--data", required=True, type=Place(), help="Data set as downloaded, or a table.")
-@out_option("Folder of the comparison; each run gets a folder below it")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each start.")
-@click.option("--reference", metavar="START", help="What the differences are to.  [default: the first start]")
+@comparison_options
 @click.option(
-    "--fractions",
-    default="1",
-    show_default=True,
-    callback=_numbers,
-    metavar="0.1,1",
-    help="Parts of the training patients to train on.",
+    "--draws", type=click.IntRange(min=1), default=10_000, show_default=True, help="Number of bootstrap samples."
 )
-@click.option("--frozen", is_flag=True, help="Add a linear probe on each untrained start, on the same patients.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe, any number of times."
-)
-@click.option(
-    "--weights",
-    multiple=True,
-    callback=_files,
-    metavar="START=FILE",
-    help="Weights file of a start.  [default: where `finetune` finds them]",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
-@click.option("--workers", type=click.IntRange(min=0), help="Decoding processes, as in finetune and extract.")
-@click.option("--strict", is_flag=True, help="Stop at a start whose weights can't be had, or a run that fails.")
-@click.option("--allow-leakage", is_flag=True, help="Let a patient be in training and in validation or test.")
-@click.pass_context
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed for the bootstrap.")
 def compare(
-    ctx: click.Context, /, recipe: str, inits: tuple[str, ...], data: Path | str, out: Path, **options: Any
+    runs: tuple[str, ...],
+    out: Path,
+    target: str,
+    level: str | None,
+    reference: str | None,
+    margin: str,
+    draws: int,
+    seed: int,
 ) -> None:
-    """Fine-tune several starting points and compare them on the same test patients.
+    """Compare finished runs on the same test patients.
 
-    Runs what is missing, goes on with what was begun, reuses what is done. Ends with a table, report.html, and exit
-    code 3 if a start or a run could not be had. docs/finetuning.md says how the figures are come by.
+    RUN is the folder of a `probe`, `finetune` or `predict` run, or a table of predictions (docs/statistics.md describes
+    its columns). Several runs of one NAME are trainings of one model: panecho=seed-0 panecho=seed-1.
     """
-    from panecho_embed.comparison.run import compare as run
-    from panecho_embed.finetune.processes import leave_processes
+    from panecho_embed.evaluation.comparison import compare_candidates, read_candidates
+    from panecho_embed.evaluation.comparison_report import methods_of, write_comparison
+    from panecho_embed.evaluation.report import Account
 
-    options["frozen"] = _linear_probe() if options["frozen"] else None
-    command = shlex.join(["panecho-embed", *sys.argv[1:]])
-    try:
-        result = run(recipe, inits, data, out, progress=None, announce=announce, command=command, **options)
-    except KeyboardInterrupt:
-        raise click.ClickException("interrupted; the same command goes on from there") from None
-    finally:
-        leave_processes()
-    if result is not None:
-        print_result(result)
-        ctx.exit(result.exit_code)
+    candidates = read_candidates([_named(run) for run in runs], level)
+    wanted = [name.strip() for name in target.split(",") if name.strip()]
+    comparisons = compare_candidates(
+        candidates, reference=reference, margin=margin, targets=wanted, draws=draws, seed=seed
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    print_comparisons(comparisons, reference)
+    made = {one.name: one.made_by or "a table of predictions" for one in candidates}
+    facts = {"Reference": reference} if reference else {}
+    facts |= {"Margin": margin} if margin else {}
+    facts |= {f"Candidate {name}": by for name, by in made.items()}
+    account = Account(
+        title=f"Comparison: {', '.join(c.name for c in comparisons[:4])}",
+        subtitle=f"{len(candidates)} candidates on the same test patients",
+        facts=facts,
+        methods=[methods_of(comparisons)],
+        command=shlex.join(["panecho-embed", *sys.argv[1:]]),
+    )
+    write_comparison(out, "compare", comparisons, account)
+    click.echo(f"\nwritten: {out}, open {out / 'report.html'}")
 
 
-def print_result(result: ComparisonResult) -> None:
-    """The tables of every target, of many the means, what could not be had, and where everything lies."""
-    from panecho_embed.comparison import tables
-    from panecho_embed.wording import counted
+def print_comparisons(comparisons: Sequence[Comparison], reference: str | None = None) -> None:
+    """The verdicts and tables of every target; of many the overview, and the rest is in the report."""
+    from panecho_embed.evaluation.comparison_report import (
+        LONG,
+        contrast_rows,
+        overview_rows,
+        score_rows,
+        verdict_text,
+    )
+    from panecho_embed.evaluation.report import FEW_TARGETS
+    from panecho_embed.wording import aligned
 
-    largest = max(result.fractions)
-    many = len(result.comparisons) > tables.FEW
+    many = len(comparisons) > FEW_TARGETS
     if many:
-        click.echo("\n" + tables.aligned(*tables.overview_rows(result.comparisons, largest)))
-    for comparison in result.comparisons:
-        if many and not comparison.over_targets:
+        click.echo("\n" + aligned(*overview_rows(comparisons)))
+    for comparison in comparisons:
+        if many and comparison.standings:
             continue
-        click.echo(f"\n{tables.verdict(comparison, largest, result.reference)}\n")
-        click.echo(tables.aligned(*tables.score_rows(comparison, largest)))
+        click.echo(f"\n{verdict_text(comparison, reference)}\n")
+        click.echo(aligned(*score_rows(comparison)))
+        if comparison.n_left_out:
+            click.echo(f"{comparison.n_left_out} test rows that not every run has were left out")
         if comparison.contrasts:
-            click.echo("\n" + tables.aligned(*tables.contrast_rows(comparison, largest)))
-        if len(result.fractions) > 1:
-            click.echo("\nby fraction of the training patients:")
-            click.echo(tables.aligned(*tables.efficiency_rows(comparison, result.fractions)))
+            columns, rows = contrast_rows(comparison)
+            click.echo("\n" + aligned(columns, rows[:LONG]))
+            if len(rows) > LONG:
+                click.echo(f"and {len(rows) - LONG} more in differences.csv and the report")
     if many:
         click.echo("\nthe other targets' intervals and differences are in the report")
-    click.echo(f"\n{counted(result.trained, 'run')} trained, {result.reused} reused")
-    for problem in result.problems:
-        click.echo(f"not had: {problem.name}: {problem.message}")
-    click.echo(f"written: {result.folder}, open {result.folder / 'report.html'}")
 
 
-def _linear_probe() -> Any:
-    found = list(entry_points(group="panecho_embed.frozen_probes", name="linear"))
-    if not found:
-        raise click.UsageError("--frozen needs the linear probe of this package; install it again (pip install .)")
-    return found[0].load()
+def _named(run: str) -> tuple[str, str]:
+    """Name and path of "NAME=PATH"; a path that is there may hold "=" itself."""
+    name, separator, path = run.partition("=")
+    return ("", run) if not separator or Path(run).exists() else (name, path)

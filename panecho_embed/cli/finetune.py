@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -92,30 +91,17 @@ def print_summary(summary: FinetuneSummary) -> None:
 
 def print_scores(run: Path) -> None:
     """The main metrics of a run folder that is done, and where its report lies."""
-    from panecho_embed.evaluation.wording import caution_of, few_tested
-    from panecho_embed.finetune.outcome import read_outcome, read_targets
-    from panecho_embed.wording import counted, plural
+    from panecho_embed.evaluation.report import answer, short_scores
+    from panecho_embed.evaluation.wording import caution_of
+    from panecho_embed.finetune.outcome import not_scored, read_outcome
 
-    rows = read_targets(read_outcome(run))
-    document = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    for name, target in document["targets"].items():
-        shown = ("mae", "r2") if target["task"] == "regression" else ("auroc", "balanced_accuracy")
-        parts = [_score(metric, target) for metric in shown]
-        unit = f" {target['unit']}" if target["unit"] else ""
-        tested = f"{target['n']} test {plural(document['level'], target['n'])}"
-        click.echo(f"{name}{unit}: {'; '.join(parts)} ({tested} of {counted(target['n_patients'], 'patient')})")
-        if caution := caution_of(few_tested(rows[name].patients, rows[name].truth, rows[name].classes)):
+    outcome = read_outcome(run)
+    scored = outcome.scored()
+    for one in scored:
+        click.echo(f"{one.target.title}: {short_scores(one)}")
+        if caution := caution_of(one.few):
             click.echo(caution)
-    click.echo(f"results in {run}, for people in {run / 'report.html'}")
-
-
-def _score(metric: str, target: dict[str, Any]) -> str:
-    from panecho_embed.evaluation.wording import display_name
-    from panecho_embed.wording import number
-
-    score, trivial = target["metrics"][metric], target["baseline"][metric]["value"]
-    value, low, high, baseline = (
-        "undefined" if given is None else number(given)
-        for given in (score["value"], score["low"], score["high"], trivial)
-    )
-    return f"{display_name(metric)} {value} (95 % {low} to {high}; baseline {baseline})"
+        click.echo(answer(one))
+    for name, why in not_scored(outcome.predictions, scored, outcome.level).items():
+        click.echo(f"{name} was not evaluated: {why}")
+    click.echo(f"results in {run}, report: {run / 'report.html'}")

@@ -32,6 +32,7 @@ _COMMANDS = {
     "serve": "panecho_embed.cli.serve:serve",
     "atlas": "panecho_embed.cli.atlas:atlas",
     "finetune": "panecho_embed.cli.finetune:finetune",
+    "grid": "panecho_embed.cli.grid:grid",
     "compare": "panecho_embed.cli.compare:compare",
     "recipes": "panecho_embed.cli.recipes:recipes",
     "weights": "panecho_embed.cli.weights:weights",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
@@ -14,6 +14,9 @@ from panecho_embed.errors import PanEchoEmbedError
 from panecho_embed.provenance import Precision
 from panecho_embed.records import EngineBackend, Layout
 from panecho_embed.remote import cached, check_url, is_url
+
+if TYPE_CHECKING:
+    from panecho_embed.evaluation.thresholds import ThresholdRule
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -192,3 +195,45 @@ encoding_options = stacked(
 def given(**options: Any) -> dict[str, Any]:
     """Those of the clip options that were given; what was not is the backbone's to say."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The names of "none,mild,severe"; () when the option is not given."""
+    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
+
+
+def threshold_rule(_ctx: click.Context, _param: click.Parameter, value: str) -> ThresholdRule:
+    """The rule of "youden", "sensitivity=0.9" or "0.5"."""
+    from panecho_embed.errors import ArgumentError
+    from panecho_embed.evaluation.thresholds import ThresholdRule
+
+    try:
+        return ThresholdRule.parse(value)
+    except ArgumentError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+# How label columns are read.
+reading_options = stacked(
+    click.option(
+        "--task",
+        type=click.Choice(["regression", "binary", "multiclass", "ordinal"]),
+        help="Kind of target that a label column is.  [default: by the values]",
+    ),
+    click.option("--positive", metavar="CLASS", default="", help="Positive class of a binary target."),
+    click.option(
+        "--order",
+        callback=names,
+        metavar="NONE,MILD,...",
+        help="Ordered grades of the target, the lowest first.",
+    ),
+)
+
+threshold_option = click.option(
+    "--threshold",
+    default="youden",
+    show_default=True,
+    callback=threshold_rule,
+    metavar="RULE",
+    help="Decision threshold of a binary target: youden, sensitivity=0.9, specificity=0.9, or a number.",
+)

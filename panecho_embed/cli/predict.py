@@ -18,12 +18,14 @@ from panecho_embed.cli.options import (
     input_options,
     model_options,
     out_option,
+    reading_options,
+    threshold_option,
 )
 
 if TYPE_CHECKING:
     from panecho_embed.prediction.run import PredictSummary
 
-_OWN = ("backbone", "weights", "seed", "device", "tasks", "task_table", "sheets", "overwrite")
+_OWN = ("backbone", "weights", "seed", "device", "tasks", "task_table", "sheets", "threshold", "overwrite")
 _CLIPS = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
 
 
@@ -45,6 +47,8 @@ _CLIPS = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", 
     help="Table of the weights' own tasks, in the form of tasks.csv.  [default: tasks.csv beside --weights, else "
     "PanEcho's]",
 )
+@reading_options
+@threshold_option
 @click.option("--sheets/--no-sheets", default=True, show_default=True, help="A page a study, with its videos.")
 @clip_options
 @encoding_options
@@ -58,10 +62,12 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
     Writes studies.csv, videos.csv, clips.csv, predictions.json, report.html, a page a study, and
     metrics.json where the input has labels of the tasks' names. For research only.
     """
+    from panecho_embed.evaluation.targets import Reading
     from panecho_embed.prediction.run import predict as run
 
     own = {name: options.pop(name) for name in _OWN}
     own["tasks"] = "all" if own["tasks"] is None else [name.strip() for name in own["tasks"].split(",")]
+    own["reading"] = Reading(options.pop("task"), options.pop("positive"), options.pop("order"))
     plan = given(**{name: options.pop(name) for name in _CLIPS}) or None
     # What was not asked for is left to `extract`, so that an embedding file can refuse what is not about it.
     asked = {n: v for n, v in options.items() if ctx.get_parameter_source(n) is not ParameterSource.DEFAULT}
@@ -74,6 +80,7 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
 
 
 def _print_summary(summary: PredictSummary) -> None:
+    from panecho_embed.prediction.agreement import primary_line
     from panecho_embed.prediction.wording import DISCLAIMER, RANDOM
     from panecho_embed.wording import counted
 
@@ -90,6 +97,8 @@ def _print_summary(summary: PredictSummary) -> None:
     for one in summary.agreements:
         if one.problem:
             click.echo(f"note: the labels {one.task.name} were not compared: {one.problem}")
+        else:
+            click.echo(primary_line(one))
     click.echo(f"{summary.out / 'report.html'}; tables beside it")
     if summary.random_weights:
         click.secho(RANDOM, fg="yellow")

@@ -1,10 +1,10 @@
-"""Which of several candidates is better on the same patients, how sure that is, and whether they are as good as equal."""
+"""Which of several candidates is better on the same patients, how sure that is, and whether they are equivalent."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.evaluation.inference import Difference, Verdict, difference, verdict
+from panecho_embed.evaluation.inference import (
+    Difference,
+    Sample,
+    Verdict,
+    difference,
+    mean_over_targets,
+    sample,
+    verdict,
+)
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, holm
-from panecho_embed.evaluation.metrics import METRICS, OVER_TARGETS, PRIMARY, Draws, Metrics, base_name, higher_is_better
-from panecho_embed.evaluation.predictions import FILE, LEVELS, Predictions, read_predictions
+from panecho_embed.evaluation.metrics import METRICS, OVER_TARGETS, PRIMARY, base_name, higher_is_better
+from panecho_embed.evaluation.predictions import FILE, LEVELS, Predictions, concatenated, read_predictions
 from panecho_embed.evaluation.scores import Scored, check_tested, read_metrics, score
 from panecho_embed.evaluation.targets import Target
 
@@ -27,6 +35,19 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _MEANS = {"auroc": "Mean over {} class targets", "r2": "Mean over {} regressions"}
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """How the training sets of a candidate were drawn from the training patients; as `inference.difference` takes it.
+
+    share: fraction of them that one training set holds; None where it is not known. sets: number of separately drawn
+    training sets in one training. refits: the primary metric after training on random subsets; () for none.
+    """
+
+    share: float | None = None
+    sets: int = 1
+    refits: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,11 +61,14 @@ class Candidate:
         Predictions by target; several trainings of the model in one, told apart by run and draw.
     made_by : str
         Command that made them, "" for a table.
+    chance : mapping of str to Chance
+        By target, what is known of how its training sets were drawn.
     """
 
     name: str
     predictions: Mapping[str, Predictions]
     made_by: str = ""
+    chance: Mapping[str, Chance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +151,9 @@ def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = 
         raise ArgumentError(f"the runs have no rows of level {level or 'that all of them have'}: {shown} (--level)")
     chosen = level or common[0]
     named: dict[str, list[Candidate]] = {}
-    for name, _, made_by, found in read:
+    for name, _, made_by, chance, found in read:
         by_target = {one.target.name: one for one in found if one.level == chosen}
-        named.setdefault(name, []).append(Candidate(name, by_target, made_by))
+        named.setdefault(name, []).append(Candidate(name, by_target, made_by, chance))
     return [_joined(same) if len(same) > 1 else same[0] for same in named.values()]
 
 
@@ -139,7 +163,7 @@ def compare_candidates(
     reference: str | None = None,
     margin: str = "",
     targets: Sequence[str] = (),
-    training: Mapping[tuple[str, str, str], Any] | None = None,
+    cutoffs: Sequence[float] = (),
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
 ) -> list[Comparison]:
@@ -154,8 +178,8 @@ def compare_candidates(
         Differences smaller than that do not matter: "0.5", or with the unit of the metric "0.5 %"; "" for none.
     targets : sequence of str
         Names; all that every candidate has by default.
-    training : mapping, optional
-        (target, first, second) -> what `inference.difference` takes as `training`.
+    cutoffs : sequence of float
+        For AUROC of regressions below these values, beside the other metrics.
     draws, seed : int
         Of the bootstrap over patients.
 
@@ -174,8 +198,8 @@ def compare_candidates(
     found = []
     for target in common:
         lined_up, left_out = line_up({one.name: one.predictions[target] for one in candidates})
-        found.append(_compared(lined_up, left_out, reference, margin, training or {}, draws, seed))
-    return corrected([*_over_targets(found, reference, draws, seed), *found])
+        found.append(_compared(candidates, lined_up, left_out, reference, margin, cutoffs, draws, seed))
+    return corrected([*_over_targets(candidates, found, reference, seed), *found])
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -222,7 +246,7 @@ def line_up(predictions: Mapping[str, Predictions]) -> tuple[dict[str, Predictio
             replicate.take(np.array([place[key] for key in keys], dtype=np.int64))
             for replicate, place in zip(one.replicates().values(), places[other], strict=True)
         ]
-        lined_up[other] = _concatenated(parts)
+        lined_up[other] = concatenated(parts)
         _check_agreement(name, lined_up[name], other, lined_up[other])
     return lined_up, len(union) - len(keys)
 
@@ -292,15 +316,20 @@ def _stem(path: Path) -> str:
     return path.name if path.is_dir() else path.stem
 
 
-def _read_run(path: Path) -> tuple[str, list[Predictions]]:
-    """The command that made a run, "" for a table, and its predictions."""
+def _read_run(path: Path) -> tuple[str, dict[str, Chance], list[Predictions]]:
+    """The command that made a run ("" for a table), how its training sets were drawn, and its predictions."""
     if not path.exists():
         raise StoreError(f"{path}: no such run; name a folder with {FILE}, or a table of predictions")
     if not path.is_dir():
-        return "", read_predictions(path)
+        return "", {}, read_predictions(path)
     if not (path / FILE).is_file():
         raise StoreError(f"{path} holds no {FILE}; a run of `probe`, `finetune` or `predict` (with labels) leaves one")
-    return str(read_metrics(path)["made_by"]), read_predictions(path / FILE)
+    document = read_metrics(path)
+    chance = {}
+    for name, target in document["targets"].items():
+        told = target.get("chance") or {}
+        chance[name] = Chance(told.get("share"), told.get("sets", 1), tuple(told.get("refits", ())))
+    return str(document["made_by"]), chance, read_predictions(path / FILE)
 
 
 def _joined(same: Sequence[Candidate]) -> Candidate:
@@ -311,21 +340,8 @@ def _joined(same: Sequence[Candidate]) -> Candidate:
         runs = [set(part.run) for part in parts]
         if sum(map(len, runs)) > len(set().union(*runs)):
             parts = [replace(part, run=np.full(len(part), str(i), dtype=object)) for i, part in enumerate(parts)]
-        joined[name] = _concatenated(parts)
-    return Candidate(same[0].name, joined, same[0].made_by)
-
-
-def _concatenated(parts: Sequence[Predictions]) -> Predictions:
-    if len(parts) == 1:
-        return parts[0]
-    first = parts[0]
-    for other in parts[1:]:
-        if (other.target, other.level) != (first.target, first.level):
-            raise ArgumentError(f"trainings of one candidate predicted {first.target} and {other.target}")
-    names = ("patient", "split", "truth", "prediction", "fold", "run", "draw", "threshold", "baseline")
-    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    ids = {name: np.concatenate([part.ids[name] for part in parts]) for name in first.ids}
-    return Predictions(first.target, first.level, ids, **columns)
+        joined[name] = concatenated(parts)
+    return Candidate(same[0].name, joined, same[0].made_by, same[0].chance)
 
 
 def _common_targets(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[str]:
@@ -366,35 +382,49 @@ def _of(target: Target) -> str:
 
 
 def _compared(
+    candidates: Sequence[Candidate],
     lined_up: Mapping[str, Predictions],
     left_out: int,
     reference: str | None,
     margin: str,
-    training: Mapping[tuple[str, str, str], Any],
+    cutoffs: Sequence[float],
     draws: int,
     seed: int,
 ) -> Comparison:
-    standings = {name: score(one, draws=draws, seed=seed) for name, one in lined_up.items()}
+    standings = {name: score(one, cutoffs=cutoffs, draws=draws, seed=seed) for name, one in lined_up.items()}
     target = next(iter(lined_up.values())).target
     metric = PRIMARY[target.kind]
     sign = -1 if higher_is_better(metric) else 1
     ranked = sorted(standings, key=lambda name: sign * standings[name].primary.value)
-    runs = {name: [one.metrics() for one in lined_up[name].replicates().values()] for name in ranked}
     limit = parse_margin(margin, metric, target.unit)
-    contrasts = [
-        _contrast(a, b, runs, metric, lined_up, training.get((target.name, a, b)), draws, seed)
-        for a, b in _pairs(ranked, reference)
-    ]
-    return Comparison(
-        target.name,
-        metric,
-        target.unit,
-        {name: standings[name] for name in ranked},
-        {},
-        tuple(contrasts),
-        left_out,
-        limit,
-    )
+    samples = {
+        name: sample([one.metrics() for one in lined_up[name].replicates().values()], metric, seed=seed)
+        for name in ranked
+    }
+    parties = {one.name: _Party.of(one, lined_up[one.name], samples[one.name], left_out) for one in candidates}
+    contrasts = [_contrast(parties[a], parties[b]) for a, b in _pairs(ranked, reference)]
+    by_rank = {name: standings[name] for name in ranked}
+    return Comparison(target.name, metric, target.unit, by_rank, {}, tuple(contrasts), left_out, limit)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Party:
+    """What a difference needs to know of a candidate. trainings: names of its runs. trained: whether it was at all."""
+
+    name: str
+    sample: Sample
+    kind: str
+    trainings: tuple[tuple[str, str], ...]
+    trained: bool
+    chance: Chance
+
+    @classmethod
+    def of(cls, one: Candidate, rows: Predictions, found: Sample, left_out: int) -> _Party:
+        chance = one.chance.get(rows.target.name, Chance())
+        if left_out:
+            chance = replace(chance, refits=())  # they were tested on other rows
+        trainings = tuple(rows.replicates())
+        return cls(one.name, found, replicates_of(rows), trainings, one.made_by != "predict", chance)
 
 
 def _pairs(ranked: Sequence[str], reference: str | None) -> list[tuple[str, str]]:
@@ -403,29 +433,32 @@ def _pairs(ranked: Sequence[str], reference: str | None) -> list[tuple[str, str]
     return [(name, reference) for name in ranked if name != reference]
 
 
-def _contrast(
-    a: str,
-    b: str,
-    runs: Mapping[str, Sequence[Metrics]],
-    metric: str,
-    lined_up: Mapping[str, Predictions],
-    training: Any,
-    draws: int,
-    seed: int,
-) -> Contrast:
-    kinds = {replicates_of(lined_up[name]) for name in (a, b)} - {"none"}
-    paired = list(lined_up[a].replicates()) == list(lined_up[b].replicates()) and kinds <= {"draws", "folds"}
-    found = difference(
-        runs[a],
-        runs[b],
-        metric,
-        replicates=kinds.pop() if len(kinds) == 1 else "seeds" if kinds else "none",
-        paired=paired,
-        training=training,
-        draws=draws,
-        seed=seed,
-    )
-    return Contrast(a, b, found, float("nan"), "undecided")
+def _contrast(a: _Party, b: _Party) -> Contrast:
+    """First minus second; paired where both were trained on the same draws or partitions."""
+    chance = a.chance
+    if a.kind == b.kind in ("draws", "folds") and a.trainings == b.trainings:
+        same = chance == b.chance or b.chance.share is None
+        found = difference(
+            a.sample,
+            b.sample,
+            replicates="draws" if a.kind == "draws" else "folds",
+            share=chance.share if same else None,
+            sets=chance.sets,
+        )
+    elif a.kind == b.kind == "none":
+        both = bool(chance.refits) and len(chance.refits) == len(b.chance.refits) and chance.share == b.chance.share
+        found = difference(
+            a.sample,
+            b.sample,
+            replicates="none",
+            share=chance.share if both else None,
+            refits=(chance.refits, b.chance.refits) if both else None,
+        )
+    else:
+        found = difference(a.sample, b.sample, replicates="seeds", seeded=(a.kind != "none", b.kind != "none"))
+    if not (a.trained or b.trained):
+        found = replace(found, unknown=())
+    return Contrast(a.name, b.name, found, float("nan"), "undecided")
 
 
 def replicates_of(predictions: Predictions) -> str:
@@ -436,47 +469,31 @@ def replicates_of(predictions: Predictions) -> str:
     return "seeds" if len(set(predictions.run)) > 1 or predictions.run[0] else "none"
 
 
-def _over_targets(found: Sequence[Comparison], reference: str | None, draws: int, seed: int) -> list[Comparison]:
+def _over_targets(
+    candidates: Sequence[Candidate], found: Sequence[Comparison], reference: str | None, seed: int
+) -> list[Comparison]:
     """The mean over the targets of a kind, where there are several."""
     means = []
     for metric, title in _MEANS.items():
         of_kind = [c for c in found if OVER_TARGETS[_kind(c)] == metric]
         if len(of_kind) < 2:
             continue
-        names = list(of_kind[0].standings)
-        ids = np.unique(np.concatenate([c.standings[names[0]].predictions.patient.astype(str) for c in of_kind]))
-        runs = {name: _mean_runs([c.standings[name].predictions for c in of_kind], metric, ids) for name in names}
-        value = {name: float(np.mean([c.standings[name].scores[metric].value for c in of_kind])) for name in names}
-        ranked = sorted(names, key=lambda name: -value[name])
-        lined_up = {name: of_kind[0].standings[name].predictions for name in names}
-        contrasts = tuple(
-            _contrast(a, b, runs, metric, lined_up, None, draws, seed) for a, b in _pairs(ranked, reference)
-        )
-        means.append(
-            Comparison(title.format(len(of_kind)), metric, "", {}, {name: value[name] for name in ranked}, contrasts)
-        )
+        parties, value = {}, {}
+        for one in candidates:
+            rows = [c.standings[one.name].predictions for c in of_kind]
+            runs = [[replicate.metrics() for replicate in part.replicates().values()] for part in rows]
+            together = [mean_over_targets(parts, metric) for parts in zip(*runs, strict=False)]
+            parties[one.name] = _Party.of(one, rows[0], sample(together, metric, seed=seed), 1)
+            value[one.name] = float(np.mean([c.standings[one.name].scores[metric].value for c in of_kind]))
+        ranked = sorted(value, key=lambda name: -value[name])
+        contrasts = tuple(_contrast(parties[a], parties[b]) for a, b in _pairs(ranked, reference))
+        by_rank = {name: value[name] for name in ranked}
+        means.append(Comparison(title.format(len(of_kind)), metric, "", {}, by_rank, contrasts))
     return means
 
 
 def _kind(comparison: Comparison) -> Any:
     return next(iter(comparison.standings.values())).target.kind
-
-
-def _mean_runs(several: Sequence[Predictions], metric: str, ids: npt.NDArray[Any]) -> list[Metrics]:
-    """The mean of a metric over targets, for each training, as a function of the weights of all patients."""
-    by_target = [[one.metrics() for one in predictions.replicates().values()] for predictions in several]
-    count = min(map(len, by_target))
-    return [_mean_over([runs[i] for runs in by_target], metric, ids) for i in range(count)]
-
-
-def _mean_over(parts: Sequence[Metrics], metric: str, ids: npt.NDArray[Any]) -> Metrics:
-    columns = [np.searchsorted(ids, part.patients) for part in parts]
-
-    def mean(weights: Floats) -> Draws:
-        values = [part(weights[:, column])[metric] for part, column in zip(parts, columns, strict=True)]
-        return {metric: np.mean(values, axis=0)}
-
-    return Metrics((mean,), ids, max(part.n for part in parts))
 
 
 def _sd(values: Floats) -> float:

@@ -1,6 +1,8 @@
-"""95 % intervals of metrics from bootstraps over patients; paired differences; p-values, and Holm's correction.
+"""95 % intervals of metrics with patients as clusters; paired differences; p-values, and Holm's correction.
 
-The intervals are percentile intervals of the cluster bootstrap (Field and Welsh, J R Stat Soc B 2007; 69: 369-390).
+Percentile intervals of a bootstrap are too narrow for high values of AUROC, average precision and proportions, so these
+metrics have others (`ranking_intervals`, `proportions`). The intervals of all other metrics, and of differences, are
+percentile intervals of the cluster bootstrap (Field and Welsh, J R Stat Soc B 2007; 69: 369-390).
 """
 
 from __future__ import annotations
@@ -12,10 +14,51 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.evaluation.metrics import Draws, Floats, Metrics, point_values
+from panecho_embed.evaluation.estimates import estimates_of
+from panecho_embed.evaluation.metrics import Draws, Floats, Metrics, base_name, point_values
 from panecho_embed.records import Score
 
 DEFAULT_DRAWS = 10_000
+_PROPORTION = (
+    "95% confidence intervals of {} are exact (Clopper and Pearson, Biometrika 1934) with an effective number of rows, "
+    "as the rows of a patient are correlated (Korn and Graubard, Surv Methodol 1998)."
+)
+_PERFECT = "With perfect separation, the lower limit is exact."
+INTERVAL_METHODS = {
+    "auroc": (
+        "95% confidence intervals of AUROC are score intervals (Newcombe, Stat Med 2006, method 5) with effective "
+        "numbers of positives and negatives, and with the variance over patients (Obuchowski, Biometrics 1997) where "
+        f"it is larger. {_PERFECT}"
+    ),
+    "average_precision": (
+        "95% confidence intervals of average precision are score intervals (Wilson, J Am Stat Assoc 1927) with an "
+        "effective number of positives: the variance is that of a proportion (Boyd et al., ECML PKDD 2013), or the "
+        f"variance over patients where it is larger. {_PERFECT}"
+    ),
+    "sensitivity_at_specificity": (
+        "95% confidence intervals of sensitivity at a fixed specificity combine the exact interval at the threshold "
+        "with the exact interval of the threshold (Zou and Donner, Stat Med 2008), with effective numbers of rows "
+        "(Korn and Graubard, Surv Methodol 1998)."
+    ),
+    "balanced_accuracy": (
+        "95% confidence intervals of balanced accuracy are recovered from the exact intervals of the sensitivity of "
+        "each class (Zou and Donner, Stat Med 2008), with effective numbers of rows (Korn and Graubard, Surv Methodol "
+        "1998)."
+    ),
+    "f1": (
+        "95% confidence intervals of F1 are transformed exact intervals of the proportion of true positives among true "
+        "positives, false positives and false negatives (Clopper and Pearson, Biometrika 1934), with an effective "
+        "number of rows (Korn and Graubard, Surv Methodol 1998)."
+    ),
+    "sensitivity": _PROPORTION.format("sensitivity"),
+    "specificity": _PROPORTION.format("specificity"),
+    "ppv": _PROPORTION.format("positive predictive value"),
+    "npv": _PROPORTION.format("negative predictive value"),
+}
+OTHER_INTERVALS = (
+    "95% confidence intervals of other metrics are percentile intervals of a bootstrap over patients (Field and Welsh, "
+    "J R Stat Soc B 2007)."
+)
 _BLOCK = 131_072  # numbers, 1 MB: larger blocks leave the cache and cost a fifth more
 
 
@@ -33,10 +76,11 @@ class Difference:
 
 
 def scores(metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> dict[str, Score]:
-    """Every metric with its 95 % interval from `draws` bootstraps over patients; the same seed, the same interval.
+    """Every metric with its 95 % interval (`interval_method`).
 
-    Bootstraps in which a metric is not defined (no positive was drawn) are left out of its interval; when they are more
-    than half, or there is one patient only, the interval is NaN.
+    draws: bootstraps over patients, for the metrics whose interval is a percentile interval; the same seed, the same
+    interval. Bootstraps in which a metric is not defined are left out; when they are more than half, the interval is
+    NaN. With one patient only, every interval is NaN.
     """
     return scores_of(metrics, bootstrap([metrics], draws=draws, seed=seed)[0])
 
@@ -44,10 +88,22 @@ def scores(metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> di
 def scores_of(metrics: Metrics, sampled: Draws) -> dict[str, Score]:
     """The scores of a model whose metrics were bootstrapped already; sampled: its part of `bootstrap`."""
     n_patients = len(metrics.patients)
+    found = estimates_of(metrics.parts) if n_patients > 1 else {}
     return {
-        name: Score(name, value, *percentile_interval(sampled[name], n_patients), metrics.n, n_patients)
+        name: Score(
+            name,
+            value,
+            *((found[name].low, found[name].high) if name in found else percentile_interval(sampled[name], n_patients)),
+            metrics.n,
+            n_patients,
+        )
         for name, value in point_values(metrics).items()
     }
+
+
+def interval_method(metric: str) -> str:
+    """How the 95 % interval of a metric is made, as a sentence for a methods section."""
+    return INTERVAL_METHODS.get(base_name(metric), OTHER_INTERVALS)
 
 
 def paired_differences(a: Metrics, b: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> dict[str, Difference]:

@@ -281,27 +281,6 @@ def target_metrics(
     return multiclass_metrics(truth, prediction, patients, target.classes)
 
 
-def task_metrics(
-    task: Kind,
-    truth: npt.ArrayLike,
-    prediction: npt.ArrayLike,
-    patients: npt.ArrayLike,
-    classes: Sequence[str] = (),
-    *,
-    cutoffs: Sequence[float] = (),
-    threshold: npt.ArrayLike = 0.5,
-) -> Metrics:
-    """TEMPORARY"""
-    if task == "regression":
-        return regression_metrics(truth, prediction, patients, cutoffs=cutoffs)
-    if task == "binary":
-        return binary_metrics(truth, prediction, patients, threshold=threshold)
-    return multiclass_metrics(truth, prediction, patients, classes)
-
-
-HIGHER_IS_BETTER = {name: m.better == "higher" for name, m in METRICS.items() if m.better}
-
-
 def point_values(metrics: Metrics) -> dict[str, float]:
     """The metrics themselves, without intervals: every patient counts once."""
     values = metrics(np.ones((1, len(metrics.patients))))

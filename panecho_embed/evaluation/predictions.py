@@ -126,26 +126,24 @@ class Predictions:
         """The videos of each study averaged, one row a study.
 
         A regression's truth is the mean of the labelled videos; a class that the videos do not share is no truth. A
-        study of two patients, splits, folds or trainings has a row for each.
+        study of two patients, splits or trainings has a row for each; one of two folds has one, of the first.
         """
         keys = list(zip(*(column.tolist() for column in self._study_columns()), strict=True))
         first: dict[tuple[Any, ...], int] = {}
         study = np.array([first.setdefault(key, len(first)) for key in keys], dtype=np.int64)
         rows = np.unique(study, return_index=True)[1]
-        truth = mean_by(study, self.truth)
-        if self.target.classes:
-            low, high = _extremes(study, self.truth)
-            truth = np.where(low == high, low, np.nan)
+        truth = shared_by(study, self.truth) if self.target.classes else mean_by(study, self.truth)
         return replace(
             self.take(rows),
             level="study",
             ids={"study_id": self.ids["study_id"][rows]},
             truth=truth,
             prediction=mean_by(study, self.prediction),
+            baseline=mean_by(study, self.baseline),
         )
 
     def _study_columns(self) -> tuple[Texts, ...]:
-        return (self.ids["study_id"], self.patient, self.split, self.fold, self.run, self.draw)
+        return (self.ids["study_id"], self.patient, self.split, self.run, self.draw)
 
     def keys(self) -> list[tuple[str, ...]]:
         """The ids of each row, unique within a run and draw."""
@@ -235,6 +233,20 @@ class Predictions:
                 raise ArgumentError(f"{name}: probabilities must lie between 0 and 1")
 
 
+def concatenated(parts: Sequence[Predictions]) -> Predictions:
+    """Several trainings of the same target and level as one. Raises ArgumentError for different ones."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    for other in parts[1:]:
+        if (other.target, other.level) != (first.target, first.level):
+            raise ArgumentError(f"trainings of one model predicted {first.target} and {other.target}")
+    names = ("patient", "split", "truth", "prediction", "fold", "run", "draw", "threshold", "baseline")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    ids = {name: np.concatenate([part.ids[name] for part in parts]) for name in first.ids}
+    return Predictions(first.target, first.level, ids, **columns)
+
+
 def mean_by(group: Ints, values: Floats) -> Floats:
     """Mean of the known values (N, ...) of each group 0..G-1; NaN where a group has none."""
     flat = values.reshape(len(values), -1)
@@ -246,12 +258,12 @@ def mean_by(group: Ints, values: Floats) -> Floats:
     return np.asarray(mean.reshape(len(mean), *values.shape[1:]))
 
 
-def _extremes(group: Ints, values: Floats) -> tuple[Floats, Floats]:
-    """Smallest and largest known value of each group; NaN where a group has none."""
+def shared_by(group: Ints, values: Floats) -> Floats:
+    """The value that all known ones of a group share; NaN where they differ, or where a group has none."""
     low, high = np.full((2, group.max(initial=-1) + 1), np.nan)
     np.fmin.at(low, group, values)
     np.fmax.at(high, group, values)
-    return low, high
+    return np.where(low == high, low, np.nan)
 
 
 def write_predictions(predictions: Sequence[Predictions], path: Path) -> Path:

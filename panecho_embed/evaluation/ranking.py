@@ -1,7 +1,8 @@
 """Metrics of an order, AUROC and its like, as functions of how much each patient counts.
 
 A positive's place is known by the weight of the negatives below it. So all that is needed of a bootstrap are the
-weights at the scores that positives have, and one running sum over the negatives.
+weights at the scores that positives have, and one running sum over the negatives. Their intervals are those of
+`ranking_intervals`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from panecho_embed.evaluation.estimates import EstimatedPart, Estimates
+from panecho_embed.evaluation.ranking_intervals import (
+    Estimator,
+    ScoredRows,
+    auroc_estimate,
+    average_precision_estimate,
+    sensitivity_estimate,
+)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -33,14 +43,27 @@ class Ranked:
     negatives: Floats
 
 
-Ranking = Callable[[Ranked], Floats]
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A metric of an order: its values in B bootstraps, and its value with an interval."""
+
+    values: Callable[[Ranked], Floats]
+    estimate: Estimator
+
+    def __call__(self, ranked: Ranked) -> Floats:
+        """Value (B,) in each bootstrap."""
+        return self.values(ranked)
+
+
 Weigh = Callable[[Floats], tuple[Floats, Floats]]
 
 
 def ranking_part(
     positive: Bools, score: Floats, codes: Ints, n_patients: int, values: Mapping[str, Ranking]
-) -> Callable[[Floats], dict[str, Floats]]:
+) -> EstimatedPart:
     """A function of patient weights (B, P) that gives each of `values` (B,), NaN where a class was not drawn.
+
+    Its estimates are those of `values`; there are none without two patients and rows of both classes.
 
     positive: (N,). score: (N,), the higher the more likely positive. codes: (N,) the patient of each row, below P.
     """
@@ -56,7 +79,13 @@ def ranking_part(
         ranked = Ranked(positives[:, having], tied, below[:, having] - tied, below[:, -1:])
         return {name: value(ranked) for name, value in values.items()}
 
-    return part
+    def estimate() -> Estimates:
+        if n_patients < 2 or positive.all() or not positive.any():
+            return {}
+        rows = ScoredRows(positive, score, codes, n_patients)
+        return {name: value.estimate(rows) for name, value in values.items()}
+
+    return EstimatedPart(part, estimate)
 
 
 def ranking_values(specificity: float) -> dict[str, Ranking]:
@@ -68,13 +97,13 @@ def ranking_values(specificity: float) -> dict[str, Ranking]:
     }
 
 
-def auroc(ranked: Ranked) -> Floats:
+def _auroc(ranked: Ranked) -> Floats:
     """Share of the pairs of a positive and a negative in which the positive has the higher score; ties count half."""
     pairs = np.einsum("bk,bk->b", ranked.positives, ranked.below + 0.5 * ranked.tied)
     return np.asarray(pairs / (ranked.positives.sum(axis=1) * ranked.negatives[:, 0]))
 
 
-def average_precision(ranked: Ranked) -> Floats:
+def _average_precision(ranked: Ranked) -> Floats:
     """Mean over the positives of the precision at their score, as scikit-learn defines it."""
     positives = ranked.positives[:, ::-1]
     found = np.cumsum(positives, axis=1)
@@ -92,7 +121,11 @@ def sensitivity_at(specificity: float) -> Ranking:
         sensitivity = np.where(allowed, ranked.positives, 0).sum(axis=1) / ranked.positives.sum(axis=1)
         return np.where(ranked.negatives[:, 0] > 0, sensitivity, np.nan)
 
-    return value
+    return Ranking(value, lambda rows: sensitivity_estimate(rows, specificity))
+
+
+auroc = Ranking(_auroc, auroc_estimate)
+average_precision = Ranking(_average_precision, average_precision_estimate)
 
 
 def _by_rows(patient_of: Ints, positive: Bools, starts: Ints, _n_patients: int) -> Weigh:

@@ -329,37 +329,38 @@ def _classes(
 ) -> tuple[tuple[str, ...], dict[str, int], str]:
     """Classes in the order of their index, the index of every label, and a note."""
     different = sorted({label for label in text.tolist() if label}, key=_number_first)
-    numbers = all(_is_number(label) for label in different)
-    if kind == "binary" and len(different) > 2:
-        raise ArgumentError(f"{name} has {len(different)} classes, {', '.join(different[:8])}; use --task multiclass")
-    if len(different) > MOST_CLASSES:
-        raise ArgumentError(
-            f"{name} has {len(different)} different values, such as {some(different)}; at most "
-            f"{MOST_CLASSES} classes are taken (numbers with text among them? correct those cells)"
-        )
     if reading.order:
         return _ordered(different, name, reading.order)
-    if kind == "ordinal":
-        if numbers:
-            return tuple(different), {label: i for i, label in enumerate(different)}, ""
-        raise ArgumentError(
-            f"{name} has the grades {', '.join(different)}, and their order is not known: give it, the "
-            f'lowest first (--order "{",".join(different)}")'
-        )
-    note = ""
-    classes = list(different)
     index = class_names(known.classes) if known is not None else {}
-    if known is not None and known.classes and all(_key(label) in index for label in different):
-        classes = list(known.classes)
-    elif known is not None and kind == known.type == "binary" and set(different) <= {"0", "1"}:
+    if known is not None and kind == known.type == "binary" and set(different) <= {"0", "1"} and "0" not in index:
         classes = [label for label in known.classes if label != known.positive_class] + [known.positive_class]
         note = f"{name}: 1 is taken for {known.positive_class!r}"
         return _of_two(classes, name, reading.positive), {"0": 0, "1": 1}, note
-    if kind == "binary" and len(classes) == 2:
-        positive = known.positive_class if known is not None and classes == list(known.classes) else ""
+    fits = known is not None and bool(known.classes) and all(_key(label) in index for label in different)
+    if known is not None and fits and kind != "ordinal":
+        classes, positive = list(known.classes), known.positive_class
+    else:
+        classes, positive = list({_key(label): label for label in reversed(different)}.values())[::-1], ""
+    _check_classes(classes, name, kind)
+    if len(classes) == 2:
         classes = list(_of_two(classes, name, reading.positive or positive))
     index = class_names(classes)
-    return tuple(classes), {label: index[_key(label)] for label in different}, note
+    return tuple(classes), {label: index[_key(label)] for label in different}, ""
+
+
+def _check_classes(classes: list[str], name: str, kind: Kind) -> None:
+    if kind == "binary" and len(classes) > 2:
+        raise ArgumentError(f"{name} has {len(classes)} classes, {', '.join(classes[:8])}; use --task multiclass")
+    if len(classes) > MOST_CLASSES:
+        raise ArgumentError(
+            f"{name} has {len(classes)} different values, such as {some(classes)}; at most {MOST_CLASSES} classes are "
+            "taken"
+        )
+    if kind == "ordinal" and not all(map(_is_number, classes)):
+        raise ArgumentError(
+            f"{name} has the grades {', '.join(classes)}, and their order is not known: give it, the lowest first "
+            f'(--order "{",".join(classes)}")'
+        )
 
 
 def _ordered(different: list[str], name: str, order: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, int], str]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.evaluation.metrics import display_name as display_name
 from panecho_embed.wording import counted
 
 FEW_PATIENTS = 30  # below, percentile intervals of the bootstrap cover clearly less than they say (docs/statistics.md)

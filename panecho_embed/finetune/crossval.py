@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from panecho_embed.errors import SettingsMismatchError
+from panecho_embed.evaluation.predictions import FILE, read_predictions, write_predictions
 from panecho_embed.finetune.folder import Identity, RunFolder, read_failures
+from panecho_embed.finetune.outcome import of_all_folds
 from panecho_embed.finetune.recipe import Recipe
-from panecho_embed.finetune.report import write_run_report
-from panecho_embed.finetune.results import metrics_document, write_json
-from panecho_embed.finetune.tables import read_table, study_table, write_table
-from panecho_embed.tasks import read_tasks
+from panecho_embed.finetune.report import write_run
 
 PATIENCE_SECONDS = 120.0
 """How long folds on several machines wait for each other to write the folder that they share."""
@@ -37,14 +34,14 @@ def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
             return missing
         _check_weights(out, infos)
         try:
-            shared = _write(folder, recipe, infos)
+            shared = _write(folder, infos)
         except OSError as error:
             raise folder.unwritable(error) from error
         facts = _facts(infos, done)
         folder.begin(identity, facts)
         counts = facts["counts"] | {"shared_patients": shared}
         folder.end("done", {"seconds": sum(info["seconds"] for info in infos.values()), "counts": counts})
-        write_run_report(out)
+        write_run(out)
     return []
 
 
@@ -59,21 +56,18 @@ def _check_weights(out: Path, infos: Mapping[int, Mapping[str, Any]]) -> None:
             )
 
 
-def _write(folder: RunFolder, recipe: Recipe, infos: Mapping[int, Mapping[str, Any]]) -> int:
-    """Write the tables; returns how many patients stand in more than one fold."""
+def _write(folder: RunFolder, infos: Mapping[int, Mapping[str, Any]]) -> int:
+    """Write the predictions and failures of all folds; returns how many patients stand in more than one fold."""
     places = [folder.path / f"fold-{number}" for number in infos]
-    tasks = read_tasks(places[0] / "tasks.csv")
-    tables = [read_table(place / "predictions.csv", tasks) for place in places]
-    videos = pd.concat([table[table["split"] == "test"] for table in tables], ignore_index=True)
-    studies = study_table(videos, tasks)
-    rows = studies if recipe.evaluation.level == "study" else videos
-    baselines = {str(number): info["baseline"] for number, info in infos.items()}
-    write_table(videos, folder.path / "predictions.csv")
-    write_table(studies, folder.path / "predictions_studies.csv")
-    write_json(folder.path / "metrics.json", metrics_document(rows, tasks, baselines, recipe))
+    predictions = of_all_folds([read_predictions(place / FILE) for place in places])
+    write_predictions(predictions, folder.path / FILE)
     failures = {failure.video_id: failure for place in places for failure in read_failures(place)}
     folder.write_failures(list(failures.values()))
-    return int((videos.groupby("patient_id")["fold"].nunique() > 1).sum())
+    fold_of: dict[str, set[str]] = {}
+    for one in predictions:
+        for patient, fold in zip(one.patient, one.fold, strict=True):
+            fold_of.setdefault(patient, set()).add(fold)
+    return sum(len(folds) > 1 for folds in fold_of.values())
 
 
 def _facts(infos: Mapping[int, Mapping[str, Any]], done: Sequence[int]) -> dict[str, Any]:

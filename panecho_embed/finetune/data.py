@@ -13,17 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ManifestError
+from panecho_embed.evaluation.splits import split_name
 from panecho_embed.finetune.recipe import DataSettings
 from panecho_embed.finetune.targets import Targets, make_targets
 from panecho_embed.manifest import detect_layout, read_manifest
 from panecho_embed.records import Failure, Layout, Manifest, VideoRef
 from panecho_embed.remote import check_url, is_url
 
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _LOOKS_LIKE: dict[Layout, str] = {
     "echonet-dynamic": "FileList.csv and Videos/",
     "echonet-pediatric": "A4C/FileList.csv or PSAX/FileList.csv",
@@ -132,8 +128,8 @@ def _split(video: VideoRef, folds: int) -> str:
             f"{video.video_id}: its split is {video.split!r}; with data.folds = {folds} it must be a fold's number, "
             f"0 to {folds - 1}"
         )
-    if name in _SPLIT_NAMES:
-        return _SPLIT_NAMES[name]
+    if known := split_name(name):
+        return known
     hint = "; numbers are folds: --set data.folds=K" if name.isdecimal() else ""
     raise ManifestError(
         f"{video.video_id}: its split is {video.split!r}; allowed in the column split are train, val and test{hint}"

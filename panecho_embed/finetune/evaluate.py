@@ -1,4 +1,4 @@
-"""What a model predicts for videos: their clips averaged, gathered from all processes, no video counted twice."""
+"""Predictions of videos and studies: clips averaged, gathered from all processes, no video counted twice."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from panecho_embed.evaluation.metrics import (
     point_values,
     regression_metrics,
 )
+from panecho_embed.evaluation.predictions import mean_by, shared_by
 from panecho_embed.finetune.losses import Loss, mean_loss
 from panecho_embed.finetune.model import FineTuneModel, activated
 from panecho_embed.finetune.processes import Processes
@@ -41,9 +42,9 @@ _PICTURES_AT_ONCE = 256
 class Predicted:
     """What came out for n videos.
 
-    index: (n,) into the data set, ascending. values: (n, K) values or probabilities, the mean over a video's clips; of
-    a binary task the probability of index 1. loss: over all of them, NaN without a label; task_losses: (T,). failures:
-    videos that can't be decoded, which have no row.
+    index: (n,) into the data set, ascending. values: (n, K) values or probabilities, made from the mean raw output
+    (logit) of a video's clips; of a binary task the probability of index 1. loss: over all of them, the mean over a
+    video's clips, NaN without a label; task_losses: (T,). failures: videos that can't be decoded, which have no row.
     """
 
     index: Ints
@@ -140,8 +141,33 @@ def split_outputs(tasks: Sequence[Task], values: Floats) -> list[Floats]:
     return np.split(values, np.cumsum([task.num_outputs for task in tasks])[:-1], axis=1)
 
 
-def epoch_scores(tasks: Sequence[Task], truth: Floats, values: Floats) -> tuple[float, dict[str, float]]:
-    """(mean of (mean AUROC over class tasks, mean R2 over regressions), and each of them by its history column)."""
+def by_study(tasks: Sequence[Task], truth: Floats, values: Floats, studies: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Average the videos of each study: truth (S, T) and values (S, K), studies in order of first appearance.
+
+    truth: (n, T), NaN where missing. values: (n, K) as in `Predicted`. studies: (n,) ids. A study's values are the
+    means of its videos' values or probabilities. Its truth in a regression is the mean of its videos' labels; in a task
+    of classes it is the class of all its labelled videos, NaN where they differ.
+    """
+    _, appeared, inverse = np.unique(np.asarray(studies), return_index=True, return_inverse=True)
+    order = np.argsort(appeared)
+    group = np.argsort(order)[inverse]
+    labels = [
+        mean_by(group, column) if task.type == "regression" else shared_by(group, column)
+        for task, column in zip(tasks, truth.T, strict=True)
+    ]
+    return np.column_stack(labels), mean_by(group, values)
+
+
+def epoch_scores(
+    tasks: Sequence[Task], truth: Floats, values: Floats, studies: npt.ArrayLike | None = None
+) -> tuple[float, dict[str, float]]:
+    """(mean of (mean AUROC over class tasks, mean R2 over regressions), and each of them by its history column).
+
+    truth: (n, T), NaN where missing. values: (n, K) as in `Predicted`. studies: (n,) ids, to score studies, each the
+    average of its videos (`by_study`); None: to score videos.
+    """
+    if studies is not None:
+        truth, values = by_study(tasks, truth, values, studies)
     columns, kinds = {}, {True: [], False: []}  # type: ignore[var-annotated]
     by_task = scores_of(tasks, truth, values, np.arange(len(truth)))
     for task in tasks:
@@ -162,7 +188,7 @@ def _one(
     loss: Loss,
     processes: Processes,
 ) -> tuple[Floats, Floats]:
-    """(K,) predictions and (T,) losses of one video, means over its clips.
+    """(K,) predictions of one video, from the mean raw output of its clips, and (T,) losses, means over its clips.
 
     video: frames (U, 3, S, S) uint8, the planes (P, 3) of its pictures and its clips (N, L) of pictures.
     """
@@ -175,7 +201,8 @@ def _one(
     targets = torch.from_numpy(target).to(processes.device, torch.float32).expand(len(outputs), -1)
     counted = torch.full((len(outputs),), 1 / len(outputs), device=processes.device)
     sums = loss.sums(outputs, targets, counted)
-    values = activated(outputs, tasks).mean(dim=0)
+    # As published: logits are averaged, not the probabilities of clips.
+    values = activated(outputs.mean(dim=0), tasks)
     return values.double().cpu().numpy(), sums.double().cpu().numpy()
 
 

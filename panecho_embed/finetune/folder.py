@@ -22,19 +22,20 @@ from panecho_embed.errors import (
     SettingsMismatchError,
     StoreError,
 )
+from panecho_embed.evaluation.scores import write_json
 from panecho_embed.finetune.history import write_text
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe, recipe_differences, to_toml
-from panecho_embed.finetune.results import write_json
 from panecho_embed.records import Failure
 from panecho_embed.store.layout import FAILURE_COLUMNS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_ORDER_OF_PLANES = 2  # from this schema on, runs record which pictures the encoder saw
 Status = Literal["fresh", "begun", "done"]
 
 _CONTENT = (
     *("recipe.toml", "run.json", "tasks.csv", "history.csv", "history.svg", "model.pt", "metrics.json", "failures.csv"),
-    *("predictions.csv", "predictions_studies.csv", "report.html"),
+    *("predictions.csv", "report.html"),
 )
 _LOCK = ".lock"
 _FOLDERS = ("checkpoints", "tensorboard", "plots")
@@ -195,9 +196,15 @@ class RunFolder:
 
 
 def check_release(info: Mapping[str, Any], folder: Path) -> None:
-    """Raise EarlierReleaseError if a run is of a release that trained on other pictures; info: of its run.json."""
-    if info.get("schema_version") != SCHEMA_VERSION:
+    """Raise EarlierReleaseError if a run is of an earlier release; info: of its run.json."""
+    version = info.get("schema_version") or 0
+    if version < _ORDER_OF_PLANES:
         raise EarlierReleaseError(f"{folder}: {EARLIER_ORDER}")
+    if version != SCHEMA_VERSION:
+        raise EarlierReleaseError(
+            f"{folder}: a run of another release (schema {version}, not {SCHEMA_VERSION}): probabilities of clips were "
+            "averaged otherwise, and its tables have other columns. Run it again in another folder (-o), or --overwrite"
+        )
 
 
 def read_failures(folder: Path) -> tuple[Failure, ...]:

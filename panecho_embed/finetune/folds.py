@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
@@ -10,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, ManifestError
+from panecho_embed.evaluation.splits import SPLITS, draw_patients
 from panecho_embed.finetune.data import Dataset
 from panecho_embed.finetune.recipe import DataSettings
 from panecho_embed.finetune.targets import Targets, with_training_means
 
 Ints = npt.NDArray[np.int64]
 
-SPLITS = ("train", "val", "test")
 _LISTED = 5
 
 
@@ -108,11 +107,20 @@ def _check_apart(dataset: Dataset, parts: dict[str, Ints], one: str) -> None:
 
 
 def _fraction(dataset: Dataset, train: Ints, fraction: float, seed: int) -> Ints:
-    """The videos of so many training patients; a smaller share is part of a larger one."""
-    patients = sorted({dataset.videos[i].patient_id for i in train})
-    order = np.random.default_rng([seed, len(patients)]).permutation(len(patients))
-    kept = {patients[i] for i in order[: math.ceil(fraction * len(patients))]}
-    return np.array([i for i in train if dataset.videos[i].patient_id in kept], dtype=np.int64)
+    """The videos of a share of the training patients, as every command draws them.
+
+    A smaller share is part of a larger one, and every class of a target keeps two patients.
+    """
+    if fraction == 1:
+        return train
+    patients = np.array([dataset.videos[i].patient_id for i in train], dtype=object)
+    kept = set(draw_patients(patients, None, 0, fraction, "fraction", seed=seed))
+    for target, column in zip(dataset.targets.targets, dataset.targets.truth.T, strict=True):
+        there = np.isfinite(column[train])
+        if target.classes:
+            truth = column[train][there]
+            kept |= set(draw_patients(patients[there], truth, len(target.classes), 0.0, "fraction", seed=seed))
+    return train[np.isin(patients.astype(str), list(kept))]
 
 
 def _check_labels(dataset: Dataset, parts: dict[str, Ints], fold: int | None) -> None:

@@ -9,23 +9,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from tqdm import tqdm
 
 from panecho_embed.errors import PanEchoEmbedError, StoreError
+from panecho_embed.evaluation.predictions import FILE, write_predictions
+from panecho_embed.evaluation.splits import SPLITS
 from panecho_embed.finetune.data import Dataset
 from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.folder import Identity, RunFolder, Status, read_failures
-from panecho_embed.finetune.folds import SPLITS, Fold, make_fold
+from panecho_embed.finetune.folds import Fold, make_fold
 from panecho_embed.finetune.model import FineTuneModel
+from panecho_embed.finetune.outcome import predictions_of, thresholds_of
 from panecho_embed.finetune.processes import Processes
 from panecho_embed.finetune.progress import Progress
 from panecho_embed.finetune.recipe import Recipe
-from panecho_embed.finetune.report import write_run_report
-from panecho_embed.finetune.results import baseline_of, metrics_document, write_json
+from panecho_embed.finetune.report import write_run
 from panecho_embed.finetune.saved import write_model
 from panecho_embed.finetune.starts import Start, load_start, weights_sha256
-from panecho_embed.finetune.tables import study_table, video_table, write_table
 from panecho_embed.finetune.train import Trainer, Training
 from panecho_embed.records import Failure
 from panecho_embed.tasks import write_tasks
@@ -100,11 +100,11 @@ def of_done_run(out: Path, folds: int = 0) -> tuple[Failure, ...]:
     folds: of a cross-validation. Raises StoreError, also for a file of the run that is lost.
     """
     models = [f"fold-{number}/model.pt" for number in range(folds)] or ["model.pt"]
-    for name in ("metrics.json", "predictions.csv", "predictions_studies.csv", *models):
+    for name in (FILE, *models):
         if not (out / name).is_file():
             raise StoreError(f"{out / name} is missing; begin anew with --overwrite")
-    if not (out / "report.html").is_file():
-        write_run_report(out)
+    if not (out / "metrics.json").is_file() or not (out / "report.html").is_file():
+        write_run(out)
     return read_failures(out)
 
 
@@ -153,7 +153,7 @@ def _train_and_test(
         except OSError as error:
             raise folder.unwritable(error) from error
         folder.end("done", _outcome(progress, failures, fold))
-        write_run_report(folder.path)
+        write_run(folder.path)
 
     processes.on_main(write)
     return failures
@@ -177,15 +177,12 @@ def _write(
     failures: tuple[Failure, ...],
 ) -> None:
     tasks = fold.targets.tasks
-    write_model(model, start, tasks, recipe.clips, folder.path / "model.pt")
+    predictions = predictions_of(fold, predicted, recipe)
+    thresholds = thresholds_of(predictions, recipe.evaluation.level)
+    rule = recipe.evaluation.threshold
+    write_model(model, start, tasks, recipe.clips, folder.path / "model.pt", thresholds=thresholds, rule=rule)
     write_tasks(tasks, folder.path / "tasks.csv")
-    videos = pd.concat([video_table(fold, values, part) for part, values in predicted.items()], ignore_index=True)
-    studies = study_table(videos, tasks)
-    write_table(videos, folder.path / "predictions.csv")
-    write_table(studies, folder.path / "predictions_studies.csv")
-    rows = studies if recipe.evaluation.level == "study" else videos
-    baselines = {"" if fold.number is None else str(fold.number): baseline_of(fold)}
-    write_json(folder.path / "metrics.json", metrics_document(rows, tasks, baselines, recipe))
+    write_predictions(predictions, folder.path / FILE)
     folder.write_failures(failures)
 
 
@@ -214,7 +211,6 @@ def _facts(start: Start, fold: Fold, job: Job, processes: Processes) -> dict[str
         "processes": processes.count,
         "precision": processes.precision,
         "counts": _counts(fold),
-        "baseline": baseline_of(fold),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a finished run left, read back from its folder: who was tested, what was predicted, how training went."""
+"""From a model's outputs to predictions, and what a finished run left, read back from its folder."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import StoreError
-from panecho_embed.evaluation.metrics import Metrics, task_metrics
+from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.evaluation.predictions import FILE, Predictions, concatenated, read_predictions
+from panecho_embed.evaluation.scores import Scored, score
+from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
+from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.folder import check_release
+from panecho_embed.finetune.folds import Fold
 from panecho_embed.finetune.recipe import EvaluationLevel, Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe
-from panecho_embed.finetune.tables import arrays_of, read_table, trivial
+from panecho_embed.finetune.targets import of_targets
 from panecho_embed.tasks import Task, read_tasks
 
 if TYPE_CHECKING:
@@ -24,55 +28,89 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_FILES: Mapping[EvaluationLevel, str] = {"video": "predictions.csv", "study": "predictions_studies.csv"}
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """A finished run. info: of run.json. tasks: of its heads.
+    """A finished run.
 
-    histories, baselines: for each fold of a cross-validation, a table of epochs, and target -> training mean or
-    training frequency of every class. Without folds there is one of each, under "".
+    info: of run.json. tasks: of its heads. predictions: of every target, per video and per study, validation and test
+    rows. histories: a table of epochs for each fold of a cross-validation; without folds there is one, under "".
     """
 
     folder: Path
     recipe: Recipe
     info: Mapping[str, Any]
     tasks: tuple[Task, ...]
+    predictions: tuple[Predictions, ...]
     histories: Mapping[str, pd.DataFrame]
-    baselines: Mapping[str, Mapping[str, Any]]
 
     @property
     def level(self) -> EvaluationLevel:
         """What a row of the metrics is: a video or a study."""
         return self.recipe.evaluation.level
 
+    def at(self, level: EvaluationLevel) -> dict[str, Predictions]:
+        """Predictions of one level by target."""
+        return {one.target.name: one for one in self.predictions if one.level == level}
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TargetRows:
-    """The labelled test rows of one task, N videos or studies.
+    def scored(self) -> list[Scored]:
+        """Every target that has labelled test rows, scored at the run's level."""
+        return scored_targets(list(self.predictions), self.recipe)
 
-    classes: of a binary task the clinically positive one last; () for regression. ids: (N,) of videos or studies,
-    ascending. patients: (N,) ids. fold: (N,) name of the cross-validation's, "" without one. truth: (N,) value or index
-    in `classes`. prediction: (N,) value or probability of the positive class; multiclass (N, K).
+
+def predictions_of(fold: Fold, predicted: Mapping[str, Predicted], recipe: Recipe) -> list[Predictions]:
+    """The predictions of one model: of every target per video, then per study.
+
+    predicted: of "val" and "test". The threshold of a yes-or-no target is chosen on the validation rows of each level.
     """
+    rule = ThresholdRule.parse(recipe.evaluation.threshold)
+    per_video = [_with_threshold(one, rule) for one in _videos(fold, predicted, recipe.seed)]
+    return [*per_video, *(_with_threshold(one.by_study(), rule) for one in per_video)]
 
-    task: Task
-    classes: tuple[str, ...]
-    ids: npt.NDArray[np.object_]
-    patients: npt.NDArray[np.object_]
-    fold: npt.NDArray[np.object_]
-    truth: Floats
-    prediction: Floats
 
-    def take(self, rows: npt.NDArray[np.integer[Any]]) -> TargetRows:
-        """Some of the rows, in the given order."""
-        columns = {name: getattr(self, name)[rows] for name in ("ids", "patients", "fold", "truth", "prediction")}
-        return replace(self, **columns)
+def thresholds_of(predictions: Sequence[Predictions], level: EvaluationLevel) -> dict[str, float]:
+    """Target -> the threshold of its yes-or-no decision, where one was chosen."""
+    return {
+        one.target.name: float(one.threshold[0])
+        for one in predictions
+        if one.level == level and one.target.kind == "binary" and len(one) and np.isfinite(one.threshold[0])
+    }
 
-    def metrics(self) -> Metrics:
-        """The task's metrics, to be bootstrapped."""
-        return task_metrics(self.task.type, self.truth, self.prediction, self.patients.astype(str), self.classes)
+
+def of_all_folds(folds: Sequence[Sequence[Predictions]]) -> list[Predictions]:
+    """The test rows of all folds together, the videos of a study averaged over the folds too."""
+    videos = [
+        concatenated([_of(fold, name, "video").of_split("test") for fold in folds])
+        for name in dict.fromkeys(one.target.name for one in folds[0])
+    ]
+    studies = []
+    for one in videos:
+        study = one.by_study()
+        cut = {fold[0].fold[0]: _of(fold, one.target.name, "study").threshold[0] for fold in folds}
+        studies.append(replace(study, threshold=np.array([cut[name] for name in study.fold], dtype=np.float64)))
+    return [*videos, *studies]
+
+
+def scored_targets(predictions: Sequence[Predictions], recipe: Recipe) -> list[Scored]:
+    """Every target that can be scored at the recipe's level, from its labelled test rows."""
+    found = []
+    for one in predictions:
+        if one.level == recipe.evaluation.level and len(one.of_split("test")):
+            try:
+                found.append(score(one, draws=recipe.evaluation.draws, seed=recipe.seed))
+            except ArgumentError:
+                continue  # a single class in the test set: said by `not_scored`
+    return found
+
+
+def not_scored(predictions: Sequence[Predictions], scored: Sequence[Scored], level: EvaluationLevel) -> dict[str, str]:
+    """Target -> why it has no scores."""
+    names = {one.target.name for one in scored}
+    return {
+        one.target.name: "its test rows have no label, or all the same class"
+        for one in predictions
+        if one.level == level and one.target.name not in names
+    }
 
 
 def read_outcome(folder: str | Path) -> Outcome:
@@ -83,45 +121,69 @@ def read_outcome(folder: str | Path) -> Outcome:
     try:
         info = _read_json(path / "run.json")
         if info["status"] != "done":
-            raise StoreError(f"{path}: the run is not done but {info['status']}; the same `finetune` command goes on")
+            raise StoreError(
+                f"{path}: the run is not done but {info['status']}; the same `finetune` command resumes it"
+            )
+        check_release(info, path)
         folds = info.get("folds") or []
         places = {str(fold): path / f"fold-{fold}" for fold in folds} if folds else {"": path}
         recipe = parse_recipe((path / "recipe.toml").read_text(encoding="utf-8"), str(path / "recipe.toml"))
         tasks = read_tasks(next(iter(places.values())) / "tasks.csv")
         histories = {fold: pd.read_csv(place / "history.csv") for fold, place in places.items()}
-        baselines = {fold: _read_json(place / "run.json")["baseline"] for fold, place in places.items()}
+        predictions = read_predictions(path / FILE)
     except (OSError, KeyError, ValueError) as error:
         raise _unreadable(path, error) from error
-    check_release(info, path)
-    return Outcome(path, recipe, info, tasks, histories, baselines)
+    return Outcome(path, recipe, info, tasks, tuple(predictions), histories)
 
 
-def read_targets(outcome: Outcome, level: EvaluationLevel | None = None) -> dict[str, TargetRows]:
-    """The labelled test rows of every task, by its name; a task without one is left out.
+def _videos(fold: Fold, predicted: Mapping[str, Predicted], seed: int) -> list[Predictions]:
+    targets = fold.targets
+    index = np.concatenate([one.index for one in predicted.values()])
+    values = of_targets(targets.tasks, np.concatenate([one.values for one in predicted.values()]))
+    videos = [fold.dataset.videos[i] for i in index]
 
-    level: "video" or "study"; that of the run's metrics by default. Raises StoreError.
-    """
-    level = level or outcome.level
-    path = outcome.folder / _FILES[level]
-    try:
-        return tested_rows(read_table(path, outcome.tasks), outcome.tasks, level)
-    except (OSError, KeyError, ValueError) as error:
-        raise _unreadable(path, error) from error
+    def column(name: str) -> npt.NDArray[np.object_]:
+        return np.array([getattr(video, name) for video in videos], dtype=object)
+
+    split = np.array([name for name, one in predicted.items() for _ in one.index], dtype=object)
+    number = "" if fold.number is None else str(fold.number)
+    found = []
+    for target, truth, sign, part, trained in zip(
+        targets.targets, targets.truth[index].T, targets.signs, values, targets.truth[fold.train].T, strict=True
+    ):
+        found.append(
+            Predictions(
+                target=target,
+                level="video",
+                ids={"video_id": column("video_id"), "study_id": column("study_id")},
+                patient=column("patient_id"),
+                split=split,
+                truth=truth,
+                prediction=sign * part if target.kind == "regression" else part,
+                fold=np.full(len(index), number, dtype=object),
+                run=np.full(len(index), str(seed), dtype=object),
+                baseline=np.array(np.broadcast_to(_trivial(target.outputs, trained), target.shape(len(index)))),
+            )
+        )
+    return found
 
 
-def tested_rows(table: pd.DataFrame, tasks: Sequence[Task], level: EvaluationLevel) -> dict[str, TargetRows]:
-    """The labelled test rows of every task that has some, by its name, of a table of predictions."""
-    tested = table[(table["split"] == "test") & (table["truth"] != "")]
-    of_task = {task: tested[tested["target"] == task.name] for task in tasks}
-    return {task.name: rows_of(rows, task, f"{level}_id") for task, rows in of_task.items() if len(rows)}
+def _trivial(outputs: int, trained: Floats) -> Floats:
+    """What the training labels alone predict: their mean, or the frequency of every class."""
+    known = trained[np.isfinite(trained)]
+    if outputs == 1:
+        return np.asarray(known.mean())
+    return np.bincount(known.astype(np.int64), minlength=outputs) / len(known)
 
 
-def baseline_rows(outcome: Outcome, rows: TargetRows) -> TargetRows:
-    """The same rows as the training mean, or the training frequencies, of their fold would have them."""
-    import pandas as pd
+def _with_threshold(one: Predictions, rule: ThresholdRule) -> Predictions:
+    if one.target.kind != "binary":
+        return one
+    return replace(one, threshold=np.full(len(one), choose_threshold(one.of_split("val"), rule)))
 
-    folds = pd.DataFrame({"fold": rows.fold})
-    return replace(rows, prediction=trivial(folds, rows.task, outcome.baselines))
+
+def _of(fold: Sequence[Predictions], name: str, level: str) -> Predictions:
+    return next(one for one in fold if (one.target.name, one.level) == (name, level))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -134,19 +196,3 @@ def _unreadable(path: Path, error: Exception) -> StoreError:
         return error
     reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     return StoreError(f"{path}: no whole run of `panecho-embed finetune` ({reason})")
-
-
-def rows_of(table: pd.DataFrame, task: Task, id_column: str) -> TargetRows:
-    """The rows of one task in a table of predictions, all of them labelled, by ascending id."""
-    ids = table[id_column].to_numpy(dtype=str)
-    mine = table.iloc[np.argsort(ids, kind="stable")]
-    truth, prediction = arrays_of(mine, task)
-    return TargetRows(
-        task,
-        task.classes[::-1] if task.positive_class_index == 0 else task.classes,
-        ids=mine[id_column].to_numpy(dtype=object),
-        patients=mine["patient_id"].to_numpy(dtype=object),
-        fold=mine["fold"].to_numpy(dtype=object),
-        truth=truth,
-        prediction=prediction,
-    )

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from panecho_embed.clips import ClipPlan, ShortVideoPolicy
-from panecho_embed.errors import RecipeError
+from panecho_embed.errors import ArgumentError, RecipeError
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
+from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.planes import PlaneOrder
 from panecho_embed.records import Layout
 
@@ -21,6 +22,7 @@ ClassWeights = Literal["none", "balanced"]
 HeadInit = Literal["published", "deviation"]
 Monitor = Literal["loss", "score"]
 EvaluationLevel = Literal["video", "study"]
+TargetKind = Literal["", "regression", "binary", "multiclass", "ordinal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class DataSettings:
     targets: label columns to learn, each a task; () takes every column that `tasks` names.
     tasks: what the columns are: "panecho" for its 40 reporting tasks, the file of a table in the same form, or "" to
         tell by their values: text or 0 and 1 are classes, other numbers a regression.
+    task, positive, order: how label columns are read, of all targets: the kind ("" tells by the values), the positive
+        class of a binary target, and ordered grades, the lowest first.
     views: only videos of these views; () takes all.
     folds: 0: the split column says train, val, test. k: it holds fold numbers 0 to k - 1, and the run cross-validates:
         fold f tests, f + 1 (mod k) validates.
@@ -42,6 +46,9 @@ class DataSettings:
     layout: Layout = "auto"
     targets: tuple[str, ...] = ()
     tasks: str = ""
+    task: TargetKind = ""
+    positive: str = ""
+    order: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
     folds: int = 0
     fraction: float = 1.0
@@ -49,7 +56,7 @@ class DataSettings:
     crop_region: bool = False
 
     def __post_init__(self) -> None:
-        _one_of(self, "data", layout=Layout)
+        _one_of(self, "data", layout=Layout, task=TargetKind)
         _check(
             not self.targets or len(set(self.targets)) == len(self.targets), "data.targets", self.targets, "no twins"
         )
@@ -103,14 +110,15 @@ class ClipSettings:
     """How clips are taken: in training one at random, for validation and test always the same ones.
 
     frames: in a clip. frame_step: take every n-th frame; target_fps: frames per second instead, 0 for none.
-    short: a video shorter than a clip, as in `extract`. validation, test: clips a video, their predictions averaged.
+    short: a video shorter than a clip, as in `extract`. validation, test: most clips per video, evenly spaced; their
+    raw outputs are averaged, and then turned into probabilities.
     """
 
     frames: int = 16
     frame_step: int = 1
     target_fps: float = 0.0
     short: ShortVideoPolicy = "repeat"
-    validation: int = 1
+    validation: int = 4
     test: int = 4
 
     def __post_init__(self) -> None:
@@ -220,7 +228,8 @@ class AugmentationSettings:
 class StoppingSettings:
     """When training ends before its last epoch, and which epoch is kept.
 
-    monitor: the validation "loss", or "score": the mean of (mean AUROC over class tasks, mean R2 over regressions).
+    monitor: the validation "loss", or "score": the mean of (mean AUROC over class tasks, mean R2 over regressions), of
+        videos or studies as `evaluation.level` says. The loss is always that of videos.
     patience: epochs without a better one, after which training stops.
     """
 
@@ -234,13 +243,23 @@ class StoppingSettings:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """level: what a row of the metrics is, a "video" or a "study" (its videos averaged). draws: bootstraps."""
+    """What is scored.
+
+    level: "video" or "study", the rows of the metrics and of the validation score. A study's prediction is the mean of
+        its videos' values or probabilities; a study whose videos have labels of different classes has no truth.
+    draws: number of bootstrap samples.
+    """
 
     level: EvaluationLevel = "video"
     draws: int = DEFAULT_DRAWS
+    threshold: str = "youden"
 
     def __post_init__(self) -> None:
         _one_of(self, "evaluation", level=EvaluationLevel)
+        try:
+            ThresholdRule.parse(self.threshold)
+        except ArgumentError as error:
+            raise RecipeError(f"evaluation.threshold: {error}") from error
         _check(self.draws >= 1, "evaluation.draws", self.draws, "1 or more")
 
 

@@ -1,74 +1,80 @@
-"""The HTML report of a run, and its figures: how training went, what the model is worth, how to repeat it."""
+"""The report of a fine-tuning run: its scores, and how training went."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure as MatplotlibFigure
-
 from panecho_embed.errors import StoreError
-from panecho_embed.evaluation.metrics import PRIMARY, point_values
-from panecho_embed.evaluation.plots import Predictions, task_figures
-from panecho_embed.evaluation.wording import caution_of, display_name, few_tested
+from panecho_embed.evaluation.metrics import PRIMARY, display_name, point_values
+from panecho_embed.evaluation.report import Account, write_run_report
+from panecho_embed.evaluation.scores import Scored, score_documents, write_metrics
 from panecho_embed.finetune.history_plots import history_figures
-from panecho_embed.finetune.outcome import Outcome, TargetRows, read_outcome, read_targets
+from panecho_embed.finetune.outcome import Outcome, not_scored, read_outcome
 from panecho_embed.finetune.recipe_files import to_toml
 from panecho_embed.finetune.wording import evaluation_sentences, picture_words, start_sentence, training_sentences
-from panecho_embed.records import Score
-from panecho_embed.report import Block, Code, Facts, Figure, Figures, Folded, Section, Table, Text, figure, write_report
-from panecho_embed.wording import counted, interval, number, plural
+from panecho_embed.report import Block, Code, Facts, Figures, Folded, Section, Table, Text, figure, picture_file
+from panecho_embed.wording import counted, number
 
-_FEW = 4  # targets whose sections stand open
-_MAIN_FIGURES = ("scatter", "roc", "precision-recall")  # of each target, where there are many
-_SHOWN = {"regression": ("mae", "r2"), "classes": ("auroc", "average_precision", "balanced_accuracy")}
+_FEW = 4  # targets of which the table of levels stands open
 _PARTS = {"train": "Training", "val": "Validation", "test": "Test"}
 
-Scores = Mapping[str, Score]
 
-
-def write_run_report(folder: str | Path) -> Path:
-    """Write report.html and plots/ into the folder of a finished run; returns the report. Raises StoreError."""
+def write_run(folder: str | Path) -> Path:
+    """Write metrics.json, plots/ and report.html into the folder of a finished run. Raises StoreError."""
     outcome = read_outcome(folder)
-    targets = read_targets(outcome)
-    scores, baseline = read_metrics(outcome.folder)
-    plots = outcome.folder / "plots"
-    try:
-        plots.mkdir(exist_ok=True)
-        training = [_drawn(plots / f"history-{name}", *made) for name, made in history_figures(outcome).items()]
-        details = [_target(outcome, target, scores[name], baseline[name], plots) for name, target in targets.items()]
-    except OSError as error:
-        raise StoreError(f"{plots}: the figures can't be written ({error})") from error
-    command, recipe = Code(outcome.info["command"]), Folded("recipe.toml", [Code(to_toml(outcome.recipe))])
-    sections = [
-        Section("Result", _result(outcome, targets, scores, baseline)),
-        *_target_sections(details),
-        Section("Training", [Facts(_training_facts(outcome)), Figures(training)]),
-        Section("Data", _data(outcome)),
-        Section("Starting point", [Facts(start_facts(outcome.info))]),
-        Section("Methods", [Text(_methods(outcome))]),
-        Section("Repeat this run", [command, recipe]),
+    scored = outcome.scored()
+    write_metrics_of(outcome, scored)
+    return write_report_of(outcome, scored)
+
+
+def write_metrics_of(outcome: Outcome, scored: Sequence[Scored]) -> Path:
+    """Write metrics.json of a finished run: test rows at the run's level, validation rows beside them."""
+    validation = {
+        one.target.name: {"validation": score_documents(_validation(outcome, one.target.name))} for one in scored
+    }
+    about = {
+        "command": outcome.info["command"],
+        "level": outcome.level,
+        "threshold_rule": outcome.recipe.evaluation.threshold,
+        "init": outcome.info["init"],
+        "weights": outcome.info["weights"],
+        "data": outcome.info["data"],
+        "not_evaluated": not_scored(outcome.predictions, scored, outcome.level),
+    }
+    return write_metrics(outcome.folder, "finetune", scored, about=about, of_target=validation)
+
+
+def write_report_of(outcome: Outcome, scored: Sequence[Scored]) -> Path:
+    """Write plots/ and report.html of a finished run; returns the report. Raises StoreError."""
+    info = outcome.info
+    names = [one.target.name for one in scored]
+    listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    warnings = [
+        f"{name} was not evaluated: {why}"
+        for name, why in not_scored(outcome.predictions, scored, outcome.level).items()
     ]
-    names = ", ".join(list(targets)[:4]) + (f" and {len(targets) - 4} more" if len(targets) > 4 else "")
-    subtitle = f"{outcome.recipe.description}. Start: {outcome.info['init']}."
-    return write_report(outcome.folder / "report.html", f"Fine-tuning: {names}", subtitle, sections)
-
-
-def read_metrics(folder: Path) -> tuple[dict[str, Scores], dict[str, Scores]]:
-    """The scores of a finished run and those of its baseline, by target. Raises StoreError."""
-    path = folder / "metrics.json"
-    try:
-        targets = json.loads(path.read_text(encoding="utf-8"))["targets"]
-        kinds = ("metrics", "baseline")
-        both: list[dict[str, Scores]] = [
-            {name: _scores(target[kind]) for name, target in targets.items()} for kind in kinds
-        ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path}: no metrics of a finished run ({error})") from error
-    return both[0], both[1]
+    if not info["weights"]["pretrained"]:
+        warnings.append(start_sentence(info))
+    account = Account(
+        title=f"Fine-tuning: {listed}",
+        subtitle=f"{outcome.recipe.description}. Start: {info['init']}.",
+        question=f"How well does {info['init']} predict {listed} per {outcome.level} after fine-tuning?",
+        warnings=warnings,
+        baseline=f"Test rows, one per {outcome.level}. The baseline predicts the training mean, or the class "
+        "frequencies.",
+        sections=[
+            *_levels(outcome),
+            Section("Training", [Facts(_training_facts(outcome)), Figures(_histories(outcome))]),
+            Section("Data", _data(outcome)),
+            Section("Starting point", [Facts(start_facts(info))]),
+        ],
+        methods=[_methods(outcome, scored)],
+        command=info["command"],
+        repeat=[Folded("recipe.toml", [Code(to_toml(outcome.recipe))])],
+    )
+    return write_run_report(outcome.folder, scored, account)
 
 
 def start_facts(info: Mapping[str, Any]) -> dict[str, str]:
@@ -85,96 +91,51 @@ def start_facts(info: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _scores(written: Mapping[str, Mapping[str, Any]]) -> dict[str, Score]:
-    def score(fields: Mapping[str, Any]) -> Score:
-        value, low, high = (math.nan if fields[key] is None else fields[key] for key in ("value", "low", "high"))
-        return Score(fields["metric"], value, low, high, fields["n"], fields["n_patients"])
+def _validation(outcome: Outcome, name: str) -> dict[str, Any]:
+    """The metrics of the validation rows, without intervals."""
+    from panecho_embed.records import Score
 
-    return {name: score(fields) for name, fields in written.items()}
-
-
-def _drawn(path: Path, drawing: MatplotlibFigure, caption: str) -> Figure:
-    """A figure as a block of the page, and as a PNG beside it."""
-    drawing.savefig(path.with_name(f"{path.name}.png"), dpi=150)
-    return figure(drawing, caption)
-
-
-def _result(
-    outcome: Outcome, targets: Mapping[str, TargetRows], scores: Mapping[str, Scores], baseline: Mapping[str, Scores]
-) -> list[Block]:
-    blocks: list[Block] = []
-    if not outcome.info["weights"]["pretrained"]:
-        blocks.append(Text(start_sentence(outcome.info), "note"))
-    for kind, shown in _SHOWN.items():
-        names = [
-            name for name, target in targets.items() if (target.task.type == "regression") == (kind == "regression")
-        ]
-        rows = []
-        for name in names:
-            first = scores[name][shown[0]]
-            row = [_label(targets[name]), str(first.n), str(first.n_patients), number(first.value), interval(first)]
-            row.append(number(baseline[name][shown[0]].value))
-            for metric in shown[1:]:
-                row.append(f"{number(scores[name][metric].value)} ({interval(scores[name][metric])})")
-            rows.append(row)
-        columns = ["Target", "n", "Patients", display_name(shown[0]), "95 % interval", "Baseline"]
-        caption = f"Test {plural(outcome.level, 2)}, with 95 % intervals over patients; baseline: "
-        caption += "the training mean." if kind == "regression" else "the training frequencies."
-        if rows:
-            blocks.append(Table([*columns, *map(display_name, shown[1:])], rows, caption))
-    return blocks + _levels(outcome)
+    rows = outcome.at(outcome.level)[name].of_split("val")
+    if not len(rows):
+        return {}
+    made = rows.metrics()
+    nothing = float("nan")
+    return {
+        metric: Score(metric, value, nothing, nothing, made.n, len(made.patients))
+        for metric, value in point_values(made).items()
+    }
 
 
-def _levels(outcome: Outcome) -> list[Block]:
+def _levels(outcome: Outcome) -> list[Section]:
     """The primary metric per video beside that per study, where they are not the same."""
-    per_video, per_study = read_targets(outcome, "video"), read_targets(outcome, "study")
+    per_video, per_study = outcome.at("video"), outcome.at("study")
     rows = []
     for name in [name for name in per_video if name in per_study]:
-        metric = PRIMARY[per_video[name].task.type]
-        both = (per_video[name], per_study[name])
-        values = [f"{number(point_values(t.metrics())[metric])} (n = {len(t.truth)})" for t in both]
-        if len(both[0].truth) != len(both[1].truth):
-            rows.append([_label(both[0]), display_name(metric), *values])
+        both = [one.of_split("test") for one in (per_video[name], per_study[name])]
+        if not all(map(len, both)) or len(both[0]) == len(both[1]):
+            continue
+        metric = PRIMARY[both[0].target.kind]
+        values = [f"{number(point_values(rows.metrics())[metric])} (n = {len(rows)})" for rows in both]
+        rows.append([both[0].target.title, display_name(metric), *values])
     if not rows:
         return []
     caption = "Predictions of single videos, and their means over each study, of the same test patients"
-    return [Table(["Target", "Metric", "Per video", "Per study"], rows, caption, folded=len(rows) > _FEW)]
+    table = Table(["Target", "Metric", "Per video", "Per study"], rows, caption, folded=len(rows) > _FEW)
+    return [Section("Per video and per study", [table])]
 
 
-def _target(outcome: Outcome, target: TargetRows, scores: Scores, baseline: Scores, plots: Path) -> Folded:
-    many = len(outcome.tasks) > _FEW
-    drawn = [
-        _drawn(plots / f"{_file_stem(target.task.name)}-{name}", drawing, f"{target.task.name}. {caption}")
-        for name, (drawing, caption) in task_figures(_predictions(target, scores)).items()
-        if not many or name in _MAIN_FIGURES
-    ]
-    rows = [
-        [display_name(name), number(score.value), interval(score), number(baseline[name].value)]
-        for name, score in scores.items()
-    ]
-    first = next(iter(scores.values()))
-    tested = f"{counted(first.n, outcome.level)} of {counted(first.n_patients, 'patient')} tested."
-    table = Table(["Metric", "Value", "95 % interval", "Baseline"], rows, tested)
-    caution = caution_of(few_tested(target.patients, target.truth, target.classes))
-    return Folded(_label(target), [*([Text(caution, "warning")] if caution else []), table, Figures(drawn)])
-
-
-def _predictions(target: TargetRows, scores: Scores) -> Predictions:
-    return Predictions(
-        label=_label(target),
-        task=target.task.type,
-        classes=target.classes,
-        truth=target.truth,
-        prediction=target.prediction,
-        patients=target.patients.astype(str),
-        scores=scores,
-    )
-
-
-def _target_sections(details: list[Folded]) -> list[Section]:
-    if len(details) > _FEW:
-        return [Section("Each target", details)]
-    return [Section(target.title, target.blocks) for target in details]
+def _histories(outcome: Outcome) -> list[Any]:
+    plots = outcome.folder / "plots"
+    drawn = []
+    try:
+        plots.mkdir(exist_ok=True)
+        for name, (drawing, caption) in history_figures(outcome).items():
+            block = figure(drawing, caption)
+            (plots / f"history-{name}.svg").write_text(picture_file(block), encoding="utf-8")
+            drawn.append(block)
+    except OSError as error:
+        raise StoreError(f"{plots}: the figures can't be written ({error})") from error
+    return drawn
 
 
 def _training_facts(outcome: Outcome) -> dict[str, str]:
@@ -197,8 +158,7 @@ def _training_facts(outcome: Outcome) -> dict[str, str]:
 def _data(outcome: Outcome) -> list[Block]:
     counts, data = outcome.info["counts"], outcome.info["data"]
     rows = [[name, str(counts[part]), str(counts[f"{part}_patients"])] for part, name in _PARTS.items()]
-    # A folder of an older version does not say; none but --allow-leakage let a patient be shared.
-    shared = counts.get("shared_patients", 0)
+    shared = counts["shared_patients"]
     caption = "" if shared else "No patient is on two sides of a split."
     blocks: list[Block] = [Table(["", "Videos", "Patients"], rows, caption)]
     if shared:
@@ -206,20 +166,13 @@ def _data(outcome: Outcome) -> list[Block]:
         text = f"{who} on two sides of a split (--allow-leakage): what is measured is partly memory."
         blocks.append(Text(text, "warning"))
     if counts["failed"]:
-        blocks.append(Text(f"{counted(counts['failed'], 'video')} could not be used; see failures.csv.", "warning"))
-    return [*blocks, Facts({"Data": data["path"], "Fingerprint": data["fingerprint"]})]
+        text = f"{counted(counts['failed'], 'video')} could not be used; failures.csv lists them."
+        blocks.append(Text(text, "warning"))
+    return [*blocks, Facts({"Data": data["path"], "Fingerprint of ids, splits and labels": data["fingerprint"]})]
 
 
-def _methods(outcome: Outcome) -> str:
+def _methods(outcome: Outcome, scored: Sequence[Scored]) -> str:
     recipe, info = outcome.recipe, outcome.info
-    start = start_sentence(info)
     training = training_sentences(recipe, outcome.tasks)
-    return f"{start} {training} {evaluation_sentences(recipe)} The random seed was {recipe.seed}."
-
-
-def _label(target: TargetRows) -> str:
-    return f"{target.task.name} [{target.task.unit}]" if target.task.unit else target.task.name
-
-
-def _file_stem(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    evaluated = evaluation_sentences(recipe, scored)
+    return f"{start_sentence(info)} {training} {evaluated} The random seed was {recipe.seed}."

@@ -25,8 +25,19 @@ SCHEMA_VERSION = 2
 _STEM = "image_encoder.stem.0"
 
 
-def write_model(model: FineTuneModel, start: Start, tasks: Sequence[Task], clips: ClipSettings, path: Path) -> str:
+def write_model(
+    model: FineTuneModel,
+    start: Start,
+    tasks: Sequence[Task],
+    clips: ClipSettings,
+    path: Path,
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    rule: str = "",
+) -> str:
     """Write model.pt; returns its layout: see `panecho_embed.models.recorded`.
+
+    thresholds: target -> that of its yes-or-no decision, chosen on validation rows by `rule`; recorded with the model.
 
     {"weights" or "state_dict": state dict, "panecho_embed": plain values}. A model of PanEcho's shape whose pictures
     are frames takes PanEcho's pixels, whatever it was trained on: the difference in normalisation and channel order is
@@ -56,6 +67,8 @@ def write_model(model: FineTuneModel, start: Start, tasks: Sequence[Task], clips
         "licence": _licence(start.weights),
         "start": asdict(start.weights),
         "tasks": [plain(asdict(task)) for task in tasks],
+        "thresholds": dict(thresholds or {}),
+        "threshold_rule": rule,
         **recorded_plainly(preprocess=preprocess, clips=clips.plan(clips.test)),
     }
     write_checkpoint(content, path)

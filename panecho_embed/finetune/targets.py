@@ -1,4 +1,4 @@
-"""Label columns -> tasks and numbers to learn."""
+"""Label columns -> targets, the heads that learn them, and the numbers to learn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from panecho_embed.errors import ManifestError
+from panecho_embed.errors import ArgumentError, ManifestError
+from panecho_embed.evaluation.targets import Reading, Target, read_target
 from panecho_embed.finetune.recipe import DataSettings
 from panecho_embed.nearest import nearest
 from panecho_embed.tasks import Task, all_tasks, read_tasks
@@ -19,8 +20,6 @@ from panecho_embed.tasks import Task, all_tasks, read_tasks
 Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[Any]]
 
-_MOST_CLASSES = 50
-_LISTED = 8
 _TAKEN = frozenset(dir(nn.ModuleDict()))
 
 
@@ -28,41 +27,51 @@ _TAKEN = frozenset(dir(nn.ModuleDict()))
 class Targets:
     """What is to be learned of M videos.
 
-    tasks: (T,). values: (M, T) float64: the value as the head is to give it, or the class index; NaN where missing.
-    signs: (T,) 1, or -1 where the label is minus what the head gives (GLS, labelled as the negative strain that it is).
-    notes: what a person should know of how they came about.
+    targets: (T,) as every command reads them. tasks: (T,) of the heads; classes stand in the order of the target's, and
+    grades are learned as classes. values: (M, T) float64: the value as the head is to give it, or the class index; NaN
+    where missing. signs: (T,) 1, or -1 where the head gives minus the target (strain, as PanEcho's head does). notes:
+    what a person should know of how they came about.
     """
 
+    targets: tuple[Target, ...]
     tasks: tuple[Task, ...]
     values: Floats
     signs: Floats
     notes: tuple[str, ...] = ()
 
+    @property
+    def truth(self) -> Floats:
+        """(M, T) the targets themselves: values with their own sign, or class indices."""
+        return self.values * self.signs
+
 
 def make_targets(labels: Columns, settings: DataSettings) -> Targets:
     """The targets that a recipe asks for, out of a manifest's label columns.
 
-    Raises ManifestError for a target without a column, a column without labels, and labels that are no class or number;
-    TaskTableError for an unusable table of tasks.
+    Raises ManifestError for a target without a column, and labels that `read_target` refuses; TaskTableError for an
+    unusable table of tasks.
     """
     table = _table(settings.tasks)
+    known = table or {task.name: task for task in all_tasks()}
     names, notes = _names(labels, settings, table)
-    tasks, columns, signs = [], [], []
+    targets, tasks, columns, signs = [], [], [], []
     for name in names:
-        task = table[name] if settings.tasks else _inferred(name, labels[name])
-        _check_name(task)
-        values = _values(labels[name], task)
-        if not np.isfinite(values).any():
+        _check_name(name)
+        try:
+            kind = settings.task or None
+            reading = Reading(task=kind, positive=settings.positive, order=settings.order, tasks=known)
+            read = read_target(labels[name], name, reading)
+        except ArgumentError as error:
             raise ManifestError(
-                f"{name}: all labels are missing; leave it out by naming the others (--set data.targets=...)"
-            )
-        # Strain is negative; PanEcho's head gives it without its sign.
-        sign = -1.0 if task.sign < 0 and float(np.nanmean(values)) < 0 else 1.0
-        # A table of tasks must say what the head gives: of positive labels, the value as labelled.
-        tasks.append(replace(task, sign=1) if sign > 0 else task)
-        columns.append(sign * values)
+                f"{_flags_of_recipes(str(error))} (or leave {name} out: --set data.targets=...)"
+            ) from error
+        task, sign = _head_of(read.target, known.get(name))
+        targets.append(read.target)
+        tasks.append(task)
+        columns.append(sign * read.truth)
         signs.append(sign)
-    return Targets(tuple(tasks), np.column_stack(columns), np.array(signs), tuple(notes))
+        notes += [read.note] if read.note else []
+    return Targets(tuple(targets), tuple(tasks), np.column_stack(columns), np.array(signs), tuple(notes))
 
 
 def with_training_means(targets: Targets, train: npt.NDArray[np.bool_]) -> Targets:
@@ -72,11 +81,17 @@ def with_training_means(targets: Targets, train: npt.NDArray[np.bool_]) -> Targe
     return replace(targets, tasks=tasks)
 
 
-def class_frequencies(task: Task, values: Floats) -> list[float]:
-    """Share of each class of a binary or multiclass task, in the order of its index."""
-    there = values[np.isfinite(values)].astype(np.int64)
-    counts = np.bincount(there, minlength=len(task.classes))
-    return [float(share) for share in counts / counts.sum()]
+def _head_of(target: Target, known: Task | None) -> tuple[Task, float]:
+    """The task of a target's head, and the sign between the two."""
+    description = known.description if known is not None else ""
+    if target.kind == "regression":
+        sign = -1 if known is not None and known.sign < 0 else 1
+        task = Task(target.name, "regression", 1, (), None, target.unit, math.nan, description, -1 if sign < 0 else 1)
+        return task, float(sign)
+    if target.kind == "binary":
+        return Task(target.name, "binary", 1, target.classes, 1, "", math.nan, description), 1.0
+    count = len(target.classes)
+    return Task(target.name, "multiclass", count, target.classes, None, "", math.nan, description), 1.0
 
 
 def _table(tasks: str) -> dict[str, Task]:
@@ -111,98 +126,23 @@ def _there(labels: Columns) -> str:
     return f"label columns: {', '.join(list(labels)[:40]) or '(none; a table with a column a target is needed)'}"
 
 
-def _check_name(task: Task) -> None:
-    if not task.name or set(task.name) & set('.,"\n\r'):
-        raise ManifestError(f"a target can't be called {task.name!r}: no point, comma, quote or line break; rename it")
-    if task.name in _TAKEN:
-        raise ManifestError(f"a target can't be called {task.name!r}: torch uses the name itself; rename the column")
+def _check_name(name: str) -> None:
+    if not name or set(name) & set('.,"\n\r'):
+        raise ManifestError(f"a target can't be called {name!r}: no point, comma, quote or line break; rename it")
+    if name in _TAKEN:
+        raise ManifestError(f"a target can't be called {name!r}: torch uses the name itself; rename the column")
 
 
-def _inferred(name: str, column: npt.NDArray[Any]) -> Task:
-    """PanEcho's task of that name if the labels fit it, else what they look like."""
-    known = next((task for task in all_tasks() if task.name == name), None)
-    numeric = column.dtype.kind == "f"
-    there = column[np.isfinite(column)] if numeric else np.array([text for text in column if text], dtype=object)
-    zero_one = numeric and len(there) > 0 and bool(np.isin(there, (0, 1)).all())
-    if known is not None and known.type == "regression" and numeric:
-        return known
-    if known is not None and known.classes and not numeric and set(there) <= set(known.classes):
-        return known
-    if numeric and not zero_one:
-        return Task(name, "regression", 1, (), None, "", math.nan, "")
-    classes = ("0", "1") if numeric else tuple(sorted(set(there), key=_number_first))
-    if len(classes) > _MOST_CLASSES:
-        raise ManifestError(
-            f"{name} has {len(classes)} different texts, such as {_some(classes)}; "
-            f"at most {_MOST_CLASSES} classes are taken"
+def _flags_of_recipes(message: str) -> str:
+    """The flags of a message as settings of a recipe."""
+    for name in ("task", "positive", "order"):
+        message = message.replace(f"(--{name})", f"(--set data.{name}=...)").replace(
+            f"--{name} ", f"--set data.{name}="
         )
-    if len(classes) < 2:
-        raise ManifestError(f"{name} has no two classes: {_some(classes) or 'all labels are missing'}")
-    if len(classes) == 2:
-        return Task(name, "binary", 1, classes, 1, "", math.nan, "")
-    return Task(name, "multiclass", len(classes), classes, None, "", math.nan, "")
+    return message
 
 
-def _values(column: npt.NDArray[Any], task: Task) -> Floats:
-    if task.type == "regression":
-        return _numbers(column, task.name)
-    if column.dtype.kind == "f" and not _are_numbers(task.classes):
-        return _indices(column, task)
-    # As text, so that "1" finds the class 1.0 and the other way round.
-    texts = [_plain(value) for value in column.tolist()]
-    index = {_plain(label): float(i) for i, label in enumerate(task.classes)}
-    strange = sorted({text for text in texts if text and text not in index})
-    if strange:
-        raise ManifestError(
-            f"{task.name} has the labels {_some(strange)}{nearest(strange[0], task.classes)}; its classes are "
-            f"{', '.join(task.classes)}, or their index from 0"
-        )
-    return np.array([index.get(text, math.nan) for text in texts])
-
-
-def _indices(column: npt.NDArray[Any], task: Task) -> Floats:
-    there = column[np.isfinite(column)]
-    wrong = sorted(set(there[~np.isin(there, range(len(task.classes)))].tolist()))
-    if wrong:
-        raise ManifestError(
-            f"{task.name} has the labels {_some(wrong)}; allowed are the indices 0 to {len(task.classes) - 1} of its "
-            f"classes {', '.join(task.classes)}, or their names"
-        )
-    return column.astype(np.float64)
-
-
-def _numbers(column: npt.NDArray[Any], name: str) -> Floats:
-    if column.dtype.kind != "f":
-        texts = sorted({text for text in column.tolist() if text and not _is_number(text)})
-        raise ManifestError(f"{name} is a regression, and has labels that are no numbers: {_some(texts)}")
-    if np.isinf(column).any():
-        raise ManifestError(f"{name} has infinite labels; a missing label is an empty cell")
-    return column.astype(np.float64)
-
-
-def _are_numbers(classes: Sequence[str]) -> bool:
-    return all(_is_number(label) for label in classes)
-
-
-def _plain(value: Any) -> str:
-    text = str(value)
-    if not _is_number(text):
-        return "" if text == "nan" else text
-    return f"{float(text):g}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _number_first(text: str) -> tuple[float, str]:
-    return (float(text), text) if _is_number(text) else (math.inf, text)
-
-
-def _some(values: Sequence[Any]) -> str:
-    return ", ".join(map(repr, values[:_LISTED])) + (
-        f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
-    )
+def of_targets(tasks: Sequence[Task], values: Floats) -> list[Floats]:
+    """(n, K) to the columns of each task, (n,) or (n, K of the task)."""
+    parts = np.split(values, np.cumsum([task.num_outputs for task in tasks])[:-1], axis=1)
+    return [part[:, 0] if task.num_outputs == 1 else part for task, part in zip(tasks, parts, strict=True)]

@@ -95,7 +95,7 @@ class Trainer:
         return self._learner.evaluated
 
     def predict(self, index: Ints, clips: int, each: Callable[[], object] = lambda: None) -> Predicted:
-        """Predict videos of the data set, so many clips each. Raises MediaError if strict."""
+        """Predict videos of the data set, each from at most `clips` clips. Raises MediaError if strict."""
         training = self._training
         predicted = predict_videos(
             self.model,
@@ -195,7 +195,8 @@ class Trainer:
         predicted = self.predict(self._fold.val, self._recipe.clips.validation)
         if not math.isfinite(predicted.loss):
             raise TrainingError(self._undefined(predicted, "loss", predicted.loss))
-        score, columns = epoch_scores(tasks, self._fold.targets.values[predicted.index], predicted.values)
+        truth = self._fold.targets.values[predicted.index]
+        score, columns = epoch_scores(tasks, truth, predicted.values, self._scored_studies(predicted.index))
         monitored = score if self._higher else predicted.loss
         if not math.isfinite(monitored):
             raise TrainingError(self._undefined(predicted, "score", monitored))
@@ -214,6 +215,12 @@ class Trainer:
         better = progress.epoch_ended(row, monitored, higher_is_better=self._higher)
         self._learner.rate.epoch_ended(monitored)
         self._keep(better, board)
+
+    def _scored_studies(self, index: Ints) -> npt.NDArray[np.str_] | None:
+        """The study of each video where the recipe evaluates studies, else None."""
+        if self._recipe.evaluation.level == "video":
+            return None
+        return np.array([self._fold.dataset.videos[i].study_id for i in index], dtype=np.str_)
 
     def _keep(self, better: bool, board: Board | None) -> None:
         """Write the checkpoints and the history of an epoch that has ended."""
@@ -271,9 +278,11 @@ class Trainer:
             )
 
     def _undefined(self, predicted: Predicted, what: Literal["loss", "score"], value: float) -> str:
+        rows = "videos" if self._recipe.evaluation.level == "video" else "studies"
         hints = {
             "loss": "a smaller optimizer.lr, optimizer.clip_norm or precision=fp32 may help",
-            "score": "a score needs two classes, or two different values (--set early_stopping.monitor=loss)",
+            "score": f"a score needs {rows} of two classes, or two different values "
+            "(--set early_stopping.monitor=loss)",
         }
         return (
             f"the validation {what} is {value} after epoch {self._progress.epoch}; {len(predicted.index)} of "

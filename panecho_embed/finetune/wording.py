@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from panecho_embed.evaluation.report import interval_sentence
+from panecho_embed.evaluation.scores import Scored
+from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.planes import PlaneOrder
 from panecho_embed.tasks import Task
@@ -31,15 +34,25 @@ def training_sentences(recipe: Recipe, tasks: Sequence[Task]) -> str:
     )
 
 
-def evaluation_sentences(recipe: Recipe) -> str:
-    """How predictions became rows of the metrics, and what the intervals are."""
-    clips = recipe.clips.test
-    each = (
-        "one clip a video"
-        if clips == 1
-        else f"{clips} evenly spaced clips of each video, whose predictions were averaged"
+def evaluation_sentences(recipe: Recipe, scored: Sequence[Scored]) -> str:
+    """How predictions became rows of the metrics, how a threshold was chosen, and what the intervals are."""
+    clips = recipe.clips
+    used = (
+        f"Validation and testing used {_clips_of_each(clips.test)}."
+        if clips.validation == clips.test
+        else f"Validation used {_clips_of_each(clips.validation)}, testing {_clips_of_each(clips.test)}."
     )
-    study = ", then over the videos of a study" if recipe.evaluation.level == "study" else ""
+    over_clips = (
+        " Raw outputs were averaged over the clips of a video (for classes the logits, which were then turned into "
+        "probabilities)."
+        if max(clips.validation, clips.test) > 1
+        else ""
+    )
+    study = (
+        " Values and probabilities were averaged over the videos of a study."
+        if recipe.evaluation.level == "study"
+        else ""
+    )
     folds = recipe.data.folds
     split = (
         f" Results are over the union of {folds} test folds: of the model that was tested on fold f, fold f + 1 (mod "
@@ -47,10 +60,13 @@ def evaluation_sentences(recipe: Recipe) -> str:
         if folds
         else ""
     )
-    return (
-        f"Testing used {each}{study}.{split} 95% confidence intervals are percentile intervals from "
-        f"{recipe.evaluation.draws:,} bootstrap samples of patients, all rows of a drawn patient included."
-    )
+    decided = any(one.target.kind == "binary" for one in scored)
+    rule = ThresholdRule.parse(recipe.evaluation.threshold).sentence("the validation patients") if decided else ""
+    return " ".join(filter(None, [f"{used}{over_clips}{study}{split}", rule, interval_sentence(scored)]))
+
+
+def _clips_of_each(clips: int) -> str:
+    return "one clip of each video" if clips == 1 else f"up to {clips} evenly spaced clips of each video"
 
 
 def start_sentence(info: Mapping[str, Any]) -> str:
@@ -140,10 +156,11 @@ def _augmentation(recipe: Recipe) -> str:
 
 def _stopping(recipe: Recipe) -> str:
     stopping = recipe.early_stopping
+    rows = "studies" if recipe.evaluation.level == "study" else "videos"
     monitor = (
         "validation loss"
         if stopping.monitor == "loss"
-        else "validation score (the mean of mean AUROC over class tasks and mean R² over regressions)"
+        else f"validation score (the mean of mean AUROC over class tasks and mean R² over regressions, of {rows})"
     )
     return (
         f"Training lasted at most {recipe.schedule.epochs} epochs and stopped after {stopping.patience} without a "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,7 +32,8 @@ _PAIRS = ("mean", "std")
 class Recorded:
     """licence: "" where the file states none. preprocess, clips: None where it says nothing of them.
 
-    plane_order: of released files "published". layout: how the file names its tensors.
+    plane_order: of released files "published". layout: how the file names its tensors. thresholds: of the yes-or-no
+    decisions of a fine-tuned model, by task.
     """
 
     licence: str = ""
@@ -40,6 +41,7 @@ class Recorded:
     clips: ClipPlan | None = None
     plane_order: PlaneOrder = "published"
     layout: str = PANECHO_LAYOUT
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
@@ -75,7 +77,18 @@ def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
         _made(ClipPlan, about.get("clips"), "clips", path),
         order,
         layout,
+        _thresholds(about.get("thresholds"), path),
     )
+
+
+def _thresholds(given: Any, path: Path) -> dict[str, float]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(
+        isinstance(value, float) and 0 <= value <= 1 for value in given.values()
+    ):
+        raise WeightsError(f"{path}: its decision thresholds are {str(given)[:80]!r}; numbers from 0 to 1 are needed")
+    return {str(name): float(value) for name, value in given.items()}
 
 
 def recorded_plainly(*, preprocess: Preprocess, clips: ClipPlan | None) -> dict[str, Any]:

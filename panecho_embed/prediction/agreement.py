@@ -1,10 +1,9 @@
-"""Predictions against labels of the same name: metrics with intervals over patients, or why there are none."""
+"""Predictions against labels of the same name, by split: those who were tested first."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,131 +11,224 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, scores
-from panecho_embed.evaluation.metrics import Metrics, binary_metrics, multiclass_metrics, regression_metrics
-from panecho_embed.prediction.averages import Predictions
-from panecho_embed.prediction.files import number, write_whole
-from panecho_embed.records import EmbeddingTable, Score
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
+from panecho_embed.evaluation.predictions import FILE, Predictions, write_predictions
+from panecho_embed.evaluation.scores import Scored, score, score_documents, write_metrics
+from panecho_embed.evaluation.splits import SPLITS, split_name
+from panecho_embed.evaluation.targets import Reading, Target, matched_classes, read_target
+from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
+from panecho_embed.prediction.averages import Predictions as Averages
+from panecho_embed.records import EmbeddingTable
 from panecho_embed.tasks import Task
 
 Floats = npt.NDArray[np.float64]
 
-INTERVALS = f"95 % percentile intervals of {DEFAULT_DRAWS:,} bootstraps over patients"
-
-_LISTED = 5
+_NAMES = {"test": "test", "val": "validation", "train": "training"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Agreement:
     """How well a task's predictions agree with the labels of its name; per study.
 
-    scores: by metric, {} where `problem` says why there are none. note: what was taken for granted of the labels.
+    Parameters
+    ----------
+    task : Task
+    predictions : tuple of Predictions
+        Of the labelled studies, then of their videos; () where `problem` says why there are none.
+    scored : mapping of str to Scored
+        By split, "test" first: only of test rows is the agreement that of new patients.
+    note : str
+        What was taken for granted.
+    problem : str
+        Why there are no scores.
     """
 
     task: Task
-    scores: Mapping[str, Score]
+    predictions: tuple[Predictions, ...] = ()
+    scored: Mapping[str, Scored] = field(default_factory=dict)
     note: str = ""
     problem: str = ""
 
+    @property
+    def main(self) -> Scored | None:
+        """The scores to report: of the test rows, or where there are none of the first split that has scores."""
+        return next(iter(self.scored.values()), None)
 
-def agreements(predictions: Predictions) -> list[Agreement]:
+
+def agreements(
+    predictions: Averages,
+    *,
+    reading: Reading | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    rule: ThresholdRule | None = None,
+    draws: int = DEFAULT_DRAWS,
+    seed: int = 0,
+) -> list[Agreement]:
     """One for each task that has a label column of exactly its name, in the order of the tasks.
 
-    Labels and predictions are those of the studies. Classes are told by their names, case aside, or by one part of a
-    name that stands for several ("Mild" for "Mild|Moderate"); never by a number that is no class's name, which could as
-    well be an index of another order. Labels of a task that is reported with its sign flipped (GLS) may have either
-    sign.
+    Parameters
+    ----------
+    predictions : averages of clips, videos and studies
+    reading : Reading, optional
+        How label columns are read; as tasks those of the predictions are known.
+    thresholds : mapping of str to float, optional
+        Of yes-or-no decisions, saved with the model. Otherwise `rule` chooses them on rows whose split is val.
+    rule : ThresholdRule, optional
+    draws, seed : int
+        Of the bootstrap.
     """
     tasks = dict.fromkeys(output.task for output in predictions.outputs)
-    return [_agreement(predictions, task) for task in tasks if task.name in predictions.studies.labels]
+    given = reading or Reading()
+    given = replace(given, tasks={task.name: task for task in tasks})
+    rule = rule or ThresholdRule()
+    return [
+        _agreement(predictions, task, given, thresholds or {}, rule, draws, seed)
+        for task in tasks
+        if task.name in predictions.studies.labels
+    ]
 
 
-def _agreement(predictions: Predictions, task: Task) -> Agreement:
-    studies = predictions.studies
-    columns = [i for i, output in enumerate(predictions.outputs) if output.task == task]
-    note = ""
-    try:
-        truth = _truth(studies.labels[task.name], task)
-        if task.sign < 0 and len(known := truth[~np.isnan(truth)]) and (known > 0).all():
-            truth, note = -truth, "the labels are all above 0; they were compared with their sign flipped"
-        made = _metrics(studies, truth, studies.values[:, columns].astype(np.float64), task)
-    except ArgumentError as error:
-        return Agreement(task, {}, problem=str(error))
-    return Agreement(task, scores(made), note)
+def write_agreements(found: Sequence[Agreement], about: Mapping[str, Any], folder: Path) -> None:
+    """Write metrics.json and predictions.csv; remove those of an earlier run where there is nothing to write.
 
-
-def _metrics(studies: EmbeddingTable, truth: Floats, values: Floats, task: Task) -> Metrics:
-    there = ~np.isnan(truth)
-    truth, values, patients = truth[there], values[there], studies.patient_id[there].astype(str)
-    different = len(np.unique(truth))
-    if different < 2:
-        raise ArgumentError(f"its labels have {'one value' if different else 'no value'}; nothing can be told apart")
-    if task.type == "regression":
-        return regression_metrics(truth, values[:, 0], patients)
-    if task.type == "binary":
-        return binary_metrics(truth == task.positive_class_index, values[:, 0], patients)
-    return multiclass_metrics(truth, values, patients, task.classes)
-
-
-def _truth(labels: npt.NDArray[Any], task: Task) -> Floats:
-    """Numbers for a regression, class indices for the others; NaN where missing."""
-    numeric = labels.dtype.kind == "f"
-    if task.type == "regression":
-        if not numeric:
-            raise ArgumentError(f"its labels are text ({_some(labels)}); numbers were expected")
-        return labels.astype(np.float64)
-    names = _class_names(task)
-    text = [("" if np.isnan(v) else f"{v:g}") if numeric else str(v) for v in labels]
-    strangers = [label for label in dict.fromkeys(text) if label and _key(label) not in names]
-    if strangers:
-        raise ArgumentError(
-            f"its labels {_some(strangers)} are no classes of the task; the classes are {', '.join(task.classes)}"
-        )
-    return np.array([names[_key(label)] if label else np.nan for label in text], dtype=np.float64)
-
-
-def _class_names(task: Task) -> dict[str, int]:
-    """Every way to write a class -> its index. Parts of a name count where no other class has them."""
-    whole = {_key(name): i for i, name in enumerate(task.classes)}
-    parts: dict[str, int] = {}
-    for i, name in enumerate(task.classes):
-        for part in map(_key, name.split("|")):
-            parts[part] = -1 if parts.get(part, i) != i else i
-    return {part: i for part, i in parts.items() if i >= 0} | whole
-
-
-def _key(label: str) -> str:
-    """Case and the decimals of a whole number do not matter: "1.0" is "1"."""
-    text = label.strip().casefold()
-    return text.removesuffix(".0")
-
-
-def _some(values: Any) -> str:
-    shown = [repr(str(value)) for value in dict.fromkeys(values) if str(value)]
-    return ", ".join(shown[:_LISTED]) + (" ..." if len(shown) > _LISTED else "")
-
-
-def write_agreements(found: Sequence[Agreement], about: Mapping[str, Any], path: Path) -> Path:
-    """Write metrics.json; an interval that there is not is null. Raises StoreError."""
-    tasks = [
-        {
-            "task": one.task.name,
-            "level": "study",
-            "note": one.note or None,
-            "problem": one.problem or None,
-            "metrics": [
-                {
-                    "metric": score.metric,
-                    "value": number(score.value),
-                    "low": number(score.low),
-                    "high": number(score.high),
-                    "n": score.n,
-                    "n_patients": score.n_patients,
-                }
-                for score in one.scores.values()
-            ],
+    Raises StoreError.
+    """
+    scored = [one.main for one in found if one.main is not None]
+    if not scored:
+        for name in (FILE, "metrics.json"):
+            (folder / name).unlink(missing_ok=True)
+        return
+    write_predictions([rows for one in found for rows in one.predictions], folder / FILE)
+    of_target = {
+        one.task.name: {
+            "note": one.note,
+            "split": next(iter(one.scored)),
+            "splits": {name: score_documents(part.scores) for name, part in one.scored.items()},
         }
         for one in found
-    ]
-    content = {**about, "format": "panecho-embed metrics", "intervals": INTERVALS, "agreement": tasks}
-    return write_whole(path, lambda file: json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False))
+        if one.scored
+    }
+    problems = {one.task.name: one.problem for one in found if one.problem}
+    write_metrics(folder, "predict", scored, about={**about, "not_evaluated": problems}, of_target=of_target)
+
+
+def split_words(split: str) -> str:
+    """A split in words: "validation"."""
+    return _NAMES[split]
+
+
+def _agreement(
+    predictions: Averages,
+    task: Task,
+    reading: Reading,
+    thresholds: Mapping[str, float],
+    rule: ThresholdRule,
+    draws: int,
+    seed: int,
+) -> Agreement:
+    columns = [i for i, output in enumerate(predictions.outputs) if output.task == task]
+    try:
+        read = read_target(predictions.studies.labels[task.name], task.name, reading)
+        if (read.target.kind == "regression") != (task.type == "regression"):
+            raise ArgumentError(f"its labels are {read.target.kind}, and the task is {task.type}")
+        studies, note = _rows(predictions.studies, read.target, read.truth, task, columns)
+        video_truth = read_truth(predictions.videos.labels[task.name], read.target, task.name, reading)
+        videos, _ = _rows(predictions.videos, read.target, video_truth, task, columns)
+    except ArgumentError as error:
+        return Agreement(task, problem=str(error))
+    both = tuple(_decided(_with_baseline(rows), thresholds.get(task.name), rule) for rows in (studies, videos))
+    scored = {}
+    for split in ("test", "val", "train"):
+        part = both[0].of_split(split)
+        if not len(part) or (part.target.classes and len(np.unique(part.truth)) < 2):
+            continue
+        as_tested = replace(part, split=np.full(len(part), "test", dtype=object))
+        scored[split] = score(as_tested, draws=draws, seed=seed)
+    notes = " ".join(filter(None, (f"{read.note}." if read.note else "", note)))
+    if not scored:
+        return Agreement(task, both, note=notes, problem="its labels have one value; nothing can be told apart")
+    return Agreement(task, both, scored, notes)
+
+
+def read_truth(column: npt.NDArray[Any], target: Target, name: str, reading: Reading) -> Floats:
+    """Values of a column that is a known target: of videos, as of their studies."""
+    try:
+        read = read_target(column, name, reading)
+    except ArgumentError:
+        return np.full(len(column), np.nan)
+    return read.truth if read.target == target else np.full(len(column), np.nan)
+
+
+def _rows(
+    table: EmbeddingTable, target: Target, truth: Floats, task: Task, columns: Sequence[int]
+) -> tuple[Predictions, str]:
+    """The labelled rows of a table with what the task's head predicts for them."""
+    values = table.values[:, list(columns)].astype(np.float64)
+    if target.kind == "regression":
+        prediction = values[:, 0]
+    elif target.kind == "binary":
+        # The column is the probability of the clinically positive class, whatever the labels call positive.
+        own = values[:, 0]
+        same = matched_classes(target, task)[1] == task.positive_class_index
+        prediction = own if same else 1 - own
+    elif task.type == "binary":
+        raise ArgumentError(f"its labels have {len(target.classes)} classes, and the task two")
+    else:
+        prediction = values[:, matched_classes(target, task)]
+    known = np.flatnonzero(np.isfinite(truth))
+    split, note = _splits(table.split)
+    ids = {"study_id": table.study_id} | ({} if table.level == "study" else {"video_id": table.video_id})
+    rows = Predictions(
+        target=target,
+        level=table.level,
+        ids={name: column.astype(object) for name, column in ids.items()},
+        patient=table.patient_id.astype(object),
+        split=split,
+        truth=truth,
+        prediction=prediction,
+    )
+    return rows.take(known), note
+
+
+def _splits(column: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.object_], str]:
+    """The split of each row; without a split column every row is a test row."""
+    names = np.array([split_name(str(name)) for name in column], dtype=object)
+    note = ""
+    if (names == "").any():
+        unknown = sorted({str(name) for name, known in zip(column, names, strict=True) if not known and name})
+        if unknown:
+            note = f"The split column has {', '.join(map(repr, unknown[:3]))}: these rows count as test rows."
+        elif (names != "").any():
+            note = "Rows without a split count as test rows."
+        names[names == ""] = "test"
+    assert set(names) <= set(SPLITS)
+    return names, note
+
+
+def _with_baseline(rows: Predictions) -> Predictions:
+    """What the training rows alone would predict, where there are some."""
+    trained = rows.of_split("train")
+    if not len(trained):
+        return rows
+    if rows.target.outputs == 1:
+        baseline: Floats = np.full(len(rows), trained.truth.mean())
+    else:
+        counts = np.bincount(trained.truth.astype(np.int64), minlength=rows.target.outputs)
+        baseline = np.tile(counts / counts.sum(), (len(rows), 1))
+    return replace(rows, baseline=baseline)
+
+
+def _decided(rows: Predictions, threshold: float | None, rule: ThresholdRule) -> Predictions:
+    """With the threshold that the model brings, or that its rule chooses on validation rows."""
+    if rows.target.kind != "binary":
+        return rows
+    chosen = threshold if threshold is not None else choose_threshold(rows.of_split("val"), rule)
+    return replace(rows, threshold=np.full(len(rows), chosen))
+
+
+def primary_line(one: Agreement) -> str:
+    """The primary metric of every split, for the terminal."""
+    from panecho_embed.evaluation.report import short_scores
+
+    parts = [f"{split_words(split)}: {short_scores(part)}" for split, part in one.scored.items()]
+    return f"{one.task.name}: {'; '.join(parts)}"

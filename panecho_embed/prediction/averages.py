@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.pooling import pool_table
-from panecho_embed.prediction.outputs import Output
+from panecho_embed.prediction.outputs import Output, outputs_of, reported
 from panecho_embed.records import EmbeddingTable, FloatArray
+from panecho_embed.tasks import Task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,11 +29,14 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """One table a level; values are (N, K), one column an output.
+    """Reported values of clips, videos and studies: tables with values (N, K), one column per output.
 
-    over_clips: of each video's clips. over_videos: of each study's video means. within_videos: (studies, K), the
-    standard deviation of a study's clips around their own video's mean: the root of the mean of its videos' variances.
-    videos_of: of every study, the rows of `videos` that belong to it.
+    over_clips: spread of the clips' reported values within each video. over_videos: spread of the videos' values within
+    each study. within_videos: (studies, K), the standard deviation of the clips' reported values within a video: the
+    root of the mean variance of a study's videos. videos_of: for every study, the rows of `videos` that belong to it.
+
+    A video's class probabilities come from its mean logits, so they differ from the mean of its clips' probabilities.
+    With three classes or more, one of them can even lie outside the range of the clips' (`over_clips.low` to `high`).
     """
 
     outputs: tuple[Output, ...]
@@ -44,18 +49,22 @@ class Predictions:
     videos_of: tuple[npt.NDArray[np.intp], ...]
 
 
-def average(outputs: tuple[Output, ...], clips: EmbeddingTable) -> Predictions:
-    """The mean over a video's clips, then over a study's videos, as the published evaluation averages.
+def average(tasks: Sequence[Task], clips: EmbeddingTable) -> Predictions:
+    """Average predictions over the clips of a video, then over the videos of a study, as the published evaluation does.
 
-    clips: values (N, K) as reported. So probabilities are averaged, not logits; and every video counts the same,
-    however many clips it has.
+    Over clips, the raw outputs (logits) are averaged, and then turned into probabilities. Over the videos of a study,
+    these probabilities are averaged. Regressions are plain means in both steps. Every video counts the same, however
+    many clips it has.
+
+    clips: raw outputs (N, K) of the heads of `tasks`, as `read_heads` returns them.
     """
     videos = pool_table(clips, "video")
+    clips, videos = (replace(table, values=reported(table.values, tasks)) for table in (clips, videos))
     studies = pool_table(videos, "study")
     over_clips = _spread(clips.values, _groups(clips.video_id, videos.video_id), len(videos))
     study = _groups(videos.study_id, studies.study_id)
     return Predictions(
-        outputs,
+        outputs_of(tasks),
         clips,
         videos,
         studies,

@@ -1,4 +1,4 @@
-"""Clip embeddings -> what the heads read from them."""
+"""Clip embeddings -> raw outputs of the heads."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ _BATCH = 8192
 
 @torch.inference_mode()
 def read_heads(model: PanEcho, embeddings: FloatArray) -> FloatArray:
-    """(N, 768) to (N, K) float32: the columns of `outputs_of(model.tasks)`, as they are reported.
+    """Apply a model's heads to clip embeddings.
 
-    Probabilities for classes (the model must have been made with `activations`); values in their unit, with the sign
-    put right, for regressions.
+    (N, 768) to (N, K) float32, one column for each of `outputs_of(model.tasks)`. Outputs are raw, whether or not the
+    model was made with `activations`: logits for classes, for regressions the value as it was trained. `reported` in
+    `prediction.outputs` turns them, or means of them, into what is shown.
     """
-    signs = torch.tensor([float(task.sign) for task in model.tasks for _ in range(task.num_outputs)])
+    columns = sum(task.num_outputs for task in model.tasks)
     parts = [
-        torch.cat(list(model.predict(torch.from_numpy(batch.astype(np.float32))).values()), dim=1) * signs
-        for batch in (embeddings[i : i + _BATCH] for i in range(0, len(embeddings), _BATCH))
+        torch.cat([model.heads[task.name](clips) for task in model.tasks], dim=1)
+        for clips in (
+            torch.from_numpy(embeddings[i : i + _BATCH].astype(np.float32)) for i in range(0, len(embeddings), _BATCH)
+        )
     ]
-    return torch.cat(parts).numpy() if parts else np.zeros((0, len(signs)), dtype=np.float32)
+    return torch.cat(parts).numpy() if parts else np.zeros((0, columns), dtype=np.float32)

@@ -12,8 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from panecho_embed.errors import StoreError
-from panecho_embed.evaluation.wording import display_name
-from panecho_embed.prediction.agreement import Agreement
+from panecho_embed.evaluation.report import cautions, interval_sentence, metric_rows, summary_rows
+from panecho_embed.prediction.agreement import Agreement, split_words
 from panecho_embed.prediction.averages import Predictions
 from panecho_embed.prediction.films import PICTURE_SECONDS, Films, pictures
 from panecho_embed.prediction.groups import grouped
@@ -31,10 +31,10 @@ from panecho_embed.prediction.wording import (
     shown_sd,
 )
 from panecho_embed.records import Failure
-from panecho_embed.report import Facts, Link, Section, Table, Text, write_report
+from panecho_embed.report import Block, Facts, Folded, Link, Section, Table, Text, write_report
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task
-from panecho_embed.wording import counted, interval, number
+from panecho_embed.wording import counted
 
 SHEETS = "studies"
 
@@ -43,7 +43,6 @@ _TASKS = 6
 _FIRST = ("EF", "RVSystolicFunction", "LASize", "AVStenosis", "MVRegurgitation", "pericardial-effusion")
 _JOINED = str.maketrans(" ", "\u00a0")
 _LISTED = 50
-_METRICS = ("mae", "r2", "pearson", "bias", "auroc", "average_precision", "brier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,28 +179,23 @@ def _cell(predictions: Predictions, study: int, columns: Sequence[int]) -> str:
     return (shown_number(value) + (f" ± {sd}" if sd else "")).translate(_JOINED)
 
 
-def _agreement_blocks(found: Sequence[Agreement]) -> list[Text | Table]:
-    rows = [
-        [
-            one.task.name,
-            display_name(score.metric),
-            number(score.value),
-            interval(score),
-            str(score.n),
-            str(score.n_patients),
-        ]
-        for one in found
-        for score in one.scores.values()
-        if score.metric in _METRICS
-    ]
-    table = Table(
-        ["Task", "Metric", "Value", "95 % interval", "Studies", "Patients"],
-        rows,
-        "Study-level predictions against labels of the tasks' names. Intervals: bootstraps over patients. "
-        "All metrics are in metrics.json.",
-    )
-    notes = [f"{one.task.name}: {one.problem or one.note}." for one in found if one.problem or one.note]
-    return [*([table] if rows else []), *(Text(note, "note") for note in notes)]
+def _agreement_blocks(found: Sequence[Agreement]) -> list[Block]:
+    """A table of every split, test rows first, and every metric of each task."""
+    blocks: list[Block] = [Text(f"{one.task.name}: {one.problem}.", "note") for one in found if one.problem]
+    blocks += [Text(f"{one.task.name}: {one.note}", "note") for one in found if one.note]
+    splits = [split for split in ("test", "val", "train") if any(split in one.scored for one in found)]
+    for split in splits:
+        scored = [one.scored[split] for one in found if split in one.scored]
+        caption = f"Predictions of the {split_words(split)} studies against labels of the tasks' names."
+        if split == "train":
+            caption += " A model that was trained on them knows them: these are no new patients."
+        blocks.append(Table(*summary_rows(scored), caption))
+        blocks += [Text(note, "warning") for note in cautions(scored)] if split == splits[0] else []
+    mains = [one.main for one in found if one.main is not None]
+    blocks += [Folded(one.target.title, [Table(*metric_rows(one))]) for one in mains]
+    if mains:
+        blocks.append(Text(interval_sentence(mains)))
+    return blocks
 
 
 def _failures(failures: Sequence[Failure]) -> list[Facts | Text]:

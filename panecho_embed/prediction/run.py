@@ -14,6 +14,8 @@ import h5py
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.evaluation.targets import Reading
+from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.extraction import extract
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.panecho import TaskTable
@@ -23,7 +25,6 @@ from panecho_embed.prediction.averages import Predictions, average
 from panecho_embed.prediction.files import write_json, write_tables
 from panecho_embed.prediction.films import PICTURE_SECONDS
 from panecho_embed.prediction.heads import read_heads
-from panecho_embed.prediction.outputs import outputs_of
 from panecho_embed.prediction.pages import Sheets, write_pages
 from panecho_embed.prediction.wording import about
 from panecho_embed.reclipping import check_pictures_are_frames, reclip
@@ -77,6 +78,8 @@ def predict(
     clips: ClipPlan | Mapping[str, Any] | None = None,
     device: str = "auto",
     sheets: bool = True,
+    reading: Reading | None = None,
+    threshold: ThresholdRule | None = None,
     overwrite: bool = False,
     progress: bool | None = False,
     announce: Callable[[str], object] = lambda message: None,
@@ -89,14 +92,15 @@ def predict(
     frames (clips are made first). Both may be at a URL.
     backbone: "panecho", or "random" to try things out: every output then says that it means nothing. weights, tasks,
     task_table: as for `PanEcho`. clips: which, as for `extract`; not for a file of clips. sheets: write a page a study
-    with pictures of its videos, for each of which a minute is allowed. extraction: the further arguments of `extract`,
-    for videos alone.
+    with pictures of its videos, for each of which a minute is allowed. reading: how label columns are read. threshold:
+    how the threshold of a yes-or-no task is chosen on rows of the split val, unless the model brings one. extraction:
+    the further arguments of `extract`, for videos alone.
 
-    Predictions are the mean over a video's clips, then over a study's videos: of probabilities, not of logits; all
-    views count the same, as in the published evaluation. Where the input has labels of the tasks' names, the agreement
-    with them is written too. Raises as `extract` does; SettingsMismatchError for an embedding file of another model,
-    ArgumentError for one of another level or without rows, TaskTableError, and StoreError if `out` is a folder of
-    something else.
+    Raw outputs (logits) are averaged over a video's clips and turned into probabilities, which are averaged over a
+    study's videos; all views count the same, as in the published evaluation. Where the input has labels of the tasks'
+    names, the agreement with them is written too. Raises as `extract` does; SettingsMismatchError for an embedding file
+    of another model, ArgumentError for one of another level or without rows, TaskTableError, and StoreError if `out` is
+    a folder of something else.
     """
     started = time.monotonic()
     if is_url(out):
@@ -130,9 +134,11 @@ def predict(
             reclip(ready.path, path, clips=clips, weights=weights, seed=seed, device=device, overwrite=True)
             file = EmbeddingFile(path)
     table = file.table()
-    values = read_heads(model, table.values)
-    predictions = average(outputs_of(model.tasks), dataclasses.replace(table, values=values))
-    found = tuple(agreements(predictions))
+    raw = read_heads(model, table.values)
+    predictions = average(model.tasks, dataclasses.replace(table, values=raw))
+    found = tuple(
+        agreements(predictions, reading=reading, thresholds=model.recorded.thresholds, rule=threshold, seed=seed)
+    )
     failures = file.failure_records()
     seconds = min(extraction.get("timeout_seconds", PICTURE_SECONDS), PICTURE_SECONDS)
     pages = Sheets(sheets, extraction.get("workers"), seconds, progress)
@@ -165,11 +171,7 @@ def _write(
     pages = write_pages(predictions, file, found, failures, out, sheets)
     told = [{name: getattr(failure, name) for name in FAILURE_COLUMNS} for failure in failures]
     write_json(predictions, head, pages, told, out / "predictions.json")
-    metrics = out / "metrics.json"
-    if found:
-        write_agreements(found, head, metrics)
-    else:
-        metrics.unlink(missing_ok=True)
+    write_agreements(found, head, out)
 
 
 def _check_readable(

@@ -17,13 +17,14 @@ from panecho_embed.wording import counted
 DISCLAIMER = "For research only. Not a medical device: not for diagnosis or treatment."
 RANDOM = "RANDOM WEIGHTS, NOT PRETRAINED: these predictions mean nothing; they show what the output looks like."
 AVERAGING = (
-    "The mean over a video's clips, then over a study's videos: of probabilities for classes, of values for "
-    "measurements. Every video counts the same, whatever its view, as in PanEcho's published evaluation."
+    "Raw outputs are averaged over a video's clips: for measurements the values, for classes the logits, which are "
+    "then turned into probabilities. Values and probabilities are averaged over a study's videos. Every video counts "
+    "the same, whatever its view. This is the order of PanEcho's published evaluation."
 )
 SPREAD = (
-    "SD is the standard deviation over a study's videos (n - 1), or over the clips where there is one video. It tells "
-    "how far the videos agree, not how far the model may err: it is no confidence interval, and some findings cannot "
-    "be seen in every view."
+    "SD is the standard deviation (n - 1) of the values or probabilities of a study's videos, or of its clips where "
+    "there is one video. It tells how far the videos agree, not how far the model may err: it is not a confidence "
+    "interval, and some findings cannot be seen in every view."
 )
 
 

@@ -29,6 +29,6 @@ def attentive(heads: int, epochs: int, **options: Any) -> None:
     def make(problem: Problem) -> BaseProbe:
         from probes.attentive import AttentiveProbe
 
-        return AttentiveProbe(problem.task, heads=heads, epochs=epochs, random_state=options["seed"])
+        return AttentiveProbe(problem.target.kind, heads=heads, epochs=epochs, random_state=options["seed"])
 
     run_probe(make, {**options, "heads": heads, "epochs": epochs, "pooling": "mean", "fusion": "late"})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probes.cli.options import data_options, neighbour_options, output_options, pooling_options
+from probes.cli.options import CENTRES, data_options, neighbour_options, output_options, pooling_options
 from probes.cli.running import run_probe
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def faiss(
     metric: str,
     k: tuple[int, ...] | None,
     weights: str,
-    temperature: float,
+    temperature: tuple[float, ...] | None,
+    centre: str,
     index: str,
     device: str,
     **options: Any,
@@ -46,12 +47,12 @@ def faiss(
 
     As `probe knn`, for files of millions of rows.
     """
-    settings = {"metric": metric, "k": k, "weights": weights, "temperature": temperature}
+    settings = {"metric": metric, "k": k, "weights": weights, "temperature": temperature, "centre": CENTRES[centre]}
     settings |= {"index": index, "device": device}
 
     def make(problem: Problem) -> BaseProbe:
         from probes.faiss_knn import FaissKNNProbe
 
-        return FaissKNNProbe(problem.task, random_state=options["seed"], **settings)  # type: ignore[arg-type]
+        return FaissKNNProbe(problem.target.kind, random_state=options["seed"], **settings)  # type: ignore[arg-type]
 
     run_probe(make, {**options, **settings})

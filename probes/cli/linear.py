@@ -30,9 +30,9 @@ def linear(strengths: tuple[float, ...] | None, class_weight: str | None, **opti
         from probes.linear import LinearProbe
 
         return LinearProbe(
-            problem.task,
+            problem.target.kind,
             strengths=strengths,
-            class_weight=None if problem.task == "regression" else class_weight,
+            class_weight=None if problem.target.kind == "regression" else class_weight,
             random_state=options["seed"],
         )
 

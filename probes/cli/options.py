@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from panecho_embed.cli.options import FileToRead, stacked
+from panecho_embed.cli.options import FileToRead, reading_options, stacked, threshold_option
 
 
 def numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -36,12 +36,12 @@ label_options = stacked(
         type=click.Choice(["frame", "clip", "video", "study"]),
         help="What one prediction is for.  [default: video, or the file's own if that is study]",
     ),
+    reading_options,
     click.option(
-        "--task",
-        type=click.Choice(["regression", "binary", "multiclass"]),
-        help="Kind of task.  [default: by the values]",
+        "--task-table",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Table of tasks in the form of tasks.csv: classes, units and signs by column name.  [default: PanEcho's]",
     ),
-    click.option("--positive", metavar="CLASS", help="Positive class of a binary target."),
 )
 
 # Who is trained on, and who tests.
@@ -54,9 +54,14 @@ split_options = stacked(
     click.option(
         "--k-shot",
         type=click.IntRange(min=1),
-        help="Train on so many patients a class only (in a regression: patients), drawn by --seed.",
+        help="Train on K randomly drawn patients per class (K patients for a regression).",
     ),
-    click.option("--allow-leakage", is_flag=True, help="Go on with patients on both sides of a split."),
+    click.option(
+        "--trainings",
+        type=click.IntRange(min=1),
+        help="Number of trainings: draws with --k-shot, partitions with folds.  [default: 20 draws, 5 partitions]",
+    ),
+    click.option("--allow-leakage", is_flag=True, help="Accept patients on both sides of a split."),
 )
 
 data_options = stacked(
@@ -81,6 +86,8 @@ pooling_options = stacked(
     ),
 )
 
+CENTRES: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
+
 # How neighbours are found and weighed.
 neighbour_options = stacked(
     click.option(
@@ -88,33 +95,63 @@ neighbour_options = stacked(
         type=click.Choice(["cosine", "euclidean"]),
         default="cosine",
         show_default=True,
-        help="What makes a neighbour near.",
+        help="Distance between embeddings.",
     ),
-    click.option("--k", callback=whole_numbers, metavar="1,5,10", help="Numbers of neighbours.  [default: 1 to 200]"),
+    click.option(
+        "--k",
+        callback=whole_numbers,
+        metavar="1,5,10",
+        help="Numbers of neighbours to choose from.  [default: 1 to 200]",
+    ),
     click.option(
         "--weights",
         type=click.Choice(["softmax", "distance", "uniform"]),
         default="softmax",
         show_default=True,
-        help="Of neighbours; softmax is for cosine.",
+        help="Weights of the neighbours; softmax needs the cosine metric.",
     ),
-    click.option("--temperature", type=float, default=0.07, show_default=True, help="Of the softmax."),
+    click.option(
+        "--temperature",
+        callback=numbers,
+        metavar="0.05,0.1",
+        help="Temperatures of the softmax to choose from.  [default: 0.01 to 0.3]",
+    ),
+    click.option(
+        "--centre",
+        type=click.Choice(["auto", "yes", "no"]),
+        default="auto",
+        show_default=True,
+        help="Subtract the training mean before the cosine; auto chooses on the folds.",
+    ),
 )
 
-# Of the intervals, and where everything goes.
+# Of decisions and intervals, and where everything goes.
 statistics_options = stacked(
-    click.option("--draws", type=click.IntRange(min=1), default=10_000, show_default=True, help="Bootstraps."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of folds, draws and bootstraps."),
+    threshold_option,
+    click.option(
+        "--draws", type=click.IntRange(min=1), default=10_000, show_default=True, help="Number of bootstrap samples."
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed for folds, draws and bootstrap."),
     click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder of the run."),
 )
 
 # What is computed of the predictions.
 output_options = stacked(
     click.option("--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values."),
-    click.option("--subgroups", metavar="COLUMN,...", help="Score by view or label column too."),
-    click.option("--control", is_flag=True, help="Train on shuffled labels too, 20 times: what must fail."),
+    click.option("--subgroups", metavar="COLUMN,...", help="Also score by view or label column."),
+    click.option(
+        "--control",
+        is_flag=True,
+        help="Also train on shuffled labels, 20 times; a sound setup then scores like the baseline.",
+    ),
     click.option("--fractions", callback=numbers, metavar="0.1,1", help="Label efficiency: parts of the patients."),
-    click.option("--shots", callback=whole_numbers, metavar="5,20", help="Label efficiency: patients a class."),
-    click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Draws a size."),
+    click.option("--shots", callback=whole_numbers, metavar="5,20", help="Label efficiency: patients per class."),
+    click.option(
+        "--repeats",
+        type=click.IntRange(min=1),
+        default=10,
+        show_default=True,
+        help="Number of random draws per training-set size (--fractions, --shots).",
+    ),
     statistics_options,
 )

@@ -25,10 +25,8 @@ def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any
     from probes.problem import load_problems
     from probes.run import run_targets
 
-    data = ("labels", "level", "pooling", "fusion", "task", "positive")
     refused: dict[str, str] = {}
-    chosen = {name: options[name] for name in data}
-    problems = load_problems(options["embeddings"], options["target"], **chosen, refused=refused)
+    problems = load_problems(options["embeddings"], options["target"], **data_of(options), refused=refused)
     check_flags(problems, options)
     folder = make_folder(options["out"])
     results = []
@@ -39,13 +37,29 @@ def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any
     if not results:
         name, why = next(iter(refused.items()))
         raise ArgumentError(f"none of {len(refused)} targets can be evaluated; {name}: {why}")
-    info = RunInfo(str(options["embeddings"]), command_line(click.get_current_context()), options, refused)
+    context = click.get_current_context()
+    made_by = " ".join(context.command_path.split()[1:])
+    shown = {name: str(value) if name == "threshold" else value for name, value in options.items()}
+    info = RunInfo(str(options["embeddings"]), made_by, command_line(context), shown, refused)
     write_run(results, info, folder)
+    for result in results:
+        if why := result.probe.saveable():
+            click.echo(f"note: the probe of {result.evaluation.problem.target.name} is not saved: {why}")
     for name, why in refused.items():
         click.echo(f"\n{name} was not evaluated: {why}", err=True)
     click.echo(f"\nwritten: {folder}, open {folder / 'report.html'}")
     if refused:
         raise click.exceptions.Exit(3)
+
+
+def data_of(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that say what is loaded, as `load_problems` takes them."""
+    from panecho_embed.evaluation.targets import Reading
+    from panecho_embed.tasks import read_tasks
+
+    table = {} if not options["task_table"] else {"tasks": {t.name: t for t in read_tasks(options["task_table"])}}
+    reading = Reading(task=options["task"], positive=options["positive"], order=options["order"], **table)
+    return {name: options[name] for name in ("labels", "level", "pooling", "fusion")} | {"reading": reading}
 
 
 def settings_of(options: dict[str, Any]) -> RunSettings:
@@ -55,6 +69,8 @@ def settings_of(options: dict[str, Any]) -> RunSettings:
     return RunSettings(
         folds=options["folds"],
         k_shot=options["k_shot"],
+        trainings=options["trainings"],
+        threshold=options["threshold"],
         cutoffs=options["cutoffs"] or (),
         subgroups=tuple(filter(None, (options.get("subgroups") or "").split(","))),
         control=options.get("control", False),
@@ -73,11 +89,11 @@ def check_flags(problems: Sequence[Problem], options: dict[str, Any]) -> None:
 
     for flag, tasks in (
         ("cutoffs", ("regression",)),
-        ("class_weight", ("binary", "multiclass")),
+        ("class_weight", ("binary", "multiclass", "ordinal")),
         ("positive", ("binary",)),
     ):
-        if options.get(flag) and not any(problem.task in tasks for problem in problems):
-            given = ", ".join(f"{problem.target} is {problem.task}" for problem in problems[:3])
+        if options.get(flag) and not any(problem.target.kind in tasks for problem in problems):
+            given = ", ".join(f"{problem.target.name} is {problem.target.kind}" for problem in problems[:3])
             name = "--" + flag.replace("_", "-")
             raise ArgumentError(f"{name} is for a {' or '.join(tasks)} target; {given}")
 
@@ -95,48 +111,39 @@ def command_line(context: click.Context) -> str:
         elif isinstance(value, bool):
             words.append(parameter.opts[-1])
         else:
-            text = ",".join(f"{number:.12g}" for number in value) if isinstance(value, tuple) else str(value)
+            parts = value if isinstance(value, tuple) else ()
+            listed = ",".join(part if isinstance(part, str) else f"{part:.12g}" for part in parts)
+            text = listed if isinstance(value, tuple) else str(value)
             words.extend([parameter.opts[-1], text])
     return shlex.join(words)
 
 
 def print_scores(result: TargetResult) -> None:
-    """A table of metrics, intervals and the baseline, and the curve of label efficiency."""
-    from panecho_embed.evaluation.wording import display_name
-    from panecho_embed.wording import interval, number
-    from probes.wording import caution
+    """The answer, a table of metrics, intervals and the baseline, and the curve of label efficiency."""
+    from panecho_embed.evaluation.metrics import display_name
+    from panecho_embed.evaluation.report import answer, metric_rows
+    from panecho_embed.evaluation.wording import caution_of
+    from panecho_embed.wording import aligned, number
+    from probes.account import cautions_of
 
     evaluation, problem = result.evaluation, result.evaluation.problem
-    score = next(iter(evaluation.scores.values()))
+    scored = evaluation.scored
     missing = f", {problem.n_missing} without a label left out" if problem.n_missing else ""
-    counts = f"{score.n} tested, of {score.n_patients} patients{missing}"
-    unit = "; errors in the label's own unit" if problem.task == "regression" else ""
-    click.echo(f"\n{problem.target}: {problem.task}, {problem.level} level, {counts}{unit}")
-    rows = [["", "value", "95 % interval", "baseline"]]
-    for name, score in evaluation.scores.items():
-        baseline = number(evaluation.baseline_scores[name].value)
-        rows.append([display_name(name), number(score.value), interval(score), baseline])
-    if result.control is not None:
-        shuffled = [number(values.mean()) for values in result.control.values()]
-        rows = [[*row, last] for row, last in zip(rows, ["shuffled labels", *shuffled], strict=True)]
-    print_table(rows)
-    if note := caution(evaluation):
+    several = f", {len(evaluation.plans)} trainings" if len(evaluation.plans) > 1 else ""
+    counts = f"{scored.primary.n} tested, of {scored.primary.n_patients} patients{missing}{several}"
+    click.echo(f"\n{problem.target.title}: {problem.target.kind}, {problem.level} level, {counts}")
+    control = result.control or {}
+    cells = {"shuffled labels": {name: number(values.mean()) for name, values in control.items()}} if control else {}
+    columns, rows = metric_rows(scored, cells)
+    click.echo(aligned(columns, rows))
+    for note in filter(None, [caution_of(scored.few), *cautions_of(evaluation), result.no_control]):
         click.echo(note)
-    if result.no_control:
-        click.echo(result.no_control)
+    click.echo(answer(scored))
     if result.efficiency is not None:
         curve = result.efficiency
         click.echo()
-        rows = [[curve.unit, "patients", display_name(curve.metric), "95 % of draws"]]
+        columns, rows = [curve.unit, "patients", display_name(curve.metric), "95 % of draws"], []
         for row in curve.band().to_dict("records"):
             spread = f"{number(row['low'])} to {number(row['high'])}"
             rows.append([f"{row[curve.unit]:g}", f"{row['n_patients']:.0f}", number(row["mean"]), spread])
-        print_table(rows)
-
-
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns aligned: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for first, *others in rows:
-        cells = [first.ljust(widths[0]), *(text.rjust(width) for text, width in zip(others, widths[1:], strict=True))]
-        click.echo("  ".join(cells).rstrip())
+        click.echo(aligned(columns, rows))

@@ -101,9 +101,44 @@ def test_paired_differences_refuse_other_patients() -> None:
 
 
 def test_draws_without_a_positive_are_left_out_of_the_interval() -> None:
+    sampled = np.r_[np.full(400, np.nan), np.linspace(0, 1, 601)]
+    assert intervals.percentile_interval(sampled, 32) == pytest.approx((0.025, 0.975))
+    assert np.isnan(intervals.percentile_interval(np.r_[sampled, np.full(400, np.nan)], 32)).all()
+
+
+def test_intervals_of_an_order_do_not_depend_on_the_seed() -> None:
+    model = metrics.binary_metrics(*binary_sample(ties=True))
+    one, other = (intervals.scores(model, draws=50, seed=seed) for seed in (1, 2))
+    for name in ("auroc", "average_precision", "sensitivity_at_specificity"):
+        assert one[name] == other[name]
+
+
+def test_no_interval_of_an_order_has_no_width() -> None:
     truth = np.r_[1, 1, np.zeros(30)]
-    score = intervals.scores(metrics.binary_metrics(truth, np.linspace(1, 0, 32), np.arange(32)), draws=500)["auroc"]
-    assert (score.low, score.high) == (1, 1)
+    found = intervals.scores(metrics.binary_metrics(truth, np.linspace(1, 0, 32), np.arange(32)), draws=50)
+    for name in ("auroc", "average_precision", "sensitivity_at_specificity"):
+        assert found[name].value == found[name].high == 1
+        assert found[name].low < 0.2
+
+
+def test_a_class_that_is_not_there_gives_no_interval() -> None:
+    found = intervals.scores(metrics.binary_metrics(np.zeros(32), np.linspace(1, 0, 32), np.arange(32)), draws=50)
+    assert np.isnan(found["auroc"].value)
+    assert np.isnan(found["auroc"].low)
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("auroc:mild", "Newcombe"),
+        ("auroc_below_40", "Newcombe"),
+        ("sensitivity", "Clopper"),
+        ("f1:mild", "Clopper"),
+        ("mae", "percentile intervals of a bootstrap over patients"),
+    ],
+)
+def test_the_method_of_an_interval_is_named(metric: str, words: str) -> None:
+    assert words in intervals.interval_method(metric)
 
 
 def test_one_patient_gives_no_interval() -> None:

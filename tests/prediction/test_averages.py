@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from panecho_embed.prediction.averages import average
-from panecho_embed.prediction.outputs import outputs_of
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import all_tasks
 from tests.conftest import refs
 
-EF = outputs_of([task for task in all_tasks() if task.name == "EF"])
+EF = [task for task in all_tasks() if task.name == "EF"]
 
 
 @pytest.fixture

@@ -42,24 +42,25 @@ def clips_by_hand(frames, number=4, length=16):
 
 @pytest.fixture(scope="module")
 def by_hand(videos, weights):
-    """video -> (first frames, {task: (clips, outputs)}), logits made into probabilities here."""
+    """video -> (first frames, {task: (clips, outputs) raw})."""
     model = PanEcho(weights=weights)
     result = {}
     for name in LENGTHS:
         starts, clips = clips_by_hand(frames_by_opencv(videos.parent / name, resize=37, crop=SIZE))
         with torch.inference_mode():
             raw = model(torch.stack(clips).transpose(1, 2))
-        values = {}
-        for task in all_tasks():
-            if task.type == "regression":
-                values[task.name] = -raw[task.name] if task.name == "GLS" else raw[task.name]
-            elif task.type == "multiclass":
-                values[task.name] = torch.softmax(raw[task.name], 1)
-            else:
-                p = torch.sigmoid(raw[task.name])
-                values[task.name] = p if task.name in NORMAL_FIRST else 1 - p
-        result[name.removesuffix(".avi")] = starts, {task: value.numpy() for task, value in values.items()}
+        result[name.removesuffix(".avi")] = starts, {task: value.numpy() for task, value in raw.items()}
     return result
+
+
+def shown(task, raw):
+    """(..., outputs) of the raw outputs of one task: probabilities, and strain with its sign."""
+    if task.type == "regression":
+        return -raw if task.name == "GLS" else raw
+    if task.type == "multiclass":
+        return np.exp(raw) / np.exp(raw).sum(axis=-1, keepdims=True)
+    p = 1 / (1 + np.exp(-raw))
+    return p if task.name in NORMAL_FIRST else 1 - p
 
 
 def columns(task):
@@ -75,11 +76,11 @@ def columns(task):
 def test_clips(predicted, by_hand):
     table = pd.read_csv(predicted.out / "clips.csv")
     assert table.video_id.tolist() == ["b/long"] * 4 + ["b/short"] + ["a/only"] * 4
-    for video, (starts, values) in by_hand.items():
+    for video, (starts, raw) in by_hand.items():
         rows = table[table.video_id == video]
         assert rows.first_frame.tolist() == starts
         for task in all_tasks():
-            np.testing.assert_allclose(rows[columns(task)], values[task.name], rtol=2e-5, atol=1e-5)
+            np.testing.assert_allclose(rows[columns(task)], shown(task, raw[task.name]), rtol=2e-5, atol=1e-5)
 
 
 def test_the_model_itself_gives_them(videos, weights, predicted):
@@ -97,12 +98,12 @@ def test_the_model_itself_gives_them(videos, weights, predicted):
         np.testing.assert_allclose(rows.values[at, i], sign * expected, rtol=2e-5, atol=1e-5)
 
 
-def test_videos_and_studies_are_means_of_means(predicted, by_hand):
+def test_videos_are_made_of_mean_logits_and_studies_are_means_of_videos(predicted, by_hand):
     videos = pd.read_csv(predicted.out / "videos.csv", index_col="video_id")
     studies = pd.read_csv(predicted.out / "studies.csv", index_col="study_id")
     assert studies.index.tolist() == ["S2", "S1"]
     for task in all_tasks():
-        mean = {video: values[task.name].mean(axis=0) for video, (_, values) in by_hand.items()}
+        mean = {video: shown(task, raw[task.name].mean(axis=0)) for video, (_, raw) in by_hand.items()}
         for video, expected in mean.items():
             np.testing.assert_allclose(videos.loc[video, columns(task)].astype(float), expected, rtol=2e-5, atol=1e-5)
         both = (mean["b/long"] + mean["b/short"]) / 2

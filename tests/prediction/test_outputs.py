@@ -9,7 +9,7 @@ import torch
 
 from panecho_embed.models.panecho import PanEcho
 from panecho_embed.models.zoo import panecho_with_heads
-from panecho_embed.prediction.heads import read_heads
+from panecho_embed.prediction.heads import read_heads, reported
 from panecho_embed.prediction.outputs import outputs_of
 from panecho_embed.prediction.wording import shown_class, shown_number, shown_percent, shown_sd
 from panecho_embed.tasks import all_tasks, read_tasks
@@ -24,17 +24,30 @@ def test_every_number_has_a_name_of_its_own():
 
 def test_heads_are_read_with_sign_and_positive_class():
     tasks = ["GLS", "MVStenosis", "LVWallMotionAbnormalities"]
-    model = PanEcho(pretrained=False, tasks=tasks, activations=True)
+    model = PanEcho(pretrained=False, tasks=tasks)
     for name, bias in zip(tasks, (20.0, 50.0, 50.0), strict=True):
         torch.nn.init.constant_(model.heads[name][1].bias, bias)
-    values = read_heads(model, np.zeros((2, 768), dtype=np.float16))
+    raw = read_heads(model, np.zeros((2, 768), dtype=np.float16))
+    assert raw.dtype == np.float32
+    assert raw.tolist() == [[20, 50, 50]] * 2
+    values = reported(raw, model.tasks)
     assert values.dtype == np.float32
     assert values[0] == pytest.approx([-20, 0, 1])
 
 
+def test_raw_outputs_are_raw_whatever_the_model_gives_when_called():
+    model = PanEcho(pretrained=False, tasks=["EF", "AVStenosis", "MVStenosis"], activations=True)
+    embeddings = np.random.default_rng(0).normal(size=(3, 768)).astype(np.float32)
+    with_activations = read_heads(model, embeddings)
+    model.activations = False
+    np.testing.assert_array_equal(read_heads(model, embeddings), with_activations)
+    assert with_activations[:, 1:].min() < 0
+
+
 def test_no_clips_give_no_rows():
-    model = PanEcho(pretrained=False, tasks=["AVStenosis"], activations=True)
-    assert read_heads(model, np.zeros((0, 768), dtype=np.float32)).shape == (0, 3)
+    model = PanEcho(pretrained=False, tasks=["AVStenosis"])
+    raw = read_heads(model, np.zeros((0, 768), dtype=np.float32))
+    assert raw.shape == reported(raw, model.tasks).shape == (0, 3)
 
 
 def test_json_says_what_the_tables_say(predicted):

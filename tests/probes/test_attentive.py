@@ -56,11 +56,19 @@ def test_prediction_is_equal_within_a_bag_and_indifferent_to_the_order_of_rows()
 def test_prediction_equals_attention_written_in_torch() -> None:
     x, y, bags = needle(50)
     probe = quick("multiclass").fit(x, np.digitize(y, [-0.5, 0.5]), bags=bags)
-    z = torch.from_numpy((x - probe.mean_) / probe.scale_).reshape(50, 12, -1)
+    z = torch.from_numpy(((x - probe.mean_) / probe.scale_).clip(-probe.bound_, probe.bound_)).reshape(50, 12, -1)
     share = (z @ torch.from_numpy(probe.attention_).T).softmax(dim=1)
     pooled = (share.transpose(1, 2) @ z).flatten(1).numpy()
     logits = torch.from_numpy(pooled @ probe.coef_.T + probe.intercept_)
     np.testing.assert_allclose(probe.predict_proba(x, bags=bags)[::12], logits.softmax(dim=1).numpy(), atol=1e-6)
+
+
+def test_a_restored_probe_predicts_the_same() -> None:
+    x, y, bags = needle(40)
+    probe = quick("regression").fit(x, y, bags=bags)
+    same = AttentiveProbe(**probe.saved_parameters()).restore(probe.fitted_arrays())
+    np.testing.assert_array_equal(same.predict(x, bags=bags), probe.predict(x, bags=bags))
+    assert same.far_outside(x * 100).all()
 
 
 def test_same_seed_same_probe() -> None:

@@ -39,7 +39,7 @@ def test_regression_equals_sklearn(metric: str, weights: str) -> None:
     x, y = sample()
     theirs_weights = (lambda d: np.exp((1 - d) / 0.07)) if weights == "softmax" else weights
     theirs = KNeighborsRegressor(7, metric=metric, weights=theirs_weights, algorithm="brute").fit(x[:120], y[:120])
-    ours = KNNProbe(metric=metric, weights=weights, k=[7]).fit(x[:120], y[:120])  # type: ignore[arg-type]
+    ours = KNNProbe(metric=metric, weights=weights, k=[7], temperature=0.07, centre=False).fit(x[:120], y[:120])  # type: ignore[arg-type]
     np.testing.assert_allclose(ours.predict(x[120:]), theirs.predict(x[120:]), rtol=1e-5)
 
 
@@ -48,7 +48,7 @@ def test_class_probabilities_equal_sklearn(metric: str) -> None:
     x, y = sample()
     classes = np.digitize(y, [48, 52])
     theirs = KNeighborsClassifier(9, metric=metric, weights="distance", algorithm="brute").fit(x[:120], classes[:120])
-    ours = KNNProbe("multiclass", metric=metric, weights="distance", k=[9])  # type: ignore[arg-type]
+    ours = KNNProbe("multiclass", metric=metric, weights="distance", k=[9], centre=False)  # type: ignore[arg-type]
     ours.fit(x[:120], classes[:120])
     np.testing.assert_allclose(ours.predict_proba(x[120:]), theirs.predict_proba(x[120:]), atol=1e-5)
 
@@ -115,9 +115,87 @@ def test_a_large_index_is_trained_on_some_rows_and_holds_all(monkeypatch: pytest
 def test_k_is_chosen_by_held_out_loss_and_large_ks_are_left_out() -> None:
     x, y = sample()
     probe = KNNProbe().fit(x[:60], y[:60])
-    assert probe.ks_.max() <= 48
+    assert max(setting.k for setting in probe.settings_) <= 48
     rows = probe.grid_rows()
     assert min(rows, key=lambda row: row["loss"])["chosen"]
+
+
+def shifted(n: int = 240, d: int = 10, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings with a large common mean: all cosines are close to 1."""
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(n, d)) + 8 * rng.normal(size=d)).astype(np.float32)
+    return x, 50 + 5 * (x[:, 0] - x[:, 0].mean()) + rng.normal(size=n)
+
+
+def test_every_combination_is_listed_with_its_held_out_loss() -> None:
+    x, y = sample()
+    probe = KNNProbe(k=[2, 5], temperature=[0.1, 0.02]).fit(x, y, holdout=np.arange(160) % 3)
+    rows = probe.grid_rows()
+    tried = [(row["centre"], row["temperature"], row["k"]) for row in rows]
+    assert tried == [(c, t, k) for c in (True, False) for t in (0.02, 0.1) for k in (2, 5)]
+    for row in rows:
+        fixed = KNNProbe(k=[row["k"]], temperature=row["temperature"], centre=row["centre"])
+        held_out = np.empty(160)
+        for k in range(3):
+            out = np.arange(160) % 3 == k
+            held_out[out] = fixed.fit(x[~out], y[~out]).predict(x[out])
+        assert row["loss"] == pytest.approx(np.square(held_out - y).mean(), rel=1e-5)
+        if row["chosen"]:
+            np.testing.assert_allclose(probe.holdout_prediction_, held_out, rtol=1e-5)
+    assert sum(row["chosen"] for row in rows) == 1
+    assert min(rows, key=lambda row: row["loss"])["chosen"]
+
+
+def test_centring_is_chosen_where_a_common_mean_hides_the_differences() -> None:
+    x, y = shifted()
+    chosen = KNNProbe().fit(x[:180], y[:180])
+    raw = KNNProbe(centre=False).fit(x[:180], y[:180])
+    assert chosen.centred_
+    np.testing.assert_allclose(chosen.centre_, x[:180].mean(axis=0), rtol=1e-5)
+    assert chosen.score(x[180:], y[180:]) > raw.score(x[180:], y[180:])
+
+
+def test_centred_cosine_equals_sklearn_on_centred_rows() -> None:
+    x, y = shifted()
+    mean = x[:180].mean(axis=0)
+    theirs = KNeighborsRegressor(5, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.1), algorithm="brute")
+    theirs.fit(x[:180] - mean, y[:180])
+    ours = KNNProbe(k=[5], temperature=0.1, centre=True).fit(x[:180], y[:180])
+    np.testing.assert_allclose(ours.predict(x[180:]), theirs.predict(x[180:] - mean), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("probe", "settings"),
+    [
+        (KNNProbe(k=[4], temperature=0.07, centre=False), {"k", "temperature", "centre"}),
+        (KNNProbe(k=[4], weights="distance", centre=True), {"k", "centre"}),
+        (KNNProbe(k=[4], weights="uniform", metric="euclidean"), {"k"}),
+    ],
+)
+def test_a_setting_that_plays_no_part_is_neither_chosen_nor_listed(probe: KNNProbe, settings: set[str]) -> None:
+    assert not probe.chooses()
+    assert probe.selection() == ""
+    (row,) = probe.fit(*sample()).grid_rows()
+    assert row.keys() - {"loss", "chosen"} == settings
+    assert row["chosen"]
+    assert "k was fixed (k = 4)" in probe.methods_sentence()
+
+
+def test_what_is_chosen_is_said() -> None:
+    assert KNNProbe().selection() == (
+        "k, the temperature and whether the training mean was subtracted minimised the squared error"
+    )
+    assert KNNProbe(temperature=0.07, centre=True).selection() == "k minimised the squared error"
+    assert "faiss, flat index" in FaissKNNProbe().methods_sentence()
+
+
+@pytest.mark.parametrize("centre", [True, False])
+def test_a_restored_probe_predicts_the_same(centre: bool) -> None:
+    x, y = shifted()
+    probe = KNNProbe(centre=centre).fit(x, y)
+    same = KNNProbe(**probe.saved_parameters()).restore(probe.fitted_arrays())
+    np.testing.assert_array_equal(same.predict(x), probe.predict(x))
+    assert same.centred_ is centre
 
 
 def test_groups_stay_together_in_the_inner_folds() -> None:
@@ -153,6 +231,8 @@ def test_faiss_probe_survives_pickle() -> None:
         (KNNProbe(weights="rank"), r"weights is 'rank'; allowed are softmax, distance, uniform"),  # type: ignore[arg-type]
         (KNNProbe(metric="euclidean"), r"weights='softmax' needs metric='cosine'"),
         (KNNProbe(temperature=0), r"temperature is 0; it must be above 0"),
+        (KNNProbe(temperature=[0.1, -1]), r"temperature is \[0.1, -1\]; it must be above 0"),
+        (KNNProbe(centre="yes"), r"centre is 'yes'; allowed are True, False and 'auto'"),  # type: ignore[arg-type]
         (KNNProbe(k=[0, 3]), r"k is \[0, 3\]; one or more whole numbers from 1"),
         (KNNProbe(k=[500]), r"k is \[500\], but there are 160 rows"),
         (FaissKNNProbe(index="annoy"), r"index is 'annoy'; allowed are flat, ivf, hnsw, sq8, pq"),  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from probes.linear import LinearProbe
 def features(n: int, d: int = 20, seed: int = 0) -> np.ndarray:
     """Correlated features of different scales and means."""
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) * np.logspace(-2, 2, d) + rng.normal(size=d) * 10
+    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) * np.logspace(-0.4, 0.4, d) + rng.normal(size=d) * 10
 
 
 def target(x: np.ndarray, seed: int = 1) -> np.ndarray:
@@ -33,10 +33,6 @@ def target(x: np.ndarray, seed: int = 1) -> np.ndarray:
 
 def sklearn_pipeline(model: Any, x: np.ndarray, y: np.ndarray) -> Pipeline:
     return make_pipeline(StandardScaler(), model).fit(x, y)
-
-
-def raw_coefficients(pipeline: Pipeline) -> np.ndarray:
-    return np.atleast_2d(pipeline[-1].coef_) / pipeline[0].scale_
 
 
 @parametrize_with_checks([LinearProbe("regression"), LinearProbe("binary"), LinearProbe("multiclass")])
@@ -52,7 +48,7 @@ def test_ridge_equals_sklearn(n: int, alpha: float) -> None:
     ours = LinearProbe(strengths=[alpha]).fit(x, y)
     theirs = sklearn_pipeline(Ridge(alpha=alpha), x, y)
     np.testing.assert_allclose(ours.predict(x), theirs.predict(x), rtol=1e-8)
-    np.testing.assert_allclose(ours.coef_, raw_coefficients(theirs)[0], rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(ours.coef_, theirs[-1].coef_, rtol=1e-6, atol=1e-10)
 
 
 @pytest.mark.parametrize("c", [1e-4, 0.1, 10.0])
@@ -65,7 +61,7 @@ def test_logistic_equals_sklearn(c: float, classes: int, weight: str | None) -> 
     model = LogisticRegression(C=c, class_weight=weight, tol=1e-10, max_iter=10_000, solver="newton-cg")
     theirs = sklearn_pipeline(model, x, y)
     np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), atol=1e-5)
-    np.testing.assert_allclose(ours.coef_, raw_coefficients(theirs), atol=1e-4)
+    np.testing.assert_allclose(ours.coef_, theirs[-1].coef_, atol=1e-4)
 
 
 def test_logistic_with_fewer_rows_than_features_equals_sklearn() -> None:
@@ -156,6 +152,20 @@ def test_survives_pickle_and_clone() -> None:
     assert clone(probe).get_params() == probe.get_params()
 
 
+@pytest.mark.parametrize("task", ["regression", "several", "binary", "multiclass", "ordinal"])
+@pytest.mark.parametrize("bound", [None, 2.0])
+def test_a_restored_probe_predicts_the_same(task: str, bound: float | None) -> None:
+    x = features(60)
+    y = target(x)
+    labels = {"regression": y, "several": np.column_stack([y, -y]), "binary": y > 50}.get(
+        task, np.digitize(y, [48, 52])
+    )
+    probe = LinearProbe("regression" if task == "several" else task, bound=bound).fit(x, labels)  # type: ignore[arg-type]
+    same = LinearProbe(**probe.saved_parameters()).restore(probe.fitted_arrays())
+    np.testing.assert_array_equal(same.predict(x * 3), probe.predict(x * 3))
+    np.testing.assert_array_equal(same.share_cut(x * 3), probe.share_cut(x * 3))
+
+
 def test_classes_can_be_text() -> None:
     x = features(60)
     y = np.where(target(x) > 50, "high", "low").astype(object)
@@ -167,7 +177,8 @@ def test_classes_can_be_text() -> None:
 @pytest.mark.parametrize(
     ("probe", "y", "message"),
     [
-        (LinearProbe("ordinal"), np.arange(20.0), r"task is 'ordinal'; allowed are regression, binary, multiclass"),  # type: ignore[arg-type]
+        (LinearProbe("rank"), np.arange(20.0), r"task is 'rank'; allowed are regression, binary, multiclass, ordinal"),  # type: ignore[arg-type]
+        (LinearProbe(bound=0.0), np.arange(20.0), r"bound is 0.0; it must be above 0, or None for no bound"),
         (LinearProbe(strengths=[0.0]), np.arange(20.0), r"strengths is \[0.0\]; one or more numbers above 0"),
         (LinearProbe("binary"), np.arange(20) % 3, r"Only binary classification is supported.*--task multiclass"),
         (LinearProbe("binary"), np.zeros(20, dtype=int), r"only one class, np.int64\(0\)|only one class, 0"),

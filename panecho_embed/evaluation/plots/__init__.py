@@ -24,5 +24,3 @@ __all__ = [
     "scatter",
     "target_figures",
 ]
-from panecho_embed.evaluation.plots.old_tasks import Predictions as Predictions
-from panecho_embed.evaluation.plots.old_tasks import task_figures as task_figures

@@ -9,17 +9,17 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.evaluation.predictions import FILE, Predictions, write_predictions
+from panecho_embed.evaluation.splits import SPLITS
 from panecho_embed.extraction import extract
 from panecho_embed.finetune.data import Dataset
 from panecho_embed.finetune.evaluate import Predicted
-from panecho_embed.finetune.folds import SPLITS, Fold, make_fold
-from panecho_embed.finetune.outcome import TargetRows, tested_rows
+from panecho_embed.finetune.folds import Fold, make_fold
+from panecho_embed.finetune.outcome import of_all_folds, predictions_of
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.starts import RANDOM, random_start
-from panecho_embed.finetune.tables import study_table, video_table, write_table
 from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
@@ -68,31 +68,31 @@ def embed_start(
     return pool_table(EmbeddingFile(out).table(), "video")
 
 
-def frozen_rows(
+def frozen_predictions(
     table: EmbeddingTable,
     dataset: Dataset,
     recipe: Recipe,
     probe: FrozenProbe,
     out: Path,
     *,
+    seeded: bool = True,
     allow_leakage: bool = False,
-) -> dict[str, TargetRows]:
-    """What the probe predicts for the test rows, over all folds; written into the folder `out` as a run's predictions.
+) -> list[Predictions]:
+    """What the probe predicts for the test rows, over all folds, per video and per study; written into `out`.
 
-    The recipe's seed and fraction decide whom it learns from, as in training.
+    The recipe's seed and fraction decide whom it learns from, as in training. seeded: whether it depends on the seed.
     """
     numbers: Sequence[int | None] = range(recipe.data.folds) if recipe.data.folds else [None]
     folds = [
         make_fold(dataset, recipe.data, number, seed=recipe.seed, allow_leakage=allow_leakage) for number in numbers
     ]
-    videos = pd.concat([_fold_table(table, fold, probe) for fold in folds], ignore_index=True)
-    tasks = folds[0].targets.tasks
-    studies = study_table(videos, tasks)
+    by_fold = [predictions_of(fold, {"test": _fold_outputs(table, fold, probe)}, recipe) for fold in folds]
+    found = by_fold[0] if len(by_fold) == 1 else of_all_folds(by_fold)
+    if not seeded:
+        found = [replace(one, run=np.full(len(one), "", dtype=object)) for one in found]
     out.mkdir(parents=True, exist_ok=True)
-    write_table(videos, out / "predictions.csv")
-    write_table(studies, out / "predictions_studies.csv")
-    level = recipe.evaluation.level
-    return tested_rows(studies if level == "study" else videos, tasks, level)
+    write_predictions(found, out / FILE)
+    return found
 
 
 def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
@@ -115,7 +115,7 @@ def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
     return backbone.at_size(recipe.model.image_size or None)
 
 
-def _fold_table(table: EmbeddingTable, fold: Fold, probe: FrozenProbe) -> pd.DataFrame:
+def _fold_outputs(table: EmbeddingTable, fold: Fold, probe: FrozenProbe) -> Predicted:
     place = {video_id: i for i, video_id in enumerate(table.video_id.tolist())}
     parts = {
         name: np.array([i for i in fold.part(name) if fold.dataset.videos[i].video_id in place], dtype=np.int64)
@@ -130,7 +130,7 @@ def _fold_table(table: EmbeddingTable, fold: Fold, probe: FrozenProbe) -> pd.Dat
         for i, task in enumerate(fold.targets.tasks)
     ]
     losses = np.full(len(fold.targets.tasks), np.nan)
-    return video_table(fold, Predicted(parts["test"], np.hstack(outputs), float("nan"), losses, ()), "test")
+    return Predicted(parts["test"], np.hstack(outputs), float("nan"), losses, ())
 
 
 def _predict(

@@ -1,0 +1,299 @@
+"""A comparison on the terminal, in files and as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from panecho_embed._version import __version__
+from panecho_embed.errors import StoreError
+from panecho_embed.evaluation.comparison import Comparison, Contrast, difference_table, score_table
+from panecho_embed.evaluation.metrics import SHORT, display_name, higher_is_better
+from panecho_embed.evaluation.predictions import write_predictions
+from panecho_embed.evaluation.report import FEW_TARGETS, Account, cautions, clear_report, interval_sentence
+from panecho_embed.evaluation.scores import Scored, write_json
+from panecho_embed.report import (
+    Block,
+    Code,
+    Facts,
+    Figure,
+    Figures,
+    Folded,
+    Section,
+    Table,
+    Text,
+    figure,
+    picture_file,
+    write_report,
+)
+from panecho_embed.wording import counted, file_stem, interval, number, p_value, plural
+
+SCHEMA_VERSION = 2
+LONG = 20  # rows of a table that are folded away, or left to the report
+BASELINE = "baseline"
+
+Rows = list[list[str]]
+
+_UNKNOWN = {
+    "seeds": "one training of a model says nothing of what other seeds would give",
+    "draws": "one draw of training patients says nothing of what other draws would give",
+    "folds": "one partition into folds says nothing of what other partitions would give",
+    "training": "what other training patients would give is not known",
+}
+
+
+def score_rows(comparison: Comparison) -> tuple[list[str], Rows]:
+    """Columns and rows: the metrics of every candidate, best first, with the baseline at the end."""
+    if not comparison.standings:
+        return ["", display_name(comparison.metric)], [
+            [name, number(value)] for name, value in comparison.means.items()
+        ]
+    first = next(iter(comparison.standings.values()))
+    others = [name for name in SHORT[first.target.kind] if name != comparison.metric]
+    shown = (comparison.metric, *others)
+    rows = []
+    for name, scored in comparison.standings.items():
+        values = scored.by_run[comparison.metric]
+        spread = number(float(values.std(ddof=1))) if len(values) > 1 else "-"
+        cells = [number(scored.scores[other].value) for other in others]
+        rows.append([name, number(scored.primary.value), interval(scored.primary), str(len(values)), spread, *cells])
+    if first.baseline:
+        cells = [number(first.baseline[other].value) for other in others]
+        rows.append([BASELINE, number(first.baseline[comparison.metric].value), "-", "-", "-", *cells])
+    titles = [display_name(name, comparison.unit) for name in shown]
+    return ["", titles[0], "95 % interval", "Trainings", "SD over trainings", *titles[1:]], rows
+
+
+def contrast_rows(comparison: Comparison) -> tuple[list[str], Rows]:
+    """Columns and rows: the differences, with their corrected p-values and verdicts."""
+    rows = [
+        [
+            f"{one.first} - {one.second}",
+            number(one.difference.value),
+            interval(one.difference),
+            p_value(one.p_holm),
+            one.verdict,
+        ]
+        for one in comparison.contrasts
+    ]
+    metric = display_name(comparison.metric, comparison.unit)
+    return ["Difference", metric, "95 % interval", "p, corrected", "Verdict on the first"], rows
+
+
+def overview_rows(comparisons: Sequence[Comparison]) -> tuple[list[str], Rows]:
+    """Columns and rows: the primary metric of every candidate, a target a row."""
+    names = comparisons[0].ranked
+    rows = []
+    for comparison in comparisons:
+        values = {name: number(scored.primary.value) for name, scored in comparison.standings.items()}
+        values |= {name: number(value) for name, value in comparison.means.items()}
+        rows.append([comparison.name, display_name(comparison.metric), *(values.get(name, "-") for name in names)])
+    return ["Target", "Metric", *names], rows
+
+
+def verdict_text(comparison: Comparison, reference: str | None) -> str:
+    """In a few sentences: who is best, who can be told apart, and what these runs can't show."""
+    best = comparison.ranked[0]
+    value = comparison.means.get(best, float("nan"))
+    text = f"{comparison.name}: {best} has the best {display_name(comparison.metric, comparison.unit)}, "
+    if comparison.standings:
+        primary = comparison.standings[best].primary
+        text += f"{number(primary.value)} ({interval(primary)})."
+    else:
+        text += f"{number(value)}."
+    told = _told(comparison, reference)
+    if told:
+        against = f"Compared with {reference}" if reference else "Of the pairs"
+        margin = f" (margin {comparison.margin:g})" if comparison.margin is not None else ""
+        text += f" {against}, at a corrected p of 0.05{margin}: {told}."
+    return text + unknown_text(comparison.contrasts)
+
+
+def unknown_text(contrasts: Sequence[Contrast]) -> str:
+    """What the differences can't know of chance; "" where they hold all of it."""
+    sources = dict.fromkeys(source for one in contrasts for source in one.difference.unknown)
+    notes = [_UNKNOWN.get(source, source) for source in sources]
+    return f" What can't be concluded: {'; '.join(notes)}." if notes else ""
+
+
+def difference_sentence(comparisons: Sequence[Comparison]) -> str:
+    """How differences and p-values were obtained, for a methods section."""
+    count = sum(len(comparison.contrasts) for comparison in comparisons)
+    sources = dict.fromkeys(
+        source for comparison in comparisons for one in comparison.contrasts for source in one.difference.variances
+    )
+    margin = next((c.margin for c in comparisons if c.margin is not None), None)
+    equivalence = (
+        f" Candidates were called equivalent where the 90% interval of the difference lay within {margin:g} of 0 (two "
+        "one-sided tests)."
+        if margin is not None
+        else ""
+    )
+    return (
+        f"Differences are paired by patient. Their variance is the sum of that over {' and '.join(sources)}, and "
+        "p-values are two-sided from the t distribution with Satterthwaite's degrees of freedom, corrected for the "
+        f"{counted(count, 'difference')} of this report by Holm's method.{equivalence}"
+    )
+
+
+def write_comparison(folder: Path, made_by: str, comparisons: Sequence[Comparison], account: Account) -> Path:
+    """Write comparison.json, scores.csv, differences.csv, the predictions of each candidate, plots and report.html.
+
+    Raises StoreError.
+    """
+    targets = [comparison for comparison in comparisons if comparison.standings]
+    try:
+        clear_report(folder)
+        score_table(targets).to_csv(folder / "scores.csv", index=False)
+        difference_table(comparisons).to_csv(folder / "differences.csv", index=False)
+        place = folder / "predictions"
+        place.mkdir(exist_ok=True)
+        for name in targets[0].standings:
+            parts = [comparison.standings[name].predictions for comparison in targets if name in comparison.standings]
+            write_predictions(parts, place / f"{file_stem(name)}.csv")
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "made_by": made_by,
+            "version": __version__,
+            "command": account.command,
+            "facts": dict(account.facts),
+            "warnings": list(account.warnings),
+            "targets": {
+                c.name: {"metric": c.metric, "margin": c.margin, "n_left_out": c.n_left_out} for c in comparisons
+            },
+            "scores": score_table(targets).to_dict("records"),
+            "differences": difference_table(comparisons).to_dict("records"),
+        }
+        drawn = _drawn(folder / "plots", comparisons)
+    except OSError as error:
+        raise StoreError(f"{folder}: the comparison can't be written ({error}) (-o)") from error
+    write_json(folder / "comparison.json", document)
+    return write_report(folder / "report.html", account.title, account.subtitle, _sections(comparisons, drawn, account))
+
+
+def comparison_figure(comparison: Comparison) -> Figure:
+    """The primary metric of every candidate with its interval, best first; strokes: single trainings."""
+    from panecho_embed.evaluation.plots import intervals
+
+    scores = {name: scored.primary for name, scored in comparison.standings.items()}
+    rows = [(name, one.value, one.low, one.high) for name, one in scores.items()]
+    first = next(iter(comparison.standings.values()))
+    baseline = first.baseline[comparison.metric].value if first.baseline else None
+    singles = [
+        scored.by_run[comparison.metric].tolist() if len(scored.by_run[comparison.metric]) > 1 else []
+        for scored in comparison.standings.values()
+    ]
+    label = f"{comparison.name}: {display_name(comparison.metric, comparison.unit)}"
+    drawing = intervals(rows, label, reference=baseline, singles=singles)
+    dashed = "; dashed: the baseline" if baseline is not None else ""
+    strokes = "; strokes: single trainings" if any(singles) else ""
+    return figure(drawing, f"{label}, with 95 % intervals{strokes}{dashed}.")
+
+
+def difference_figure(comparison: Comparison) -> Figure:
+    """Every difference with its interval; dashed: no difference."""
+    from panecho_embed.evaluation.plots import intervals
+
+    found = [one for one in comparison.contrasts if np.isfinite(one.difference.low)]
+    rows = [
+        (f"{one.first} - {one.second}", one.difference.value, one.difference.low, one.difference.high) for one in found
+    ]
+    better = "above" if higher_is_better(comparison.metric) else "below"
+    label = f"{comparison.name}: difference in {display_name(comparison.metric, comparison.unit)}"
+    drawing = intervals(rows, label, reference=0)
+    return figure(drawing, f"{label}, with 95 % intervals; {better} 0 the first is better.")
+
+
+def _told(comparison: Comparison, reference: str | None) -> str:
+    """Verdicts, each with those of whom it holds."""
+    told: dict[str, list[str]] = {}
+    for one in comparison.contrasts:
+        word = "and" if one.verdict in ("equivalent", "undecided") else "than"
+        name = one.first if reference else f"{one.first} {word} {one.second}"
+        told.setdefault(one.verdict, []).append(name)
+    shown = []
+    for verdict, names in told.items():
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        shown.append(f"{verdict}: {', '.join(names[:6])}{more}")
+    return "; ".join(shown)
+
+
+def _sections(
+    comparisons: Sequence[Comparison], drawn: Mapping[str, Sequence[Figure]], account: Account
+) -> list[Section]:
+    reference = account.facts.get("Reference") or None
+    blocks: list[Block] = [Text(note, "warning") for note in [*account.warnings, *_cautions(comparisons)]]
+    if len(comparisons) > 1:
+        blocks.append(Table(*overview_rows(comparisons), "The primary metric of each candidate.", wrapped=True))
+    blocks += [Text(verdict_text(comparison, reference)) for comparison in comparisons[:FEW_TARGETS]]
+    if account.facts:
+        blocks.append(Facts(account.facts))
+    details = [(comparison, _blocks(comparison, drawn[comparison.name])) for comparison in comparisons]
+    if len(details) > FEW_TARGETS:
+        open_ones = [Section(c.name, found) for c, found in details if not c.standings]
+        folded = [Folded(c.name, found) for c, found in details if c.standings]
+        targets = [*open_ones, Section("Each target", folded)]
+    else:
+        targets = [Section(c.name, found) for c, found in details]
+    return [
+        Section("Answer", blocks),
+        *targets,
+        *account.sections,
+        Section("Methods", [Text(paragraph) for paragraph in account.methods]),
+        Section(
+            "Repeat this comparison",
+            [Code(account.command) if account.command else Text("Run from Python.", "note"), *account.repeat],
+        ),
+    ]
+
+
+def _blocks(comparison: Comparison, drawn: Sequence[Figure]) -> list[Block]:
+    tested = ""
+    if comparison.standings:
+        first = next(iter(comparison.standings.values()))
+        level = first.predictions.level
+        tested = f"{first.primary.n} {plural(level, first.primary.n)} of {first.primary.n_patients} patients tested"
+        left = f"; {comparison.n_left_out} not in every run left out" if comparison.n_left_out else ""
+        tested = f"{tested}{left}. Best first."
+    blocks: list[Block] = [Figures(drawn)] if drawn else []
+    blocks.append(Table(*score_rows(comparison), tested))
+    if comparison.contrasts:
+        rows = contrast_rows(comparison)
+        blocks.append(Table(*rows, "Differences, paired by patient.", folded=len(rows[1]) > LONG))
+    return blocks
+
+
+def _drawn(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, list[Figure]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn: dict[str, list[Figure]] = {}
+    for comparison in comparisons:
+        figures = {}
+        if comparison.standings:
+            figures["candidates"] = comparison_figure(comparison)
+        if 0 < len(comparison.contrasts) <= LONG:
+            figures["differences"] = difference_figure(comparison)
+        for kind, block in figures.items():
+            path = folder / f"{file_stem(comparison.name)}-{kind}.svg"
+            path.write_text(picture_file(block), encoding="utf-8")
+        drawn[comparison.name] = list(figures.values())
+    return drawn
+
+
+def _cautions(comparisons: Sequence[Comparison]) -> list[str]:
+    notes = cautions([next(iter(c.standings.values())) for c in comparisons if c.standings])
+    for comparison in comparisons:
+        first = next(iter(comparison.standings.values()), None)
+        if first is not None and comparison.n_left_out > first.primary.n:
+            notes.append(
+                f"{comparison.name}: only {first.primary.n} test rows are shared, and {comparison.n_left_out} are not "
+                "in every run."
+            )
+    return notes
+
+
+def methods_of(comparisons: Sequence[Comparison]) -> str:
+    """The intervals and differences of a comparison, in the words of a methods section."""
+    scored: list[Scored] = [one for comparison in comparisons for one in comparison.standings.values()]
+    return f"{interval_sentence(scored)} {difference_sentence(comparisons)}"

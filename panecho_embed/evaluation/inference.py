@@ -1,0 +1,330 @@
+"""The difference between two candidates with all of its chance: tested patients, training draws, folds and seeds.
+
+A bootstrap over tested patients holds the fitted models fixed. Other training patients, another partition into folds or
+another seed would have given other models, and two candidates that are equally good would then be told apart far too
+often. So a candidate is run several times ("replicates"), and the variance of the difference is a sum:
+
+- patients: the variance of the mean difference over bootstraps of the tested patients, the models held fixed;
+- replicates: the variance between replicates, divided by their number;
+- training: what the replicates have in common, because they were drawn from the same patients (`shared_factor`).
+
+P-value and interval are those of Student's t with Satterthwaite's degrees of freedom (Biometrics Bulletin 1946; 2:
+110-114), which are few where there are few replicates. The design is that of readers and cases in radiology (Obuchowski
+and Rockette, Commun Stat Simul Comput 1995; 24: 285-308). `benchmarks/null_bench.py` measures how often two equally
+good candidates are told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import t as student
+
+from panecho_embed.errors import ArgumentError
+from panecho_embed.evaluation.intervals import bootstrap
+from panecho_embed.evaluation.metrics import Draws, Floats, Metrics
+
+Replicates = Literal["draws", "folds", "seeds", "none"]
+Verdict = Literal["better", "worse", "equivalent", "undecided"]
+
+DEFAULT_BOOTSTRAPS = 2_000  # of a standard error, which needs fewer than a percentile does
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A metric of the first candidate minus that of the second, with an interval that holds all known chance.
+
+    metric: its name.
+    value: mean over the replicates (of the full training set when there are none).
+    low, high: 95 % interval. p_value: two-sided. Both from Student's t.
+    se, df: standard error, and its degrees of freedom.
+    variances: parts of se squared, by source: "patients"; "draws", "folds" or "seeds"; "training".
+    unknown: sources of chance that these runs can't show, so that the interval leaves them out.
+    n, n_patients: tested rows and patients.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+    se: float
+    df: float
+    variances: Mapping[str, float]
+    unknown: tuple[str, ...]
+    n: int
+    n_patients: int
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Interval of another level, 0 to 1; NaN where the standard error is unknown."""
+        if not np.isfinite(self.se):
+            return float("nan"), float("nan")
+        reach = float(student.ppf(0.5 + level / 2, self.df)) * self.se if self.se > 0 else 0.0
+        return self.value - reach, self.value + reach
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One metric of a candidate's R runs, bootstrapped once and used in every difference with other candidates.
+
+    points: (R,) the metric of each run. sampled: (R, B) its bootstraps. patients: (P,) ids. n: tested rows.
+    """
+
+    metric: str
+    points: Floats
+    sampled: Floats
+    patients: npt.NDArray[Any]
+    n: int
+
+
+def sample(runs: Sequence[Metrics], metric: str, *, draws: int = DEFAULT_BOOTSTRAPS, seed: int = 0) -> Sample:
+    """Bootstrap one metric of a candidate's runs over the tested patients.
+
+    runs: one or more, all tested on the same rows. draws: bootstraps. seed: the same seed draws the same patients, so
+    that samples of several candidates are paired.
+
+    Raises ArgumentError for no runs, for runs on different patients, and for a metric that they don't have.
+    """
+    if not runs:
+        raise ArgumentError(f"a candidate has no runs; one or more are needed for {metric}")
+    if any(run.n != runs[0].n or not np.array_equal(run.patients, runs[0].patients) for run in runs):
+        raise ArgumentError("the runs of a candidate must be tested on the same rows of the same patients")
+    chosen = [_only(run, metric) for run in runs]
+    ones = np.ones((1, len(runs[0].patients)))
+    points = np.array([run(ones)[metric][0] for run in chosen])
+    sampled = np.array([values[metric] for values in bootstrap(chosen, draws=draws, seed=seed)])
+    return Sample(metric, points, sampled, runs[0].patients, runs[0].n)
+
+
+def difference(
+    first: Sample,
+    second: Sample,
+    *,
+    replicates: Replicates,
+    share: float | None = None,
+    sets: int = 1,
+    refits: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    seeded: tuple[bool, bool] = (True, True),
+) -> Difference:
+    """First minus second, tested on the same patients.
+
+    replicates:
+        "draws": run r of both candidates was trained on the same random draw of patients (k-shot).
+        "folds": run r of both candidates used the same partition; its predictions are pooled over all folds.
+        "seeds": the same training set and other seeds; runs of the two candidates are not paired, and their numbers
+        may differ.
+        "none": one run each, of a procedure without randomness of its own, on one training set.
+    share:
+        Fraction of the training pool that one training set holds: patients drawn divided by patients in the pool (of
+        the class in which this is largest) for draws, (K - 1) / K for K folds, and the fraction that each of `refits`
+        was trained on. None: the training pool's chance is unknown.
+    sets:
+        With "draws", the number of separately drawn training sets in one replicate: K where patients are drawn in each
+        of K folds, else 1.
+    refits:
+        With "none", the metric of both candidates, (R,) each, after training on R random subsets of the training
+        patients, tested on the same patients as `first` and `second`. Subset r is the same for both.
+    seeded:
+        With "seeds", whether each candidate depends on a seed. One that does not has one run, and no variance.
+
+    Returns a difference with NaN for interval, p-value and standard error when there is only one patient, or when most
+    bootstraps are not defined (no positive was drawn).
+
+    Raises ArgumentError when the candidates were tested on different patients or bootstrapped with different seeds, or
+    when paired runs differ in number.
+    """
+    _check(first, second, replicates, share)
+    n_patients, points = len(first.patients), _paired(first.points, second.points, replicates)
+    value = float(first.points.mean() - second.points.mean())
+    defined = np.isfinite(np.vstack([first.sampled, second.sampled])).all(axis=0)
+    if n_patients < 2 or 2 * np.count_nonzero(defined) < first.sampled.shape[1] or not np.isfinite(value):
+        return _undefined(first, value, n_patients)
+    patients = _patient_variance(first.sampled[:, defined], second.sampled[:, defined], replicates)
+    parts: list[tuple[dict[str, float], int]] = [({"patients": patients}, n_patients - 1)]
+    unknown: list[str] = []
+    if replicates == "seeds":
+        seeds, unknown = _seed_variances(first.points, second.points, seeded)
+        parts += seeds
+    elif replicates == "none":
+        if refits is None or share is None:
+            unknown = ["training"]
+        else:
+            a, b = (np.asarray(values, dtype=np.float64) for values in refits)
+            parts.append(({"training": float((a - b).var(ddof=1)) * shared_factor(share)}, len(a) - 1))
+    elif len(points) < 2:
+        unknown = [replicates, "training"]
+    else:
+        between = float(points.var(ddof=1))
+        found: dict[str, float] = {replicates: between / len(points)}
+        if share is None:
+            unknown = ["training"]
+        else:
+            found["training"] = between * sets * shared_factor(share)
+        parts.append((found, len(points) - 1))
+    return _student(first, value, parts, tuple(unknown))
+
+
+def shared_factor(share: float) -> float:
+    """Variance that replicates have in common, as a multiple of the variance between them: s^2 / (1 - s^2).
+
+    share: fraction s of the training pool that each replicate was trained on, 0 <= s < 1.
+
+    Two equally good candidates differ in what is left of the estimation error of both, and an error's square is made of
+    pairs of training patients. Two replicates have a pair in common with probability s^2, so this is the correlation of
+    their differences. Then the variance between replicates is (1 - s^2) of that of one, and the pool's is s^2 of it.
+    The more usual correlation s (Nadeau and Bengio, Mach Learn 2003; 52: 239-281; the delete-d jackknife of Shao and
+    Wu, Ann Stat 1989; 17: 1176-1197) holds for what is linear in the training patients, and is far too large here.
+    """
+    if not 0 <= share < 1:
+        raise ArgumentError(f"share is {share}; a replicate is trained on a fraction of the pool, from 0 to below 1")
+    return share**2 / (1 - share**2)
+
+
+def verdict(
+    found: Difference,
+    *,
+    higher_is_better: bool,
+    margin: float | None = None,
+    p: float | None = None,
+    level: float = 0.05,
+) -> Verdict:
+    """What a difference says about the first candidate: "better", "worse", "equivalent" or "undecided".
+
+    higher_is_better: of the metric. margin: the smallest difference that matters, in the metric's unit; None: nothing
+    is called equivalent. p: p-value corrected for several comparisons (Holm), by default that of the difference.
+    level: of the tests.
+
+    "equivalent": the 1 - 2 x level interval lies within +-margin (two one-sided tests, Schuirmann, J Pharmacokinet
+    Biopharm 1987; 15: 657-680). It goes before "better" and "worse": a difference that is surely there and surely
+    smaller than what matters is no reason to prefer a candidate. "undecided" whenever the chance of draws, folds or
+    seeds is unknown, because one run of each candidate can't tell them apart.
+    """
+    if margin is not None and margin <= 0:
+        raise ArgumentError(f"margin is {margin}; it must be above 0")
+    p = found.p_value if p is None else p
+    if not np.isfinite(p) or set(found.unknown) & {"draws", "folds", "seeds"}:
+        return "undecided"
+    low, high = found.interval(1 - 2 * level)
+    if margin is not None and -margin < low and high < margin:
+        return "equivalent"
+    if p >= level:
+        return "undecided"
+    return "better" if (found.value > 0) == higher_is_better else "worse"
+
+
+def mean_over_targets(targets: Sequence[Metrics], metric: str) -> Metrics:
+    """The mean of one metric over several targets, as metrics that `sample` takes.
+
+    targets: the same run's metrics, one per target; their patients may differ, and a bootstrap draws from all of them.
+    """
+    if not targets:
+        raise ArgumentError(f"the mean of {metric} needs one target or more")
+    ids = np.unique(np.concatenate([target.patients for target in targets]))
+    columns = [np.searchsorted(ids, target.patients) for target in targets]
+    chosen = [_only(target, metric) for target in targets]
+
+    def mean(weights: Floats) -> Draws:
+        values = [one(weights[:, where])[metric] for one, where in zip(chosen, columns, strict=True)]
+        return {metric: np.mean(values, axis=0)}
+
+    return Metrics((mean,), ids, max(target.n for target in targets))
+
+
+def _only(metrics: Metrics, metric: str) -> Metrics:
+    """The parts that compute one metric."""
+    ones = np.ones((1, len(metrics.patients)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        names = [set(part(ones)) for part in metrics.parts]
+    # A later part replaces the values of an earlier one.
+    parts = tuple(part for part, known in zip(metrics.parts, names, strict=True) if metric in known)[-1:]
+    if not parts:
+        raise ArgumentError(f"metric is {metric!r}; there are {', '.join(sorted(set().union(*names)))}")
+    return Metrics(parts, metrics.patients, metrics.n)
+
+
+def _check(first: Sample, second: Sample, replicates: Replicates, share: float | None) -> None:
+    if first.metric != second.metric:
+        raise ArgumentError(f"the candidates' metrics are {first.metric} and {second.metric}; they must be the same")
+    if first.n != second.n or not np.array_equal(first.patients, second.patients):
+        raise ArgumentError(
+            f"a difference needs the same patients and rows; one candidate has {first.n} rows of "
+            f"{len(first.patients)} patients, the other {second.n} rows of {len(second.patients)}"
+        )
+    if first.sampled.shape[1] != second.sampled.shape[1]:
+        raise ArgumentError(
+            f"the candidates have {first.sampled.shape[1]} and {second.sampled.shape[1]} bootstraps; they must be the "
+            "same, of the same seed"
+        )
+    runs = (len(first.points), len(second.points))
+    if replicates != "seeds" and runs[0] != runs[1]:
+        raise ArgumentError(f"the candidates have {runs[0]} and {runs[1]} runs; paired {replicates} need as many each")
+    if replicates == "none" and runs[0] > 1:
+        raise ArgumentError(f"there are {runs[0]} runs of each candidate; say what differs between them (replicates)")
+    if replicates == "seeds" and share is not None:
+        raise ArgumentError("share is of draws, folds and refits; seeds are all trained on the whole training set")
+
+
+def _paired(first: Floats, second: Floats, replicates: Replicates) -> Floats:
+    return first[:0] if replicates == "seeds" else first - second
+
+
+def _patient_variance(first: Floats, second: Floats, replicates: Replicates) -> float:
+    """Variance of the mean difference over bootstraps; of seeds, without what the runs' own variance holds already.
+
+    first, second: (R, B). The variance of a mean over R runs holds 1 / R of each run's own noise, patient by patient,
+    which is part of the variance between runs, too. With few seeds that would count: then the patients' part is the
+    mean covariance between different runs (Obuchowski and Rockette), not below 0.
+    """
+    n_draws = first.shape[1]
+    variance = float((first.mean(axis=0) - second.mean(axis=0)).var(ddof=1)) if n_draws > 1 else float("nan")
+    if replicates != "seeds":
+        return variance
+    twice = sum(_own_noise(sampled) for sampled in (first, second))
+    return max(variance - twice, 0.0)
+
+
+def _own_noise(sampled: Floats) -> float:
+    """The part of the variance of a mean over runs (R, B) that is each run's own: (variance - covariance) / R."""
+    runs = len(sampled)
+    if runs < 2:
+        return 0.0
+    covariance = np.cov(sampled)
+    own = np.trace(covariance) / runs
+    shared = (covariance.sum() - np.trace(covariance)) / (runs * (runs - 1))
+    return float((own - shared) / runs)
+
+
+def _seed_variances(
+    first: Floats, second: Floats, seeded: tuple[bool, bool]
+) -> tuple[list[tuple[dict[str, float], int]], list[str]]:
+    """Variance of each candidate's mean over its seeds, with degrees of freedom; and what is unknown."""
+    depending = [points for points, depends in zip((first, second), seeded, strict=True) if depends]
+    known = [points for points in depending if len(points) > 1]
+    unknown = ["seeds"] if len(known) < len(depending) else []
+    return [({"seeds": float(p.var(ddof=1)) / len(p)}, len(p) - 1) for p in known], [*unknown, "training"]
+
+
+def _student(
+    first: Sample, value: float, parts: Sequence[tuple[Mapping[str, float], int]], unknown: tuple[str, ...]
+) -> Difference:
+    """Student's t of independent variances, each with its degrees of freedom (Satterthwaite)."""
+    variances: dict[str, float] = {}
+    for named, _ in parts:
+        for name, variance in named.items():
+            variances[name] = variances.get(name, 0.0) + variance
+    total = sum(variances.values())
+    spread = sum(sum(named.values()) ** 2 / df for named, df in parts)
+    se, df = float(np.sqrt(total)), total**2 / spread if spread > 0 else float(parts[0][1])
+    p = float(2 * student.sf(abs(value) / se, df)) if se > 0 else float(value == 0)
+    bare = Difference(first.metric, value, value, value, p, se, df, variances, unknown, first.n, len(first.patients))
+    low, high = bare.interval()
+    return replace(bare, low=low, high=high)
+
+
+def _undefined(first: Sample, value: float, n_patients: int) -> Difference:
+    nan = float("nan")
+    return Difference(first.metric, value, nan, nan, nan, nan, nan, {}, ("patients",), first.n, n_patients)
