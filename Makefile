@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow fuzz soak check notebooks benchmarks clean
+.PHONY: demo test test-slow fuzz soak check notebooks benchmarks bench-null clean
 
 demo: $(INSTALLED)  ## phantom studies -> extract -> probe, with a picture
 	$(BIN)/panecho-embed demo
@@ -40,13 +40,17 @@ benchmarks: $(INSTALLED)  ## the measurements that the README and docs/performan
 	$(BIN)/python benchmarks/million_videos.py
 	$(BIN)/python benchmarks/probe_vs_sklearn.py
 	$(BIN)/python benchmarks/probe_command.py
-	$(BIN)/python benchmarks/probe_coverage.py
+	$(BIN)/python benchmarks/probe_coverage.py --classes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/null_bench.py
 	$(BIN)/python benchmarks/probe_faiss.py
 	$(BIN)/python benchmarks/search_indexes.py
 	$(BIN)/python benchmarks/ray_vs_local.py
 	$(BIN)/python benchmarks/ray_start.py
 	$(BIN)/python benchmarks/search_page.py
 	$(BIN)/python benchmarks/search_measures.py
+
+bench-null: $(INSTALLED)  ## how often equal candidates are told apart, 1,000 comparisons a route; 20 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/null_bench.py
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11")'

@@ -1,13 +1,14 @@
 """How often are two equally good candidates told apart, and how often is a real difference found?
 
-    python benchmarks/null_bench.py                1,000 comparisons per route; about 20 minutes on 2 idle cores
-    python benchmarks/null_bench.py --quick        40 per route; a check that everything runs
+    python benchmarks/null_bench.py                1,000 comparisons per route; about 20 minutes on 2 cores
+    python benchmarks/null_bench.py --quick        40 per route; one to two minutes on 2 idle cores
     python benchmarks/null_bench.py --routes seeds --simulations 5000
 
 Probes: two embeddings are noisy views of the same latent state with noise of the same size, so they are equally good.
-The probes are fitted and tested by the functions that `panecho-embed probe compare` calls. Fine-tuned models: predictions
-are the truth, an error of the patient that both candidates share, one of the candidate, and one of the seed (per
-patient, and a bias and a slope for all patients). All patients, draws, folds and seeds are new in every simulation.
+The probes are fitted and tested by the functions that `panecho-embed probe compare` calls. Fine-tuned models:
+predictions are the truth, an error of the patient that both candidates share, one of the candidate, and one of the seed
+(per patient, and a bias and a slope for all patients). All patients, draws, folds and seeds are new in every
+simulation. Set OMP_NUM_THREADS=1.
 
 Power: the same simulations after the first candidate's predictions have been moved towards the truth, by a quarter or
 a half of the standard deviation over patients: of the absolute errors (MAE), or of the scores within a class (AUROC).
@@ -20,17 +21,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from scipy.stats import binomtest
 
-from panecho_embed.evaluation.inference import Replicates, difference, sample
+from panecho_embed.evaluation.inference import Replicates, Sample, difference, sample
 from panecho_embed.evaluation.metrics import Metrics, binary_metrics, regression_metrics
 from panecho_embed.evaluation.splits import Fold, kfold
-from panecho_embed.preprocess import Preprocess
-from panecho_embed.provenance import Provenance, WeightsInfo
+from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
 from panecho_embed.records import EmbeddingTable
 from probes.fitting import fit_fold, predict_units
 from probes.linear import LinearProbe
@@ -45,7 +45,7 @@ REFITS, REFIT_SHARE = 10, 0.8
 KINDS = {"MAE": (1.0, 0.5), "AUROC .7": (1.0, 1.0), "AUROC .95": (0.5, 0.15)}
 SHIFTS = (0.0, 0.25, 0.5)
 
-Pair = tuple[np.ndarray, np.ndarray]
+Row = tuple[int, float, float]  # replicates, shift, p-value
 
 
 # ---- the probes, as the commands call them ----
@@ -108,7 +108,7 @@ class Route:
         )
 
 
-def simulate(route: Route, number: int) -> list[tuple[int, float, float]]:
+def simulate(route: Route, number: int) -> list[Row]:
     """(R, shift, p-value) of one simulated comparison."""
     rng = np.random.default_rng([number, route.n, route.tested, list(KINDS).index(route.kind)])
     run = {"draws": simulate_draws, "folds": simulate_folds, "none": simulate_split, "seeds": simulate_seeds}
@@ -138,42 +138,42 @@ def better(kind: str, truth: np.ndarray, prediction: np.ndarray, shift: float) -
     if kind == "MAE":
         error = prediction - truth
         size = np.abs(error)
-        return truth + error * (1 - shift * size.std() / size.mean())
+        return np.asarray(truth + error * (1 - shift * size.std() / size.mean()))
     logit = np.log(prediction / (1 - prediction))
     spread = np.sqrt(np.mean([logit[truth == c].var() for c in (0, 1)]))
-    return 1 / (1 + np.exp(-(logit + shift * spread * truth)))
+    return np.asarray(1 / (1 + np.exp(-(logit + shift * spread * truth))))
 
 
 def p_values(
-    route: Route, truth: np.ndarray, runs: Sequence[Pair], share: float | None, refits: Sequence[Pair] = ()
-) -> Iterator[tuple[int, float, float]]:
+    route: Route,
+    truth: np.ndarray,
+    runs: Sequence[Sequence[np.ndarray]],
+    share: float | None,
+    refits: Sequence[Sequence[np.ndarray]] = (),
+) -> Iterator[Row]:
     metric = "mae" if route.kind == "MAE" else "auroc"
 
-    def sampled(predictions: Sequence[np.ndarray], shift: float) -> object:
+    def sampled(predictions: Sequence[np.ndarray], shift: float) -> Sample:
         moved = [better(route.kind, truth, prediction, shift) for prediction in predictions]
         return sample([make_metrics(route.kind, truth, one) for one in moved], metric, draws=BOOTSTRAPS)
 
     second = sampled([b for _, b in runs], 0)
     for shift in SHIFTS:
         first = sampled([a for a, _ in runs], shift)
-        again = None
+        again: tuple[np.ndarray, np.ndarray] | None = None
         if refits:
-            again = tuple(sampled([pair[side] for pair in refits], shift if side == 0 else 0).points for side in (0, 1))
+            again = (sampled([a for a, _ in refits], shift).points, sampled([b for _, b in refits], 0).points)
         for count in route.counts:
             taken = slice(None) if route.replicates == "none" else slice(count)
-            found = difference(
-                part(first, taken), part(second, taken), replicates=route.replicates, share=share, refits=again
-            )
-            yield count, shift, found.p_value
+            pair = (some_runs(first, taken), some_runs(second, taken))
+            yield count, shift, difference(*pair, replicates=route.replicates, share=share, refits=again).p_value
 
 
-def part(whole: object, runs: slice) -> object:
-    from dataclasses import replace
-
+def some_runs(whole: Sample, runs: slice) -> Sample:
     return replace(whole, points=whole.points[runs], sampled=whole.sampled[runs])
 
 
-def simulate_draws(route: Route, rng: np.random.Generator) -> Iterator[tuple[int, float, float]]:
+def simulate_draws(route: Route, rng: np.random.Generator) -> Iterator[Row]:
     views, truth = embeddings(rng, route.n + route.tested, route.kind)
     problems = [make_problem(values, truth) for values in views]
     test = np.arange(route.n, route.n + route.tested)
@@ -187,7 +187,7 @@ def simulate_draws(route: Route, rng: np.random.Generator) -> Iterator[tuple[int
     yield from p_values(route, truth[test], runs, max(size / len(stratum) for stratum in strata))
 
 
-def simulate_folds(route: Route, rng: np.random.Generator) -> Iterator[tuple[int, float, float]]:
+def simulate_folds(route: Route, rng: np.random.Generator) -> Iterator[Row]:
     views, truth = embeddings(rng, route.n, route.kind)
     problems = [make_problem(values, truth) for values in views]
     binary = route.kind != "MAE"
@@ -201,25 +201,25 @@ def simulate_folds(route: Route, rng: np.random.Generator) -> Iterator[tuple[int
     yield from p_values(route, truth, runs, (FOLDS - 1) / FOLDS)
 
 
-def simulate_split(route: Route, rng: np.random.Generator) -> Iterator[tuple[int, float, float]]:
+def simulate_split(route: Route, rng: np.random.Generator) -> Iterator[Row]:
     views, truth = embeddings(rng, route.n + route.tested, route.kind)
     problems = [make_problem(values, truth) for values in views]
     test, binary = np.arange(route.n, route.n + route.tested), route.kind != "MAE"
     runs = []
-    for refit in range(1 + REFITS):
+    for refit in range(1 + route.counts[0]):
         train = np.arange(route.n)
         if refit:
             train = np.sort(rng.choice(route.n, round(REFIT_SHARE * route.n), replace=False))
         runs.append(tuple(predict(problem, binary, train, test) for problem in problems))
-    yield from p_values(route, truth[test], runs[:1], REFIT_SHARE, runs[1:])
+    yield from p_values(route, truth[test], runs[:1], REFIT_SHARE if runs[1:] else None, runs[1:])
 
 
-def simulate_seeds(route: Route, rng: np.random.Generator) -> Iterator[tuple[int, float, float]]:
+def simulate_seeds(route: Route, rng: np.random.Generator) -> Iterator[Row]:
     n, binary = route.tested, route.kind != "MAE"
     separation = {"MAE": 1.0, "AUROC .7": 0.65, "AUROC .95": 2.1}[route.kind]
     truth = (rng.random(n) < 0.4).astype(float) if binary else rng.normal(size=n)
     shared = 0.6 * rng.normal(size=n)
-    columns = []
+    columns: list[list[np.ndarray]] = []
     for _candidate in range(2):
         own = 0.4 * rng.normal(size=n)
         columns.append([])
@@ -234,16 +234,19 @@ def simulate_seeds(route: Route, rng: np.random.Generator) -> Iterator[tuple[int
 
 
 def all_routes() -> list[Route]:
-    split = [Route("none", kind, 250, 100, (REFITS,)) for kind in KINDS]
-    draws = [Route("draws", kind, 200, 100, (5, 10, DRAWS)) for kind in KINDS]
-    folds = [Route("folds", kind, 100, 0, (2, REPEATS)) for kind in KINDS]
-    folds += [Route("folds", "MAE", n, 0, (2, REPEATS)) for n in (60, 300)]
-    draws.append(Route("draws", "MAE", 100, 100, (5, 10, DRAWS)))
-    seeds = [Route("seeds", kind, 0, n, (1, 2, 3, 5)) for kind in KINDS for n in (50, 100, 300)]
-    return [*seeds, *split, *draws, *folds]
+    """R of "one split" is the number of refits; 0: the variance of the training set is left out."""
+    seeds = [Route("seeds", "MAE", 0, n, (1, 2, 3, 5)) for n in (50, 100, 300)]
+    seeds += [Route("seeds", kind, 0, 100, (1, 2, 3, 5)) for kind in ("AUROC .7", "AUROC .95")]
+    split = [Route("none", kind, 250, 100, (0,)) for kind in KINDS]
+    split += [Route("none", "MAE", 100, 300, (refits,)) for refits in (0, REFITS)]
+    draws = [Route("draws", "MAE", 200, 100, (2, 5, 10, DRAWS))]
+    draws += [Route("draws", kind, 200, 100, (2, 5, 10)) for kind in ("AUROC .7", "AUROC .95")]
+    folds = [Route("folds", "MAE", 100, 0, (2, 3, REPEATS)), Route("folds", "MAE", 60, 0, (2, 3))]
+    folds += [Route("folds", kind, 100, 0, (2, 3)) for kind in ("AUROC .7", "AUROC .95")]
+    return [*seeds, *split, *draws, *folds, Route("folds", "MAE", 300, 0, (2, 3))]
 
 
-def report(route: Route, found: Sequence[list[tuple[int, float, float]]]) -> None:
+def report(route: Route, found: Sequence[list[Row]]) -> None:
     by_case: dict[tuple[int, float], list[bool]] = defaultdict(list)
     for row in found:
         for count, shift, p in row:
@@ -267,12 +270,10 @@ def main() -> None:
     parser.add_argument("--routes", nargs="+", choices=["draws", "folds", "none", "seeds"])
     given = parser.parse_args()
     simulations = 40 if given.quick else given.simulations
-    print(
-        f"{'route':10s} {'metric':10s}{'patients':>10s}{'R':>4s}{'sims':>7s}{'rejected (95 %)':>23s}    power 1/4, 1/2 SD"
-    )
+    print(f"{'route':10s} {'metric':10s}{'patients':>10s}{'R':>4s}{'sims':>7s}{'rejected (95 %)':>23s}    power")
     start = time.perf_counter()
     with ProcessPoolExecutor(given.jobs) as workers:
-        mapped: Callable[..., Iterator[list[tuple[int, float, float]]]] = workers.map
+        mapped: Callable[..., Iterator[list[Row]]] = workers.map
         for route in all_routes():
             if not given.routes or route.replicates in given.routes:
                 report(route, list(mapped(partial(simulate, route), range(simulations), chunksize=10)))

@@ -46,8 +46,8 @@ def account_of(
     return Account(
         title=f"{probe.name}: {listed}",
         subtitle=f"{problem.provenance.backbone} embeddings, {problem.level} level, from {Path(source).name}",
-        question=f"Can {asked} be read from {problem.provenance.backbone} embeddings, per {problem.level}, by a "
-        f"{probe.name[:1].lower()}{probe.name[1:]}?",
+        question=f"Can {asked} be read from {problem.provenance.backbone} embeddings, per {problem.level}? "
+        f"Probe: {probe.name}.",
         facts=_facts(results, list(refused)),
         warnings=[*_warnings(results), *(f"{name} was not evaluated: {why}" for name, why in refused.items())],
         baseline=baseline_words(results),

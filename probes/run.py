@@ -40,7 +40,7 @@ from probes.problem import Problem
 DEFAULT_FOLDS = 5
 DRAWS_OF_SHOTS = 20
 PARTITIONS = 5
-REFIT_SHARE = 0.5  # of the training patients, in each of `RunSettings.refits`
+REFIT_SHARE = 0.8  # of the training patients, in each of `RunSettings.refits`
 SHUFFLES = 20
 ATTEMPTS = 100  # to shuffle labels so that every class can still be learned
 
@@ -99,7 +99,7 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One training: its name ("" if it is the only one), the folds, and who was drawn where it was not everybody."""
+    """One training: its name ("" of a given split), the folds, and who was drawn where it was not everybody."""
 
     name: str
     folds: tuple[Fold, ...]
@@ -311,8 +311,6 @@ def make_plans(problem: Problem, settings: RunSettings, *, chooses: bool) -> tup
         make_folds(problem, folds=settings.folds, seed=settings.seed, partition=partition)
         for partition in range(1, count)
     ]
-    if not others:
-        return (Plan("", tuple(first)),)
     return tuple(Plan(str(i), tuple(folds)) for i, folds in enumerate([first, *others]))
 
 
@@ -483,7 +481,7 @@ def _chance(problem: Problem, probe: BaseProbe, plans: Sequence[Plan], settings:
             )
         ]
         return Chance(max(shares), len(folds))
-    if len(plans) > 1:
+    if plans[0].name:
         return Chance(1 - 1 / len(folds))
     if not settings.refits:
         return Chance()

@@ -130,7 +130,7 @@ def test_a_model_on_frames_is_no_checkpoint_for_panecho_s_own_code(tmp_path):
 
 
 def test_heads_and_uploads_take_no_embeddings_of_another_order(studies, tmp_path):
-    """Of the same weights: `compare --frozen` makes such files."""
+    """Of the same weights: `grid --frozen` makes such files."""
     save_checkpoint(PanEcho(pretrained=False, tasks=["EF"], width=1 / 12), tmp_path / "w.pt")
     backbone = load_backbone("panecho", tmp_path / "w.pt", image_size=32)
     backbone.plane_order = "frames"

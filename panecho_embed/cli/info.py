@@ -14,6 +14,9 @@ from panecho_embed.cli.options import existing_file
 if TYPE_CHECKING:
     from panecho_embed.store import EmbeddingFile
 
+COSINE_ROWS = 2000  # sampled
+HIGH_COSINE = 0.5  # from here on `info` mentions centring
+
 
 @click.command()
 @click.argument("path", metavar="EMB.h5", type=existing_file)
@@ -36,6 +39,8 @@ def info(path: Path, failures: bool, as_json: bool) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name:<{width}}  {_line(value)}")
+    if (facts["mean_cosine"] or 0) >= HIGH_COSINE:
+        click.echo("note: the mean cosine is high; kNN may want centring, which `probe knn` tries unless --centre no")
 
 
 def describe(file: EmbeddingFile) -> dict[str, Any]:
@@ -54,6 +59,7 @@ def describe(file: EmbeddingFile) -> dict[str, Any]:
         "videos": {name: statuses.count(name) for name in ("done", "skipped", "failed") if name in statuses},
         "studies": len(set(columns["study_id"])),
         "patients": len(set(columns["patient_id"])),
+        "mean_cosine": mean_cosine(file),
         "labels": list(file.labels),
         "backbone": provenance.backbone,
         "weights": weights.source if weights.pretrained else f"RANDOM, NOT PRETRAINED: {weights.source}",
@@ -68,6 +74,25 @@ def describe(file: EmbeddingFile) -> dict[str, Any]:
         "versions": dict(provenance.versions),
         "fingerprint": file.fingerprint,
     }
+
+
+def mean_cosine(file: EmbeddingFile, rows: int = COSINE_ROWS, seed: int = 0) -> float | None:
+    """Mean cosine of two different rows of a file, over all pairs of a random sample of its rows.
+
+    rows: size of the sample. seed: of the sample. None where fewer than two rows are finite and not zero.
+    """
+    import numpy as np
+
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(file))[:rows])
+    values = file.mapped()[chosen].astype(np.float64)
+    length = np.linalg.norm(values, axis=1)
+    units = values[np.isfinite(length) & (length > 0)]
+    count = len(units)
+    if count < 2:
+        return None
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    # The square of the sum of all unit vectors holds every pair twice, and every row with itself.
+    return round(float((np.square(units.sum(axis=0)).sum() - count) / (count * (count - 1))), 4)
 
 
 def _line(value: Any) -> str:

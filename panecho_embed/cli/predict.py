@@ -96,7 +96,7 @@ def _print_summary(summary: PredictSummary) -> None:
     )
     for one in summary.agreements:
         if one.problem:
-            click.echo(f"note: the labels {one.task.name} were not compared: {one.problem}")
+            click.echo(f"note: not compared with labels: {one.problem}")
         else:
             click.echo(primary_line(one))
     click.echo(f"{summary.out / 'report.html'}; tables beside it")

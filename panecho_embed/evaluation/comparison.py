@@ -129,8 +129,8 @@ def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = 
     ----------
     runs : sequence of (name, path)
         Folder of a run of a probe, `finetune` or `predict`, or a table of predictions; docs/statistics.md describes its
-        columns. An empty name stands for the folder's or file's. Several paths of one name are trainings of one
-        candidate, such as seeds.
+        columns. An empty name stands for the folder's or file's. Several paths that are given one name are trainings of
+        one candidate, such as seeds.
     level : {"study", "video", "clip", "frame"}, optional
         What a row is; the highest level that all runs have by default.
 
@@ -139,8 +139,9 @@ def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = 
     StoreError
         For a path without predictions, and metrics of another schema beside them.
     ArgumentError
-        For a table that lacks a column, and runs without a level in common.
+        For a table that lacks a column, runs without a level in common, and paths whose own names are the same.
     """
+    _check_names(runs)
     read = [(name or _stem(Path(path)), Path(path), *_read_run(Path(path))) for name, path in runs]
     levels = [{one.level for one in found} for *_, found in read]
     common = [one for one in LEVELS if all(one in there for there in levels)]
@@ -273,7 +274,10 @@ def parse_margin(text: str, metric: str, unit: str) -> float | None:
         of = f"in {right}" if right else "without a unit"
         raise ArgumentError(f"the margin is {text!r}, and {known.title} is {of}: give it such as {example} (--margin)")
     if not known.in_unit and value >= 1:
-        raise ArgumentError(f"the margin is {text!r}, and {known.title} lies between 0 and 1: such as 0.02 (--margin)")
+        raise ArgumentError(
+            f"the margin is {text!r}, and {known.title} lies between 0 and 1: such as 0.02 (--margin); --target names "
+            "the targets that it is for"
+        )
     return value
 
 
@@ -312,8 +316,24 @@ def difference_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _check_names(runs: Sequence[tuple[str, str | Path]]) -> None:
+    """Raise ArgumentError for two runs of one name that nobody gave them, and for one run given twice."""
+    named: dict[str, list[tuple[str, Path]]] = {}
+    for name, path in runs:
+        named.setdefault(name or _stem(Path(path)), []).append((name, Path(path).resolve()))
+    for name, same in named.items():
+        shown = ", ".join(str(path) for _, path in same)
+        if len(same) > 1 and any(not given for given, _ in same):
+            raise ArgumentError(
+                f"{len(same)} runs are called {name}: {shown}. Give each a name (NAME=RUN), or trainings of one model "
+                "the same name"
+            )
+        if len({path for _, path in same}) < len(same):
+            raise ArgumentError(f"{name} has the same run twice: {shown}; trainings of one model are different runs")
+
+
 def _stem(path: Path) -> str:
-    return path.name if path.is_dir() else path.stem
+    return path.resolve().name if path.is_dir() else path.stem
 
 
 def _read_run(path: Path) -> tuple[str, dict[str, Chance], list[Predictions]]:
@@ -329,7 +349,10 @@ def _read_run(path: Path) -> tuple[str, dict[str, Chance], list[Predictions]]:
     for name, target in document["targets"].items():
         told = target.get("chance") or {}
         chance[name] = Chance(told.get("share"), told.get("sets", 1), tuple(told.get("refits", ())))
-    return str(document["made_by"]), chance, read_predictions(path / FILE)
+    made_by = str(document["made_by"])
+    if (document.get("model") or {}).get("fine_tuned"):
+        made_by += " with a fine-tuned model"  # which other seeds would have made otherwise
+    return made_by, chance, read_predictions(path / FILE)
 
 
 def _joined(same: Sequence[Candidate]) -> Candidate:
@@ -361,7 +384,7 @@ def _common_targets(candidates: Sequence[Candidate], wanted: Sequence[str]) -> l
 
 def _check_agreement(name: str, mine: Predictions, other: str, theirs: Predictions) -> None:
     target, same = mine.target, theirs.target
-    if (target.kind, target.classes, target.sign) != (same.kind, same.classes, same.sign):
+    if (target.kind, target.classes) != (same.kind, same.classes):
         raise ArgumentError(
             f"{target.name} is {_of(target)} in {name} and {_of(same)} in {other}; read the labels alike "
             "(--task, --order, --positive)"
@@ -423,8 +446,8 @@ class _Party:
         chance = one.chance.get(rows.target.name, Chance())
         if left_out:
             chance = replace(chance, refits=())  # they were tested on other rows
-        trainings = tuple(rows.replicates())
-        return cls(one.name, found, replicates_of(rows), trainings, one.made_by != "predict", chance)
+        kind = "draws" if chance.sets > 1 else replicates_of(rows)
+        return cls(one.name, found, kind, tuple(rows.replicates()), one.made_by != "predict", chance)
 
 
 def _pairs(ranked: Sequence[str], reference: str | None) -> list[tuple[str, str]]:
@@ -463,7 +486,7 @@ def _contrast(a: _Party, b: _Party) -> Contrast:
 
 def replicates_of(predictions: Predictions) -> str:
     """What tells several trainings apart: "draws" of patients, partitions into "folds", "seeds", or "none" of them."""
-    if len(set(predictions.draw)) > 1:
+    if len(set(predictions.draw)) > 1 or predictions.draw[0]:
         one = next(iter(predictions.replicates().values()))
         return "folds" if len(set(one.fold)) > 1 else "draws"
     return "seeds" if len(set(predictions.run)) > 1 or predictions.run[0] else "none"
@@ -483,7 +506,10 @@ def _over_targets(
             rows = [c.standings[one.name].predictions for c in of_kind]
             runs = [[replicate.metrics() for replicate in part.replicates().values()] for part in rows]
             together = [mean_over_targets(parts, metric) for parts in zip(*runs, strict=False)]
-            parties[one.name] = _Party.of(one, rows[0], sample(together, metric, seed=seed), 1)
+            chances = [one.chance[c.name] for c in of_kind if c.name in one.chance]
+            largest = {rows[0].target.name: max(chances, key=lambda chance: chance.share or 0)} if chances else {}
+            party = replace(one, chance=largest)
+            parties[one.name] = _Party.of(party, rows[0], sample(together, metric, seed=seed), 1)
             value[one.name] = float(np.mean([c.standings[one.name].scores[metric].value for c in of_kind]))
         ranked = sorted(value, key=lambda name: -value[name])
         contrasts = tuple(_contrast(parties[a], parties[b]) for a, b in _pairs(ranked, reference))

@@ -224,10 +224,10 @@ def _sections(
     comparisons: Sequence[Comparison], drawn: Mapping[str, Sequence[Figure]], account: Account
 ) -> list[Section]:
     reference = account.facts.get("Reference") or None
-    blocks: list[Block] = [Text(note, "warning") for note in [*account.warnings, *_cautions(comparisons)]]
+    blocks: list[Block] = [Text(verdict_text(comparison, reference)) for comparison in comparisons[:FEW_TARGETS]]
+    blocks += [Text(note, "warning") for note in [*account.warnings, *_cautions(comparisons)]]
     if len(comparisons) > 1:
         blocks.append(Table(*overview_rows(comparisons), "The primary metric of each candidate.", wrapped=True))
-    blocks += [Text(verdict_text(comparison, reference)) for comparison in comparisons[:FEW_TARGETS]]
     if account.facts:
         blocks.append(Facts(account.facts))
     details = [(comparison, _blocks(comparison, drawn[comparison.name])) for comparison in comparisons]
@@ -272,7 +272,7 @@ def _drawn(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, list[Fi
         figures = {}
         if comparison.standings:
             figures["candidates"] = comparison_figure(comparison)
-        if 0 < len(comparison.contrasts) <= LONG:
+        if 0 < sum(np.isfinite(one.difference.low) for one in comparison.contrasts) <= LONG:
             figures["differences"] = difference_figure(comparison)
         for kind, block in figures.items():
             path = folder / f"{file_stem(comparison.name)}-{kind}.svg"

@@ -52,6 +52,24 @@ def estimates_of(parts: Iterable[Callable[[Floats], Values]]) -> Estimates:
     return found
 
 
+def mean_estimates(runs: Sequence[Iterable[Callable[[Floats], Values]]]) -> Estimates:
+    """The means of several trainings' estimates and of their limits, of metrics that all of them have.
+
+    Trainings tested on the same patients err together; where they do not, the mean is surer than its limits say.
+    """
+    each = [estimates_of(parts) for parts in runs]
+    return {
+        name: Estimate(
+            value=float(np.mean([found[name].value for found in each])),
+            low=float(np.mean([found[name].low for found in each])),
+            high=float(np.mean([found[name].high for found in each])),
+            influence=np.mean([found[name].influence for found in each], axis=0),
+        )
+        for name in each[0]
+        if all(name in found for found in each)
+    }
+
+
 def renamed(part: EstimatedPart, old: str, new: str) -> EstimatedPart:
     """One metric of a part, under another name."""
 

@@ -9,9 +9,9 @@ often. So a candidate is run several times ("replicates"), and the variance of t
 - training: what the replicates have in common, because they were drawn from the same patients (`shared_factor`).
 
 P-value and interval are those of Student's t with Satterthwaite's degrees of freedom (Biometrics Bulletin 1946; 2:
-110-114), which are few where there are few replicates. The design is that of readers and cases in radiology (Obuchowski
-and Rockette, Commun Stat Simul Comput 1995; 24: 285-308). `benchmarks/null_bench.py` measures how often two equally
-good candidates are told apart.
+110-114), which are few where there are few replicates. Replicates are to patients what readers are to cases in
+radiology (Obuchowski and Rockette, Commun Stat Simul Comput 1995; 24: 285-308). `benchmarks/null_bench.py` measures how
+often two equally good candidates are told apart.
 """
 
 from __future__ import annotations
@@ -141,9 +141,11 @@ def difference(
     n_patients, points = len(first.patients), _paired(first.points, second.points, replicates)
     value = float(first.points.mean() - second.points.mean())
     defined = np.isfinite(np.vstack([first.sampled, second.sampled])).all(axis=0)
-    if n_patients < 2 or 2 * np.count_nonzero(defined) < first.sampled.shape[1] or not np.isfinite(value):
+    if n_patients < 2 or np.count_nonzero(defined) < max(2, first.sampled.shape[1] / 2) or not np.isfinite(value):
         return _undefined(first, value, n_patients)
-    patients = _patient_variance(first.sampled[:, defined], second.sampled[:, defined], replicates)
+    # Some of each run's own noise is in both this variance and that between runs, which errs on the safe side.
+    means = first.sampled[:, defined].mean(axis=0) - second.sampled[:, defined].mean(axis=0)
+    patients = float(means.var(ddof=1)) * n_patients / (n_patients - 1)
     parts: list[tuple[dict[str, float], int]] = [({"patients": patients}, n_patients - 1)]
     unknown: list[str] = []
     if replicates == "seeds":
@@ -270,32 +272,6 @@ def _check(first: Sample, second: Sample, replicates: Replicates, share: float |
 
 def _paired(first: Floats, second: Floats, replicates: Replicates) -> Floats:
     return first[:0] if replicates == "seeds" else first - second
-
-
-def _patient_variance(first: Floats, second: Floats, replicates: Replicates) -> float:
-    """Variance of the mean difference over bootstraps; of seeds, without what the runs' own variance holds already.
-
-    first, second: (R, B). The variance of a mean over R runs holds 1 / R of each run's own noise, patient by patient,
-    which is part of the variance between runs, too. With few seeds that would count: then the patients' part is the
-    mean covariance between different runs (Obuchowski and Rockette), not below 0.
-    """
-    n_draws = first.shape[1]
-    variance = float((first.mean(axis=0) - second.mean(axis=0)).var(ddof=1)) if n_draws > 1 else float("nan")
-    if replicates != "seeds":
-        return variance
-    twice = sum(_own_noise(sampled) for sampled in (first, second))
-    return max(variance - twice, 0.0)
-
-
-def _own_noise(sampled: Floats) -> float:
-    """The part of the variance of a mean over runs (R, B) that is each run's own: (variance - covariance) / R."""
-    runs = len(sampled)
-    if runs < 2:
-        return 0.0
-    covariance = np.cov(sampled)
-    own = np.trace(covariance) / runs
-    shared = (covariance.sum() - np.trace(covariance)) / (runs * (runs - 1))
-    return float((own - shared) / runs)
 
 
 def _seed_variances(

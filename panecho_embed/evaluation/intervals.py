@@ -1,4 +1,4 @@
-"""95 % intervals of metrics with patients as clusters; paired differences; p-values, and Holm's correction.
+"""95 % intervals of metrics with patients as clusters, and Holm's correction of p-values.
 
 Percentile intervals of a bootstrap are too narrow for high values of AUROC, average precision and proportions, so these
 metrics have others (`ranking_intervals`, `proportions`). The intervals of all other metrics, and of differences, are
@@ -8,7 +8,6 @@ percentile intervals of the cluster bootstrap (Field and Welsh, J R Stat Soc B 2
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -62,19 +61,6 @@ OTHER_INTERVALS = (
 _BLOCK = 131_072  # numbers, 1 MB: larger blocks leave the cache and cost a fifth more
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A metric of one model minus that of another, on the same patients; p_value is two-sided, from the bootstrap."""
-
-    metric: str
-    value: float
-    low: float
-    high: float
-    p_value: float
-    n: int
-    n_patients: int
-
-
 def scores(metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> dict[str, Score]:
     """Every metric with its 95 % interval (`interval_method`).
 
@@ -106,35 +92,6 @@ def interval_method(metric: str) -> str:
     return INTERVAL_METHODS.get(base_name(metric), OTHER_INTERVALS)
 
 
-def paired_differences(a: Metrics, b: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> dict[str, Difference]:
-    """a minus b for every metric both have, each bootstrap drawing the same patients for both.
-
-    Raises ArgumentError when the two were not made on the same patients.
-    """
-    if a.n != b.n or not np.array_equal(a.patients, b.patients):
-        raise ArgumentError(
-            f"a paired comparison needs the same patients and rows; one has {a.n} rows of {len(a.patients)} patients, "
-            f"the other {b.n} rows of {len(b.patients)}"
-        )
-    return differences_of(a, b, *bootstrap([a, b], draws=draws, seed=seed))
-
-
-def differences_of(a: Metrics, b: Metrics, sampled_a: Draws, sampled_b: Draws) -> dict[str, Difference]:
-    """The differences of two models that were bootstrapped together already; sampled: their parts of `bootstrap`."""
-    point_a, point_b, n_patients = point_values(a), point_values(b), len(a.patients)
-    return {
-        name: difference_of(name, value - point_b[name], sampled_a[name] - sampled_b[name], a.n, n_patients)
-        for name, value in point_a.items()
-        if name in point_b
-    }
-
-
-def difference_of(metric: str, value: float, sampled: Floats, n: int, n_patients: int) -> Difference:
-    """The difference of one metric; sampled: (draws,) its bootstraps, each of the same patients in both models."""
-    interval = percentile_interval(sampled, n_patients)
-    return Difference(metric, value, *interval, two_sided_p(sampled, n_patients), n, n_patients)
-
-
 def holm(p_values: npt.ArrayLike) -> Floats:
     """P-values corrected for their number, in the given order (Holm, Scand J Stat 1979; 6: 65-70); NaN stays NaN."""
     p = np.asarray(p_values, dtype=np.float64)
@@ -164,18 +121,6 @@ def percentile_interval(sampled: Floats, n_patients: int) -> tuple[float, float]
         return float("nan"), float("nan")
     low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high)
-
-
-def two_sided_p(sampled: Floats, n_patients: int) -> float:
-    """P-value of bootstrapped differences (draws,) being on both sides of 0; at least 2 / (draws + 1).
-
-    NaN where `percentile_interval` is.
-    """
-    defined = sampled[np.isfinite(sampled)]
-    if n_patients < 2 or len(defined) * 2 < len(sampled):
-        return float("nan")
-    beyond = min((defined <= 0).sum(), (defined >= 0).sum())
-    return float(min(1.0, 2 * (beyond + 1) / (len(defined) + 1)))
 
 
 def patient_weights(n_patients: int, draws: int, seed: int, width: int = 0) -> Iterator[Floats]:

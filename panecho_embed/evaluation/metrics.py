@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.evaluation.estimates import EstimatedPart, Estimates, macro_estimates, renamed
+from panecho_embed.evaluation.proportions import class_estimates, decision_estimates
 from panecho_embed.evaluation.ranking import auroc, ranking_part, ranking_values
 from panecho_embed.evaluation.targets import Kind, Target
 
@@ -32,23 +34,25 @@ class Metric:
     """What is known of a metric.
 
     title: as a reader knows it. better: "higher", "lower", or "" where more is neither better nor worse. in_unit:
-    whether it has the unit of the target.
+    whether it has the unit of the target. lowest, highest: values that it can have.
     """
 
     title: str
     better: Literal["higher", "lower", ""] = "higher"
     in_unit: bool = False
+    lowest: float = 0.0
+    highest: float = 1.0
 
 
 METRICS = {
-    "mae": Metric("MAE", "lower", in_unit=True),
-    "rmse": Metric("RMSE", "lower", in_unit=True),
-    "r2": Metric("R²"),
-    "pearson": Metric("Pearson's r"),
-    "bias": Metric("Bias (predicted - measured)", "", in_unit=True),
-    "loa_low": Metric("Limit of agreement, lower", "", in_unit=True),
-    "loa_high": Metric("Limit of agreement, upper", "", in_unit=True),
-    "calibration_slope": Metric("Calibration slope", ""),
+    "mae": Metric("MAE", "lower", True, highest=np.inf),
+    "rmse": Metric("RMSE", "lower", True, highest=np.inf),
+    "r2": Metric("R²", lowest=-np.inf),
+    "pearson": Metric("Pearson's r", lowest=-1.0),
+    "bias": Metric("Bias (predicted - measured)", "", True, -np.inf, np.inf),
+    "loa_low": Metric("Limit of agreement, lower", "", True, -np.inf, np.inf),
+    "loa_high": Metric("Limit of agreement, upper", "", True, -np.inf, np.inf),
+    "calibration_slope": Metric("Calibration slope", "", False, -np.inf, np.inf),
     "auroc": Metric("AUROC"),
     "average_precision": Metric("Average precision"),
     "sensitivity_at_specificity": Metric("Sensitivity at 90 % specificity"),
@@ -58,10 +62,10 @@ METRICS = {
     "npv": Metric("NPV"),
     "balanced_accuracy": Metric("Balanced accuracy"),
     "f1": Metric("F1"),
-    "brier": Metric("Brier score", "lower"),
+    "brier": Metric("Brier score", "lower", highest=2.0),
     "ece": Metric("Expected calibration error", "lower"),
-    "weighted_kappa": Metric("Weighted kappa"),
-    "grade_error": Metric("Mean error in grades", "lower"),
+    "weighted_kappa": Metric("Weighted kappa", lowest=-1.0),
+    "grade_error": Metric("Mean error in grades", "lower", highest=np.inf),
 }
 PRIMARY: dict[Kind, str] = {
     "regression": "mae",
@@ -142,10 +146,10 @@ def regression_metrics(
     centre = y.mean()  # sums of squares of centred values do not cancel
     yc, pc, error = y - centre, p - centre, p - y
     terms = np.column_stack([np.ones_like(y), yc, pc, yc * yc, pc * pc, yc * pc, error, error * error, np.abs(error)])
-    parts = [_from_sums(terms, codes, len(ids), _regression_values)]
+    parts: list[Part] = [_from_sums(terms, codes, len(ids), _regression_values)]
     for cutoff in cutoffs:
         part = ranking_part(y < cutoff, -p, codes, len(ids), {"auroc": auroc})
-        parts.append(_renamed(part, "auroc", f"auroc_below_{cutoff:g}"))
+        parts.append(renamed(part, "auroc", f"auroc_below_{cutoff:g}"))
     return Metrics(tuple(parts), ids, len(y))
 
 
@@ -168,10 +172,14 @@ def binary_metrics(
     at = np.broadcast_to(np.asarray(threshold, dtype=np.float64), p.shape)
     positive, called = y == 1, np.where(np.isnan(at), np.nan, p >= at)
     terms = np.column_stack([np.ones_like(y), positive, called, positive * called, (p - positive) ** 2])
+
+    def decided() -> Estimates:
+        return {} if np.isnan(at).any() else decision_estimates(positive, called == 1, codes, len(ids))
+
     return Metrics(
         (
             ranking_part(positive, p, codes, len(ids), ranking_values(specificity)),
-            _from_sums(terms, codes, len(ids), _threshold_values),
+            EstimatedPart(_from_sums(terms, codes, len(ids), _threshold_values), decided),
             _calibration(p, positive, codes, len(ids)),
         ),
         ids,
@@ -206,8 +214,14 @@ def multiclass_metrics(
     names = [classes[c] for c in present]
     return Metrics(
         (
-            lambda weights: _macro({name: part(weights) for name, part in rankings}),
-            _from_sums(terms, codes, len(ids), lambda sums: _confusion_values(sums, names)),
+            EstimatedPart(
+                lambda weights: _macro({name: part(weights) for name, part in rankings}),
+                lambda: macro_estimates({name: part.estimate() for name, part in rankings}),
+            ),
+            EstimatedPart(
+                _from_sums(terms, codes, len(ids), lambda sums: _confusion_values(sums, names)),
+                lambda: class_estimates(y, decided, codes, len(ids), classes),
+            ),
             _from_sums(briers, codes, len(ids), lambda sums: _brier_values(sums, names)),
             _calibration(p.max(axis=1), decided == y, codes, len(ids)),
             *(_renamed(_calibration(p[:, c], y == c, codes, len(ids)), "ece", f"ece:{classes[c]}") for c in present),
@@ -241,8 +255,14 @@ def ordinal_metrics(
     return Metrics(
         (
             _from_sums(np.column_stack([errors, one_hot, called_hot]), codes, len(ids), _grade_values),
-            lambda weights: _over_cuts({name: part(weights) for name, part in rankings.items()}, len(weights)),
-            _from_sums(np.column_stack([one_hot[:, present], hits[:, present]]), codes, len(ids), _recall_values),
+            EstimatedPart(
+                lambda weights: _over_cuts({name: part(weights) for name, part in rankings.items()}, len(weights)),
+                lambda: macro_estimates({name: part.estimate() for name, part in rankings.items()}),
+            ),
+            EstimatedPart(
+                _from_sums(np.column_stack([one_hot[:, present], hits[:, present]]), codes, len(ids), _recall_values),
+                lambda: class_estimates(y, called, codes, len(ids), classes),
+            ),
             _from_sums(squared, codes, len(ids), lambda sums: _brier_values(sums, ())),
         ),
         ids,

@@ -6,6 +6,7 @@ One table holds them, with the same columns whoever made it, so that any two run
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ class Predictions:
         Name of the fold that predicted the row, "" without folds.
     run, draw : (N,) str objects
         Which training predicted the row: its seed, and the number of its draw of training patients or of its partition
-        into folds; "" where there is only one.
+        into folds; "" where nothing was left to chance.
     threshold : (N,) float64
         Of a yes-or-no decision, chosen without the test rows; NaN where none was chosen.
     baseline : (N,) or (N, K) float64
@@ -196,7 +197,7 @@ class Predictions:
 
         n, target = len(self), self.target
         columns: dict[str, Any] = {name: np.full(n, "", dtype=object) for name in COLUMNS}
-        columns |= {"target": target.name, "task": target.kind, "classes": ";".join(target.classes)}
+        columns |= {"target": target.name, "task": target.kind, "classes": ";".join(map(_escaped, target.classes))}
         columns |= {"unit": target.unit, "level": self.level, "patient_id": self.patient, **self.ids}
         columns |= {name: getattr(self, name) for name in ("split", "fold", "run", "draw")}
         columns["baseline"] = _joined(self.baseline)
@@ -367,7 +368,7 @@ def _of_rows(rows: pd.DataFrame, name: str, level: str) -> Predictions:
 
 def _target_of(column: Mapping[str, Texts], name: str) -> Target:
     kind = _single(column["task"], name, "task")
-    classes = tuple(part for part in _single(column["classes"], name, "classes").split(";") if part)
+    classes = _unescaped(_single(column["classes"], name, "classes"))
     has_probability = (column["probability"] != "").any()
     if not kind:
         kind = "regression" if not has_probability else "multiclass" if ";" in column["probability"][0] else "binary"
@@ -387,6 +388,16 @@ def _target_of(column: Mapping[str, Texts], name: str) -> Target:
             )
         classes = read_target(column["truth"], name, Reading(task="binary", tasks={})).target.classes
     return Target(name, kind, classes, _single(column["unit"], name, "unit"))
+
+
+def _escaped(name: str) -> str:
+    return name.replace("\\", "\\\\").replace(";", "\\;")
+
+
+def _unescaped(text: str) -> tuple[str, ...]:
+    """The class names in "none;mild;severe"; a backslash comes before a semicolon that is part of a name."""
+    names = [found[0] for found in re.finditer(r"(?:\\.|[^;\\])+", text)]
+    return tuple(re.sub(r"\\(.)", r"\1", name) for name in names)
 
 
 def _single(column: Texts, name: str, what: str) -> str:

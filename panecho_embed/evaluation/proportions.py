@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv, ndtri
+from scipy.special import betaincinv, ndtri, stdtrit
 
 from panecho_embed.evaluation.estimates import Estimate, Estimates, Floats, macro_estimates, mean_estimate
 
@@ -27,15 +27,18 @@ def proportion(successes: Bools, codes: Ints, n_patients: int) -> Estimate:
 
     successes: (N,), one row or more. codes: (N,) the patient of each row, below n_patients. The design effect is the
     variance over patients divided by the binomial one (Rao and Scott, Biometrics 1992; 48: 577-585), at least 1 and at
-    most that of rows which always agree within a patient; the latter where all rows or none are successes.
+    most that of rows which always agree within a patient; the latter where all rows or none are successes. An estimated
+    effect is uncertain, so the effective number is multiplied by (z / t)**2, with t for the number of patients.
     """
     count, value = len(successes), float(successes.mean())
     influence = summed(successes - value, codes, n_patients) / count
     most = count / independent_rows(codes)
-    effect, binomial = most, value * (1 - value) / count
+    size, binomial = count / most, value * (1 - value) / count
     if binomial > 0 and most > 1:
         effect = float(np.clip(patient_variance(influence, codes) / binomial, 1, most))
-    low, high = clopper_pearson(value, count / effect)
+        uncertain = (Z / stdtrit(max(len(np.unique(codes)) - 1, 1), 1 - TAIL)) ** 2
+        size = max(size, float(uncertain) * count / effect)
+    low, high = clopper_pearson(value, size)
     return Estimate(value, low, high, influence)
 
 

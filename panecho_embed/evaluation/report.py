@@ -186,12 +186,10 @@ def interval_sentence(scored: Sequence[Scored]) -> str:
 
 
 def _answer(scored: Sequence[Scored], account: Account) -> list[Block]:
-    blocks: list[Block] = [Text(note, "warning") for note in account.warnings]
-    blocks += [Text(note, "warning") for note in cautions(scored)]
-    if account.question:
-        blocks.append(Text(account.question))
+    blocks: list[Block] = [Text(account.question)] if account.question else []
     if len(scored) <= FEW_TARGETS:
         blocks += [Text(answer(one)) for one in scored]
+    blocks += [Text(note, "warning") for note in [*account.warnings, *cautions(scored)]]
     if scored:
         blocks.append(Table(*summary_rows(scored), account.baseline))
     return [*blocks, *([Facts(account.facts)] if account.facts else [])]

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, bootstrap, differences_of, scores_of
-from panecho_embed.evaluation.metrics import PRIMARY, Draws, Metrics, has_better_side, point_values
+from panecho_embed.evaluation.estimates import EstimatedPart, mean_estimates
+from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, bootstrap, percentile_interval, scores_of
+from panecho_embed.evaluation.metrics import METRICS, PRIMARY, Draws, Metrics, base_name, has_better_side, point_values
 from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.evaluation.targets import Target
 from panecho_embed.evaluation.wording import few_tested
@@ -101,19 +102,47 @@ def score(
     sampled = bootstrap(models, draws=draws, seed=seed)
     values = [point_values(run) for run in runs]
     by_run = {name: np.array([value[name] for value in values]) for name in values[0]}
-    found = with_runs(scores_of(mean, sampled[0]), by_run, sampled[0])
+    scores_of_mean = scores_of(mean, sampled[0])
+    found = with_runs(scores_of_mean, by_run, sampled[0])
     if trivial is None:
         return Scored(tested, found, by_run, cutoffs=cutoffs, draws=draws, seed=seed)
-    gains = differences_of(mean, trivial, *sampled)
+    n_patients, points = len(mean.patients), point_values(trivial)
     gain = {
-        name: Score(name, one.value, one.low, one.high, one.n, one.n_patients)
-        for name, one in gains.items()
+        name: Score(
+            name,
+            one.value - points[name],
+            *percentile_interval(sampled[0][name] - sampled[1][name], n_patients),
+            one.n,
+            n_patients,
+        )
+        for name, one in scores_of_mean.items()
         if has_better_side(name)
     }
+    # Where the baseline is one number whoever is tested, the difference is as sure as the score.
+    gain |= {
+        name: Score(name, one.value, known.low - one_number, known.high - one_number, one.n, one.n_patients)
+        for name, one in gain.items()
+        if (one_number := _one_number(sampled[1][name])) is not None and (known := scores_of_mean[name])
+    }
     apart = {name: sampled[0][name] - sampled[1][name] for name in gain}
+    trivial_values = [point_values(one) for one in baselines if one is not None]
+    gain_by_run = {name: by_run[name] - np.array([value[name] for value in trivial_values]) for name in gain}
     return Scored(
-        tested, found, by_run, scores_of(trivial, sampled[1]), with_runs(gain, by_run, apart), cutoffs, draws, seed
+        tested,
+        found,
+        by_run,
+        scores_of(trivial, sampled[1]),
+        with_runs(gain, gain_by_run, apart, bounded=False),
+        cutoffs,
+        draws,
+        seed,
     )
+
+
+def _one_number(sampled: Floats) -> float | None:
+    """The value that all defined bootstraps have; None where they differ."""
+    known = sampled[np.isfinite(sampled)]
+    return float(known[0]) if len(known) and np.ptp(known) < 1e-12 else None
 
 
 def check_tested(tested: Predictions) -> None:
@@ -137,14 +166,19 @@ def averaged(runs: Sequence[Metrics]) -> Metrics:
         values = [run(weights) for run in runs]
         return {name: np.mean([value[name] for value in values], axis=0) for name in values[0]}
 
-    return Metrics((mean,), runs[0].patients, runs[0].n)
+    return Metrics(
+        (EstimatedPart(mean, lambda: mean_estimates([run.parts for run in runs])),), runs[0].patients, runs[0].n
+    )
 
 
-def with_runs(scores: Scores, by_run: Mapping[str, Floats], sampled: Draws) -> dict[str, Score]:
+def with_runs(
+    scores: Scores, by_run: Mapping[str, Floats], sampled: Draws, *, bounded: bool = True
+) -> dict[str, Score]:
     """Scores whose intervals hold the chance of the training too: that of its seed, its draw, its folds.
 
     The variance over patients and that of the mean over R trainings are added, with Satterthwaite's degrees of freedom;
-    the interval over patients is stretched by as much, each side by itself. One training changes nothing.
+    the interval over patients is stretched by as much, each side by itself. One training changes nothing. bounded: cut
+    at the values that a metric can have, which is not for differences.
     """
     from scipy.stats import t
 
@@ -165,6 +199,9 @@ def with_runs(scores: Scores, by_run: Mapping[str, Floats], sampled: Draws) -> d
         wider = math.sqrt((of_patients + of_runs) / of_patients) if of_patients > 0 else 1.0
         stretch = wider * float(t.ppf(0.975, freedom)) / float(t.ppf(0.975, max(one.n_patients - 1, 1)))
         low, high = one.value - stretch * (one.value - one.low), one.value + stretch * (one.high - one.value)
+        if bounded:
+            known_metric = METRICS[base_name(name)]
+            low, high = max(low, known_metric.lowest), min(high, known_metric.highest)
         found[name] = Score(name, one.value, low, high, one.n, one.n_patients)
     return found
 

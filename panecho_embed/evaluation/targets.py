@@ -275,7 +275,7 @@ def _told_by(column: npt.NDArray[Any], name: str, known: Task | None, numeric: b
         _check_numbers_with_text(name, different)
         if known is not None and all(_key(label) in class_names(known.classes) for label in different):
             return known.type
-        return "binary" if len(different) == 2 else "multiclass"
+        return "binary" if len(set(map(_key, different))) == 2 else "multiclass"
     there = np.unique(column[~np.isnan(column.astype(np.float64))].astype(np.float64))
     if known is not None and not all(_is_number(label) for label in known.classes):
         yes_no = f"--task binary takes 1 for {known.positive_class!r}; " if known.type == "binary" else ""

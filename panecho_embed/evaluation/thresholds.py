@@ -92,7 +92,7 @@ class ThresholdRule:
         cut = np.r_[np.nextafter(p[0], -1), cut, np.nextafter(p[-1], 2)]
         specificity, sensitivity = np.r_[0.0, specificity, 1.0], np.r_[1.0, sensitivity, 0.0]
         if self.name == "youden":
-            best = int((sensitivity + specificity).argmax())
+            best = int(np.round(sensitivity + specificity, 12).argmax())  # equal sums are equal
         elif self.name == "sensitivity":
             best = int(np.flatnonzero(sensitivity >= self.value - 1e-12)[-1])
         else:

@@ -12,9 +12,7 @@ from panecho_embed.wording import counted
 
 FEW_PATIENTS = 30  # below, percentile intervals of the bootstrap cover clearly less than they say (docs/statistics.md)
 FEW_OF_A_CLASS = 20  # the same of the rarer side (docs/statistics.md)
-TOO_NARROW = (
-    f"bootstrap intervals of fewer than {FEW_PATIENTS} patients, or {FEW_OF_A_CLASS} of a class, are too narrow"
-)
+TOO_NARROW = f"intervals from fewer than {FEW_PATIENTS} patients, or {FEW_OF_A_CLASS} of a class, may be too narrow"
 
 
 def few_tested(patients: npt.NDArray[Any], truth: npt.NDArray[np.float64], classes: Sequence[str]) -> str:

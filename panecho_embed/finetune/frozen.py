@@ -78,7 +78,9 @@ def frozen_predictions(
     seeded: bool = True,
     allow_leakage: bool = False,
 ) -> list[Predictions]:
-    """What the probe predicts for the test rows, over all folds, per video and per study; written into `out`.
+    """What the probe predicts for validation and test rows, per video and per study; written into `out`.
+
+    Of a cross-validation the test rows of all folds.
 
     The recipe's seed and fraction decide whom it learns from, as in training. seeded: whether it depends on the seed.
     """
@@ -86,7 +88,7 @@ def frozen_predictions(
     folds = [
         make_fold(dataset, recipe.data, number, seed=recipe.seed, allow_leakage=allow_leakage) for number in numbers
     ]
-    by_fold = [predictions_of(fold, {"test": _fold_outputs(table, fold, probe)}, recipe) for fold in folds]
+    by_fold = [predictions_of(fold, _fold_outputs(table, fold, probe), recipe) for fold in folds]
     found = by_fold[0] if len(by_fold) == 1 else of_all_folds(by_fold)
     if not seeded:
         found = [replace(one, run=np.full(len(one), "", dtype=object)) for one in found]
@@ -115,14 +117,16 @@ def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
     return backbone.at_size(recipe.model.image_size or None)
 
 
-def _fold_outputs(table: EmbeddingTable, fold: Fold, probe: FrozenProbe) -> Predicted:
+def _fold_outputs(table: EmbeddingTable, fold: Fold, probe: FrozenProbe) -> dict[str, Predicted]:
+    """Outputs for the rows of "val" and "test"."""
     place = {video_id: i for i, video_id in enumerate(table.video_id.tolist())}
     parts = {
         name: np.array([i for i in fold.part(name) if fold.dataset.videos[i].video_id in place], dtype=np.int64)
         for name in SPLITS
     }
-    index = np.concatenate(list(parts.values()))
-    split = np.repeat(list(parts), [len(part) for part in parts.values()])
+    # The rows that choose the strength are predicted too: they choose the threshold of a decision.
+    index = np.concatenate([*parts.values(), parts["val"]])
+    split = np.repeat([*parts, "test"], [*map(len, parts.values()), len(parts["val"])])
     rows = [place[fold.dataset.videos[i].video_id] for i in index]
     values = table.values[rows].astype(np.float64)
     outputs = [
@@ -130,7 +134,11 @@ def _fold_outputs(table: EmbeddingTable, fold: Fold, probe: FrozenProbe) -> Pred
         for i, task in enumerate(fold.targets.tasks)
     ]
     losses = np.full(len(fold.targets.tasks), np.nan)
-    return Predicted(parts["test"], np.hstack(outputs), float("nan"), losses, ())
+    tested, validated = np.split(np.hstack(outputs), [len(parts["test"])])
+    return {
+        "val": Predicted(parts["val"], validated, float("nan"), losses, ()),
+        "test": Predicted(parts["test"], tested, float("nan"), losses, ()),
+    }
 
 
 def _predict(

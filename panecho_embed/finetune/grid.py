@@ -24,7 +24,7 @@ from panecho_embed.finetune.data import Dataset, read_dataset
 from panecho_embed.finetune.folder import RunFolder, check_release, read_failures
 from panecho_embed.finetune.folds import make_fold
 from panecho_embed.finetune.frozen import FrozenProbe, embed_start, frozen_predictions
-from panecho_embed.finetune.outcome import Outcome, read_outcome
+from panecho_embed.finetune.outcome import Outcome, can_be_scored, read_outcome
 from panecho_embed.finetune.processes import join_processes
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe, parse_recipe, recipe_differences
@@ -303,11 +303,13 @@ def _recipe_of(init: str, inits: Sequence[str], recipe: Recipe) -> Recipe:
 
 
 def _candidates(outcomes: Mapping[Trial, Outcome]) -> list[Candidate]:
-    """One for each start, its seeds as trainings."""
+    """One for each start, its seeds as trainings, with the targets that can be scored."""
     found = []
     for init in dict.fromkeys(trial.init for trial in outcomes):
         runs = [outcome for trial, outcome in outcomes.items() if trial.init == init]
-        tables = [outcome.at(outcome.level) for outcome in runs]
+        tables = [
+            {name: one for name, one in outcome.at(outcome.level).items() if can_be_scored(one)} for outcome in runs
+        ]
         found.append(Candidate(init, _together(tables), "finetune"))
     return found
 

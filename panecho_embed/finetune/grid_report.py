@@ -38,7 +38,8 @@ def write_grid(grid: Grid) -> Path:
         for fraction in smaller:
             place = grid.folder / f"fraction-{fraction:g}"
             place.mkdir(exist_ok=True)
-            account = Account(f"Fraction {fraction:g}", "", facts=_asked(grid), command=grid.command)
+            text = [methods(grid)]
+            account = Account(f"Fraction {fraction:g}", "", facts=_asked(grid), methods=text, command=grid.command)
             write_comparison(place, "grid", grid.comparisons[fraction], account)
     except OSError as error:
         raise StoreError(f"{grid.folder}: the comparison can't be written ({error}) (-o)") from error
@@ -65,12 +66,12 @@ def write_grid(grid: Grid) -> Path:
 def methods(grid: Grid) -> str:
     """How the result was obtained, in the words of a methods section."""
     recipe, first = grid.recipe, next(iter(grid.outcomes.values()))
-    largest = grid.comparisons[grid.fractions[0]]
+    every = [comparison for fraction in grid.fractions for comparison in grid.comparisons[fraction]]
     frozen = (
         " Frozen: a linear probe (ridge or logistic regression) on the mean clip embedding of the untrained start, "
         "fitted to the same training patients, its strength chosen on the same validation patients. An image encoder "
         "without a transformer of its own was read on frames."
-        if any("(frozen)" in name for comparison in largest for name in comparison.standings)
+        if any("(frozen)" in name for comparison in every for name in comparison.standings)
         else ""
     )
     fractions = (
@@ -84,8 +85,8 @@ def methods(grid: Grid) -> str:
     seeds = f"{grid.seeds} {plural('seed', grid.seeds)} (from {recipe.seed} on)"
     return (
         f"Each start was trained with {seeds} by the same recipe. {pictures} {training_sentences(recipe, first.tasks)} "
-        f"{evaluation_sentences(recipe, [])}{frozen}{fractions} The value of a start is the mean of the metric over "
-        f"its runs. {methods_of(largest)}"
+        f"{evaluation_sentences(recipe, first.tasks)}{frozen}{fractions} The value of a start is the mean of the "
+        f"metric over its runs. {methods_of(every)}"
     )
 
 

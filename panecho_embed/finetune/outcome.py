@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.predictions import FILE, Predictions, concatenated, read_predictions
-from panecho_embed.evaluation.scores import Scored, score
+from panecho_embed.evaluation.scores import Scored, check_tested, score
 from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
 from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.folder import check_release
@@ -93,14 +93,20 @@ def of_all_folds(folds: Sequence[Sequence[Predictions]]) -> list[Predictions]:
 
 def scored_targets(predictions: Sequence[Predictions], recipe: Recipe) -> list[Scored]:
     """Every target that can be scored at the recipe's level, from its labelled test rows."""
-    found = []
-    for one in predictions:
-        if one.level == recipe.evaluation.level and len(one.of_split("test")):
-            try:
-                found.append(score(one, draws=recipe.evaluation.draws, seed=recipe.seed))
-            except ArgumentError:
-                continue  # a single class in the test set: said by `not_scored`
-    return found
+    return [
+        score(one, draws=recipe.evaluation.draws, seed=recipe.seed)
+        for one in predictions
+        if one.level == recipe.evaluation.level and can_be_scored(one)
+    ]
+
+
+def can_be_scored(one: Predictions) -> bool:
+    """Whether there are labelled test rows, of two classes where there are classes; else `not_scored` says why."""
+    try:
+        check_tested(one.of_split("test"))
+    except ArgumentError:
+        return False
+    return True
 
 
 def not_scored(predictions: Sequence[Predictions], scored: Sequence[Scored], level: EvaluationLevel) -> dict[str, str]:

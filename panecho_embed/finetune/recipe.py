@@ -259,7 +259,8 @@ class EvaluationSettings:
         try:
             ThresholdRule.parse(self.threshold)
         except ArgumentError as error:
-            raise RecipeError(f"evaluation.threshold: {error}") from error
+            told = str(error).replace("--threshold", "--set evaluation.threshold=...")
+            raise RecipeError(f"evaluation.threshold: {told}") from error
         _check(self.draws >= 1, "evaluation.draws", self.draws, "1 or more")
 
 

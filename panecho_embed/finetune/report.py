@@ -8,7 +8,7 @@ from typing import Any
 
 from panecho_embed.errors import StoreError
 from panecho_embed.evaluation.metrics import PRIMARY, display_name, point_values
-from panecho_embed.evaluation.report import Account, write_run_report
+from panecho_embed.evaluation.report import Account, interval_sentence, write_run_report
 from panecho_embed.evaluation.scores import Scored, score_documents, write_metrics
 from panecho_embed.finetune.history_plots import history_figures
 from panecho_embed.finetune.outcome import Outcome, not_scored, read_outcome
@@ -49,7 +49,7 @@ def write_metrics_of(outcome: Outcome, scored: Sequence[Scored]) -> Path:
 def write_report_of(outcome: Outcome, scored: Sequence[Scored]) -> Path:
     """Write plots/ and report.html of a finished run; returns the report. Raises StoreError."""
     info = outcome.info
-    names = [one.target.name for one in scored]
+    names = [task.name for task in outcome.tasks]
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     warnings = [
         f"{name} was not evaluated: {why}"
@@ -174,5 +174,6 @@ def _data(outcome: Outcome) -> list[Block]:
 def _methods(outcome: Outcome, scored: Sequence[Scored]) -> str:
     recipe, info = outcome.recipe, outcome.info
     training = training_sentences(recipe, outcome.tasks)
-    evaluated = evaluation_sentences(recipe, scored)
-    return f"{start_sentence(info)} {training} {evaluated} The random seed was {recipe.seed}."
+    evaluated = evaluation_sentences(recipe, outcome.tasks)
+    intervals = f" {interval_sentence(scored)}" if scored else ""
+    return f"{start_sentence(info)} {training} {evaluated}{intervals} The random seed was {recipe.seed}."

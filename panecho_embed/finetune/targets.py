@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from panecho_embed.errors import ArgumentError, ManifestError
-from panecho_embed.evaluation.targets import Reading, Target, read_target
+from panecho_embed.evaluation.targets import Reading, Target, matched_classes, read_target
 from panecho_embed.finetune.recipe import DataSettings
 from panecho_embed.nearest import nearest
 from panecho_embed.tasks import Task, all_tasks, read_tasks
@@ -61,6 +61,9 @@ def make_targets(labels: Columns, settings: DataSettings) -> Targets:
             kind = settings.task or None
             reading = Reading(task=kind, positive=settings.positive, order=settings.order, tasks=known)
             read = read_target(labels[name], name, reading)
+            if name in table and table[name].classes and not (kind or settings.order):
+                # A column that the table describes is not taken for classes of its own because of one misspelt label.
+                _check_classes(read.target, table[name])
         except ArgumentError as error:
             raise ManifestError(
                 f"{_flags_of_recipes(str(error))} (or leave {name} out: --set data.targets=...)"
@@ -79,6 +82,14 @@ def with_training_means(targets: Targets, train: npt.NDArray[np.bool_]) -> Targe
     means = [float(np.nanmean(column)) for column in targets.values[train].T]
     tasks = tuple(replace(task, training_mean=mean) for task, mean in zip(targets.tasks, means, strict=True))
     return replace(targets, tasks=tasks)
+
+
+def _check_classes(target: Target, task: Task) -> None:
+    """Raise ArgumentError for labels that are none of the task's classes."""
+    try:
+        matched_classes(target, task)
+    except ArgumentError as error:
+        raise ArgumentError(f"{target.name}: {error}") from error
 
 
 def _head_of(target: Target, known: Task | None) -> tuple[Task, float]:

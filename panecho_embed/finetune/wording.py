@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from panecho_embed.evaluation.report import interval_sentence
-from panecho_embed.evaluation.scores import Scored
 from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.planes import PlaneOrder
@@ -34,8 +32,8 @@ def training_sentences(recipe: Recipe, tasks: Sequence[Task]) -> str:
     )
 
 
-def evaluation_sentences(recipe: Recipe, scored: Sequence[Scored]) -> str:
-    """How predictions became rows of the metrics, how a threshold was chosen, and what the intervals are."""
+def evaluation_sentences(recipe: Recipe, tasks: Sequence[Task]) -> str:
+    """How predictions became rows of the metrics, and how the threshold of yes-or-no tasks was chosen."""
     clips = recipe.clips
     used = (
         f"Validation and testing used {_clips_of_each(clips.test)}."
@@ -60,9 +58,9 @@ def evaluation_sentences(recipe: Recipe, scored: Sequence[Scored]) -> str:
         if folds
         else ""
     )
-    decided = any(one.target.kind == "binary" for one in scored)
+    decided = any(task.type == "binary" for task in tasks)
     rule = ThresholdRule.parse(recipe.evaluation.threshold).sentence("the validation patients") if decided else ""
-    return " ".join(filter(None, [f"{used}{over_clips}{study}{split}", rule, interval_sentence(scored)]))
+    return " ".join(filter(None, [f"{used}{over_clips}{study}{split}", rule]))
 
 
 def _clips_of_each(clips: int) -> str:

@@ -40,7 +40,7 @@ class Agreement:
     note : str
         What was taken for granted.
     problem : str
-        Why there are no scores.
+        Why there are no scores, beginning with the name of the task.
     """
 
     task: Task
@@ -135,7 +135,8 @@ def _agreement(
         video_truth = read_truth(predictions.videos.labels[task.name], read.target, task.name, reading)
         videos, _ = _rows(predictions.videos, read.target, video_truth, task, columns)
     except ArgumentError as error:
-        return Agreement(task, problem=str(error))
+        told = str(error)
+        return Agreement(task, problem=told if told.startswith(task.name) else f"{task.name}: {told}")
     both = tuple(_decided(_with_baseline(rows), thresholds.get(task.name), rule) for rows in (studies, videos))
     scored = {}
     for split in ("test", "val", "train"):
@@ -146,7 +147,7 @@ def _agreement(
         scored[split] = score(as_tested, draws=draws, seed=seed)
     notes = " ".join(filter(None, (f"{read.note}." if read.note else "", note)))
     if not scored:
-        return Agreement(task, both, note=notes, problem="its labels have one value; nothing can be told apart")
+        return Agreement(task, both, note=notes, problem=f"{task.name}: the labels of each split have a single value")
     return Agreement(task, both, scored, notes)
 
 

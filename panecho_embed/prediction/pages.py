@@ -181,7 +181,7 @@ def _cell(predictions: Predictions, study: int, columns: Sequence[int]) -> str:
 
 def _agreement_blocks(found: Sequence[Agreement]) -> list[Block]:
     """A table of every split, test rows first, and every metric of each task."""
-    blocks: list[Block] = [Text(f"{one.task.name}: {one.problem}.", "note") for one in found if one.problem]
+    blocks: list[Block] = [Text(f"{one.problem}.", "note") for one in found if one.problem]
     blocks += [Text(f"{one.task.name}: {one.note}", "note") for one in found if one.note]
     splits = [split for split in ("test", "val", "train") if any(split in one.scored for one in found)]
     for split in splits:

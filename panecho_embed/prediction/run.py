@@ -142,7 +142,8 @@ def predict(
     failures = file.failure_records()
     seconds = min(extraction.get("timeout_seconds", PICTURE_SECONDS), PICTURE_SECONDS)
     pages = Sheets(sheets, extraction.get("workers"), seconds, progress)
-    _write(_made(out), file, model.tasks, predictions, found, failures, pages)
+    fine_tuned = model.recorded.preprocess is not None  # a released file says nothing of its pixels
+    _write(_made(out), file, model.tasks, predictions, found, failures, pages, fine_tuned=fine_tuned)
     return PredictSummary(
         out,
         predictions,
@@ -163,9 +164,11 @@ def _write(
     found: tuple[Agreement, ...],
     failures: list[Failure],
     sheets: Sheets,
+    *,
+    fine_tuned: bool,
 ) -> None:
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    head = about(file, tasks, created)
+    head = about(file, tasks, created, fine_tuned=fine_tuned)
     write_tables(predictions, out)
     write_tasks(tasks, out / "tasks.csv")
     pages = write_pages(predictions, file, found, failures, out, sheets)

@@ -28,7 +28,7 @@ SPREAD = (
 )
 
 
-def about(file: EmbeddingFile, tasks: tuple[Task, ...], created: str) -> dict[str, Any]:
+def about(file: EmbeddingFile, tasks: tuple[Task, ...], created: str, *, fine_tuned: bool) -> dict[str, Any]:
     """The head of predictions.json and metrics.json."""
     provenance = file.provenance
     weights = provenance.weights
@@ -42,6 +42,7 @@ def about(file: EmbeddingFile, tasks: tuple[Task, ...], created: str) -> dict[st
             "sha256": weights.sha256,
             "licence": weights.licence,
             "pretrained": weights.pretrained,
+            "fine_tuned": fine_tuned,
         },
         "embeddings": {
             "fingerprint": file.fingerprint,

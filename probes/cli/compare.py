@@ -82,7 +82,7 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
         margin=options["margin"],
         refused=refused,
     )
-    print_comparisons(compared.comparisons)
+    print_comparisons(compared.comparisons, options["reference"])
     account = comparison_account(compared, options["reference"], command_line(click.get_current_context()))
     write_comparison(folder, "probe compare", compared.comparisons, account)
     for name, why in compared.refused.items():

@@ -12,7 +12,14 @@ from sklearn import metrics as sk
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation import intervals, metrics
+from panecho_embed.evaluation.inference import Difference, difference, sample
 from tests.evaluation.test_metrics import binary_sample, regression_sample
+
+
+def paired(a: metrics.Metrics, b: metrics.Metrics, draws: int = 100) -> Difference:
+    """The difference in MAE of two models, each trained once."""
+    one, other = (sample([model], "mae", draws=draws) for model in (a, b))
+    return difference(one, other, replicates="none")
 
 
 @pytest.mark.parametrize(
@@ -76,8 +83,8 @@ def test_ten_videos_of_one_patient_do_not_narrow_the_interval() -> None:
 
 def test_paired_difference_of_a_model_with_itself_is_zero_and_not_significant() -> None:
     model = metrics.regression_metrics(*regression_sample())
-    difference = intervals.paired_differences(model, model, draws=200)["mae"]
-    assert (difference.value, difference.low, difference.high, difference.p_value) == (0, 0, 0, 1)
+    found = paired(model, model, draws=200)
+    assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
 def test_paired_difference_sees_what_separate_intervals_hide() -> None:
@@ -87,9 +94,9 @@ def test_paired_difference_sees_what_separate_intervals_hide() -> None:
     a = metrics.regression_metrics(truth, prediction, patients)
     b = metrics.regression_metrics(truth, slightly_worse, patients)
     assert intervals.scores(a, draws=1000)["mae"].high > intervals.scores(b, draws=1000)["mae"].low
-    difference = intervals.paired_differences(a, b, draws=1000)["mae"]
-    assert difference.high < 0
-    assert difference.p_value < 0.01
+    found = paired(a, b, draws=1000)
+    assert found.high < 0
+    assert found.p_value < 0.01
 
 
 def test_paired_differences_refuse_other_patients() -> None:
@@ -97,7 +104,7 @@ def test_paired_differences_refuse_other_patients() -> None:
     a = metrics.regression_metrics(truth, prediction, patients)
     b = metrics.regression_metrics(truth, prediction, patients + 1)
     with pytest.raises(ArgumentError, match="same patients"):
-        intervals.paired_differences(a, b)
+        paired(a, b)
 
 
 def test_draws_without_a_positive_are_left_out_of_the_interval() -> None:
@@ -163,4 +170,4 @@ def test_holm_on_a_worked_example() -> None:
 def test_one_patient_gives_no_p_value() -> None:
     y = np.arange(5.0)
     one, other = (metrics.regression_metrics(y, y + error, ["p"] * 5) for error in (0.1, 0.2))
-    assert np.isnan(intervals.paired_differences(one, other, draws=50)["mae"].p_value)
+    assert np.isnan(paired(one, other, draws=50).p_value)

@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation import metrics
+from panecho_embed.evaluation.targets import Kind, Target
 
 
 def regression_sample(n: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,11 +60,95 @@ def test_binary_metrics_equal_sklearn(ties: bool) -> None:
             "auroc": sk.roc_auc_score(truth, probability),
             "average_precision": sk.average_precision_score(truth, probability),
             "sensitivity_at_specificity": sensitivity[1 - false_positive >= 0.9 - 1e-9].max(),
+            "sensitivity": sk.recall_score(truth, called),
+            "specificity": sk.recall_score(truth, called, pos_label=0),
+            "ppv": sk.precision_score(truth, called),
+            "npv": sk.precision_score(truth, called, pos_label=0),
             "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
             "f1": sk.f1_score(truth, called),
             "brier": sk.brier_score_loss(truth, probability),
         }
     )
+
+
+def test_without_a_threshold_nothing_is_decided() -> None:
+    truth, probability, patients = binary_sample()
+    ours = metrics.point_values(metrics.binary_metrics(truth, probability, patients, threshold=np.nan))
+    decided = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "f1")
+    assert np.isnan([ours[name] for name in decided]).all()
+    assert np.isfinite([value for name, value in ours.items() if name not in decided]).all()
+    assert ours["brier"] == pytest.approx(sk.brier_score_loss(truth, probability))
+
+
+def test_every_row_has_its_own_threshold() -> None:
+    truth, probability, patients = binary_sample()
+    threshold = np.where(np.arange(120) < 60, 0.3, 0.6)
+    ours = metrics.point_values(metrics.binary_metrics(truth, probability, patients, threshold=threshold))
+    assert ours["f1"] == pytest.approx(sk.f1_score(truth, probability >= threshold))
+
+
+def grades(seed: int = 0, n: int = 150) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, n)
+    logits = -np.abs(truth[:, None] + rng.normal(0, 1, (n, 1)) - np.arange(4)) + rng.normal(0, 0.3, (n, 4))
+    probability = np.exp(logits)
+    return truth, probability / probability.sum(axis=1, keepdims=True), rng.integers(0, 50, n)
+
+
+def test_ordinal_metrics_equal_sklearn() -> None:
+    truth, probability, patients = grades()
+    ours = metrics.point_values(metrics.ordinal_metrics(truth, probability, patients, "abcd"))
+    called = (np.cumsum(probability, axis=1) >= 0.5).argmax(axis=1)
+    cuts = [sk.roc_auc_score(truth >= i, probability[:, i:].sum(axis=1)) for i in (1, 2, 3)]
+    assert ours == pytest.approx(
+        {
+            "weighted_kappa": sk.cohen_kappa_score(truth, called, weights="quadratic"),
+            "grade_error": sk.mean_absolute_error(truth, called),
+            "auroc": np.mean(cuts),
+            **{f"auroc:{grade} or above": value for grade, value in zip("bcd", cuts, strict=True)},
+            "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
+            "brier": ((probability - np.eye(4)[truth]) ** 2).sum(axis=1).mean(),
+        }
+    )
+
+
+def test_weighted_kappa_by_hand() -> None:
+    called = np.eye(3)[[0, 2, 2, 1]]
+    ours = metrics.point_values(metrics.ordinal_metrics([0, 1, 2, 2], called, list("abcd"), "xyz"))
+    # Observed squared errors 0, 1, 0, 1; of every truth with every call 0+4+4+1, 1+1+1+0, 2 x (4+0+0+1), over 4.
+    assert ours["weighted_kappa"] == pytest.approx(1 - 2 / (22 / 4))
+    assert ours["grade_error"] == 0.5
+
+
+def test_the_same_grade_for_all_has_no_kappa_and_no_warning() -> None:
+    constant = np.tile([0.2, 0.5, 0.3], (4, 1))
+    ours = metrics.point_values(metrics.ordinal_metrics([0, 1, 2, 2], constant, list("abcd"), "xyz"))
+    assert ours["weighted_kappa"] == 0
+    assert ours["auroc"] == 0.5
+
+
+def test_grades_that_nobody_has_make_no_cut() -> None:
+    truth, probability, patients = grades()
+    some = truth < 2
+    ours = metrics.point_values(metrics.ordinal_metrics(truth[some], probability[some], patients[some], "abcd"))
+    assert [name for name in ours if name.startswith("auroc:")] == ["auroc:b or above"]
+    assert ours["balanced_accuracy"] == pytest.approx(
+        np.mean([(probability[truth == i].cumsum(axis=1) >= 0.5).argmax(axis=1).__eq__(i).mean() for i in (0, 1)])
+    )
+
+
+@pytest.mark.parametrize("kind", ["regression", "binary", "multiclass", "ordinal"])
+def test_every_metric_of_every_kind_is_described(kind: Kind) -> None:
+    classes = {"regression": (), "binary": ("no", "yes")}.get(kind, ("a", "b", "c", "d"))
+    truth, probability, patients = grades()
+    if kind == "binary":
+        truth, probability = np.minimum(truth, 1), probability[:, 1]
+    elif kind == "regression":
+        probability = probability[:, 0]
+    made = metrics.target_metrics(Target("X", kind, classes), truth, probability, patients, threshold=0.3)
+    names = metrics.point_values(made)
+    assert {metrics.base_name(name) for name in names} <= set(metrics.METRICS)
+    assert {metrics.PRIMARY[kind], *metrics.SHORT[kind], metrics.OVER_TARGETS[kind]} <= set(names)
 
 
 def test_expected_calibration_error_is_the_weighted_gap_of_ten_bins() -> None:

@@ -11,8 +11,9 @@ from sklearn.metrics import roc_curve
 
 from panecho_embed import report
 from panecho_embed.evaluation import plots
-from panecho_embed.evaluation.intervals import scores
-from panecho_embed.evaluation.metrics import binary_metrics, multiclass_metrics, regression_metrics
+from panecho_embed.evaluation.predictions import Predictions, concatenated
+from panecho_embed.evaluation.scores import Scored, score
+from panecho_embed.evaluation.targets import Target
 
 RNG = np.random.default_rng(0)
 WHO = np.arange(120) // 2
@@ -27,36 +28,63 @@ def lines(figure: Figure) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def predictions(task: str) -> plots.Predictions:
-    if task == "regression":
-        found = scores(regression_metrics(TRUTH, PREDICTION, WHO, cutoffs=(50.0,)), draws=50)
-        return plots.Predictions("EF [%]", "regression", (), TRUTH, PREDICTION, WHO, found, cutoffs=(50.0,))
-    if task == "binary":
-        truth, probability = (TRUTH < 50).astype(float), 1 / (1 + np.exp((PREDICTION - 50) / 5))
-        found = scores(binary_metrics(truth, probability, WHO), draws=50)
-        return plots.Predictions("low", "binary", ("no", "yes"), truth, probability, WHO, found)
-    truth = np.digitize(TRUTH, [50, 60])
-    logits = -np.abs(PREDICTION[:, None] - [45, 55, 65]) / 4
-    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    classes = ("low", "middle", "high")
-    found = scores(multiclass_metrics(truth, probability, WHO, classes), draws=50)
-    return plots.Predictions("grade", "multiclass", classes, truth.astype(float), probability, WHO, found)
+def scored(kind: str, name: str = "", classes: tuple[str, ...] = (), threshold: float = 0.5) -> Scored:
+    cutoffs: tuple[float, ...] = ()
+    if kind == "regression":
+        target, truth, prediction, cutoffs = Target(name or "EF", "regression", unit="%"), TRUTH, PREDICTION, (50.0,)
+    elif kind == "binary":
+        target = Target(name or "low", "binary", classes or ("no", "yes"))
+        truth, prediction = (TRUTH < 50).astype(float), 1 / (1 + np.exp((PREDICTION - 50) / 5))
+    else:
+        target = Target(name or "grade", kind, ("low", "middle", "high"))  # type: ignore[arg-type]
+        truth = np.digitize(TRUTH, [50, 60]).astype(float)
+        logits = -np.abs(PREDICTION[:, None] - [45, 55, 65]) / 4
+        prediction = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    rows = Predictions(
+        target,
+        "video",
+        {"video_id": np.array([f"v{i}" for i in range(120)], dtype=object)},
+        np.array([f"p{i}" for i in WHO], dtype=object),
+        np.full(120, "test", dtype=object),
+        truth,
+        prediction,
+        threshold=np.full(120, threshold if kind == "binary" else np.nan),
+    )
+    return score(rows, cutoffs=cutoffs, draws=50)
 
 
 @pytest.mark.parametrize(
-    ("task", "names"),
+    ("kind", "names"),
     [
         ("regression", {"scatter", "bland-altman", "calibration", "roc"}),
         ("binary", {"roc", "precision-recall", "calibration", "confusion"}),
         ("multiclass", {"roc", "precision-recall", "calibration", "confusion"}),
+        ("ordinal", {"roc", "precision-recall", "calibration", "confusion"}),
     ],
 )
-def test_every_task_has_its_figures(task: str, names: set[str]) -> None:
-    assert set(plots.task_figures(predictions(task))) == names
+def test_every_kind_has_its_figures(kind: str, names: set[str]) -> None:
+    assert set(plots.target_figures(scored(kind))) == names
+
+
+def test_without_a_threshold_there_is_no_confusion() -> None:
+    assert "confusion" not in plots.target_figures(scored("binary", threshold=np.nan))
+
+
+def test_of_several_trainings_the_first_is_drawn_and_the_caption_says_so() -> None:
+    one = scored("regression").predictions
+    two = concatenated([replace(one, draw=np.full(120, text, dtype=object)) for text in "ab"])
+    drawn = plots.target_figures(score(two, draws=50))
+    assert all(caption.endswith("First of 2 trainings.") for _, caption in drawn.values())
+    assert len(drawn["scatter"][0].axes[0].collections[0].get_offsets()) == 120
+
+
+def test_curves_of_grades_are_of_that_grade_or_above() -> None:
+    figure, _ = plots.target_figures(scored("ordinal"))["roc"]
+    assert [name.partition(":")[0] for name in lines(figure) if ":" in name] == ["middle or above", "high or above"]
 
 
 def test_the_roc_curve_is_that_of_scikit_learn() -> None:
-    low = predictions("binary")
+    low = scored("binary").predictions
     figure = plots.roc([plots.Ranking("yes", low.truth == 1, low.prediction, 0.9)], WHO)
     x, y = lines(figure)["yes: 0.900"]
     false_positive, sensitivity, _ = roc_curve(low.truth, low.prediction, drop_intermediate=False)
@@ -72,8 +100,8 @@ def test_a_class_that_nobody_has_gets_no_curve() -> None:
 
 
 def test_confusion_counts_every_unit_once() -> None:
-    grade = predictions("multiclass")
-    figure = plots.confusion(grade.truth, grade.prediction.argmax(axis=1), grade.classes)
+    grade = scored("multiclass").predictions
+    figure = plots.confusion(grade.truth, grade.prediction.argmax(axis=1), grade.target.classes)
     assert sum(int(text.get_text()) for text in figure.axes[0].texts) == 120
 
 
@@ -108,11 +136,10 @@ def test_label_efficiency_of_several_names_each() -> None:
     assert {"a", "b"} <= set(lines(figure))
 
 
-@pytest.mark.parametrize("task", ["regression", "binary"])
-def test_names_are_drawn_as_they_are_formulas_and_markup_too(task: str) -> None:
+@pytest.mark.parametrize("kind", ["regression", "binary"])
+def test_names_are_drawn_as_they_are_formulas_and_markup_too(kind: str) -> None:
     hostile = "$\\frac{$<script>&\x1b"
-    given = predictions(task)
-    named = replace(given, label=hostile, classes=(hostile, hostile) if given.classes else ())
-    pictures = [report.figure(drawing, caption).svg for drawing, caption in plots.task_figures(named).values()]
+    named = scored(kind, hostile, (hostile, f"{hostile}!"))
+    pictures = [report.figure(drawing, caption).svg for drawing, caption in plots.target_figures(named).values()]
     assert any(r"$\frac{$&lt;script&gt;&amp;\x1b" in svg for svg in pictures)
     assert not any("<script>" in svg or "\x1b" in svg for svg in pictures)

@@ -6,13 +6,14 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
 from panecho_embed.cli.main import main
-from panecho_embed.finetune import one
+from panecho_embed.finetune import report
 from panecho_embed.models import backbones
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
 from panecho_embed.models.convnext import convnext
@@ -49,6 +50,13 @@ def finetune(*words: object, expect: int = 0, **settings: object) -> Result:
     result = CliRunner().invoke(main, ["finetune", *map(str, words), *options])
     assert result.exit_code == expect, result.output
     return result
+
+
+def rows_of(run: Path, level: str = "video", split: str = "") -> pd.DataFrame:
+    """The rows of one level in a run's table of predictions; ids as text."""
+    rows = pd.read_csv(run / "predictions.csv", dtype={"video_id": str, "study_id": str, "patient_id": str})
+    chosen = rows["level"] == level
+    return rows[chosen & (rows["split"] == split) if split else chosen].reset_index(drop=True)
 
 
 def _phantoms(layout: str, patients: int) -> Callable[[pytest.TempPathFactory], Path]:
@@ -92,6 +100,34 @@ def table(pediatric: Path) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+@pytest.fixture(scope="session")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 28 phantom patients with a video each, 12 to train, 8 to validate and 8 to test.
+
+    EF; LowEF, "yes" in the lower half; and Grade, the thirds of EF as severe, mild, none.
+    """
+    folder = tmp_path_factory.mktemp("graded")
+    write_studies(folder / "data", "echonet-dynamic", patients=28, num_frames=4, size=48)
+    files = pd.read_csv(folder / "data" / "FileList.csv").sort_values("EF", ignore_index=True)
+    # By rank, so that every part has every class: low is the lower half.
+    place = {"train": (0, 2, 5), "val": (1, 4), "test": (3, 6)}
+    split = [next(name for name, places in place.items() if i % 7 in places) for i in range(len(files))]
+    table = pd.DataFrame(
+        {
+            "path": [folder / "data" / "Videos" / f"{name}.avi" for name in files["FileName"]],
+            "video_id": files["FileName"],
+            "study_id": "s" + files["FileName"],
+            "patient_id": "p" + files["FileName"],
+            "split": split,
+            "EF": files["EF"],
+            "LowEF": ["yes" if i < 14 else "no" for i in range(len(files))],
+            "Grade": [("severe", "mild", "none")[3 * i // len(files)] for i in range(len(files))],
+        }
+    )
+    table.to_csv(folder / "videos.csv", index=False)
+    return folder / "videos.csv"
 
 
 @pytest.fixture(scope="session")
@@ -156,4 +192,4 @@ def starts(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end without their report, whose pictures are most of a small run's time."""
-    monkeypatch.setattr(one, "write_run_report", lambda folder: None)
+    monkeypatch.setattr(report, "write_report_of", lambda outcome, scored: None)

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from panecho_embed.evaluation.intervals import scores
-from panecho_embed.evaluation.metrics import task_metrics
+from panecho_embed.evaluation.predictions import FILE, Predictions, write_predictions
+from panecho_embed.evaluation.targets import Target
+from panecho_embed.finetune.outcome import Outcome
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe, to_toml
+from panecho_embed.finetune.report import write_metrics_of
 from panecho_embed.provenance import Preprocess
 from panecho_embed.tasks import Task, write_tasks
 
 EF = Task("EF", "regression", 1, (), None, "%", 55.0, "ejection fraction")
-LOW = Task("LowEF", "binary", 1, ("yes", "no"), 0, "", float("nan"), "EF below 50")
+LOW = Task("LowEF", "binary", 1, ("no", "yes"), 1, "", float("nan"), "EF below 50")
 GRADE = Task("Grade", "multiclass", 3, ("low", "mid", "high"), None, "", float("nan"), "thirds of EF")
 
 STUDIES = 40
@@ -48,92 +50,59 @@ def fabricate(
     rng = np.random.default_rng([recipe.seed, round(noise * 100), round(recipe.data.fraction * 1000)])
     (folder / "recipe.toml").write_text(to_toml(recipe))
     write_tasks(tasks, folder / "tasks.csv")
-    rows = predictions(tasks, videos, noise, rng)
-    rows.to_csv(folder / "predictions.csv", index=False)
-    by_study = per_study(rows)
-    by_study.to_csv(folder / "predictions_studies.csv", index=False)
-    used = by_study if recipe.evaluation.level == "study" else rows
-    (folder / "metrics.json").write_text(json.dumps(metrics(tasks, used, recipe)))
-    history(tasks).to_csv(folder / "history.csv", index=False)
-    (folder / "run.json").write_text(json.dumps(run_info(init, recipe, tasks) | dict(info or {})))
+    rows = predictions(tasks, videos, noise, rng, str(recipe.seed))
+    write_predictions(rows, folder / FILE)
+    epochs = history(tasks)
+    epochs.to_csv(folder / "history.csv", index=False)
+    facts = run_info(init, recipe, tasks) | dict(info or {})
+    (folder / "run.json").write_text(json.dumps(facts))
+    outcome = Outcome(folder, recipe, facts, tuple(tasks), tuple(rows), {"": epochs})
+    write_metrics_of(outcome, outcome.scored())
     return folder
 
 
-def predictions(tasks: Sequence[Task], videos: int, noise: float, rng: np.random.Generator) -> pd.DataFrame:
-    """The truth is the same in every run."""
-    truth = np.random.default_rng(0).normal(55, 12, STUDIES)
-    rows = []
-    for study, ef in enumerate(truth):
-        for video in range(videos):
-            predicted = ef + rng.normal(0, noise)
-            ids = {"video_id": f"v{study:03d}-{video}", "study_id": f"s{study:03d}", "patient_id": f"p{study // 2:03d}"}
-            ids |= {"view": "A4C", "split": "val" if study % 10 == 9 else "test", "fold": ""}
-            rows += [ids | {"target": task.name} | columns(task, ef, predicted) for task in tasks]
-    return pd.DataFrame(rows).astype(object).fillna("")
+def predictions(
+    tasks: Sequence[Task], videos: int, noise: float, rng: np.random.Generator, run: str
+) -> list[Predictions]:
+    """Per video, then per study; the truth is the same in every run."""
+    truth = np.repeat(np.random.default_rng(0).normal(55, 12, STUDIES), videos)
+    study = np.repeat(np.arange(STUDIES), videos)
+    predicted = truth + rng.normal(0, noise, len(truth))
+    rows = [_rows(task, truth, predicted, study, videos, run) for task in tasks]
+    return [*rows, *(one.by_study() for one in rows)]
 
 
-def columns(task: Task, ef: float, predicted: float) -> dict[str, Any]:
-    if task.type == "regression":
-        return {"truth": ef, "prediction": predicted}
+def target_of(task: Task) -> Target:
+    """What a task of these tests is to learn."""
+    return Target(task.name, task.type, task.classes, task.unit)
+
+
+def _rows(task: Task, ef: np.ndarray, predicted: np.ndarray, study: np.ndarray, videos: int, run: str) -> Predictions:
+    truth, values = ef, predicted
     if task.type == "binary":
-        low = 1 / (1 + np.exp((predicted - 50) / 4))
-        return {"truth": "yes" if ef < 50 else "no", **probabilities(task, [low, 1 - low])}
-    logits = np.exp(-np.abs(predicted - np.array([45.0, 55.0, 65.0])) / 5)
-    return {"truth": GRADE.classes[int(np.digitize(ef, [50, 60]))], **probabilities(task, logits / logits.sum())}
+        truth, values = (ef < 50).astype(float), 1 / (1 + np.exp((predicted - 50) / 4))
+    elif task.type == "multiclass":
+        near = np.exp(-np.abs(predicted[:, None] - [45.0, 55.0, 65.0]) / 5)
+        truth, values = np.digitize(ef, [50, 60]).astype(float), near / near.sum(axis=1, keepdims=True)
+    target = target_of(task)
+    trivial = task.training_mean if task.type == "regression" else 1 / len(task.classes)
+    video = [f"v{number:03d}-{i % videos}" for i, number in enumerate(study)]
+    return Predictions(
+        target,
+        "video",
+        {"video_id": _texts(video), "study_id": _texts(f"s{number:03d}" for number in study)},
+        patient=_texts(f"p{number // 2:03d}" for number in study),
+        split=np.where(study % 10 == 9, "val", "test").astype(object),
+        truth=truth,
+        prediction=values,
+        run=np.full(len(study), run, dtype=object),
+        threshold=np.full(len(study), 0.5 if task.type == "binary" else np.nan),
+        baseline=np.full(target.shape(len(study)), trivial),
+    )
 
 
-def probabilities(task: Task, values: Sequence[float]) -> dict[str, Any]:
-    named = {f"probability_{i}": float(value) for i, value in enumerate(values)}
-    return {"prediction": task.classes[int(np.argmax(values))], **named}
-
-
-def per_study(rows: pd.DataFrame) -> pd.DataFrame:
-    groups = []
-    for _, group in rows.groupby(["study_id", "target"], sort=False):
-        row = group.iloc[0].to_dict()
-        for name in ("prediction", *(c for c in rows if c.startswith("probability_"))):
-            if isinstance(row[name], float):
-                row[name] = group[name].astype(float).mean()
-        groups.append(row)
-    return pd.DataFrame(groups).drop(columns=["video_id", "view"])
-
-
-def metrics(tasks: Sequence[Task], rows: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
-    targets = {}
-    for task in tasks:
-        own = rows[(rows["target"] == task.name) & (rows["split"] == "test")]
-        classes = task.classes
-        if task.type == "regression":
-            truth, given = own["truth"].astype(float), own["prediction"].astype(float)
-            trivial = np.full(len(own), task.training_mean)
-        else:
-            given = own[[f"probability_{i}" for i in range(len(classes))]].to_numpy(dtype=float)
-            if task.positive_class_index == 0:
-                classes, given = classes[::-1], given[:, ::-1]
-            truth = own["truth"].map(classes.index)
-            trivial = np.full(given.shape, 1 / len(classes))
-            if task.type == "binary":
-                given, trivial = given[:, 1], trivial[:, 1]
-        patients = own["patient_id"].to_numpy(dtype=str)
-        found, baseline = (
-            scores(task_metrics(task.type, truth, p, patients, classes), draws=recipe.evaluation.draws)
-            for p in (given, trivial)
-        )
-        targets[task.name] = {
-            "task": task.type,
-            "classes": list(task.classes),
-            "unit": task.unit,
-            "n": len(own),
-            "n_patients": len(set(patients)),
-            "metrics": {name: without_nan(asdict(score)) for name, score in found.items()},
-            "baseline": {name: without_nan(asdict(score)) for name, score in baseline.items()},
-        }
-    level, draws = recipe.evaluation.level, recipe.evaluation.draws
-    return {"schema_version": 1, "level": level, "draws": draws, "seed": recipe.seed, "targets": targets}
-
-
-def without_nan(fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if value != value else value for key, value in fields.items()}
+def _texts(values: Any) -> np.ndarray:
+    return np.array(list(values), dtype=object)
 
 
 def history(tasks: Sequence[Task], epochs: int = 6) -> pd.DataFrame:
@@ -150,7 +119,7 @@ def run_info(init: str, recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]
     pretrained = init != "random"
     source = f"{init}.pt" if pretrained else f"random (seed {recipe.seed})"
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "version": "0",
         "created_utc": "2026-01-01T00:00:00+00:00",
         "finished_utc": "2026-01-01T01:00:00+00:00",
@@ -167,8 +136,7 @@ def run_info(init: str, recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]
         "processes": 1,
         "precision": "fp32",
         "counts": {"train": 100, "val": 4, "test": 36, "train_patients": round(100 * recipe.data.fraction)}
-        | {"val_patients": 4, "test_patients": 18, "failed": 0},
-        "baseline": {t.name: 50.0 if t.type == "regression" else [1 / len(t.classes)] * len(t.classes) for t in tasks},
+        | {"val_patients": 4, "test_patients": 18, "failed": 0, "shared_patients": 0},
         "best_epoch": 4,
         "epochs": 6,
         "seconds": 12.0,

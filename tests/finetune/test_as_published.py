@@ -13,18 +13,21 @@ from torch import nn
 from panecho_embed.finetune.evaluate import Predicted, by_study, epoch_scores, predict_videos
 from panecho_embed.finetune.losses import Loss
 from panecho_embed.finetune.model import FineTuneModel
+from panecho_embed.finetune.outcome import predictions_of
 from panecho_embed.finetune.processes import join_processes
 from panecho_embed.finetune.recipe import LossSettings
 from panecho_embed.finetune.recipe_files import load_recipe, recipe_differences, recipe_names
 from panecho_embed.finetune.starts import Start
-from panecho_embed.finetune.tables import arrays_of, study_table, video_table
+from panecho_embed.finetune.targets import Targets
 from panecho_embed.finetune.wording import evaluation_sentences, training_sentences
 from panecho_embed.models.backbones import MeanOverFrames
 from panecho_embed.provenance import Preprocess, WeightsInfo
-from tests.finetune.conftest import NARROW, finetune
-from tests.finetune.fabricate import EF, GRADE, LOW
+from panecho_embed.tasks import Task
+from tests.finetune.conftest import NARROW, finetune, rows_of
+from tests.finetune.fabricate import EF, GRADE, target_of
 
 NAN = float("nan")
+LOW = Task("LowEF", "binary", 1, ("yes", "no"), 0, "", NAN, "as in a table of tasks: index 0 is the positive class")
 TASKS = (EF, LOW, GRADE)
 
 
@@ -124,31 +127,27 @@ def test_validation_averages_studies_as_the_tables_of_predictions_do() -> None:
     shares = rng.dirichlet([1, 1, 1], n)
     values = np.column_stack([rng.normal(55, 9, n), rng.random(n), shares])
     videos = [SimpleNamespace(video_id=f"v{i}", study_id=s, patient_id=s, view="") for i, s in enumerate(studies)]
-    targets = SimpleNamespace(tasks=TASKS, values=truth, signs=np.ones(3))
-    fold = SimpleNamespace(dataset=SimpleNamespace(videos=videos), targets=targets, number=None)
-    table = study_table(video_table(fold, Predicted(np.arange(n), values, 0.0, np.zeros(3), ()), "val"), TASKS)
+    targets = Targets(tuple(map(target_of, TASKS)), TASKS, truth, np.ones(3))
+    fold = SimpleNamespace(dataset=SimpleNamespace(videos=videos), targets=targets, number=None, train=np.arange(n))
+    predicted = Predicted(np.arange(n), values, 0.0, np.zeros(3), ())
+    table = predictions_of(fold, {"val": predicted}, load_recipe("multitask"))
     truths, means = by_study(TASKS, truth, values, studies)
     for i, (task, part) in enumerate(zip(TASKS, np.split(means, [1, 2], axis=1), strict=True)):
-        rows = table[table["target"] == task.name]
-        assert rows["study_id"].tolist() == list(dict.fromkeys(studies))
-        there = np.isfinite(truths[:, i])
-        assert (rows["truth"] != "").tolist() == there.tolist()
-        of_table, given = arrays_of(rows[there], task)
-        # In the table, the positive class of LowEF is 1.
-        expected = (1 - truths[there, i], 1 - part[there]) if task == LOW else (truths[there, i], part[there])
-        np.testing.assert_allclose(of_table, expected[0])
-        np.testing.assert_allclose(given.reshape(expected[1].shape), expected[1])
+        (rows,) = (one for one in table if (one.target.name, one.level) == (task.name, "study"))
+        assert rows.ids["study_id"].tolist() == list(dict.fromkeys(studies))
+        np.testing.assert_allclose(rows.truth, truths[:, i])
+        np.testing.assert_allclose(rows.prediction.reshape(part.shape), part)
 
 
-@pytest.mark.parametrize(("level", "name"), [("study", "predictions_studies"), ("video", "predictions")])
-def test_the_score_that_stops_training_is_that_of_the_recipe_s_level(table, tmp_path, without_report, level, name):
+@pytest.mark.parametrize("level", ["study", "video"])
+def test_the_score_that_stops_training_is_that_of_the_recipe_s_level(table, tmp_path, without_report, level):
     """With as many clips as in testing, the best epoch's score is that of the validation rows of the run's table."""
     out = tmp_path / "run"
     settings = {"data__targets": "EF,GLS", "model__width": NARROW, "evaluation__level": level}
     finetune("multitask", "--init", "random", "--data", table, "-o", out, clips__validation=2, **settings)
     history = pd.read_csv(out / "history.csv")
     best = history[history["best"] == 1].iloc[-1]
-    rows = pd.read_csv(out / f"{name}.csv").query("split == 'val' and truth.notna()")
+    rows = rows_of(out, level, "val").query("truth.notna()")
     r2 = {}
     for target, some in rows.groupby("target"):
         residual = ((some["truth"] - some["prediction"]) ** 2).sum()
@@ -169,13 +168,13 @@ def test_a_run_that_validated_on_one_clip_is_of_another_recipe():
 
 
 def test_the_methods_say_how_predictions_were_averaged():
-    assert evaluation_sentences(load_recipe("multitask")).startswith(
+    assert evaluation_sentences(load_recipe("multitask"), []) == (
         "Validation and testing used up to 4 evenly spaced clips of each video. Raw outputs were averaged over the "
         "clips of a video (for classes the logits, which were then turned into probabilities). Values and "
-        "probabilities were averaged over the videos of a study. 95% confidence intervals"
+        "probabilities were averaged over the videos of a study."
     )
     assert "R² over regressions, of studies)" in training_sentences(load_recipe("multitask"), TASKS)
-    single = evaluation_sentences(load_recipe("echonet-dynamic", ["clips.validation=1", "clips.test=1"]))
-    assert single.startswith("Validation and testing used one clip of each video. 95% confidence intervals")
-    other = evaluation_sentences(load_recipe("echonet-dynamic", ["clips.validation=1"]))
+    single = evaluation_sentences(load_recipe("echonet-dynamic", ["clips.validation=1", "clips.test=1"]), [])
+    assert single == "Validation and testing used one clip of each video."
+    other = evaluation_sentences(load_recipe("echonet-dynamic", ["clips.validation=1"]), [])
     assert "Validation used one clip of each video, testing up to 4 evenly spaced clips of each video. Raw" in other

@@ -106,7 +106,8 @@ def test_a_split_without_labels_is_named(spoil, tmp_path):
 
 def test_a_task_without_any_label_is_named(spoil, tmp_path):
     told = refused("multitask", spoil(lambda frame: frame.assign(LVEDV="")), tmp_path)
-    assert "LVEDV: all labels are missing; leave it out by naming the others (--set data.targets=...)" in told
+    assert "LVEDV has no value at all; leave it out" in told
+    assert "--set data.targets=..." in told
 
 
 def test_a_target_that_is_the_same_everywhere_is_refused(spoil, tmp_path):
@@ -166,7 +167,8 @@ def test_labels_that_are_no_class_are_listed(spoil, tmp_path):
         frame.loc[3, "pericardial-effusion"] = "none_trce"
 
     told = refused("multitask", spoil(change), tmp_path)
-    assert "pericardial-effusion has the labels 'none_trce'; nearest: none_trace" in told
+    assert "pericardial-effusion: its labels 'none_trce' are no classes of the task" in told
+    assert "the classes are mild_mod_severe, none_trace" in told
 
 
 @pytest.mark.parametrize("init", ["panecho", "imagenet", "echoclip", "kinetics", "echoprime"])

@@ -53,7 +53,7 @@ def test_weights_that_are_found_count_as_given(
     assert "is done already" in again(dynamic, done, expect=0)
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "predictions.csv", "predictions_studies.csv", "model.pt"])
+@pytest.mark.parametrize("name", ["predictions.csv", "model.pt"])
 def test_a_done_run_that_lost_a_file_is_told(
     dynamic: Path, done: Path, weights: Path, tmp_path: Path, name: str
 ) -> None:
@@ -62,6 +62,17 @@ def test_a_done_run_that_lost_a_file_is_told(
     (out / name).unlink()
     told = again(dynamic, out, "--weights", weights / "panecho.pt", expect=1)
     assert f"{name} is missing; begin anew with --overwrite" in told
+
+
+def test_metrics_that_are_lost_are_written_again_from_the_predictions(
+    dynamic: Path, done: Path, weights: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(done, out)
+    (out / "metrics.json").unlink()
+    again(dynamic, out, "--weights", weights / "panecho.pt", expect=0)
+    mine, theirs = (json.loads((run / "metrics.json").read_text())["targets"] for run in (out, done))
+    assert mine == theirs
 
 
 @pytest.fixture

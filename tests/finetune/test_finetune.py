@@ -46,7 +46,7 @@ def done(dynamic, tmp_path_factory):
 def test_a_run_leaves_what_the_documentation_says(done):
     names = {path.name for path in done.iterdir()}
     assert names >= {"recipe.toml", "run.json", "tasks.csv", "history.csv", "history.svg", "tensorboard", "model.pt"}
-    assert names >= {"predictions.csv", "predictions_studies.csv", "metrics.json", "failures.csv", "report.html"}
+    assert names >= {"predictions.csv", "metrics.json", "failures.csv", "report.html"}
     assert "checkpoints" not in names
     info = json.loads((done / "run.json").read_text())
     assert (info["status"], info["epochs"], info["weights"]["pretrained"]) == ("done", 2, False)

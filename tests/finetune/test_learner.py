@@ -19,7 +19,7 @@ from panecho_embed.finetune.starts import Start
 from panecho_embed.finetune.targets import Targets
 from panecho_embed.models.backbones import MeanOverFrames
 from panecho_embed.provenance import Preprocess, WeightsInfo
-from tests.finetune.fabricate import EF, LOW
+from tests.finetune.fabricate import EF, LOW, target_of
 
 VALUES = np.array([[50.0, 1], [60, 0], [np.nan, 1], [70, np.nan], [55, 0], [45, 1]])
 VIDEOS = np.array([0, 2, 3, 4, 5])
@@ -33,7 +33,9 @@ def learner(*settings, precision="fp32"):
     info = WeightsInfo("mine", "0" * 64, "MIT", pretrained=False)
     start = Start("mine", encoder, MeanOverFrames(), 4, False, "published", Preprocess(8, 8), info)
     recipe = load_recipe("custom", ["optimizer.lr=0.01", "optimizer.clip_norm=0", "schedule.name=constant", *settings])
-    fold = SimpleNamespace(targets=Targets((EF, LOW), VALUES, np.ones(2)), train=np.arange(6))
+    fold = SimpleNamespace(
+        targets=Targets((target_of(EF), target_of(LOW)), (EF, LOW), VALUES, np.ones(2)), train=np.arange(6)
+    )
     return Learner(
         FineTuneModel(start, [EF, LOW]), fold, recipe, join_processes("cpu", precision), lambda failures: None
     )

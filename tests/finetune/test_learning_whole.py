@@ -10,11 +10,11 @@ import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
-from panecho_embed.comparison.run import compare
+from panecho_embed.finetune.grid import run_grid
 from panecho_embed.models import zoo
 from panecho_embed.phantom import write_studies
 from probes.frozen import linear_probe
-from tests.finetune.conftest import NARROW, finetune
+from tests.finetune.conftest import NARROW, finetune, rows_of
 
 pytestmark = pytest.mark.slow
 
@@ -28,13 +28,12 @@ SMALL = (
 def test_from_random_it_beats_the_mean_and_the_frozen_start(tmp_path):
     write_studies(tmp_path / "data", "echonet-dynamic", patients=200, num_frames=32, fps=25, size=48)
     words = {"seeds": 1, "settings": SMALL, "frozen": linear_probe}
-    result = compare("echonet-dynamic", ["random"], tmp_path / "data", tmp_path / "which", **words)
-    (comparison,) = result.comparisons
-    trained = next(s for s in comparison.standings if s.candidate.name == "random")
-    assert trained.scores["r2"].low > 0
+    result = run_grid("echonet-dynamic", ["random"], tmp_path / "data", tmp_path / "which", **words)
+    (comparison,) = result.comparisons[1.0]
+    assert comparison.standings["random"].scores["r2"].low > 0
     (contrast,) = comparison.contrasts
     # The frozen start's mean absolute error less the trained one's, over the same patients.
-    assert (contrast.second, contrast.difference.metric) == ("random", "mae")
+    assert (contrast.second, comparison.metric) == ("random", "mae")
     assert contrast.difference.low > 0
 
 
@@ -50,7 +49,7 @@ def test_the_full_size_model_trains_and_predicts(tmp_path):
     words = ["predict", data, "-o", tmp_path / "p", "--weights", run / "model.pt", "--no-sheets"]
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 0, result.output
-    expected = pd.read_csv(run / "predictions.csv").set_index("video_id")["prediction"]
+    expected = rows_of(run).set_index("video_id")["prediction"]
     found = pd.read_csv(tmp_path / "p" / "videos.csv").set_index("video_id")["EF"]
     pd.testing.assert_series_equal(found[expected.index], expected, rtol=1e-4, check_names=False)
     assert json.loads((run / "run.json").read_text())["counts"]["train"] == 4

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from panecho_embed import predict
 from panecho_embed.cli.main import main
 from panecho_embed.manifest import read_manifest
-from tests.finetune.conftest import NARROW, finetune
+from tests.finetune.conftest import NARROW, finetune, rows_of
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -50,8 +50,8 @@ def test_a_table_of_ones_own_tasks(table, tmp_path):
     assert [(name, target["task"]) for name, target in metrics.items()] == [
         ("Rhythm", "multiclass"), ("Mass", "regression"), ("Bypass", "binary"),
     ]  # fmt: skip
-    assert metrics["Bypass"]["classes"] == ["1", "0"]
-    predicted = pd.read_csv(out / "predictions.csv", dtype=str)
+    assert metrics["Bypass"]["classes"] == ["0", "1"]  # the positive one, 1, comes last
+    predicted = rows_of(out)
     bypass = predicted[predicted["target"] == "Bypass"]
     labels = dict(zip(rows["path"], rows["Bypass"], strict=True))
     assert [labels[video] for video in bypass["video_id"]] == bypass["truth"].tolist()
@@ -60,7 +60,7 @@ def test_a_table_of_ones_own_tasks(table, tmp_path):
     assert result.exit_code == 0, result.output
     videos = pd.read_csv(tmp_path / "p" / "videos.csv").set_index("video_id")
     np.testing.assert_allclose(
-        videos.loc[bypass["video_id"], "Bypass:1"], bypass["probability_0"].astype(float), rtol=1e-4
+        videos.loc[bypass["video_id"], "Bypass:1"], bypass["probability"].astype(float), rtol=1e-4
     )
 
 
@@ -90,24 +90,29 @@ def test_a_bad_table_of_tasks_is_refused(table, tmp_path):
 def test_strain_is_learned_without_its_sign_and_reported_with_it(table, tmp_path):
     out = tmp_path / "run"
     finetune("custom", "--init", "random", "--data", table, "-o", out, **RANDOM, data__targets="GLS")
-    rows = pd.read_csv(out / "predictions.csv")
+    rows = rows_of(out)
     labels = pd.read_csv(table).groupby("study_id")["GLS"].first()
     assert rows["truth"].tolist() == pytest.approx(labels[rows["study_id"]].tolist())
     assert (rows["prediction"] < 0).all()
     assert float(pd.read_csv(out / "tasks.csv")["training_mean"].iloc[0]) > 0
-    assert json.loads((out / "run.json").read_text())["baseline"]["GLS"] < 0
+    assert (rows["baseline"] < 0).all()
 
 
-def test_strain_labelled_without_its_sign_is_predicted_without_it(table, tmp_path):
+def test_strain_labelled_without_its_sign_is_reported_with_it(table, tmp_path):
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     rows["GLS"] = rows["GLS"].str.lstrip("-")
     rows.to_csv(tmp_path / "videos.csv", index=False)
     out = tmp_path / "run"
-    finetune("custom", "--init", "random", "--data", tmp_path / "videos.csv", "-o", out, **RANDOM, data__targets="GLS")
+    words = ["custom", "--init", "random", "--data", tmp_path / "videos.csv", "-o", out]
+    told = finetune(*words, **RANDOM, data__targets="GLS").stderr
+    assert "GLS is reported as negative, and its labels are all above 0: they are taken with the sign flipped" in told
     predict(tmp_path / "videos.csv", tmp_path / "p", weights=out / "model.pt", sheets=False, device="cpu", workers=0)
-    tested = pd.read_csv(out / "predictions.csv").set_index("video_id")["prediction"]
+    tested = rows_of(out).set_index("video_id")["prediction"]
     again = pd.read_csv(tmp_path / "p" / "videos.csv").set_index("video_id")["GLS"]
-    assert (tested > 0).all()
+    assert (tested < 0).all()
+    truth = rows_of(out).drop_duplicates("study_id").set_index("study_id")["truth"]
+    labels = pd.to_numeric(rows.drop_duplicates("study_id").set_index("study_id")["GLS"])
+    assert truth.tolist() == pytest.approx((-labels[truth.index]).tolist())
     np.testing.assert_allclose(again[tested.index], tested, rtol=1e-4)
 
 
@@ -120,7 +125,7 @@ def test_single_images(table, tmp_path):
 def test_some_views_alone(table, tmp_path):
     out = tmp_path / "run"
     finetune("custom", "--init", "random", "--data", table, "-o", out, **RANDOM, data__views="PSAX")
-    assert set(pd.read_csv(out / "predictions.csv")["view"]) == {"PSAX"}
+    assert set(rows_of(out)["video_id"].str.extract("/(A4C|PSAX)/")[0]) == {"PSAX"}
     told = finetune(
         "custom", "--init", "random", "--data", table, "-o", tmp_path / "x", expect=1, **RANDOM, data__views="PLAX"
     ).stderr

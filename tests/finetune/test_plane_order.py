@@ -20,7 +20,7 @@ from panecho_embed.finetune.sampling import Key, TrainingClips
 from panecho_embed.finetune.starts import load_start
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.records import VideoRef
-from tests.finetune.conftest import NARROW, finetune
+from tests.finetune.conftest import NARROW, finetune, rows_of
 from tests.finetune.fabricate import EF
 from tests.test_extraction import moving
 
@@ -117,7 +117,7 @@ def test_the_report_says_which_and_the_model_loads_with_it(recipe, init, words, 
     ]
     result = CliRunner().invoke(main, [str(word) for word in arguments])
     assert result.exit_code == 0, result.output
-    mine = pd.read_csv(out / "predictions.csv").set_index("video_id")["prediction"]
+    mine = rows_of(out).set_index("video_id")["prediction"]
     theirs = pd.read_csv(tmp_path / "p" / "videos.csv").set_index("video_id")["EF"]
     np.testing.assert_allclose(theirs[mine.index], mine, rtol=2e-5)
 

@@ -11,8 +11,10 @@ import pytest
 
 from panecho_embed.errors import StoreError
 from panecho_embed.evaluation.metrics import point_values
-from panecho_embed.finetune.outcome import read_outcome, read_targets
-from panecho_embed.finetune.report import read_metrics, write_run_report
+from panecho_embed.evaluation.predictions import Predictions
+from panecho_embed.evaluation.scores import read_metrics, read_scores
+from panecho_embed.finetune.outcome import Outcome, read_outcome
+from panecho_embed.finetune.report import write_run
 from tests.finetune.fabricate import EF, GRADE, LOW, fabricate, small_recipe
 
 THREE = (EF, LOW, GRADE)
@@ -23,23 +25,28 @@ def three(folder: Path, **options: object) -> Path:
     return fabricate(folder, recipe, tasks=THREE, videos=2, **options)  # type: ignore[arg-type]
 
 
+def _of_test(outcome: Outcome, level: str = "study") -> dict[str, Predictions]:
+    return {name: one.of_split("test") for name, one in outcome.at(level).items()}  # type: ignore[arg-type]
+
+
 def test_predictions_read_back_give_the_metrics_that_the_run_wrote(tmp_path: Path) -> None:
     run = three(tmp_path / "run")
-    written, _ = read_metrics(run)
-    for name, target in read_targets(read_outcome(run)).items():
-        for metric, value in point_values(target.metrics()).items():
-            assert value == pytest.approx(written[name][metric].value, nan_ok=True), metric
+    written = read_metrics(run)["targets"]
+    for name, rows in _of_test(read_outcome(run)).items():
+        scores = read_scores(written[name])
+        for metric, value in point_values(rows.metrics()).items():
+            assert value == pytest.approx(scores[metric].value, nan_ok=True), metric
 
 
 def test_the_positive_class_comes_last(tmp_path: Path) -> None:
-    low = read_targets(read_outcome(three(tmp_path / "run")))["LowEF"]
-    assert low.classes == ("no", "yes")
+    low = _of_test(read_outcome(three(tmp_path / "run")))["LowEF"]
+    assert low.target.classes == ("no", "yes")
     assert low.prediction[low.truth == 1].mean() > 0.5
 
 
 def test_study_rows_are_fewer_than_video_rows(tmp_path: Path) -> None:
     outcome = read_outcome(three(tmp_path / "run"))
-    per_study, per_video = read_targets(outcome)["EF"], read_targets(outcome, "video")["EF"]
+    per_study, per_video = _of_test(outcome)["EF"], _of_test(outcome, "video")["EF"]
     assert len(per_video.truth) == 2 * len(per_study.truth)
     means = per_video.prediction.reshape(-1, 2).mean(axis=1)
     np.testing.assert_allclose(per_study.prediction, means)
@@ -47,31 +54,31 @@ def test_study_rows_are_fewer_than_video_rows(tmp_path: Path) -> None:
 
 def test_the_report_shows_every_target_and_its_pictures(tmp_path: Path) -> None:
     run = three(tmp_path / "run")
-    page = write_run_report(run).read_text(encoding="utf-8")
+    page = write_run(run).read_text(encoding="utf-8")
     for text in ("EF [%]", "LowEF", "Grade", "Per study", "panecho.pt", "MIT", "panecho-embed finetune"):
         assert text in page
     drawn = {path.name for path in (run / "plots").iterdir()}
-    assert {"history-loss.png", "history-score.png", "EF-bland-altman.png", "LowEF-roc.png"} <= drawn
-    assert {"LowEF-precision-recall.png", "Grade-confusion.png", "EF-scatter.png"} <= drawn
+    assert {"history-loss.svg", "history-score.svg", "EF-bland-altman.svg", "LowEF-roc.svg"} <= drawn
+    assert {"LowEF-precision-recall.svg", "Grade-confusion.svg", "EF-scatter.svg"} <= drawn
 
 
 def test_many_targets_are_folded_and_keep_their_main_figures(tmp_path: Path) -> None:
     tasks = [replace(task, name=f"{task.name}{i}") for i in range(2) for task in THREE]
     run = fabricate(tmp_path / "run", small_recipe(*[task.name for task in tasks]), tasks=tasks)
-    page = write_run_report(run).read_text(encoding="utf-8")
+    page = write_run(run).read_text(encoding="utf-8")
     assert page.count("<details>") == len(tasks) + 1  # and the recipe
     drawn = {path.name for path in (run / "plots").iterdir()}
-    assert {"EF0-scatter.png", "Grade1-roc.png"} <= drawn
-    assert "EF0-calibration.png" not in drawn
+    assert {"EF0-scatter.svg", "Grade1-roc.svg"} <= drawn
+    assert "EF0-calibration.svg" not in drawn
 
 
 def test_untrained_weights_are_named_as_such(tmp_path: Path) -> None:
-    page = write_run_report(fabricate(tmp_path / "run", small_recipe(), init="random")).read_text(encoding="utf-8")
+    page = write_run(fabricate(tmp_path / "run", small_recipe(), init="random")).read_text(encoding="utf-8")
     assert "Training started from random weights" in page
 
 
 def test_few_tested_patients_are_warned_of(tmp_path: Path) -> None:
-    page = write_run_report(fabricate(tmp_path / "run", small_recipe())).read_text(encoding="utf-8")
+    page = write_run(fabricate(tmp_path / "run", small_recipe())).read_text(encoding="utf-8")
     assert "36 videos of 20 patients tested." in page
     assert "Only 20 patients were tested: bootstrap intervals of fewer than 30 patients" in page
 
@@ -81,23 +88,21 @@ def test_lost_videos_are_told(tmp_path: Path) -> None:
     info = json.loads((run / "run.json").read_text())
     info["counts"]["failed"] = 7
     (run / "run.json").write_text(json.dumps(info))
-    assert "7 videos could not be used" in write_run_report(run).read_text(encoding="utf-8")
+    assert "7 videos could not be used" in write_run(run).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "name", ["run.json", "recipe.toml", "history.csv", "predictions.csv", "metrics.json", "tasks.csv"]
-)
+@pytest.mark.parametrize("name", ["run.json", "recipe.toml", "history.csv", "predictions.csv", "tasks.csv"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     run = fabricate(tmp_path / "run", small_recipe())
     (run / name).unlink()
     with pytest.raises(StoreError, match=str(run)):
-        write_run_report(run)
+        write_run(run)
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     run = fabricate(tmp_path / "run", small_recipe(), info={"status": "running"})
     with pytest.raises(StoreError, match="not done but running"):
-        write_run_report(run)
+        write_run(run)
 
 
 def test_a_cross_validation_draws_one_line_a_fold(tmp_path: Path) -> None:
@@ -107,7 +112,7 @@ def test_a_cross_validation_draws_one_line_a_fold(tmp_path: Path) -> None:
         fabricate(run / f"fold-{fold}", recipe, info={"fold": fold})
     outcome = read_outcome(run)
     assert list(outcome.histories) == ["0", "1", "2"]
-    page = write_run_report(run).read_text(encoding="utf-8")
+    page = write_run(run).read_text(encoding="utf-8")
     assert "fold 2" in page
 
 
@@ -117,6 +122,6 @@ def test_patients_on_two_sides_are_told(tmp_path: Path, shared: int) -> None:
     info = json.loads((run / "run.json").read_text())
     info["counts"]["shared_patients"] = shared
     (run / "run.json").write_text(json.dumps(info))
-    page = write_run_report(run).read_text(encoding="utf-8")
+    page = write_run(run).read_text(encoding="utf-8")
     assert ("No patient is on two sides of a split." in page) == (shared == 0)
     assert ("2 patients are on two sides of a split (--allow-leakage)" in page) == (shared == 2)

@@ -23,7 +23,7 @@ from panecho_embed.models.panecho import PanEcho
 from panecho_embed.provenance import Preprocess
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import read_tasks, write_tasks
-from tests.finetune.conftest import NARROW, finetune
+from tests.finetune.conftest import NARROW, finetune, rows_of
 from tests.finetune.fabricate import EF, GRADE
 
 
@@ -33,11 +33,14 @@ def run(*words, expect=0):
     return result
 
 
-def probabilities(table, key, target, index=""):
-    """One number a video or study, by its id."""
+def probabilities(table, key, target, label=""):
+    """One number a video or study, by its id; label: of the class, the last of two."""
     rows = table[table["target"] == target]
-    column = "prediction" if index == "" else f"probability_{index}"
-    return dict(zip(rows[key], rows[column].astype(float), strict=True))
+    values = rows["prediction"]
+    if label:
+        parts = rows["probability"].astype(str).str.split(";")
+        values = parts.str[rows["classes"].iloc[0].split(";").index(label) if parts.iloc[0][1:] else 0]
+    return dict(zip(rows[key], values.astype(float), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +62,20 @@ def predicted(multitask, table, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("mine", "theirs", "key"),
-    [("predictions", "videos", "video_id"), ("predictions_studies", "studies", "study_id")],
+    ("level", "theirs", "key"),
+    [("video", "videos", "video_id"), ("study", "studies", "study_id")],
 )
-def test_predict_gives_the_predictions_of_the_run(multitask, predicted, mine, theirs, key):
-    mine = pd.read_csv(multitask / f"{mine}.csv", dtype=str)
+def test_predict_gives_the_predictions_of_the_run(multitask, predicted, level, theirs, key):
+    mine = rows_of(multitask, level)
     theirs = pd.read_csv(predicted / f"{theirs}.csv", dtype={key: str}).set_index(key)
-    for target, index, column in (
-        ("EF", "", "EF"),
-        ("GLS", "", "GLS"),
-        ("pericardial-effusion", 0, "pericardial-effusion:mild_mod_severe"),
-        ("LVSystolicFunction", 2, "LVSystolicFunction:Normal|Hyperdynamic"),
+    for target, label in (
+        ("EF", ""),
+        ("GLS", ""),
+        ("pericardial-effusion", "mild_mod_severe"),
+        ("LVSystolicFunction", "Normal|Hyperdynamic"),
     ):
-        expected = probabilities(mine, key, target, index)
+        expected = probabilities(mine, key, target, label)
+        column = f"{target}:{label}" if label else target
         found = theirs.loc[list(expected), column].to_numpy(dtype=float)
         np.testing.assert_allclose(found, list(expected.values()), rtol=2e-5, err_msg=target)
 
@@ -167,4 +171,4 @@ def put_together(run, init):
 
 
 def predictions(run):
-    return pd.read_csv(run / "predictions.csv").set_index("video_id")["prediction"].to_dict()
+    return rows_of(run).set_index("video_id")["prediction"].to_dict()

@@ -73,7 +73,7 @@ def test_the_report_leads_to_the_sheets(predicted):
     text = (predicted.out / "report.html").read_text()
     assert '<a href="studies/S2.html">S2</a>' in text
     assert "Agreement with labels" in text
-    assert "RASize: its labels" in text
+    assert "RASize has the numbers" in text
 
 
 def test_the_index_shows_a_task_of_each_part_of_the_heart_in_lines_that_may_break(predicted):

@@ -45,26 +45,15 @@ def test_keys_of_metrics_json_are_stable(embeddings: Path, tmp_path: Path) -> No
     ok("linear", embeddings, "--target", "Grade", "--draws", 50, "-o", tmp_path)
     document = json.loads((tmp_path / "metrics.json").read_text())
     assert list(document) == [
-        *("schema_version", "created_utc", "version", "source", "command", "options", "not_evaluated", "embeddings"),
-        "targets",
+        *("schema_version", "made_by", "version", "created_utc", "command", "source", "options", "not_evaluated"),
+        *("embeddings", "draws", "seed", "targets"),
     ]
+    assert document["made_by"] == "probe linear"
     assert list(document["targets"]["Grade"]) == [
-        *("task", "classes", "level", "pooling", "fusion", "n", "n_patients", "n_missing", "probe", "folds"),
-        *(
-            "k_shot",
-            "leaking_patients",
-            "chosen",
-            "thresholds",
-            "cutoffs",
-            "draws",
-            "seed",
-            "metrics",
-            "baseline",
-            "versus_baseline",
-            "control",
-            "no_control",
-        ),
-        *("subgroups", "label_efficiency"),
+        *("task", "classes", "unit", "level", "n", "n_patients", "primary", "thresholds", "cutoffs", "trainings"),
+        *("metrics", "baseline", "versus_baseline"),
+        *("pooling", "fusion", "n_labelled", "n_missing", "note", "probe", "not_saved", "folds", "k_shot", "chance"),
+        *("threshold_rule", "leaking_patients", "chosen", "control", "no_control", "subgroups", "label_efficiency"),
     ]
 
 
@@ -106,8 +95,9 @@ def test_recorded_command_repeats_the_run(embeddings: Path, tmp_path: Path) -> N
         ["faiss", "--index", "hnsw"],
         ["attentive", "--epochs", "3", "--level", "study"],
         ["linear", "--fusion", "late", "--level", "study"],
-        ["linear", "--pooling", "mean+std", "--level", "study", "--k-shot", "9"],
-        ["knn", "--k", "1", "--k-shot", "1"],
+        ["linear", "--pooling", "mean+std", "--level", "study", "--k-shot", "9", "--trainings", "2"],
+        ["linear", "--folds", "3", "--trainings", "2"],
+        ["knn", "--k", "1", "--temperature", "0.1", "--centre", "no", "--k-shot", "1", "--trainings", "2"],
     ],
 )
 def test_every_probe_runs(embeddings: Path, tmp_path: Path, arguments: list[str]) -> None:
@@ -142,13 +132,17 @@ def test_a_target_that_cannot_be_evaluated_does_not_stop_the_others(embeddings: 
 
 
 def test_k_shot_trains_on_the_drawn_patients_and_says_who_they_were(embeddings: Path, tmp_path: Path) -> None:
-    ok("linear", embeddings, "--target", "Sex", "--k-shot", 3, "--draws", 50, "-o", tmp_path)
+    ok("linear", embeddings, "--target", "Sex", "--k-shot", 3, "--trainings", 2, "--draws", 50, "-o", tmp_path)
     document = json.loads((tmp_path / "metrics.json").read_text())["targets"]["Sex"]
     assert document["k_shot"] == 3
     assert (document["folds"][0]["train"], document["folds"][0]["validation"]) == (12, 0)
     drawn = json.loads((tmp_path / "draws.json").read_text())["Sex"]["k_shot"]
-    assert len(drawn[0]["patients"]) == 6
-    assert "3 patients of each class were drawn at random" in (tmp_path / "report.html").read_text()
+    assert [len(draw["patients"]) for draw in drawn] == [6, 6]
+    assert document["trainings"] == 2
+    assert (
+        "3 patients of each class were drawn at random from the training patients, 2 times"
+        in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_a_second_run_leaves_nothing_of_the_first(embeddings: Path, tmp_path: Path) -> None:
@@ -191,8 +185,14 @@ def test_a_probe_is_applied_to_a_new_file(embeddings: Path, file_of: Callable[..
         (["--target", "EF", "--cutoffs", "low"], "'low' is not a list of numbers"),
         (["--target", "Sex", "--task", "regression"], "text where regression needs numbers"),
         (["--target", "Sex", "--cutoffs", "40"], "--cutoffs is for a regression target; Sex is binary"),
-        (["--target", "EF", "--class-weight", "balanced"], "--class-weight is for a binary or multiclass target"),
+        (
+            ["--target", "EF", "--class-weight", "balanced"],
+            "--class-weight is for a binary or multiclass or ordinal target",
+        ),
         (["--target", "EF", "--positive", "M"], "--positive is for a binary target; EF is regression"),
+        (["--target", "Grade", "--task", "ordinal"], "their order is not known: give it, the lowest first (--order"),
+        (["--target", "LowEF", "--threshold", "best"], "allowed are youden, sensitivity=0.9"),
+        (["--target", "EF", "--trainings", "3"], "the split column gives one training"),
         (["--target", "EF", "--shots", "2.5"], "'2.5' is not a list of whole numbers"),
         (["--target", "EF,LowEF", "--folds", "61"], "none of 2 targets can be evaluated; EF: 61 folds need"),
     ],
@@ -221,3 +221,30 @@ def test_help_imports_nothing_heavy(file_of: Callable[..., Path]) -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+def test_a_decision_is_made_by_the_rule_asked_for(embeddings: Path, tmp_path: Path) -> None:
+    ok("linear", embeddings, "--target", "LowEF", "--threshold", "sensitivity=0.9", "--draws", 50, "-o", tmp_path)
+    document = json.loads((tmp_path / "metrics.json").read_text())["targets"]["LowEF"]
+    assert document["threshold_rule"] == "sensitivity=0.9"
+    assert document["thresholds"] == pytest.approx(
+        [json.loads((tmp_path / "probe.json").read_text())["targets"]["LowEF"]["threshold"]]
+    )
+    assert all(document["metrics"][name]["value"] is not None for name in ("sensitivity", "specificity", "ppv", "npv"))
+    assert "chosen for a sensitivity of 0.9 on held-out training data" in (tmp_path / "report.html").read_text()
+
+
+def test_ordered_grades_are_read_in_their_order(embeddings: Path, tmp_path: Path) -> None:
+    result = ok(
+        "linear", embeddings, "--target", "Grade", "--order", "mild,moderate,severe", "--draws", 50, "-o", tmp_path
+    )
+    document = json.loads((tmp_path / "metrics.json").read_text())["targets"]["Grade"]
+    assert (document["task"], document["primary"]) == ("ordinal", "weighted_kappa")
+    assert {"auroc:moderate or above", "auroc:severe or above"} <= set(document["metrics"])
+    assert "Weighted kappa" in result.output
+
+
+def test_a_table_of_tasks_says_what_a_column_is(embeddings: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks.csv").write_text("name,type,unit\nNoise,regression,dB\n")
+    options = ("--target", "Noise", "--task-table", tmp_path / "tasks.csv", "--draws", 50, "-o", tmp_path / "run")
+    assert "Noise [dB]" in ok("linear", embeddings, *options).output

@@ -1,14 +1,14 @@
-"""Comparisons: paired on the same patients, corrected, refused where files contradict; the sweep of samplings."""
+"""The same probe on several embeddings: the same patients, splits and draws; the sweep of samplings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -16,22 +16,23 @@ from hypothesis import strategies as st
 
 from panecho_embed.cli.main import main
 from panecho_embed.errors import ArgumentError, SettingsMismatchError
-from panecho_embed.evaluation.intervals import bootstrap, holm, paired_differences
+from panecho_embed.evaluation.comparison import read_candidates
+from panecho_embed.evaluation.comparison_report import unknown_text
+from panecho_embed.evaluation.targets import Target
 from panecho_embed.records import EmbeddingTable
-from probes import evaluation
+from probes.account import comparison_account
 from probes.attentive import AttentiveProbe
-from probes.compare import common_units, compare_problems, corrected_together, write_comparison
+from probes.compare import Compared, common_units, compare_problems
 from probes.linear import LinearProbe
 from probes.problem import Problem, load_problem
 from probes.run import RunSettings
 from probes.sweep import Sampling, default_samplings, sweep_tables
-from probes.wording import resolution_note
 
-SETTINGS = RunSettings(draws=200)
+SETTINGS = RunSettings(draws=100, refits=3)
 
 
 def probe(problem: Problem) -> LinearProbe:
-    return LinearProbe(problem.task)
+    return LinearProbe(problem.target.kind)
 
 
 def noisier(table: EmbeddingTable, noise: float, seed: int = 1) -> EmbeddingTable:
@@ -40,66 +41,77 @@ def noisier(table: EmbeddingTable, noise: float, seed: int = 1) -> EmbeddingTabl
 
 
 @pytest.fixture(scope="module")
-def problems(table: EmbeddingTable) -> dict[str, Problem]:
-    return {name: load_problem(noisier(table, noise), "EF") for name, noise in (("bad", 8), ("good", 0), ("fair", 2))}
+def problems(table: EmbeddingTable) -> dict[str, list[Problem]]:
+    return {name: [load_problem(noisier(table, noise), "EF")] for name, noise in (("bad", 8), ("good", 0), ("fair", 2))}
 
 
-def test_better_embeddings_come_first_and_differ_significantly(problems: dict[str, Problem]) -> None:
-    comparison = compare_problems(problems, probe, SETTINGS)
-    assert list(comparison.evaluations) == ["good", "fair", "bad"]
-    assert [(d.first, d.second) for d in comparison.differences] == [("good", "fair"), ("good", "bad"), ("fair", "bad")]
-    assert comparison.differences[1].difference.high < 0
-    assert comparison.differences[1].p_holm >= comparison.differences[1].difference.p_value
+@pytest.fixture(scope="module")
+def compared(problems: dict[str, list[Problem]]) -> Compared:
+    return compare_problems(problems, probe, SETTINGS)
 
 
-def test_differences_are_those_of_the_paired_bootstrap(problems: dict[str, Problem]) -> None:
-    comparison = compare_problems(problems, probe, SETTINGS)
-    good, bad = (comparison.evaluations[name].metrics() for name in ("good", "bad"))
-    assert comparison.differences[1].difference == paired_differences(good, bad, draws=200, seed=0)["mae"]
+def test_better_embeddings_come_first_and_are_called_better(compared: Compared) -> None:
+    (comparison,) = compared.comparisons
+    assert comparison.ranked == ["good", "fair", "bad"]
+    assert [(d.first, d.second) for d in comparison.contrasts] == [("good", "fair"), ("good", "bad"), ("fair", "bad")]
+    assert comparison.contrasts[1].difference.high < 0
+    assert comparison.contrasts[1].p_holm >= comparison.contrasts[1].difference.p_value
+    assert comparison.contrasts[1].verdict == "better"
 
 
-def test_every_candidate_is_bootstrapped_once(problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(
-        evaluation, "bootstrap", lambda *args, **options: calls.append(1) or bootstrap(*args, **options)
-    )
-    compare_problems(problems, probe, SETTINGS)
-    assert len(calls) == 3
+def test_a_split_holds_the_chance_of_the_training_patients(compared: Compared) -> None:
+    (comparison,) = compared.comparisons
+    found = comparison.contrasts[0].difference
+    assert set(found.variances) == {"patients", "training"}
+    assert found.unknown == ()
+    assert len(compared.evaluations["EF"]["good"].chance.refits) == 3
 
 
-def test_p_values_of_one_report_are_corrected_together(problems: dict[str, Problem]) -> None:
-    alone = compare_problems(problems, probe, SETTINGS)
-    together = corrected_together([alone, alone])
-    p = [d.difference.p_value for d in alone.differences]
-    assert [d.p_holm for c in together for d in c.differences] == holm(p + p).tolist()
+def test_a_few_shots_are_the_same_patients_for_all(problems: dict[str, list[Problem]]) -> None:
+    compared = compare_problems(problems, probe, replace(SETTINGS, k_shot=9, trainings=3))
+    drawn = [[draw.patients for draw in evaluation.drawn] for evaluation in compared.evaluations["EF"].values()]
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert [len(patients) for patients in drawn[0]] == [9, 9, 9]
+    found = compared.comparisons[0].contrasts[0].difference
+    assert set(found.variances) == {"patients", "draws", "training"}
 
 
-def test_so_few_bootstraps_that_nothing_can_be_shown_are_told() -> None:
-    assert resolution_note(3, 10_000) == ""
-    assert "66 differences no corrected p-value can be below 0.26" in resolution_note(66, 500)
+def test_folds_are_the_same_partitions_for_all(problems: dict[str, list[Problem]]) -> None:
+    some = {name: problems[name] for name in ("good", "bad")}
+    compared = compare_problems(some, probe, replace(SETTINGS, folds=3, trainings=2))
+    folds = [[plan.folds[0].test.tolist() for plan in one.plans] for one in compared.evaluations["EF"].values()]
+    assert folds[0] == folds[1]
+    found = compared.comparisons[0].contrasts[0].difference
+    assert set(found.variances) == {"patients", "folds", "training"}
 
 
-def test_a_few_shots_are_the_same_patients_for_all(problems: dict[str, Problem]) -> None:
-    comparison = compare_problems(problems, probe, replace(SETTINGS, k_shot=9))
-    trained = {tuple(e.problem.patient[e.folds[0].train]) for e in comparison.evaluations.values()}
-    assert len(trained) == 1
-    assert len(set(trained.pop())) == 9
+@pytest.mark.parametrize(("options", "source"), [({"k_shot": 20}, "draws"), ({"folds": 3}, "folds")])
+def test_one_draw_or_partition_decides_nothing_and_says_so(
+    problems: dict[str, list[Problem]], options: dict[str, int], source: str
+) -> None:
+    some = {name: problems[name] for name in ("good", "bad")}
+    compared = compare_problems(some, probe, replace(SETTINGS, trainings=1, **options))
+    (contrast,) = compared.comparisons[0].contrasts
+    assert contrast.verdict == "undecided"
+    assert contrast.difference.unknown == (source, "training")
+    assert "What can't be concluded: one" in unknown_text([contrast])
 
 
-def test_a_reference_leaves_one_difference_a_candidate(problems: dict[str, Problem]) -> None:
-    comparison = compare_problems(problems, probe, SETTINGS, reference="bad")
-    assert {(d.first, d.second) for d in comparison.differences} == {("good", "bad"), ("fair", "bad")}
+def test_a_reference_leaves_one_difference_a_candidate(problems: dict[str, list[Problem]]) -> None:
+    (comparison,) = compare_problems(problems, probe, SETTINGS, reference="bad").comparisons
+    assert {(d.first, d.second) for d in comparison.contrasts} == {("good", "bad"), ("fair", "bad")}
 
 
-def test_only_common_units_are_compared_whatever_their_order(problems: dict[str, Problem]) -> None:
-    good = problems["good"]
+def test_only_common_units_are_compared_whatever_their_order(problems: dict[str, list[Problem]]) -> None:
+    (good,) = problems["good"]
     some = np.random.default_rng(0).permutation(len(good))[:100]
-    taken = common_units({"all": good, "some": good.take(some)})
+    taken, left_out = common_units({"all": good, "some": good.take(some)})
+    assert left_out == 20
     assert (taken["all"].ids["video_id"] == taken["some"].ids["video_id"]).all()
     np.testing.assert_array_equal(taken["all"].values, taken["some"].values)
-    comparison = compare_problems({"all": good, "some": good.take(some)}, probe, SETTINGS)
-    assert comparison.n_left_out == 20
-    assert comparison.differences[0].difference.value == 0
+    compared = compare_problems({"all": [good], "some": [good.take(some)]}, probe, SETTINGS)
+    assert compared.n_left_out == {"EF": 20}
+    assert compared.comparisons[0].contrasts[0].difference.value == 0
 
 
 @pytest.mark.parametrize(
@@ -108,42 +120,60 @@ def test_only_common_units_are_compared_whatever_their_order(problems: dict[str,
         (lambda p: {"truth": p.truth + 1}, r"disagree on the EF of 120 video rows, first video_id v000"),
         (lambda p: {"split": np.full(len(p), "train", dtype=object)}, r"disagree on the split"),
         (lambda p: {"patient": np.full(len(p), "x", dtype=object)}, r"disagree on the patient"),
-        (lambda p: {"task": "binary"}, r"EF is regression \(\) in a and binary"),
+        (lambda p: {"target": Target("EF", "binary", ("no", "yes"))}, r"EF is .*regression.* in a and .*binary"),
         (lambda p: {"ids": {"video_id": np.full(len(p), "other")}}, r"no video in common: a has .*v000"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(
-    problems: dict[str, Problem], change: Callable[[Problem], dict[str, object]], message: str
+    problems: dict[str, list[Problem]], change: Callable[[Problem], dict[str, object]], message: str
 ) -> None:
-    other = replace(problems["good"], **change(problems["good"]))
+    (good,) = problems["good"]
+    other = replace(good, **change(good))  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=message):
-        compare_problems({"a": problems["good"], "b": other}, probe, SETTINGS)
+        compare_problems({"a": [good], "b": [other]}, probe, SETTINGS)
 
 
 @pytest.mark.parametrize(
-    ("names", "reference", "message"),
-    [(["good"], None, "two candidates or more"), (["good", "bad"], "best", "reference is 'best'; the candidates are")],
+    ("names", "options", "message"),
+    [
+        (["good"], {}, "two candidates or more"),
+        (["good", "bad"], {"reference": "best"}, "reference is 'best'; the candidates are"),
+        (["good", "bad"], {"margin": "0.5 ml"}, r"the margin is '0.5 ml', and MAE is in %"),
+    ],
 )
 def test_unusable_requests_are_refused(
-    problems: dict[str, Problem], names: list[str], reference: str | None, message: str
+    problems: dict[str, list[Problem]], names: list[str], options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ArgumentError, match=message):
-        compare_problems({name: problems[name] for name in names}, probe, SETTINGS, reference=reference)
+        compare_problems({name: problems[name] for name in names}, probe, SETTINGS, **options)
+
+
+def test_the_account_says_what_is_common_and_what_differs(compared: Compared) -> None:
+    account = comparison_account(compared, None, "panecho-embed probe compare")
+    assert [section.title for section in account.sections][:2] == ["Embeddings: all candidates", "Embeddings: bad"]
+    assert "The same probe was trained and tested on the same patients" in account.methods[0]
+    assert "corrected for the 3 differences of this report by Holm's method" in account.methods[0]
 
 
 def test_command_writes_tables_figure_and_report(
     table: EmbeddingTable, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
 ) -> None:
     files = [str(write(tmp_path / f"{name}.h5", noisier(table, n))) for name, n in (("sharp", 0), ("blurred", 8))]
-    options = ["--target", "EF,LowEF", "--draws", "100", "-o", str(tmp_path / "run")]
+    options = ["--target", "EF,LowEF", "--draws", "100", "-o", str(tmp_path / "run"), "--reference", "blurred"]
     result = CliRunner().invoke(main, ["probe", "compare", *files, *options])
     assert result.exit_code == 0, result.output
+    assert "Compared with blurred, at a corrected p of 0.05: better: sharp." in result.output
     document = json.loads((tmp_path / "run" / "comparison.json").read_text())
-    assert set(document["candidates"]) == {"sharp", "blurred"}
-    assert document["targets"]["EF"]["differences"][0]["first"] == "sharp"
-    assert {"scores.csv", "differences.csv", "report.html"} <= {path.name for path in (tmp_path / "run").iterdir()}
-    assert (tmp_path / "run" / "plots" / "EF-comparison.svg").is_file()
+    assert set(document["targets"]) == {"EF", "LowEF"}
+    differences = pd.read_csv(tmp_path / "run" / "differences.csv").set_index("target")
+    assert differences.loc["EF", "first"] == "sharp"
+    assert set(pd.read_csv(tmp_path / "run" / "scores.csv")["candidate"]) == {"sharp", "blurred"}
+    assert (tmp_path / "run" / "plots" / "EF-candidates.svg").is_file()
+    assert (tmp_path / "run" / "report.html").is_file()
     assert "sharp - blurred" in result.output
+    # What each candidate predicted is a table that any comparison takes.
+    paths = sorted((tmp_path / "run" / "predictions").iterdir())
+    assert [one.name for one in read_candidates([("", path) for path in paths])] == ["blurred", "sharp"]
 
 
 def test_a_target_that_a_file_lacks_is_listed_and_the_others_compared(
@@ -156,7 +186,7 @@ def test_a_target_that_a_file_lacks_is_listed_and_the_others_compared(
     assert result.exit_code == 3, result.output
     document = json.loads((tmp_path / "run" / "comparison.json").read_text())
     assert set(document["targets"]) == {"EF", "Sex"}
-    assert document["not_compared"]["Grade"] == "b lacks it"
+    assert "Grade was not compared: b lacks it" in document["warnings"]
     assert "LowEF was not compared: b lacks it" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -166,12 +196,17 @@ def test_attention_is_compared_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("probes.AttentiveProbe", partial(AttentiveProbe, epochs=2))
+    class Short(AttentiveProbe):
+        def __init__(self, task: str = "regression", *, epochs: int = 2, random_state: int = 0) -> None:
+            super().__init__(task, epochs=epochs, random_state=random_state)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("probes.attentive.AttentiveProbe", Short)
+    monkeypatch.setattr("probes.compare.REFITS", 2)
     files = [str(write(tmp_path / f"{name}.h5", noisier(table, n))) for name, n in (("a", 0), ("b", 1))]
     options = ["--probe", "attentive", "--level", "study", "--target", "EF", "--draws", "50", "-o", str(tmp_path / "r")]
     result = CliRunner().invoke(main, ["probe", "compare", *files, *options])
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "r" / "comparison.json").read_text())["targets"]["EF"]["probe"]["epochs"] == 2
+    assert "attention" in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_command_refuses_the_same_file_twice(embeddings: Path, tmp_path: Path) -> None:
@@ -288,11 +323,3 @@ def test_sweep_command_compares_samplings(
     result = CliRunner().invoke(main, ["probe", "compare", str(path), *options])
     assert result.exit_code == 0, result.output
     assert "uniform, 2 clips" in result.output
-
-
-def test_who_was_drawn_is_written(problems: dict[str, Problem], tmp_path: Path) -> None:
-    comparison = compare_problems(problems, probe, replace(SETTINGS, k_shot=9))
-    write_comparison([comparison], tmp_path)
-    (draw,) = json.loads((tmp_path / "draws.json").read_text())[comparison.target]["k_shot"]
-    first = next(iter(comparison.evaluations.values()))
-    assert set(draw["patients"]) == set(first.problem.patient[first.folds[0].train])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.evaluation.targets import read_target, target_names
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
-from probes.evaluation import evaluate
 from probes.label_table import join_labels
-from probes.labels import read_labels, target_names
 from probes.linear import LinearProbe
 from probes.problem import load_problem
+from probes.run import RunSettings, evaluate
 
 
 def write(path: Path, content: str) -> Path:
@@ -64,8 +64,11 @@ def test_unusable_label_tables_say_why(table: EmbeddingTable, tmp_path: Path, co
 def test_none_is_a_class_and_true_stays_text(table: EmbeddingTable, tmp_path: Path) -> None:
     lines = "patient_id,AVStenosis,Diabetes\np000,None,True\np001,Severe,False\np002,NA,\n"
     joined = join_labels(table, write(tmp_path / "labels.csv", lines))
-    assert read_labels(joined.labels["AVStenosis"], "AVStenosis").classes == ("None", "Severe")
-    assert read_labels(joined.labels["Diabetes"], "Diabetes").classes == ("False", "True")
+    # A column called as one of PanEcho's tasks has the task's classes, whichever of them are there.
+    known = read_target(joined.labels["AVStenosis"], "AVStenosis")
+    assert known.target.classes == ("Mild|Moderate", "None", "Severe")
+    assert set(known.truth[np.isfinite(known.truth)]) == {1, 2}
+    assert read_target(joined.labels["Diabetes"], "Diabetes").target.classes == ("False", "True")
 
 
 def test_a_semicolon_table_is_read(table: EmbeddingTable, tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_patients_of_the_table_are_those_that_may_not_cross(table: EmbeddingTabl
     lines = "".join(f"v{i:03d},me\n" for i in range(120))
     path = write(tmp_path / "labels.csv", f"video_id,patient_id\n{lines}")
     with pytest.raises(ArgumentError, match=r"1 patient is in both train and test .*: me"):
-        evaluate(load_problem(table, "EF", labels=path), LinearProbe(), draws=10)
+        evaluate(load_problem(table, "EF", labels=path), LinearProbe(), RunSettings(draws=10))
 
 
 def test_a_manifest_with_labels_is_a_table_of_labels(table: EmbeddingTable, tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ import pytest
 
 from panecho_embed.extraction import extract
 from panecho_embed.phantom import write_studies
-from probes.control import shuffled_label_control
-from probes.evaluation import evaluate, make_folds
 from probes.linear import LinearProbe
 from probes.problem import Problem, load_problem
+from probes.run import RunSettings, evaluate, shuffled_label_control
 from tests.tiny import tiny
 
 
@@ -22,11 +21,12 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
 
 
 def test_ef_from_frozen_features_beats_the_mean(problem: Problem) -> None:
-    result = evaluate(problem, LinearProbe(), make_folds(problem, folds=5), draws=1000)
-    assert result.versus_baseline["mae"].high < 0
+    result = evaluate(problem, LinearProbe(), RunSettings(folds=5, trainings=1, draws=1000))
+    assert result.scored.gain["mae"].high < 0
 
 
 def test_shuffled_labels_do_not(problem: Problem) -> None:
-    folds = make_folds(problem, folds=5)
-    baseline = evaluate(problem, LinearProbe(), folds, draws=10).baseline_scores["mae"].value
-    assert shuffled_label_control(problem, LinearProbe(), folds, repeats=10)["mae"].mean() > 0.97 * baseline
+    settings = RunSettings(folds=5, trainings=1, draws=10)
+    result = evaluate(problem, LinearProbe(), settings)
+    control = shuffled_label_control(problem, LinearProbe(), result.plans[0], settings, repeats=10)
+    assert control["mae"].mean() > 0.97 * result.scored.baseline["mae"].value

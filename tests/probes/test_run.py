@@ -1,4 +1,4 @@
-"""Subgroups, the control, label efficiency, and probes that are saved and applied again."""
+"""Subgroups, the control, label efficiency, what a run leaves, and probes that are saved and applied again."""
 
 from __future__ import annotations
 
@@ -11,51 +11,62 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.records import EmbeddingTable
+from probes.account import grid_rows
 from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe
-from probes.control import shuffled, shuffled_label_control
-from probes.efficiency import label_efficiency
-from probes.evaluation import Evaluation, evaluate, make_folds, predict_units
 from probes.faiss_knn import FaissKNNProbe
+from probes.fitting import predict_units
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe
-from probes.outputs import RunInfo, grid_table, prediction_table, write_run
+from probes.outputs import RunInfo, write_run
 from probes.problem import Problem, load_problem, load_problems
-from probes.run import RunSettings, run_target, run_targets
-from probes.saved import apply_probes, load_probes
-from probes.subgroups import subgroup_scores, subgroup_units
+from probes.run import (
+    Evaluation,
+    RunSettings,
+    evaluate,
+    label_efficiency,
+    make_folds,
+    make_plans,
+    run_target,
+    run_targets,
+    shuffled,
+    shuffled_label_control,
+    subgroups_of,
+)
+from probes.saved import apply_probes, load_probes, save_probes
 
 SETTINGS = RunSettings(draws=100)
 
 
 @pytest.fixture(scope="module")
 def evaluation(table: EmbeddingTable) -> Evaluation:
-    return evaluate(load_problem(table, "EF"), LinearProbe(), draws=100)
+    return evaluate(load_problem(table, "EF"), LinearProbe(), SETTINGS)
 
 
 @pytest.mark.parametrize(("column", "groups"), [("view", {"A4C", "PLAX"}), ("Sex", {"F", "M"}), ("LowEF", {"0", "1"})])
 def test_subgroups_split_the_tested_units(evaluation: Evaluation, column: str, groups: set[str]) -> None:
-    found = subgroup_scores(evaluation, column)
+    found = subgroups_of(evaluation, column)
     assert set(found) == groups
-    assert sum(scores["mae"].n for scores in found.values()) == len(evaluation.tested)
+    assert sum(scores["mae"].n for scores in found.values()) == len(evaluation.unit)
 
 
 def test_subgroups_of_a_number_are_its_thirds(evaluation: Evaluation) -> None:
-    found = subgroup_scores(evaluation, "Noise")
+    found = subgroups_of(evaluation, "Noise")
     assert [scores["mae"].n for scores in found.values()] == [8, 8, 8]
 
 
 def test_units_without_a_value_are_a_subgroup_of_their_own(evaluation: Evaluation) -> None:
     sex = evaluation.problem.columns["Sex"].copy()
-    sex[evaluation.tested[:2]] = ""
+    sex[evaluation.unit[:2]] = ""
     problem = replace(evaluation.problem, columns={"Sex": sex})
-    assert subgroup_scores(replace(evaluation, problem=problem), "Sex")["missing"]["mae"].n == 2
+    assert subgroups_of(replace(evaluation, problem=problem), "Sex")["missing"]["mae"].n == 2
 
 
 def test_a_subgroup_of_one_class_has_no_auroc(table: EmbeddingTable) -> None:
-    result = evaluate(load_problem(table, "LowEF"), LinearProbe("binary"), draws=100)
-    scores = subgroup_scores(result, "LowEF")["1"]
+    result = evaluate(load_problem(table, "LowEF"), LinearProbe("binary"), SETTINGS)
+    scores = subgroups_of(result, "LowEF")["1"]
     assert np.isnan(scores["auroc"].value)
     assert np.isfinite(scores["brier"].value)
 
@@ -65,16 +76,15 @@ def test_unusable_subgroup_columns_are_refused(evaluation: Evaluation, column: s
     texts = np.array([f"text {i}" for i in range(len(evaluation.problem))], dtype=object)
     problem = replace(evaluation.problem, columns={"Report": texts})
     with pytest.raises(ArgumentError, match=f"no column '{column}'|{column} has 24 different texts"):
-        subgroup_scores(replace(evaluation, problem=problem), column)
+        subgroups_of(replace(evaluation, problem=problem), column)
 
 
 def test_shuffled_labels_read_like_the_baseline(table_of: Callable[..., EmbeddingTable]) -> None:
     problem = load_problem(table_of(patients=120), "EF")
-    folds = make_folds(problem)
-    result = evaluate(problem, LinearProbe(), folds, draws=100)
-    control = shuffled_label_control(problem, LinearProbe(), folds, repeats=10)
-    assert control["mae"].mean() > 0.95 * result.baseline_scores["mae"].value
-    assert control["mae"].min() > result.scores["mae"].high
+    result = evaluate(problem, LinearProbe(), SETTINGS)
+    control = shuffled_label_control(problem, LinearProbe(), result.plans[0], SETTINGS, repeats=10)
+    assert control["mae"].mean() > 0.95 * result.scored.baseline["mae"].value
+    assert control["mae"].min() > result.scored.scores["mae"].high
 
 
 def test_shuffling_moves_whole_patients_and_leaves_the_test_alone(table: EmbeddingTable) -> None:
@@ -89,17 +99,17 @@ def test_shuffling_moves_whole_patients_and_leaves_the_test_alone(table: Embeddi
 
 def test_more_labels_read_better(table_of: Callable[..., EmbeddingTable]) -> None:
     problem = load_problem(table_of(patients=200, noise=2), "EF")
-    curve = label_efficiency(problem, LinearProbe(), make_folds(problem), fractions=(0.05, 1), repeats=5)
+    curve = label_efficiency(problem, LinearProbe(), RunSettings(fractions=(0.05, 1), repeats=5))
     few, all_of_them = curve.values.mean(axis=1)
     assert all_of_them < few
-    assert curve.n_patients.tolist() == [8, 160]
+    # Of the 120 training patients; the 40 of validation are not drawn from, as in fine-tuning.
+    assert curve.n_patients.tolist() == [6, 120]
 
 
 def test_draws_are_nested_saved_and_repeatable(table: EmbeddingTable) -> None:
     problem = load_problem(table, "LowEF")
     curves = [
-        label_efficiency(problem, LinearProbe("binary"), make_folds(problem), shots=(3, 6), repeats=2, seed=5)
-        for _ in range(2)
+        label_efficiency(problem, LinearProbe("binary"), RunSettings(shots=(3, 6), repeats=2, seed=5)) for _ in range(2)
     ]
     np.testing.assert_array_equal(curves[0].values, curves[1].values)
     assert curves[0].draws == curves[1].draws
@@ -111,7 +121,7 @@ def test_draws_are_nested_saved_and_repeatable(table: EmbeddingTable) -> None:
 
 def test_the_band_has_one_row_a_size(table: EmbeddingTable) -> None:
     problem = load_problem(table, "EF")
-    band = label_efficiency(problem, LinearProbe(), make_folds(problem), shots=(5, 20), repeats=3).band()
+    band = label_efficiency(problem, LinearProbe(), RunSettings(shots=(5, 20), repeats=3)).band()
     assert (band["low"] <= band["mean"]).all()
     assert band["shots"].tolist() == [5, 20]
 
@@ -121,21 +131,21 @@ def test_the_band_has_one_row_a_size(table: EmbeddingTable) -> None:
     [
         ({}, "give either fractions"),
         ({"fractions": (0.5,), "shots": (5,)}, "give either fractions"),
-        ({"fractions": (1.5,)}, "each must be above 0 and at most 1"),
+        ({"fractions": (1.5,)}, "each must be above 0, at most 1, and stand once"),
         ({"shots": (0, 3)}, "shots are 0, 3; 1 or more"),
         ({"shots": (1,)}, "none can be held out to choose settings on: fix the setting"),
-        ({"shots": (999,)}, "999 patients of class 1 were asked for; there are"),
+        ({"shots": (999,)}, "999 patients of each class were asked for; of class"),
     ],
 )
 def test_unusable_sizes_are_refused(table: EmbeddingTable, sizes: dict[str, tuple[float, ...]], message: str) -> None:
     problem = load_problem(table, "LowEF")
     with pytest.raises(ArgumentError, match=message):
-        label_efficiency(problem, LinearProbe("binary"), make_folds(problem), **sizes)  # type: ignore[arg-type]
+        label_efficiency(problem, LinearProbe("binary"), RunSettings(**sizes))  # type: ignore[arg-type]
 
 
 def test_after_cross_validation_the_saved_probe_is_trained_on_everybody(table: EmbeddingTable) -> None:
     problem = load_problem(table, "EF")
-    result = run_target(problem, LinearProbe(), replace(SETTINGS, folds=4))
+    result = run_target(problem, LinearProbe(), replace(SETTINGS, folds=4, trainings=1))
     alone = LinearProbe(strengths=[result.probe.strength_]).fit(problem.values, problem.truth)
     np.testing.assert_allclose(result.probe.predict(problem.values), alone.predict(problem.values))
 
@@ -156,23 +166,23 @@ def test_a_saved_probe_predicts_the_same_again(
 ) -> None:
     problem = load_problem(embeddings, target, level="study", fusion=fusion)
     extra = {"epochs": 3} if kind is AttentiveProbe else {}
-    result = run_target(problem, kind(problem.task, **extra), SETTINGS)
-    write_run([result], RunInfo(str(embeddings)), tmp_path)
+    result = run_target(problem, kind(problem.target.kind, **extra), SETTINGS)
+    save_probes([result], tmp_path)
     frame = apply_probes(tmp_path, embeddings).set_index("study_id").loc[problem.ids["study_id"]]
     expected = predict_units(problem, result.probe, np.arange(len(problem)))
-    if problem.task == "regression":
+    if problem.target.kind == "regression":
         np.testing.assert_allclose(frame["prediction"], expected, rtol=1e-5)
-    elif problem.task == "binary":
+    elif problem.target.kind == "binary":
         np.testing.assert_allclose(frame["probability:1"], expected, rtol=1e-5)
         assert frame["prediction"].tolist() == ["1" if p >= result.threshold else "0" for p in expected]
     else:
-        columns = [f"probability:{name}" for name in problem.classes]
+        columns = [f"probability:{name}" for name in problem.target.classes]
         np.testing.assert_allclose(frame[columns], expected, rtol=1e-5)
 
 
 def test_saved_probes_hold_no_pickle(embeddings: Path, tmp_path: Path) -> None:
-    results = run_targets(load_problems(embeddings, "EF,Sex"), lambda p: LinearProbe(p.task), SETTINGS)
-    write_run(list(results), RunInfo(str(embeddings)), tmp_path)
+    results = run_targets(load_problems(embeddings, "EF,Sex"), lambda p: LinearProbe(p.target.kind), SETTINGS)
+    save_probes(list(results), tmp_path)
     with np.load(tmp_path / "probe.npz", allow_pickle=False) as file:
         assert all(file[name].dtype.kind in "fiu" for name in file.files)
     assert set(load_probes(tmp_path)) == {"EF", "Sex"}
@@ -181,7 +191,7 @@ def test_saved_probes_hold_no_pickle(embeddings: Path, tmp_path: Path) -> None:
 def test_embeddings_made_otherwise_are_refused_naming_the_setting(
     embeddings: Path, tmp_path: Path, table: EmbeddingTable, write: Callable[[Path, EmbeddingTable], Path]
 ) -> None:
-    write_run([run_target(load_problem(embeddings, "EF"), LinearProbe(), SETTINGS)], RunInfo("x"), tmp_path)
+    save_probes([run_target(load_problem(embeddings, "EF"), LinearProbe(), SETTINGS)], tmp_path)
     other = replace(table, provenance=replace(table.provenance, backbone="imagenet"))
     path = write(tmp_path / "other.h5", other)
     with pytest.raises(SettingsMismatchError, match=r"other.h5: .* backbone: imagenet, not random"):
@@ -193,30 +203,30 @@ def test_a_folder_without_a_probe_is_refused(tmp_path: Path, content: str | None
     if content is not None:
         (tmp_path / "probe.json").write_text(content)
         np.savez(tmp_path / "probe.npz", x=np.zeros(1))
-    with pytest.raises(StoreError, match=r"no readable probe.json|not a probe of schema version 1"):
+    with pytest.raises(StoreError, match=r"no readable probe.json|not a probe of schema version 2"):
         load_probes(tmp_path)
 
 
 def test_every_row_is_decided_by_the_threshold_of_its_fold(table: EmbeddingTable) -> None:
     numbered = np.array([str(int(name[1:]) % 4) for name in table.patient_id], dtype=object)
-    result = evaluate(load_problem(replace(table, split=numbered), "LowEF"), LinearProbe("binary"), draws=50)
+    result = evaluate(load_problem(replace(table, split=numbered), "LowEF"), LinearProbe("binary"), SETTINGS)
     threshold = {fold.name: value for fold, value in zip(result.folds, result.thresholds, strict=True)}
-    rows = prediction_table(result)
+    rows = result.predictions.frame()
     assert len(set(threshold.values())) > 1
-    assert set(rows["fold"]) == set(grid_table(result)["fold"]) == set(threshold)
-    assert set(rows["split"]) == {"validation", "test"}
-    called = np.where(rows["probability:1"] >= rows["fold"].map(threshold), "1", "0")
+    assert set(rows["fold"]) == {row["fold"] for row in grid_rows(result)} == set(threshold)
+    assert set(rows["split"]) == {"val", "test"}
+    called = np.where(rows["probability"].astype(float) >= rows["fold"].map(threshold), "1", "0")
     assert rows["prediction"].tolist() == called.tolist()
 
 
 def test_what_else_is_computed_looks_for_leaks_too(table: EmbeddingTable) -> None:
     split = np.where(table.view == "A4C", "train", "test").astype(object)
     problem = load_problem(replace(table, split=split), "EF")
-    folds = make_folds(problem)
     with pytest.raises(ArgumentError, match="in both train and test"):
-        label_efficiency(problem, LinearProbe(), folds, fractions=(0.5,), repeats=1)
+        label_efficiency(problem, LinearProbe(), RunSettings(fractions=(0.5,), repeats=1))
+    # The control takes the plan of an evaluation, which was looked at when it was made.
     with pytest.raises(ArgumentError, match="in both train and test"):
-        shuffled_label_control(problem, LinearProbe(), folds, repeats=1)
+        make_plans(problem, SETTINGS, chooses=True)
     settings = RunSettings(control=True, fractions=(0.5,), repeats=1, draws=50, allow_leakage=True)
     assert run_target(problem, LinearProbe(), settings).control is not None
 
@@ -233,14 +243,16 @@ def rare_on_second_videos(table: EmbeddingTable, having: int) -> Problem:
 
 def test_a_shuffle_that_loses_a_class_is_drawn_again(table: EmbeddingTable) -> None:
     problem = rare_on_second_videos(table, 3)
-    control = shuffled_label_control(problem, LinearProbe("binary"), make_folds(problem, folds=3), repeats=3)
+    settings = RunSettings(folds=3, trainings=1)
+    (plan,) = make_plans(problem, settings, chooses=True)
+    control = shuffled_label_control(problem, LinearProbe("binary"), plan, settings, repeats=3)
     assert np.isfinite(control["auroc"]).all()
 
 
 def test_a_target_whose_labels_cannot_be_shuffled_has_no_control(
     table: EmbeddingTable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("probes.control.too_few", lambda *_: ["1 (0)"])
+    monkeypatch.setattr("probes.run.too_few", lambda *_: ["1 (0)"])
     result = run_target(load_problem(table, "LowEF"), LinearProbe("binary"), RunSettings(control=True, draws=50))
     assert result.control is None
     assert "LowEF has no control" in result.no_control
@@ -250,6 +262,34 @@ def test_a_target_whose_labels_cannot_be_shuffled_has_no_control(
 
 def test_the_text_missing_is_another_group_than_no_text(table: EmbeddingTable) -> None:
     column = np.where(table.labels["Sex"] == "F", "missing", "").astype(object)
-    result = evaluate(load_problem(replace(table, labels={**table.labels, "C": column}), "EF"), LinearProbe(), draws=20)
-    assert set(subgroup_scores(result, "C")) == {"missing", "(missing)"}
-    assert sum(len(units) for units in subgroup_units(result, "C").values()) == len(result.tested)
+    result = evaluate(load_problem(replace(table, labels={**table.labels, "C": column}), "EF"), LinearProbe(), SETTINGS)
+    found = subgroups_of(result, "C")
+    assert set(found) == {"missing", "(missing)"}
+    assert sum(scores["mae"].n for scores in found.values()) == len(result.unit)
+
+
+def test_undefined_scores_are_null_in_metrics_json(table_of: Callable[..., EmbeddingTable], tmp_path: Path) -> None:
+    result = run_target(load_problem(table_of(split=False), "EF"), LinearProbe(), replace(SETTINGS, trainings=1))
+    document = json.loads((write_run([result], RunInfo("x"), tmp_path) / "metrics.json").read_text())
+    assert document["targets"]["EF"]["baseline"]["calibration_slope"]["value"] is None
+
+
+@pytest.mark.parametrize("rule", ["youden", "sensitivity=0.9", "0.3"])
+def test_the_threshold_is_saved_with_the_probe_and_frozen(embeddings: Path, tmp_path: Path, rule: str) -> None:
+    settings = replace(SETTINGS, threshold=ThresholdRule.parse(rule))
+    result = run_target(load_problem(embeddings, "LowEF"), LinearProbe("binary"), settings)
+    save_probes([result], tmp_path)
+    assert load_probes(tmp_path)["LowEF"].threshold == pytest.approx(result.threshold)
+    assert set(result.evaluation.predictions.threshold) == {result.threshold}
+
+
+def test_an_old_report_stays_when_a_run_cannot_be_told(
+    table: EmbeddingTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_target(load_problem(table, "EF"), LinearProbe(), SETTINGS)
+    write_run([first], RunInfo("x"), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    monkeypatch.setattr(LinearProbe, "methods_sentence", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_run([first], RunInfo("y"), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

@@ -1,8 +1,9 @@
-"""`panecho-embed compare` from videos to the report: what is missing is run, what is done reused, what is lost told."""
+"""`panecho-embed grid` from videos to the report: what is missing is run, what is done reused, what is lost told."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +15,16 @@ import torch
 from click.testing import CliRunner, Result
 
 from panecho_embed.cli.main import main
-from panecho_embed.comparison.frozen import _backbone, _predict
+from panecho_embed.evaluation.scores import read_metrics
+from panecho_embed.finetune.frozen import _backbone, _predict
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.recipe_files import load_recipe
-from panecho_embed.finetune.report import read_metrics
 from panecho_embed.finetune.starts import load_start
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.phantom import write_studies
 from panecho_embed.tasks import Task
 from probes.frozen import linear_probe
+from tests.finetune.conftest import rows_of
 
 SMALL = {
     "model.image_size": "32",
@@ -37,7 +39,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phantom studies, and weights of two narrow models."""
-    folder = tmp_path_factory.mktemp("compare")
+    folder = tmp_path_factory.mktemp("grid")
     write_studies(folder / "data", "echonet-dynamic", 12, num_frames=8, fps=30, size=48)
     for seed, name in enumerate(("a", "b")):
         torch.manual_seed(seed)
@@ -48,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     place: Path, out: str, *more: str, inits: str = "panecho,panecho-image", settings: Sequence[str] = ()
 ) -> Result:
-    words = ["compare", "echonet-dynamic", "--inits", inits, "--data", place / "data", "-o", place / out]
+    words = ["grid", "echonet-dynamic", "--inits", inits, "--data", place / "data", "-o", place / out]
     for init, file in (("panecho", "a.pt"), ("panecho-image", "b.pt")):
         words += ["--weights", f"{init}={place / file}"] if init in inits.split(",") else []
     for key, value in SMALL.items():
@@ -67,27 +69,36 @@ def compared(place: Path) -> Path:
     return place / "whole"
 
 
+def mae_of(run: Path) -> float:
+    """What a run wrote of itself."""
+    value: float = read_metrics(run)["targets"]["EF"]["metrics"]["mae"]["value"]
+    return value
+
+
 def test_every_run_has_its_folder_and_its_value_in_the_table(compared: Path) -> None:
     runs = pd.read_csv(compared / "runs.csv")
     assert len(runs) == 8
     for _, row in runs.iterrows():
-        assert row["mae:EF"] == pytest.approx(read_metrics(Path(row["folder"]))[0]["EF"]["mae"].value)
+        assert row["mae:EF"] == pytest.approx(mae_of(Path(row["folder"])))
 
 
 def test_starts_frozen_starts_and_the_baseline_stand_in_one_table(compared: Path) -> None:
-    scores = pd.read_csv(compared / "scores.csv").query("metric == 'mae' and fraction == 1")
     starts = {"panecho", "panecho-image", "panecho (frozen)", "panecho-image (frozen)"}
-    assert set(scores["candidate"]) == starts | {"training mean or frequencies"}
-    assert set(scores["n"]) == {2}
+    for folder in (compared, compared / "fraction-0.5"):
+        scores = pd.read_csv(folder / "scores.csv").query("metric == 'mae'")
+        assert set(scores["candidate"]) == starts
+        assert set(scores["n"]) == {2}
     page = (compared / "report.html").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<table>(?:(?!</table>).)*Trainings.*?</table>", page, re.DOTALL)[:1]
+    assert starts | {"baseline"} <= set(re.findall(r"<td>([^<]*)</td>", table))
     assert "a.pt" in page
     assert "<dt>Licence of the weights</dt><dd>not stated</dd>" in page
 
 
 def test_the_frozen_probe_is_tested_on_the_same_videos(compared: Path) -> None:
-    trained = pd.read_csv(compared / "runs/panecho/fraction-1/seed-0/predictions.csv").query("split == 'test'")
-    frozen = pd.read_csv(compared / "frozen/panecho/fraction-1/seed-0/predictions.csv")
-    columns = ["video_id", "patient_id", "truth"]
+    trained = rows_of(compared / "runs/panecho/fraction-1/seed-0")
+    frozen = rows_of(compared / "frozen/panecho/fraction-1/seed-0")
+    columns = ["video_id", "patient_id", "split", "truth"]
     pd.testing.assert_frame_equal(
         trained[columns].sort_values("video_id").reset_index(drop=True),
         frozen[columns].sort_values("video_id").reset_index(drop=True),
@@ -131,7 +142,7 @@ def test_a_start_whose_weights_are_lost_is_told_and_the_others_go_on(
     monkeypatch.setenv("PANECHO_EMBED_WEIGHTS", str(tmp_path))  # an empty folder: nothing to be found there
     result = run(place, "lost", "--seeds", "1", inits="panecho,echoprime")
     assert result.exit_code == 3
-    assert "not had: echoprime" in result.output
+    assert "unavailable: echoprime" in result.output
     assert "the weights of echoprime" in (place / "lost/report.html").read_text(encoding="utf-8")
     strict = run(place, "strict", "--seeds", "1", "--strict", inits="panecho,echoprime")
     assert strict.exit_code == 1
@@ -149,7 +160,7 @@ def test_an_unknown_start_is_refused_before_anything_is_trained(place: Path) -> 
     ("more", "message"),
     [
         (["--reference", "imagenet"], "the starts are panecho, panecho-image"),
-        (["--fractions", "0"], "each above 0"),
+        (["--fractions", "0"], "each must be above 0"),
         (["--fractions", "all"], "no list|not a list"),
         (["--weights", "kinetics=nowhere.pt"], "START=FILE"),
     ],
@@ -207,7 +218,7 @@ def test_unusable_videos_are_told_again_by_the_next_call(place: Path, compared: 
         file.write("v1,v1.avi,decode,broken\n")
     result = run(place, "lacking", "--seeds", "2", "--fractions", "0.5,1")
     assert result.exit_code == 3
-    assert "not had: panecho, fraction 1, seed 0: 1 video could not be used" in result.output
+    assert "unavailable: panecho, fraction 1, seed 0: 1 video could not be used" in result.output
 
 
 def test_shared_patients_are_refused_unless_asked_for(place: Path) -> None:
@@ -216,7 +227,7 @@ def test_shared_patients_are_refused_unless_asked_for(place: Path) -> None:
     ids = {"study_id": files.FileName, "patient_id": [f"p{i % 3}" for i in range(len(files))]}
     table = pd.DataFrame({"path": paths, **ids, "split": files.Split.str.lower(), "EF": files.EF})
     table.to_csv(place / "shared.csv", index=False)
-    words = ["compare", "custom", "--inits", "panecho", "--data", place / "shared.csv", "-o", place / "shared"]
+    words = ["grid", "custom", "--inits", "panecho", "--data", place / "shared.csv", "-o", place / "shared"]
     words += ["--weights", f"panecho={place / 'a.pt'}", "--seeds", "1", "--frozen", "--set", "data.targets=EF"]
     words += [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     words += ["--set", "schedule.warmup_epochs=0"]

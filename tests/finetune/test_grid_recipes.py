@@ -1,4 +1,4 @@
-"""`panecho-embed compare` with the recipes that are not one target and one split, and under torchrun."""
+"""`panecho-embed grid` with the recipes that are not one target and one split, and under torchrun."""
 
 from __future__ import annotations
 
@@ -14,30 +14,23 @@ import pytest
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
-from panecho_embed.finetune import crossval, one
-from tests.finetune.conftest import NARROW, SMALL
+from panecho_embed.evaluation.splits import random_order
+from tests.finetune.conftest import NARROW, SMALL, rows_of
 
-BASELINE = "training mean or frequencies"
+pytestmark = pytest.mark.usefixtures("without_report")
 
 
 def words(recipe: str, data: Path, out: Path, *more: str, inits: str) -> list[str]:
     settings = SMALL | {"schedule.epochs": "1", "evaluation.draws": "50"}
     settings |= {"model.width": str(NARROW)} if "random" in inits else {}
     options = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    return ["compare", recipe, "--inits", inits, "--data", str(data), "-o", str(out), *options, *more]
+    return ["grid", recipe, "--inits", inits, "--data", str(data), "-o", str(out), *options, *more]
 
 
 def run(*arguments: str, expect: int = 0) -> str:
     result = CliRunner().invoke(main, list(arguments))
     assert result.exit_code == expect, result.output
     return result.output
-
-
-@pytest.fixture(autouse=True)
-def no_reports_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most of a small run's time, and tested with the runs."""
-    for module in (one, crossval):
-        monkeypatch.setattr(module, "write_run_report", lambda folder: None)
 
 
 @pytest.fixture
@@ -54,14 +47,14 @@ def cross_validated(pediatric: Path, starts: Path, tmp_path: Path) -> Path:
 
 
 def test_of_a_cross_validation_every_study_is_tested_once_by_trained_and_frozen_starts(cross_validated: Path) -> None:
-    trained = pd.read_csv(cross_validated / "runs/panecho/fraction-1/seed-0/predictions_studies.csv")
-    frozen = pd.read_csv(cross_validated / "frozen/panecho/fraction-1/seed-0/predictions_studies.csv")
+    trained = rows_of(cross_validated / "runs/panecho/fraction-1/seed-0", "study")
+    frozen = rows_of(cross_validated / "frozen/panecho/fraction-1/seed-0", "study")
     assert trained["study_id"].is_unique
     assert set(trained["fold"]) == set(range(4))
     columns = ["study_id", "patient_id", "fold", "truth"]
     pd.testing.assert_frame_equal(*(t[columns].sort_values("study_id", ignore_index=True) for t in (trained, frozen)))
     scores = pd.read_csv(cross_validated / "scores.csv").query("metric == 'mae'").set_index("candidate")
-    assert set(scores.index) == {"panecho", "random", "panecho (frozen)", "random (frozen)", BASELINE}
+    assert set(scores.index) == {"panecho", "random", "panecho (frozen)", "random (frozen)"}
     assert set(scores["n"]) == {12}
     mine = np.abs(trained["prediction"] - trained["truth"]).mean()
     assert scores.loc["panecho", "value"] == pytest.approx(mine, rel=1e-6)
@@ -83,31 +76,45 @@ def of_many_targets(table: Path, starts: Path, tmp_path: Path) -> Path:
 def test_of_many_targets_each_has_its_scores_differences_and_curve_and_so_have_their_means(
     of_many_targets: Path,
 ) -> None:
-    scores = pd.read_csv(of_many_targets / "scores.csv")
     tasks = {"EF", "GLS", "LVEDV", "pericardial-effusion", "LVSystolicFunction"}
-    means = {"Mean over 2 class tasks", "Mean over 3 regressions"}
-    assert set(scores["target"]) == tasks | means
-    assert set(scores["fraction"]) == {0.9, 1.0}
-    r2 = scores.query("candidate == 'panecho' and metric == 'r2' and fraction == 1").set_index("target")["value"]
-    assert r2["Mean over 3 regressions"] == pytest.approx(r2[["EF", "GLS", "LVEDV"]].mean())
-    differences = pd.read_csv(of_many_targets / "differences.csv")
-    # Of each target: one other start and two frozen ones, at two fractions.
-    assert set(differences.groupby("target").size()) == {6}
-    assert (differences["p_holm"] >= differences["p_value"]).all()
-    drawn = {path.name for path in (of_many_targets / "plots").iterdir()}
-    assert {f"{task}-{kind}.png" for task in tasks for kind in ("starts", "differences", "label-efficiency")} <= drawn
+    means = {"Mean over 2 class targets", "Mean over 3 regressions"}
+    for folder in (of_many_targets, of_many_targets / "fraction-0.9"):
+        scores = pd.read_csv(folder / "scores.csv")
+        assert set(scores["target"]) == tasks
+        differences = pd.read_csv(folder / "differences.csv")
+        assert set(differences["target"]) == tasks | means
+        # Of each target: one other start and two frozen ones.
+        assert set(differences.groupby("target").size()) == {3}
+        assert (differences["p_holm"] >= differences["p_value"])[differences["p_value"].notna()].all()
+        # Frozen or trained, a decision has a threshold that validation rows chose.
+        decided = scores.query("target == 'pericardial-effusion' and metric == 'sensitivity'")
+        assert len(decided) == 4
+        assert decided["value"].notna().all()
+        # The mean's difference is that of the means.
+        r2 = scores.query("metric == 'r2'").groupby("candidate")["value"].mean()
+        of_mean = differences.query("target == 'Mean over 3 regressions'").set_index("first")["value"]
+        assert of_mean["imagenet"] == pytest.approx(r2["imagenet"] - r2["panecho"])
+        drawn = {path.name for path in (folder / "plots").iterdir()}
+        assert {f"{task}-candidates.svg" for task in tasks} <= drawn
+    page = (of_many_targets / "report.html").read_text(encoding="utf-8")
+    assert page.count("by the fraction of patients.") == len(tasks)
 
 
 def test_too_few_patients_are_told_before_anything_is_trained(table: Path, starts: Path, tmp_path: Path) -> None:
-    arguments = words("multitask", table, tmp_path / "out", "--fractions", "0.1,1", inits="panecho,imagenet")
-    assert "fraction 0.1, seed 0: pericardial-effusion is none_trace in all 2 training videos" in run(
-        *arguments, expect=1
-    )
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    first_drawn = random_order(rows.loc[rows["split"] == "train", "patient_id"], seed=0)[:2]
+    rows.loc[rows["patient_id"].isin(first_drawn), "LVEDV"] = ""
+    rows.to_csv(tmp_path / "few.csv", index=False)
+    more = ["--fractions", "0.1,1", "--set", "data.targets=EF,LVEDV", "--set", "loss.scale=variance"]
+    arguments = words("custom", tmp_path / "few.csv", tmp_path / "out", *more, inits="panecho,imagenet")
+    told = run(*arguments, expect=1)
+    assert "fraction 0.1, seed 0: " in told
+    assert "LVEDV has no label in train (4 videos)" in told
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-def test_torchrun_compares_as_one_process_does(dynamic: Path, weights: Path, tmp_path: Path) -> None:
+def test_torchrun_gives_what_one_process_does(dynamic: Path, weights: Path, tmp_path: Path) -> None:
     arguments = words("echonet-dynamic", dynamic, tmp_path / "two", "--frozen", "--seeds", "1", inits="panecho,random")
     environment = os.environ | {"PANECHO_EMBED_WEIGHTS": str(weights), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -136,4 +143,4 @@ def test_the_five_published_starts_stand_in_one_table(dynamic: Path, starts: Pat
     run(*words("echonet-dynamic", dynamic, tmp_path / "out", "--frozen", "--seeds", "1", inits=inits))
     scores = pd.read_csv(tmp_path / "out" / "scores.csv").query("metric == 'mae'")
     names = inits.split(",")
-    assert set(scores["candidate"]) == {*names, *(f"{name} (frozen)" for name in names), BASELINE}
+    assert set(scores["candidate"]) == {*names, *(f"{name} (frozen)" for name in names)}

@@ -1,4 +1,4 @@
-"""Which runs there are, where they lie, and when they may be used again."""
+"""Which runs a grid has, where they lie, and when they may be used again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from panecho_embed.comparison.plan import Trial, plan_trials, trial_state
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.finetune.grid import Trial, plan_trials, trial_state
 from tests.finetune.fabricate import fabricate, small_recipe
 
 DATA = "cd" * 32  # the fingerprint that a fabricated run has
@@ -94,6 +94,6 @@ def test_another_recipe_start_or_data_set_is_refused_by_name(tmp_path: Path) -> 
 def test_a_damaged_run_is_told(tmp_path: Path) -> None:
     trial = one(tmp_path)
     fabricate(trial.folder, trial.recipe)
-    (trial.folder / "run.json").write_text(json.dumps({"init": "panecho"}))
+    (trial.folder / "run.json").write_text(json.dumps({"schema_version": 3, "init": "panecho"}))
     with pytest.raises(StoreError, match="no run can be read"):
         trial_state(trial, DATA)

@@ -1,0 +1,140 @@
+"""`predict` with a model of one's own: agreement by split, test first, at the thresholds that the model brings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+from panecho_embed.cli.main import main
+from tests.finetune.conftest import NARROW, finetune, graded, rows_of
+
+__all__ = ["graded"]
+
+
+@pytest.fixture(scope="module")
+def tuned(graded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "tuned"
+    settings = {"data.targets": "EF,LowEF", "model.width": NARROW, "evaluation.threshold": "sensitivity=0.9"}
+    finetune("custom", "--init", "random", "--data", graded, "-o", out, **settings)
+    return out
+
+
+def predict(data: Path, tuned: Path, out: Path, *words: object) -> str:
+    arguments = ["predict", data, "-o", out, "--weights", tuned / "model.pt", "--workers", "0", "--no-sheets", *words]
+    result = CliRunner().invoke(main, [str(word) for word in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def predicted(graded: Path, tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    out = tmp_path_factory.mktemp("predicted") / "out"
+    return predict(graded, tuned, out), out
+
+
+def targets_of(folder: Path) -> dict[str, dict]:
+    targets: dict[str, dict] = json.loads((folder / "metrics.json").read_text())["targets"]
+    return targets
+
+
+def test_agreement_is_that_of_the_test_patients_and_the_trained_ones_stand_apart(
+    predicted: tuple[str, Path], tuned: Path
+) -> None:
+    said, out = predicted
+    for name, metric in (("EF", "mae"), ("LowEF", "auroc")):
+        mine, run = targets_of(out)[name], targets_of(tuned)[name]
+        assert (mine["split"], mine["n_patients"]) == ("test", 8)
+        assert list(mine["splits"]) == ["test", "val", "train"]
+        assert [mine["splits"][split][metric]["n"] for split in mine["splits"]] == [8, 8, 12]
+        # What the run measured itself, on the same patients.
+        assert mine["metrics"][metric]["value"] == pytest.approx(run["metrics"][metric]["value"], rel=1e-4)
+        assert mine["metrics"] == mine["splits"]["test"]
+    (line,) = (line for line in said.splitlines() if line.startswith("EF: "))
+    assert line.startswith("EF: test: MAE ")
+    assert line.index("; validation: MAE ") < line.index("; training: MAE ")
+
+
+def test_values_of_each_split_are_those_of_its_rows(predicted: tuple[str, Path]) -> None:
+    _, out = predicted
+    rows = rows_of(out, "study").query("target == 'EF'")
+    for split, scores in targets_of(out)["EF"]["splits"].items():
+        some = rows[rows["split"] == split]
+        errors = some["prediction"].astype(float) - some["truth"].astype(float)
+        assert scores["mae"]["value"] == pytest.approx(errors.abs().mean())
+
+
+def test_the_report_shows_the_test_patients_first_and_says_that_training_ones_are_no_new_patients(
+    predicted: tuple[str, Path],
+) -> None:
+    page = (predicted[1] / "report.html").read_text()
+    captions = [f"Predictions of the {split} studies" for split in ("test", "validation", "training")]
+    places = [page.index(caption) for caption in captions]
+    assert places == sorted(places)
+    assert "these are no new patients" in page[places[2] :]
+
+
+def test_the_threshold_is_the_model_s_and_stays(predicted: tuple[str, Path], tuned: Path) -> None:
+    about = torch.load(tuned / "model.pt", weights_only=True)["panecho_embed"]
+    assert list(about["thresholds"]) == ["LowEF"]
+    assert about["threshold_rule"] == "sensitivity=0.9"
+    threshold = about["thresholds"]["LowEF"]
+    assert targets_of(predicted[1])["LowEF"]["thresholds"] == [threshold]
+    rows = rows_of(predicted[1], "study").query("target == 'LowEF'")
+    assert set(rows["threshold"]) == {threshold}
+    called = np.where(rows["probability"] >= threshold, "yes", "no")
+    assert rows["prediction"].tolist() == called.tolist()
+    test = rows[rows["split"] == "test"]
+    found = targets_of(predicted[1])["LowEF"]["metrics"]
+    of_low = test[test["truth"] == "yes"]
+    assert found["sensitivity"]["value"] == pytest.approx((of_low["prediction"] == "yes").mean())
+
+
+def test_it_stays_where_another_rule_is_asked_for_or_other_patients_are_predicted(
+    graded: Path, tuned: Path, tmp_path: Path
+) -> None:
+    """Patients of no split: all are test rows, and none of them chooses anything."""
+    pd.read_csv(graded).drop(columns="split").to_csv(tmp_path / "new.csv", index=False)
+    predict(tmp_path / "new.csv", tuned, tmp_path / "out", "--threshold", "specificity=0.9")
+    threshold = torch.load(tuned / "model.pt", weights_only=True)["panecho_embed"]["thresholds"]["LowEF"]
+    found = targets_of(tmp_path / "out")["LowEF"]
+    assert (found["split"], list(found["splits"]), found["thresholds"]) == ("test", ["test"], [threshold])
+
+
+def test_without_one_validation_rows_choose_it_and_without_them_there_is_none(
+    graded: Path, tuned: Path, tmp_path: Path
+) -> None:
+    content = torch.load(tuned / "model.pt", weights_only=True)
+    content["panecho_embed"]["thresholds"] = {}
+    (tmp_path / "model").mkdir()
+    torch.save(content, tmp_path / "model" / "model.pt")
+    (tmp_path / "model" / "tasks.csv").write_bytes((tuned / "tasks.csv").read_bytes())
+    predict(graded, tmp_path / "model", tmp_path / "chosen", "--threshold", "sensitivity=0.9", "--tasks", "LowEF")
+    rows = rows_of(tmp_path / "chosen", "study")
+    low = rows[(rows["split"] == "val") & (rows["truth"] == "yes")]["probability"]
+    (threshold,) = targets_of(tmp_path / "chosen")["LowEF"]["thresholds"]
+    assert (low >= threshold).mean() >= 0.9
+    table = pd.read_csv(graded)
+    table.assign(split="test").to_csv(tmp_path / "tested.csv", index=False)
+    predict(tmp_path / "tested.csv", tmp_path / "model", tmp_path / "none", "--tasks", "LowEF")
+    found = targets_of(tmp_path / "none")["LowEF"]
+    assert found["thresholds"] == []
+    assert found["metrics"]["sensitivity"]["value"] is None
+    assert found["metrics"]["auroc"]["value"] is not None
+
+
+@pytest.mark.parametrize("thresholds", [{"LowEF": 2.0}, {"LowEF": "high"}, [0.5]])
+def test_thresholds_that_can_not_be_are_refused(thresholds: object, graded: Path, tuned: Path, tmp_path: Path) -> None:
+    content = torch.load(tuned / "model.pt", weights_only=True)
+    content["panecho_embed"]["thresholds"] = thresholds
+    torch.save(content, tmp_path / "model.pt")
+    words = ["predict", graded, "-o", tmp_path / "out", "--weights", tmp_path / "model.pt"]
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 1
+    assert "its decision thresholds are" in result.output
+    assert "numbers from 0 to 1 are needed" in result.output
