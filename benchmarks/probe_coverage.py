@@ -1,6 +1,6 @@
 """Do 95 % intervals contain the true value in 95 of 100 simulations? Patients with several videos, known truth.
 
-    python benchmarks/probe_coverage.py                   MAE and AUROC by number of patients, docs/probe_coverage.png
+    python benchmarks/probe_coverage.py                   MAE and AUROC by number of patients, probe_coverage.png
     python benchmarks/probe_coverage.py --simulations 100 --patients 50 200
     python benchmarks/probe_coverage.py --classes         AUROC, average precision, sensitivity, ... of rare classes
     python benchmarks/probe_coverage.py --classes --fast  the same with 200 simulations per cell
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--patients", type=int, nargs="+", default=[10, 20, 30, 50, 100, 200, 400])
-    parser.add_argument("-o", "--out", type=Path, default=Path("docs/probe_coverage.png"))
+    parser.add_argument("-o", "--out", type=Path, default=Path("probe_coverage.png"))
     parser.add_argument("--classes", action="store_true", help="metrics of two classes instead of MAE and AUROC")
     parser.add_argument("--fast", action="store_true", help="200 simulations per cell")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The linear probe as `panecho-embed compare` sets it beside fine-tuning: same patients, same parts, no refit."""
+"""The linear probe as `panecho-embed grid` sets it beside fine-tuning: same patients, same parts, no refit."""
 
 from __future__ import annotations
 

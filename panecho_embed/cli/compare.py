@@ -62,8 +62,9 @@ def compare(
 
     candidates = read_candidates([_named(run) for run in runs], level)
     wanted = [name.strip() for name in target.split(",") if name.strip()]
+    refused: dict[str, str] = {}
     comparisons = compare_candidates(
-        candidates, reference=reference, margin=margin, targets=wanted, draws=draws, seed=seed
+        candidates, reference=reference, margin=margin, targets=wanted, refused=refused, draws=draws, seed=seed
     )
     out.mkdir(parents=True, exist_ok=True)
     print_comparisons(comparisons, reference)
@@ -75,11 +76,16 @@ def compare(
         title=f"Comparison: {', '.join(c.name for c in comparisons[:4])}",
         subtitle=f"{len(candidates)} candidates on the same test patients",
         facts=facts,
+        warnings=[f"{name} was not compared: {why}" for name, why in refused.items()],
         methods=[methods_of(comparisons)],
         command=shlex.join(["panecho-embed", *sys.argv[1:]]),
     )
     write_comparison(out, "compare", comparisons, account)
+    for name, why in refused.items():
+        click.echo(f"\n{name} was not compared: {why}", err=True)
     click.echo(f"\nwritten: {out}, open {out / 'report.html'}")
+    if refused:
+        raise click.exceptions.Exit(3)
 
 
 def print_comparisons(comparisons: Sequence[Comparison], reference: str | None = None) -> None:

@@ -91,7 +91,7 @@ def print_summary(summary: FinetuneSummary) -> None:
 
 def print_scores(run: Path) -> None:
     """The main metrics of a run folder that is done, and where its report lies."""
-    from panecho_embed.evaluation.report import answer, short_scores
+    from panecho_embed.evaluation.report import short_scores
     from panecho_embed.evaluation.wording import caution_of
     from panecho_embed.finetune.outcome import not_scored, read_outcome
 
@@ -101,7 +101,6 @@ def print_scores(run: Path) -> None:
         click.echo(f"{one.target.title}: {short_scores(one)}")
         if caution := caution_of(one.few):
             click.echo(caution)
-        click.echo(answer(one))
     for name, why in not_scored(outcome.predictions, scored, outcome.level).items():
         click.echo(f"{name} was not evaluated: {why}")
     click.echo(f"results in {run}, report: {run / 'report.html'}")

@@ -153,7 +153,7 @@ def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = 
     chosen = level or common[0]
     named: dict[str, list[Candidate]] = {}
     for name, _, made_by, chance, found in read:
-        by_target = {one.target.name: one for one in found if one.level == chosen}
+        by_target = {one.target.name: one if made_by else _of_one_training(one) for one in found if one.level == chosen}
         named.setdefault(name, []).append(Candidate(name, by_target, made_by, chance))
     return [_joined(same) if len(same) > 1 else same[0] for same in named.values()]
 
@@ -165,6 +165,7 @@ def compare_candidates(
     margin: str = "",
     targets: Sequence[str] = (),
     cutoffs: Sequence[float] = (),
+    refused: dict[str, str] | None = None,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
 ) -> list[Comparison]:
@@ -181,6 +182,8 @@ def compare_candidates(
         Names; all that every candidate has by default.
     cutoffs : sequence of float
         For AUROC of regressions below these values, beside the other metrics.
+    refused : dict, optional
+        Takes the reason of each of several targets that can't be compared; without it such a target raises.
     draws, seed : int
         Of the bootstrap over patients.
 
@@ -198,8 +201,16 @@ def compare_candidates(
     common = _common_targets(candidates, targets)
     found = []
     for target in common:
-        lined_up, left_out = line_up({one.name: one.predictions[target] for one in candidates})
-        found.append(_compared(candidates, lined_up, left_out, reference, margin, cutoffs, draws, seed))
+        try:
+            lined_up, left_out = line_up({one.name: one.predictions[target] for one in candidates})
+            found.append(_compared(candidates, lined_up, left_out, reference, margin, cutoffs, draws, seed))
+        except ArgumentError as error:
+            if refused is None or len(common) == 1 or margin:
+                raise
+            refused[target] = str(error)
+    if not found:
+        reasons = "; ".join((refused or {}).values())
+        raise ArgumentError(f"no target can be compared: {reasons}")
     return corrected([*_over_targets(candidates, found, reference, seed), *found])
 
 
@@ -330,6 +341,12 @@ def _check_names(runs: Sequence[tuple[str, str | Path]]) -> None:
             )
         if len({path for _, path in same}) < len(same):
             raise ArgumentError(f"{name} has the same run twice: {shown}; trainings of one model are different runs")
+
+
+def _of_one_training(table: Predictions) -> Predictions:
+    """A table that names no training: one, of which nobody knows what another seed would have made of it."""
+    named = set(table.run) | set(table.draw) != {""}
+    return table if named else replace(table, run=np.full(len(table), "unnamed", dtype=object))
 
 
 def _stem(path: Path) -> str:

@@ -31,6 +31,7 @@ from panecho_embed.evaluation.metrics import Draws, Floats, Metrics
 Replicates = Literal["draws", "folds", "seeds", "none"]
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
+_ROUNDING = 1e-9  # of a metric: runs that differ by less are the same
 DEFAULT_BOOTSTRAPS = 2_000  # of a standard error, which needs fewer than a percentile does
 
 
@@ -292,9 +293,13 @@ def _student(
     for named, _ in parts:
         for name, variance in named.items():
             variances[name] = variances.get(name, 0.0) + variance
+    size = float(np.abs(np.concatenate([first.points, [value]])).max())
+    if abs(value) <= _ROUNDING * size:
+        value = 0.0
     total = sum(variances.values())
+    total = 0.0 if total <= (_ROUNDING * size) ** 2 else total
     spread = sum(sum(named.values()) ** 2 / df for named, df in parts)
-    se, df = float(np.sqrt(total)), total**2 / spread if spread > 0 else float(parts[0][1])
+    se, df = float(np.sqrt(total)), total**2 / spread if spread > 0 and total > 0 else float(parts[0][1])
     p = float(2 * student.sf(abs(value) / se, df)) if se > 0 else float(value == 0)
     bare = Difference(first.metric, value, value, value, p, se, df, variances, unknown, first.n, len(first.patients))
     low, high = bare.interval()

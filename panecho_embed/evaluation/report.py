@@ -235,12 +235,12 @@ def clear_report(folder: Path) -> None:
     shutil.rmtree(folder / "plots", ignore_errors=True)
 
 
-def short_scores(one: Scored) -> str:
-    """The short metrics of a target with the baseline, for a line on the terminal."""
+def short_scores(one: Scored, tested: str = "test") -> str:
+    """The short metrics of a target with the baseline, for a line on the terminal; tested: which rows they are of."""
     parts = []
     for name in SHORT[one.target.kind][:2]:
         score = one.scores[name]
         baseline = f"; baseline {number(one.baseline[name].value)}" if one.baseline else ""
         parts.append(f"{display_name(name)} {number(score.value)} (95 % {interval(score)}{baseline})")
     level = plural(one.predictions.level, one.primary.n)
-    return f"{'; '.join(parts)} ({one.primary.n} test {level} of {counted(one.primary.n_patients, 'patient')})"
+    return f"{'; '.join(parts)} ({one.primary.n} {tested} {level} of {counted(one.primary.n_patients, 'patient')})"

@@ -231,5 +231,5 @@ def primary_line(one: Agreement) -> str:
     """The primary metric of every split, for the terminal."""
     from panecho_embed.evaluation.report import short_scores
 
-    parts = [f"{split_words(split)}: {short_scores(part)}" for split, part in one.scored.items()]
+    parts = [short_scores(part, split_words(split)) for split, part in one.scored.items()]
     return f"{one.task.name}: {'; '.join(parts)}"

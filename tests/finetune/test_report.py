@@ -80,7 +80,7 @@ def test_untrained_weights_are_named_as_such(tmp_path: Path) -> None:
 def test_few_tested_patients_are_warned_of(tmp_path: Path) -> None:
     page = write_run(fabricate(tmp_path / "run", small_recipe())).read_text(encoding="utf-8")
     assert "36 videos of 20 patients tested." in page
-    assert "Only 20 patients were tested: bootstrap intervals of fewer than 30 patients" in page
+    assert "Only 20 patients were tested: intervals from fewer than 30 patients" in page
 
 
 def test_lost_videos_are_told(tmp_path: Path) -> None:
