@@ -241,6 +241,10 @@ def run_target(problem: Problem, probe: BaseProbe | BaseEstimator, settings: Run
     probe = as_probe(problem, probe)
     if problem.target.kind != "regression":
         settings = replace(settings, cutoffs=())
+    for column in settings.subgroups:
+        _check_column(problem, column)
+    if settings.fractions or settings.shots:
+        _check_sizes(settings, probe)
     evaluation = evaluate(problem, probe, settings)
     control, no_control = None, ""
     if settings.control:
@@ -372,10 +376,13 @@ def subgroups_of(evaluation: Evaluation, column: str) -> dict[str, Scores]:
 
 def subgroup_values(evaluation: Evaluation, column: str) -> npt.NDArray[Any]:
     """The column's values in the rows of `evaluation.scored.predictions`."""
-    columns = evaluation.problem.columns
-    if column not in columns:
-        raise ArgumentError(f"no column {column!r} for subgroups; there are {', '.join(columns)} (--subgroups)")
-    return columns[column][evaluation.unit]
+    _check_column(evaluation.problem, column)
+    return evaluation.problem.columns[column][evaluation.unit]
+
+
+def _check_column(problem: Problem, column: str) -> None:
+    if column not in problem.columns:
+        raise ArgumentError(f"no column {column!r} for subgroups; there are {', '.join(problem.columns)} (--subgroups)")
 
 
 class ControlError(ArgumentError):
@@ -422,12 +429,7 @@ def label_efficiency(problem: Problem, probe: BaseProbe | BaseEstimator, setting
     Raises ArgumentError for both or neither kind of size, and sizes out of range.
     """
     probe = as_probe(problem, probe)
-    if bool(settings.fractions) == bool(settings.shots):
-        raise ArgumentError("give either fractions (--fractions 0.1,0.5,1) or shots (--shots 5,10,20)")
-    if settings.fractions:
-        check_fractions(sorted(set(settings.fractions)))
-    else:
-        check_shots(settings.shots, chooses=probe.chooses())
+    _check_sizes(settings, probe)
     folds = make_folds(problem, folds=settings.folds, seed=settings.seed)
     if not settings.allow_leakage:
         check_no_leakage(folds, problem.patient)
@@ -448,6 +450,15 @@ def label_efficiency(problem: Problem, probe: BaseProbe | BaseEstimator, setting
             counts[s] += sum(len(draw.patients) for draw in plan.drawn) / len(folds) / settings.repeats
             draws += plan.drawn
     return LabelEfficiency(problem.target.name, metric, unit, sizes, values, counts, tuple(draws))
+
+
+def _check_sizes(settings: RunSettings, probe: BaseProbe) -> None:
+    if bool(settings.fractions) == bool(settings.shots):
+        raise ArgumentError("give either fractions (--fractions 0.1,0.5,1) or shots (--shots 5,10,20)")
+    if settings.fractions:
+        check_fractions(sorted(set(settings.fractions)))
+    else:
+        check_shots(settings.shots, chooses=probe.chooses())
 
 
 def _drawn(problem: Problem, folds: Sequence[Fold], size: float, seed: int, repeat: int, unit: Size = "shots") -> Plan:

@@ -57,9 +57,10 @@ def compare(
     its columns). Several runs of one NAME are trainings of one model: panecho=seed-0 panecho=seed-1.
     """
     from panecho_embed.evaluation.comparison import compare_candidates, read_candidates
-    from panecho_embed.evaluation.comparison_report import methods_of, write_comparison
+    from panecho_embed.evaluation.comparison_report import check_folder, methods_of, write_comparison
     from panecho_embed.evaluation.report import Account
 
+    check_folder(out)
     candidates = read_candidates([_named(run) for run in runs], level)
     wanted = [name.strip() for name in target.split(",") if name.strip()]
     refused: dict[str, str] = {}
@@ -92,6 +93,7 @@ def print_comparisons(comparisons: Sequence[Comparison], reference: str | None =
     """The verdicts and tables of every target; of many the overview, and the rest is in the report."""
     from panecho_embed.evaluation.comparison_report import (
         LONG,
+        comparison_cautions,
         contrast_rows,
         overview_rows,
         score_rows,
@@ -115,6 +117,8 @@ def print_comparisons(comparisons: Sequence[Comparison], reference: str | None =
             click.echo("\n" + aligned(columns, rows[:LONG]))
             if len(rows) > LONG:
                 click.echo(f"and {len(rows) - LONG} more in differences.csv and the report")
+    for note in comparison_cautions(comparisons):
+        click.echo(note)
     if many:
         click.echo("\nthe other targets' intervals and differences are in the report")
 

@@ -199,13 +199,19 @@ def compare_candidates(
     if reference is not None and reference not in names:
         raise ArgumentError(f"the reference is {reference!r}; the candidates are {', '.join(names)} (--reference)")
     common = _common_targets(candidates, targets)
+    if margin and len(common) > 1:
+        raise ArgumentError(
+            f"the margin {margin!r} is for one target, and {', '.join(common)} are compared; name one (--target)"
+        )
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"candidates are called {', '.join(names)}; each needs a name of its own (NAME=RUN)")
     found = []
     for target in common:
         try:
             lined_up, left_out = line_up({one.name: one.predictions[target] for one in candidates})
             found.append(_compared(candidates, lined_up, left_out, reference, margin, cutoffs, draws, seed))
         except ArgumentError as error:
-            if refused is None or len(common) == 1 or margin:
+            if refused is None or len(common) == 1:
                 raise
             refused[target] = str(error)
     if not found:
@@ -379,7 +385,15 @@ def _joined(same: Sequence[Candidate]) -> Candidate:
         parts = [one.predictions[name] for one in same]
         runs = [set(part.run) for part in parts]
         if sum(map(len, runs)) > len(set().union(*runs)):
-            parts = [replace(part, run=np.full(len(part), str(i), dtype=object)) for i, part in enumerate(parts)]
+            parts = [
+                replace(
+                    part,
+                    run=np.array(
+                        [f"{i}/{run}" if len(set(part.run)) > 1 else str(i) for run in part.run], dtype=object
+                    ),
+                )
+                for i, part in enumerate(parts)
+            ]
         joined[name] = concatenated(parts)
     return Candidate(same[0].name, joined, same[0].made_by, same[0].chance)
 
@@ -403,18 +417,19 @@ def _check_agreement(name: str, mine: Predictions, other: str, theirs: Predictio
     target, same = mine.target, theirs.target
     if (target.kind, target.classes) != (same.kind, same.classes):
         raise ArgumentError(
-            f"{target.name} is {_of(target)} in {name} and {_of(same)} in {other}; read the labels alike "
-            "(--task, --order, --positive)"
+            f"{target.name} is {_of(target)} in {name} and {_of(same)} in {other}; make both runs with the same "
+            "reading of the labels (their --task, --order, --positive; of a table the columns task and classes)"
         )
-    first, second = (next(iter(one.replicates().values())) for one in (mine, theirs))
-    unequal = (first.patient != second.patient) | ~np.isclose(first.truth, second.truth)
-    if unequal.any():
-        i = int(np.flatnonzero(unequal)[0])
-        raise ArgumentError(
-            f"{name} and {other} disagree on {np.count_nonzero(unequal)} test rows of {target.name}, first "
-            f"{' '.join(first.keys()[i])}: patients {first.patient[i]} and {second.patient[i]}, truth "
-            f"{first.truth[i]:g} and {second.truth[i]:g}; give one table of labels to all (--labels)"
-        )
+    first = next(iter(mine.replicates().values()))
+    for second in theirs.replicates().values():
+        unequal = (first.patient != second.patient) | ~np.isclose(first.truth, second.truth)
+        if unequal.any():
+            i = int(np.flatnonzero(unequal)[0])
+            raise ArgumentError(
+                f"{name} and {other} disagree on {np.count_nonzero(unequal)} test rows of {target.name}, first "
+                f"{' '.join(first.keys()[i])}: patients {first.patient[i]} and {second.patient[i]}, truth "
+                f"{first.truth[i]:g} and {second.truth[i]:g}; make the runs with one table of labels"
+            )
 
 
 def _of(target: Target) -> str:
@@ -436,7 +451,11 @@ def _compared(
     metric = PRIMARY[target.kind]
     sign = -1 if higher_is_better(metric) else 1
     ranked = sorted(standings, key=lambda name: sign * standings[name].primary.value)
-    limit = parse_margin(margin, metric, target.unit)
+    units = {one.target.unit for one in lined_up.values()} - {""}
+    if len(units) > 1:
+        raise ArgumentError(f"{target.name} is in {' and '.join(sorted(units))}; give all runs the same unit")
+    unit = units.pop() if units else ""
+    limit = parse_margin(margin, metric, unit)
     samples = {
         name: sample([one.metrics() for one in lined_up[name].replicates().values()], metric, seed=seed)
         for name in ranked
@@ -444,7 +463,7 @@ def _compared(
     parties = {one.name: _Party.of(one, lined_up[one.name], samples[one.name], left_out) for one in candidates}
     contrasts = [_contrast(parties[a], parties[b]) for a, b in _pairs(ranked, reference)]
     by_rank = {name: standings[name] for name in ranked}
-    return Comparison(target.name, metric, target.unit, by_rank, {}, tuple(contrasts), left_out, limit)
+    return Comparison(target.name, metric, unit, by_rank, {}, tuple(contrasts), left_out, limit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -475,25 +494,29 @@ def _pairs(ranked: Sequence[str], reference: str | None) -> list[tuple[str, str]
 
 def _contrast(a: _Party, b: _Party) -> Contrast:
     """First minus second; paired where both were trained on the same draws or partitions."""
-    chance = a.chance
+    chance = max(a.chance, b.chance, key=lambda one: one.share or 0)
     if a.kind == b.kind in ("draws", "folds") and a.trainings == b.trainings:
-        same = chance == b.chance or b.chance.share is None
         found = difference(
             a.sample,
             b.sample,
             replicates="draws" if a.kind == "draws" else "folds",
-            share=chance.share if same else None,
+            share=chance.share,
             sets=chance.sets,
         )
     elif a.kind == b.kind == "none":
-        both = bool(chance.refits) and len(chance.refits) == len(b.chance.refits) and chance.share == b.chance.share
+        both = bool(a.chance.refits) and (len(a.chance.refits), a.chance.share) == (
+            len(b.chance.refits),
+            b.chance.share,
+        )
         found = difference(
             a.sample,
             b.sample,
             replicates="none",
             share=chance.share if both else None,
-            refits=(chance.refits, b.chance.refits) if both else None,
+            refits=(a.chance.refits, b.chance.refits) if both else None,
         )
+        if not both and (a.trained or b.trained):
+            found = replace(found, unknown=("training set",))
     else:
         found = difference(a.sample, b.sample, replicates="seeds", seeded=(a.kind != "none", b.kind != "none"))
     if not (a.trained or b.trained):
@@ -519,10 +542,12 @@ def _over_targets(
         if len(of_kind) < 2:
             continue
         parties, value = {}, {}
+        if any(len({len(c.standings[one.name].by_run[metric]) for c in of_kind}) > 1 for one in candidates):
+            continue  # trainings that predicted some of the targets have no mean over all
         for one in candidates:
             rows = [c.standings[one.name].predictions for c in of_kind]
             runs = [[replicate.metrics() for replicate in part.replicates().values()] for part in rows]
-            together = [mean_over_targets(parts, metric) for parts in zip(*runs, strict=False)]
+            together = [mean_over_targets(parts, metric) for parts in zip(*runs, strict=True)]
             chances = [one.chance[c.name] for c in of_kind if c.name in one.chance]
             largest = {rows[0].target.name: max(chances, key=lambda chance: chance.share or 0)} if chances else {}
             party = replace(one, chance=largest)

@@ -13,6 +13,7 @@ from panecho_embed.evaluation.comparison import Comparison, Contrast, difference
 from panecho_embed.evaluation.metrics import SHORT, display_name, higher_is_better
 from panecho_embed.evaluation.predictions import write_predictions
 from panecho_embed.evaluation.report import FEW_TARGETS, Account, cautions, clear_report, interval_sentence
+from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import Scored, write_json
 from panecho_embed.report import (
     Block,
@@ -41,6 +42,9 @@ _UNKNOWN = {
     "draws": "one draw of training patients says nothing of what other draws would give",
     "folds": "one partition into folds says nothing of what other partitions would give",
     "training": "what other training patients would give is not known",
+    "training set": "one training set says nothing of what other training patients would give (run the probes with "
+    "--refits 10, or compare the embeddings by `probe compare`)",
+    "patients": "too few patients were tested for an interval",
 }
 
 
@@ -144,6 +148,8 @@ def write_comparison(folder: Path, made_by: str, comparisons: Sequence[Compariso
     Raises StoreError.
     """
     targets = [comparison for comparison in comparisons if comparison.standings]
+    check_folder(folder)
+    stems = _stems(list(targets[0].standings))
     try:
         clear_report(folder)
         score_table(targets).to_csv(folder / "scores.csv", index=False)
@@ -152,7 +158,7 @@ def write_comparison(folder: Path, made_by: str, comparisons: Sequence[Compariso
         place.mkdir(exist_ok=True)
         for name in targets[0].standings:
             parts = [comparison.standings[name].predictions for comparison in targets if name in comparison.standings]
-            write_predictions(parts, place / f"{file_stem(name)}.csv")
+            write_predictions(parts, place / f"{stems[name]}.csv")
         document = {
             "schema_version": SCHEMA_VERSION,
             "made_by": made_by,
@@ -171,6 +177,24 @@ def write_comparison(folder: Path, made_by: str, comparisons: Sequence[Compariso
         raise StoreError(f"{folder}: the comparison can't be written ({error}) (-o)") from error
     write_json(folder / "comparison.json", document)
     return write_report(folder / "report.html", account.title, account.subtitle, _sections(comparisons, drawn, account))
+
+
+def check_folder(folder: Path) -> None:
+    """Raise StoreError if a folder holds a run, whose report a comparison would replace."""
+    if (folder / METRICS_FILE).exists():
+        raise StoreError(f"{folder} holds a run; write the comparison into another folder (-o)")
+
+
+def _stems(names: Sequence[str]) -> dict[str, str]:
+    """A name for the file of each candidate, each once whatever their case."""
+    stems: dict[str, str] = {}
+    for name in names:
+        stem, number = file_stem(name), 1
+        while stem.casefold() in {taken.casefold() for taken in stems.values()}:
+            number += 1
+            stem = f"{file_stem(name)}-{number}"
+        stems[name] = stem
+    return stems
 
 
 def comparison_figure(comparison: Comparison) -> Figure:
@@ -225,7 +249,7 @@ def _sections(
 ) -> list[Section]:
     reference = account.facts.get("Reference") or None
     blocks: list[Block] = [Text(verdict_text(comparison, reference)) for comparison in comparisons[:FEW_TARGETS]]
-    blocks += [Text(note, "warning") for note in [*account.warnings, *_cautions(comparisons)]]
+    blocks += [Text(note, "warning") for note in [*account.warnings, *comparison_cautions(comparisons)]]
     if len(comparisons) > 1:
         blocks.append(Table(*overview_rows(comparisons), "The primary metric of each candidate.", wrapped=True))
     if account.facts:
@@ -281,7 +305,8 @@ def _drawn(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, list[Fi
     return drawn
 
 
-def _cautions(comparisons: Sequence[Comparison]) -> list[str]:
+def comparison_cautions(comparisons: Sequence[Comparison]) -> list[str]:
+    """Warnings of few tested patients, and of few rows that the candidates share."""
     notes = cautions([next(iter(c.standings.values())) for c in comparisons if c.standings])
     for comparison in comparisons:
         first = next(iter(comparison.standings.values()), None)

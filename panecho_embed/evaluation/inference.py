@@ -209,7 +209,7 @@ def verdict(
     if margin is not None and margin <= 0:
         raise ArgumentError(f"margin is {margin}; it must be above 0")
     p = found.p_value if p is None else p
-    if not np.isfinite(p) or set(found.unknown) & {"draws", "folds", "seeds"}:
+    if not np.isfinite(p) or set(found.unknown) & {"draws", "folds", "seeds", "training set"}:
         return "undecided"
     low, high = found.interval(1 - 2 * level)
     if margin is not None and -margin < low and high < margin:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.metrics import OF_THE_ORDER, Draws, Metrics, base_name, target_metrics
 from panecho_embed.evaluation.splits import SPLITS, split_name
-from panecho_embed.evaluation.targets import KINDS, Reading, Target, read_target, some
+from panecho_embed.evaluation.targets import ABSENT, KINDS, Reading, Target, read_target, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,14 +115,15 @@ class Predictions:
         return self.take(np.flatnonzero((self.split == split) & np.isfinite(self.truth)))
 
     def replicates(self) -> dict[tuple[str, str], Predictions]:
-        """The rows of each (run, draw), in the order of first appearance."""
+        """The rows of each (run, draw), in the order of their names, numbers by size."""
         keys = list(zip(self.run.tolist(), self.draw.tolist(), strict=True))
         if len(set(keys)) == 1:
             return {keys[0]: self}
         rows: dict[tuple[str, str], list[int]] = {}
         for i, key in enumerate(keys):
             rows.setdefault(key, []).append(i)
-        return {key: self.take(np.array(some, dtype=np.int64)) for key, some in rows.items()}
+        ordered = sorted(rows.items(), key=lambda item: [(len(name), name) for name in item[0]])
+        return {key: self.take(np.array(some, dtype=np.int64)) for key, some in ordered}
 
     def by_study(self) -> Predictions:
         """The videos of each study averaged, one row a study.
@@ -212,8 +214,9 @@ class Predictions:
         target, name = self.target, self.target.name
         if self.level not in LEVELS:
             raise ArgumentError(f"{name}: level is {self.level!r}; allowed are {', '.join(LEVELS)}")
-        if not (set(self.ids) & {"video_id", "study_id"}):
-            raise ArgumentError(f"{name}: predictions need the ids video_id or study_id")
+        own = "study_id" if self.level == "study" else "video_id"
+        if own not in self.ids:
+            raise ArgumentError(f"{name}: rows of level {self.level} need the column {own}")
         columns = {"patient_id": self.patient, "split": self.split, "prediction": self.prediction, **self.ids}
         for what, column in columns.items():
             if len(column) != n:
@@ -230,8 +233,13 @@ class Predictions:
             known = self.truth[np.isfinite(self.truth)]
             if not np.isin(known, range(len(target.classes))).all():
                 raise ArgumentError(f"{name}: truth is no index of the classes {', '.join(target.classes)}")
-            if len(self.prediction) and not (-1e-6 <= self.prediction.min() <= self.prediction.max() <= 1 + 1e-6):
+            if n and not (-1e-6 <= self.prediction.min() <= self.prediction.max() <= 1 + 1e-6):
                 raise ArgumentError(f"{name}: probabilities must lie between 0 and 1")
+            if n and target.outputs > 1 and (off := np.abs(self.prediction.sum(axis=1) - 1)).max() > 1e-3:
+                raise ArgumentError(
+                    f"{name}: the probabilities of {(off > 1e-3).sum()} rows do not add up to 1 (first row "
+                    f"{int((off > 1e-3).argmax())}: {self.prediction[int((off > 1e-3).argmax())].sum():g})"
+                )
 
 
 def concatenated(parts: Sequence[Predictions]) -> Predictions:
@@ -244,7 +252,8 @@ def concatenated(parts: Sequence[Predictions]) -> Predictions:
             raise ArgumentError(f"trainings of one model predicted {first.target} and {other.target}")
     names = ("patient", "split", "truth", "prediction", "fold", "run", "draw", "threshold", "baseline")
     columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    ids = {name: np.concatenate([part.ids[name] for part in parts]) for name in first.ids}
+    shared = [name for name in first.ids if all(name in part.ids for part in parts)]
+    ids = {name: np.concatenate([part.ids[name] for part in parts]) for name in shared}
     return Predictions(first.target, first.level, ids, **columns)
 
 
@@ -356,9 +365,10 @@ def _of_rows(rows: pd.DataFrame, name: str, level: str) -> Predictions:
         else np.full(target.shape(n), np.nan),
     )
     for replicate in predictions.replicates().values():
-        keys = replicate.keys()
+        # A unit may choose settings in one fold and be tested in another.
+        keys = list(zip(replicate.keys(), replicate.split, replicate.fold, strict=True))
         if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice, *_ = next(key for key, count in Counter(keys).items() if count > 1)
             raise ArgumentError(
                 f"{name}: {' '.join(twice)} stands more than once; a row is one {level}, and several trainings are "
                 "told apart by the columns run and draw"
@@ -382,9 +392,10 @@ def _target_of(column: Mapping[str, Texts], name: str) -> Target:
                 f'{name}: the column classes is needed, the names in the order of the probabilities: "none;mild;severe"'
             )
         there = sorted({text for text in column["truth"] if text})
-        if len(there) != 2:
+        if len(there) != 2 or not any(text.casefold().removesuffix(".0") in ABSENT for text in there):
             raise ArgumentError(
-                f"{name}: truth has {some(there)}; the column classes says which two, the positive last"
+                f"{name}: truth has {some(there)}, and which class the probability is of is not known; the column "
+                'classes says it, the positive one last: "no;yes"'
             )
         classes = read_target(column["truth"], name, Reading(task="binary", tasks={})).target.classes
     return Target(name, kind, classes, _single(column["unit"], name, "unit"))

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.evaluation.intervals import scores
-from panecho_embed.evaluation.metrics import SHORT, display_name
-from panecho_embed.evaluation.scores import Scored, Scores, averaged
+from panecho_embed.evaluation.intervals import bootstrap, scores_of
+from panecho_embed.evaluation.metrics import SHORT, display_name, point_values
+from panecho_embed.evaluation.scores import Scored, Scores, averaged, with_runs
 from panecho_embed.evaluation.wording import TOO_NARROW, few_tested
 from panecho_embed.report import Block, Table, figure
 from panecho_embed.wording import interval, number
@@ -43,9 +43,11 @@ def subgroup_scores(scored: Scored, column: str, values: npt.NDArray[np.generic]
     """
     found: dict[str, Scores] = {}
     for name, rows in subgroup_rows(values, column).items():
-        parts = scored.predictions.take(rows).replicates().values()
-        mean = averaged([part.metrics(scored.cutoffs) for part in parts])
-        found[name] = scores(mean, draws=scored.draws, seed=scored.seed)
+        runs = [part.metrics(scored.cutoffs) for part in scored.predictions.take(rows).replicates().values()]
+        mean, points = averaged(runs), [point_values(run) for run in runs]
+        (sampled,) = bootstrap([mean], draws=scored.draws, seed=scored.seed)
+        by_run = {metric: np.array([point[metric] for point in points]) for metric in points[0]}
+        found[name] = with_runs(scores_of(mean, sampled), by_run, sampled)
     return found
 
 

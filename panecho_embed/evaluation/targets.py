@@ -28,7 +28,7 @@ MOST_TEXTS_OF_ALL = 20  # a text column with more different values is not part o
 HIGHEST_GRADE = 10
 # Of two classes, the one with such a name is the negative one.
 ABSENT = frozenset({"0", "no", "none", "normal", "absent", "negative", "false", "healthy", "control"})
-_TOLD = "--task regression, or --task ordinal for grades, or --task multiclass for classes without an order"
+_TOLD = "--task regression, --task ordinal for grades, --task binary or multiclass for classes without an order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,11 +296,15 @@ def _told_by(column: npt.NDArray[Any], name: str, known: Task | None, numeric: b
 def _check_numbers_with_text(name: str, different: list[str]) -> None:
     """Raise ArgumentError for a column of numbers that a few cells turned into text."""
     strange = [label for label in different if not _is_number(label)]
-    if len(different) > MOST_TEXTS_OF_ALL and len(strange) * 2 < len(different):
+    if strange and _mostly_numbers(different):
         raise ArgumentError(
             f"{name} has numbers, and {len(strange)} different cells that are none: {some(strange)}; correct them or "
             "leave them empty (or take all values for classes: --task multiclass)"
         )
+
+
+def _mostly_numbers(different: list[str]) -> bool:
+    return 2 * sum(map(_is_number, different)) > len(different)
 
 
 def _regression(column: npt.NDArray[Any], name: str, known: Task | None, numeric: bool) -> Labels:
@@ -396,8 +400,9 @@ def _no_such_label(name: str, names: list[str]) -> str:
 
 def _is_a_target(column: npt.NDArray[Any]) -> bool:
     text = as_text(column)
-    different = len(set(text[text != ""].tolist()))
-    return different >= 2 and (column.dtype.kind in "fiub" or different <= MOST_TEXTS_OF_ALL)
+    different = list(dict.fromkeys(text[text != ""].tolist()))
+    # Numbers that a stray cell made text are named as a target, so that the cell is named as the problem.
+    return len(different) >= 2 and (len(different) <= MOST_TEXTS_OF_ALL or _mostly_numbers(different))
 
 
 def _is_number(text: str) -> bool:

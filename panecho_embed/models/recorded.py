@@ -33,7 +33,7 @@ class Recorded:
     """licence: "" where the file states none. preprocess, clips: None where it says nothing of them.
 
     plane_order: of released files "published". layout: how the file names its tensors. thresholds: of the yes-or-no
-    decisions of a fine-tuned model, by task.
+    decisions of a fine-tuned model, by task. init: what a fine-tuned model was trained from; "" for any other.
     """
 
     licence: str = ""
@@ -42,6 +42,7 @@ class Recorded:
     plane_order: PlaneOrder = "published"
     layout: str = PANECHO_LAYOUT
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    init: str = ""
 
 
 def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
@@ -78,6 +79,7 @@ def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
         order,
         layout,
         _thresholds(about.get("thresholds"), path),
+        str(about.get("init") or ""),
     )
 
 

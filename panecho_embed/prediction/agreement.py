@@ -61,6 +61,7 @@ def agreements(
     reading: Reading | None = None,
     thresholds: Mapping[str, float] | None = None,
     rule: ThresholdRule | None = None,
+    fine_tuned: bool = False,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
 ) -> list[Agreement]:
@@ -74,6 +75,8 @@ def agreements(
     thresholds : mapping of str to float, optional
         Of yes-or-no decisions, saved with the model. Otherwise `rule` chooses them on rows whose split is val.
     rule : ThresholdRule, optional
+    fine_tuned : bool
+        Whether the model is somebody's own: without a split it may know these patients, which is then noted.
     draws, seed : int
         Of the bootstrap.
     """
@@ -82,7 +85,7 @@ def agreements(
     given = replace(given, tasks={task.name: task for task in tasks})
     rule = rule or ThresholdRule()
     return [
-        _agreement(predictions, task, given, thresholds or {}, rule, draws, seed)
+        _agreement(predictions, task, given, thresholds or {}, rule, draws, seed, fine_tuned)
         for task in tasks
         if task.name in predictions.studies.labels
     ]
@@ -125,19 +128,23 @@ def _agreement(
     rule: ThresholdRule,
     draws: int,
     seed: int,
+    fine_tuned: bool,
 ) -> Agreement:
     columns = [i for i, output in enumerate(predictions.outputs) if output.task == task]
     try:
         read = read_target(predictions.studies.labels[task.name], task.name, reading)
         if (read.target.kind == "regression") != (task.type == "regression"):
             raise ArgumentError(f"its labels are {read.target.kind}, and the task is {task.type}")
-        studies, note = _rows(predictions.studies, read.target, read.truth, task, columns)
+        studies, note = _rows(predictions.studies, read.target, read.truth, task, columns, fine_tuned)
         video_truth = read_truth(predictions.videos.labels[task.name], read.target, task.name, reading)
-        videos, _ = _rows(predictions.videos, read.target, video_truth, task, columns)
+        videos, _ = _rows(predictions.videos, read.target, video_truth, task, columns, fine_tuned)
     except ArgumentError as error:
         told = str(error)
         return Agreement(task, problem=told if told.startswith(task.name) else f"{task.name}: {told}")
-    both = tuple(_decided(_with_baseline(rows), thresholds.get(task.name), rule) for rows in (studies, videos))
+    threshold = thresholds.get(task.name)
+    if threshold is not None and read.target.kind == "binary" and not _same_positive(read.target, task):
+        threshold = float(np.nextafter(1 - threshold, 1))  # of the other class
+    both = tuple(_decided(_with_baseline(rows), threshold, rule) for rows in (studies, videos))
     scored = {}
     for split in ("test", "val", "train"):
         part = both[0].of_split(split)
@@ -161,7 +168,7 @@ def read_truth(column: npt.NDArray[Any], target: Target, name: str, reading: Rea
 
 
 def _rows(
-    table: EmbeddingTable, target: Target, truth: Floats, task: Task, columns: Sequence[int]
+    table: EmbeddingTable, target: Target, truth: Floats, task: Task, columns: Sequence[int], fine_tuned: bool
 ) -> tuple[Predictions, str]:
     """The labelled rows of a table with what the task's head predicts for them."""
     values = table.values[:, list(columns)].astype(np.float64)
@@ -170,14 +177,13 @@ def _rows(
     elif target.kind == "binary":
         # The column is the probability of the clinically positive class, whatever the labels call positive.
         own = values[:, 0]
-        same = matched_classes(target, task)[1] == task.positive_class_index
-        prediction = own if same else 1 - own
+        prediction = own if _same_positive(target, task) else 1 - own
     elif task.type == "binary":
         raise ArgumentError(f"its labels have {len(target.classes)} classes, and the task two")
     else:
         prediction = values[:, matched_classes(target, task)]
     known = np.flatnonzero(np.isfinite(truth))
-    split, note = _splits(table.split)
+    split, note = _splits(table.split, fine_tuned)
     ids = {"study_id": table.study_id} | ({} if table.level == "study" else {"video_id": table.video_id})
     rows = Predictions(
         target=target,
@@ -191,10 +197,20 @@ def _rows(
     return rows.take(known), note
 
 
-def _splits(column: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.object_], str]:
+def _same_positive(target: Target, task: Task) -> bool:
+    """Whether a target and a task's head call the same class positive."""
+    return matched_classes(target, task)[1] == task.positive_class_index
+
+
+def _splits(column: npt.NDArray[np.object_], fine_tuned: bool) -> tuple[npt.NDArray[np.object_], str]:
     """The split of each row; without a split column every row is a test row."""
     names = np.array([split_name(str(name)) for name in column], dtype=object)
     note = ""
+    if (names == "").all() and fine_tuned:
+        note = (
+            "The input names no split, and the model was fine-tuned: if it was trained on these patients, this is no "
+            "agreement on new ones (add the column split)."
+        )
     if (names == "").any():
         unknown = sorted({str(name) for name, known in zip(column, names, strict=True) if not known and name})
         if unknown:

@@ -136,13 +136,20 @@ def predict(
     table = file.table()
     raw = read_heads(model, table.values)
     predictions = average(model.tasks, dataclasses.replace(table, values=raw))
+    fine_tuned = bool(model.recorded.init)
     found = tuple(
-        agreements(predictions, reading=reading, thresholds=model.recorded.thresholds, rule=threshold, seed=seed)
+        agreements(
+            predictions,
+            reading=reading,
+            thresholds=model.recorded.thresholds,
+            rule=threshold,
+            fine_tuned=fine_tuned,
+            seed=seed,
+        )
     )
     failures = file.failure_records()
     seconds = min(extraction.get("timeout_seconds", PICTURE_SECONDS), PICTURE_SECONDS)
     pages = Sheets(sheets, extraction.get("workers"), seconds, progress)
-    fine_tuned = model.recorded.preprocess is not None  # a released file says nothing of its pixels
     _write(_made(out), file, model.tasks, predictions, found, failures, pages, fine_tuned=fine_tuned)
     return PredictSummary(
         out,

@@ -59,13 +59,14 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     Finished runs are compared by `panecho-embed compare`.
     """
     from panecho_embed.cli.compare import print_comparisons
-    from panecho_embed.evaluation.comparison_report import write_comparison
+    from panecho_embed.evaluation.comparison_report import check_folder, write_comparison
     from probes.account import comparison_account
     from probes.compare import compare_problems
     from probes.outputs import make_folder
     from probes.problem import load_problems
     from probes.registry import probe_class
 
+    check_folder(Path(options["out"]))
     refused: dict[str, str] = {}
     candidates: dict[str, list[Problem]] = {}
     pools = probe_class(options["kind"]).pools

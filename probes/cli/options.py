@@ -61,6 +61,12 @@ split_options = stacked(
         type=click.IntRange(min=1),
         help="Number of trainings: draws with --k-shot, partitions with folds.  [default: 20 draws, 5 partitions]",
     ),
+    click.option(
+        "--refits",
+        type=click.IntRange(min=2),
+        help="With one training set, also train on this many random subsets (80 % of its patients), so that `compare` "
+        "knows what other training patients would give.",
+    ),
     click.option("--allow-leakage", is_flag=True, help="Accept patients on both sides of a split."),
 )
 

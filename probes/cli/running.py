@@ -70,6 +70,7 @@ def settings_of(options: dict[str, Any]) -> RunSettings:
         folds=options["folds"],
         k_shot=options["k_shot"],
         trainings=options["trainings"],
+        refits=options["refits"] or 0,
         threshold=options["threshold"],
         cutoffs=options["cutoffs"] or (),
         subgroups=tuple(filter(None, (options.get("subgroups") or "").split(","))),

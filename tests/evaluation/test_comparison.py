@@ -94,14 +94,14 @@ def test_runs_of_other_patients_say_how_many_are_shared() -> None:
     ],
 )
 def test_runs_that_contradict_each_other_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ArgumentError, match=rf"{message}.*give one table of labels to all \(--labels\)"):
+    with pytest.raises(ArgumentError, match=rf"{message}.*make the runs with one table of labels"):
         line_up({"a": made(EF), "b": made(EF, **change)})
 
 
 def test_labels_that_were_read_otherwise_are_refused() -> None:
     turned = made(Target("LowEF", "binary", ("yes", "no")))
     with pytest.raises(
-        ArgumentError, match=r"LowEF is binary \(no, yes\) in a and binary \(yes, no\) in b; read the la"
+        ArgumentError, match=r"LowEF is binary \(no, yes\) in a and binary \(yes, no\) in b; make both runs"
     ):
         line_up({"a": made(LOW), "b": turned})
 
@@ -209,7 +209,7 @@ def test_refits_on_other_rows_are_not_used() -> None:
     some = made(EF, 6.0, seed=1).take(np.arange(50))
     (found,) = compare(candidate("a", made(EF, 5.0), chance=chance), candidate("b", some, chance=chance))
     assert found.n_left_out == 10
-    assert found.contrasts[0].difference.unknown == ("training",)
+    assert found.contrasts[0].difference.unknown == ("training set",)
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ CLASSES = "target,patient_id,video_id,truth,probability,classes\n"
             r"EF: the column unit has '%', 'ml'; a target has one",
         ),
         (CLASSES + "X,p1,v1,b,0.2;0.8,\n", r"X: the column classes is needed.*\"none;mild;severe\""),
-        (CLASSES + "X,p1,v1,b,0.2,\n", r"X: truth has 'b'; the column classes says which two, the positive last"),
+        (CLASSES + "X,p1,v1,b,0.2,\n", r"X: truth has 'b', and which class the probability is of is not known"),
         (CLASSES + "X,p1,v1,d,0.2;0.3;0.5,a;b;c\n", r"X: truth is 'd'; the classes are a, b, c"),
         (CLASSES + "X,p1,v1,c,0.2;0.8,a;b;c\n", r"X: probability needs 3 numbers, joined by \";\""),
         (CLASSES + "X,p1,v1,c,0.2;0.8;7,a;b;c\n", r"X: probabilities must lie between 0 and 1"),
@@ -278,7 +278,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"level": "patient"}, r"level is 'patient'; allowed are study, video, clip, frame"),
-        ({"ids": {}}, r"predictions need the ids video_id or study_id"),
+        ({"ids": {}}, r"rows of level video need the column video_id"),
         ({"patient": texts("a")}, r"patient_id has 1 rows and truth has 6"),
         ({"prediction": np.zeros((6, 2))}, r"predictions have shape \(6, 2\), not \(6,\)"),
         ({"prediction": np.full(6, 1.5)}, r"probabilities must lie between 0 and 1"),

@@ -35,7 +35,7 @@ def test_kind_follows_from_the_values(column: np.ndarray, kind: str, classes: tu
 
 @pytest.mark.parametrize("values", [[0, 1, 2], [1, 2, 3, np.nan], [0, 1, 10]])
 def test_numbers_that_may_be_grades_are_asked_about(values: list[float]) -> None:
-    with pytest.raises(ArgumentError, match=r"Stage has the whole numbers .* alone.*--task regression, or --task ordi"):
+    with pytest.raises(ArgumentError, match=r"Stage has the whole numbers .* alone.*--task regression, --task ordi"):
         read_target(np.array(values, dtype=float), "Stage")
 
 
