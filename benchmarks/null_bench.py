@@ -237,7 +237,7 @@ def all_routes() -> list[Route]:
     """R of "one split" is the number of refits; 0: the variance of the training set is left out."""
     seeds = [Route("seeds", "MAE", 0, n, (1, 2, 3, 5)) for n in (50, 100, 300)]
     seeds += [Route("seeds", kind, 0, 100, (1, 2, 3, 5)) for kind in ("AUROC .7", "AUROC .95")]
-    split = [Route("none", kind, 250, 100, (0,)) for kind in KINDS]
+    split = [Route("none", kind, 250, 100, (REFITS,)) for kind in KINDS]
     split += [Route("none", "MAE", 100, 300, (refits,)) for refits in (0, REFITS)]
     draws = [Route("draws", "MAE", 200, 100, (2, 5, 10, DRAWS))]
     draws += [Route("draws", kind, 200, 100, (2, 5, 10)) for kind in ("AUROC .7", "AUROC .95")]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.evaluation.comparison import Candidate, Comparison, compare_candidates
+from panecho_embed.evaluation.comparison import Candidate, Comparison, check_margin, compare_candidates
 from probes.base import BaseProbe
 from probes.problem import Problem
 from probes.run import Evaluation, RunSettings, evaluate
@@ -64,6 +64,7 @@ def compare_problems(
     if len(problems) < 2:
         raise ArgumentError(f"a comparison needs two candidates or more; there is {', '.join(problems) or 'none'}")
     by_target = _by_target(problems)
+    check_margin(margin, [next(iter(of_target.values())).target for of_target in by_target.values()])
     told = dict(refused or {})
     evaluations: dict[str, dict[str, Evaluation]] = {}
     left_out: dict[str, int] = {}

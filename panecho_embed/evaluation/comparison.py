@@ -199,10 +199,7 @@ def compare_candidates(
     if reference is not None and reference not in names:
         raise ArgumentError(f"the reference is {reference!r}; the candidates are {', '.join(names)} (--reference)")
     common = _common_targets(candidates, targets)
-    if margin and len(common) > 1:
-        raise ArgumentError(
-            f"the margin {margin!r} is for one target, and {', '.join(common)} are compared; name one (--target)"
-        )
+    check_margin(margin, [candidates[0].predictions[name].target for name in common])
     if len(set(names)) < len(names):
         raise ArgumentError(f"candidates are called {', '.join(names)}; each needs a name of its own (NAME=RUN)")
     found = []
@@ -267,6 +264,15 @@ def line_up(predictions: Mapping[str, Predictions]) -> tuple[dict[str, Predictio
         lined_up[other] = concatenated(parts)
         _check_agreement(name, lined_up[name], other, lined_up[other])
     return lined_up, len(union) - len(keys)
+
+
+def check_margin(margin: str, targets: Sequence[Target]) -> None:
+    """Raise ArgumentError for a margin and several targets, and for one that does not fit the target's metric."""
+    if margin and len(targets) > 1:
+        names = ", ".join(target.name for target in targets)
+        raise ArgumentError(f"the margin {margin!r} is for one target, and {names} are compared; name one (--target)")
+    if margin and targets[0].unit:
+        parse_margin(margin, PRIMARY[targets[0].kind], targets[0].unit)
 
 
 def parse_margin(text: str, metric: str, unit: str) -> float | None:

@@ -17,7 +17,7 @@ from panecho_embed.errors import (
     TrainingError,
     WeightsError,
 )
-from panecho_embed.evaluation.comparison import Candidate, Comparison, compare_candidates, corrected
+from panecho_embed.evaluation.comparison import Candidate, Comparison, check_margin, compare_candidates, corrected
 from panecho_embed.evaluation.predictions import Predictions, concatenated
 from panecho_embed.evaluation.splits import check_fractions
 from panecho_embed.finetune.data import Dataset, read_dataset
@@ -170,6 +170,7 @@ def run_grid(
     processes = join_processes(device, chosen.precision)
     chosen = replace(chosen, precision=processes.precision)
     dataset = read_dataset(data, chosen.data)
+    check_margin(margin, dataset.targets.targets)
     folder = Path(out)
     trials = plan_trials(chosen, inits, folder, seeds=seeds, fractions=fractions)
     # Before hours of training, and the same answer in all processes.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import StoreError
+from panecho_embed.evaluation import metrics
 from panecho_embed.evaluation.predictions import concatenated
 from panecho_embed.evaluation.report import (
     Account,
@@ -23,7 +24,7 @@ from panecho_embed.evaluation.report import (
     summary_rows,
     write_run_report,
 )
-from panecho_embed.evaluation.scores import Scored, score
+from panecho_embed.evaluation.scores import Scored, read_metrics, score, write_metrics
 from panecho_embed.evaluation.targets import Target
 from panecho_embed.report import Section, Text
 from panecho_embed.wording import interval, number
@@ -170,3 +171,13 @@ def test_the_level_and_the_patients_tested_are_told(tmp_path: Path) -> None:
     rows = made(EF, videos=2, patients=40).by_study()
     text = write_run_report(tmp_path, [score(rows, draws=50)], account()).read_text()
     assert "40 studies of 40 patients tested." in text
+
+
+def test_a_new_metric_is_one_entry_and_one_formula(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    old = metrics._regression_values
+    monkeypatch.setitem(metrics.METRICS, "share_below", metrics.Metric("Share predicted below"))
+    monkeypatch.setattr(metrics, "_regression_values", lambda sums: old(sums) | {"share_below": 0.5 + 0 * sums[:, 0]})
+    found = scored()
+    write_metrics(tmp_path, "probe", [found], about={})
+    assert read_metrics(tmp_path)["targets"]["EF"]["metrics"]["share_below"]["value"] == 0.5
+    assert ["Share predicted below", "0.500"] in [row[:2] for row in metric_rows(found)[1]]
