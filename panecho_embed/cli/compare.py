@@ -117,7 +117,7 @@ def print_comparisons(comparisons: Sequence[Comparison], reference: str | None =
             click.echo("\n" + aligned(columns, rows[:LONG]))
             if len(rows) > LONG:
                 click.echo(f"and {len(rows) - LONG} more in differences.csv and the report")
-    for note in comparison_cautions(comparisons):
+    for note in comparison_cautions(comparisons) if not many else ():
         click.echo(note)
     if many:
         click.echo("\nthe other targets' intervals and differences are in the report")
