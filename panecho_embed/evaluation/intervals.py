@@ -18,41 +18,24 @@ from panecho_embed.evaluation.metrics import Draws, Floats, Metrics, base_name, 
 from panecho_embed.records import Score
 
 DEFAULT_DRAWS = 10_000
-_PROPORTION = (
-    "95% confidence intervals of {} are exact (Clopper and Pearson, Biometrika 1934) with an effective number of rows, "
-    "as the rows of a patient are correlated (Korn and Graubard, Surv Methodol 1998)."
+_RANKED = (
+    "95% confidence intervals of AUROC are score intervals (Newcombe, Stat Med 2006, method 5) with effective numbers "
+    "of positives and negatives, and with the variance over patients (Obuchowski, Biometrics 1997) where it is larger; "
+    "those of average precision are Wilson's (J Am Stat Assoc 1927) with an effective number of positives (Boyd et "
+    "al., ECML PKDD 2013). With perfect separation, their lower limit is exact."
 )
-_PERFECT = "With perfect separation, the lower limit is exact."
+_PROPORTION = (
+    "Intervals of sensitivity, specificity and predictive values are exact (Clopper and Pearson, Biometrika 1934) with "
+    "an effective number of rows, as the rows of a patient are correlated (Korn and Graubard, Surv Methodol 1998)."
+)
+_BUILT = (
+    "Intervals of sensitivity at a fixed specificity, balanced accuracy and F1 are built from exact ones (Clopper and "
+    "Pearson) by the method of Zou and Donner (Stat Med 2008)."
+)
 INTERVAL_METHODS = {
-    "auroc": (
-        "95% confidence intervals of AUROC are score intervals (Newcombe, Stat Med 2006, method 5) with effective "
-        "numbers of positives and negatives, and with the variance over patients (Obuchowski, Biometrics 1997) where "
-        f"it is larger. {_PERFECT}"
-    ),
-    "average_precision": (
-        "95% confidence intervals of average precision are score intervals (Wilson, J Am Stat Assoc 1927) with an "
-        "effective number of positives: the variance is that of a proportion (Boyd et al., ECML PKDD 2013), or the "
-        f"variance over patients where it is larger. {_PERFECT}"
-    ),
-    "sensitivity_at_specificity": (
-        "95% confidence intervals of sensitivity at a fixed specificity combine the exact interval at the threshold "
-        "with the exact interval of the threshold (Zou and Donner, Stat Med 2008), with effective numbers of rows "
-        "(Korn and Graubard, Surv Methodol 1998)."
-    ),
-    "balanced_accuracy": (
-        "95% confidence intervals of balanced accuracy are recovered from the exact intervals of the sensitivity of "
-        "each class (Zou and Donner, Stat Med 2008), with effective numbers of rows (Korn and Graubard, Surv Methodol "
-        "1998)."
-    ),
-    "f1": (
-        "95% confidence intervals of F1 are transformed exact intervals of the proportion of true positives among true "
-        "positives, false positives and false negatives (Clopper and Pearson, Biometrika 1934), with an effective "
-        "number of rows (Korn and Graubard, Surv Methodol 1998)."
-    ),
-    "sensitivity": _PROPORTION.format("sensitivity"),
-    "specificity": _PROPORTION.format("specificity"),
-    "ppv": _PROPORTION.format("positive predictive value"),
-    "npv": _PROPORTION.format("negative predictive value"),
+    **dict.fromkeys(("auroc", "average_precision"), _RANKED),
+    **dict.fromkeys(("sensitivity", "specificity", "ppv", "npv"), _PROPORTION),
+    **dict.fromkeys(("sensitivity_at_specificity", "balanced_accuracy", "f1"), _BUILT),
 }
 OTHER_INTERVALS = (
     "95% confidence intervals of other metrics are percentile intervals of a bootstrap over patients (Field and Welsh, "

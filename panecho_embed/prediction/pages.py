@@ -74,8 +74,9 @@ def write_pages(
         shutil.rmtree(out / SHEETS, ignore_errors=True)
     links = {study: f"{SHEETS}/{name}" for study, name in names.items()}
     sections = [
-        Section("Studies", [*_notices(file), _studies(predictions, links)]),
+        *([Section("Notice", _notices(file))] if _notices(file) else []),
         *([Section("Agreement with labels", _agreement_blocks(found))] if found else []),
+        Section("Studies", [_studies(predictions, links)]),
         *([Section("Not read", _failures(failures))] if failures else []),
         Section("How it was made", [Facts(_facts(file)), Text(AVERAGING), Text(SPREAD)]),
     ]
