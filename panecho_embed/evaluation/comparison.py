@@ -305,10 +305,15 @@ def parse_margin(text: str, metric: str, unit: str) -> float | None:
 
 
 def score_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """Every metric of every candidate and target, one row each."""
+    """Every metric of every candidate and target, one row each; of a mean over targets its one metric."""
     import pandas as pd
 
-    rows = [
+    rows: list[dict[str, Any]] = [
+        {"target": comparison.name, "candidate": name, "metric": comparison.metric, "value": value}
+        for comparison in comparisons
+        for name, value in comparison.means.items()
+    ]
+    rows += [
         {
             "target": comparison.name,
             "candidate": name,

@@ -152,7 +152,7 @@ def write_comparison(folder: Path, made_by: str, comparisons: Sequence[Compariso
     stems = _stems(list(targets[0].standings))
     try:
         clear_report(folder)
-        score_table(targets).to_csv(folder / "scores.csv", index=False)
+        score_table(comparisons).to_csv(folder / "scores.csv", index=False)
         difference_table(comparisons).to_csv(folder / "differences.csv", index=False)
         place = folder / "predictions"
         place.mkdir(exist_ok=True)
@@ -169,7 +169,7 @@ def write_comparison(folder: Path, made_by: str, comparisons: Sequence[Compariso
             "targets": {
                 c.name: {"metric": c.metric, "margin": c.margin, "n_left_out": c.n_left_out} for c in comparisons
             },
-            "scores": score_table(targets).to_dict("records"),
+            "scores": score_table(comparisons).to_dict("records"),
             "differences": difference_table(comparisons).to_dict("records"),
         }
         drawn = _drawn(folder / "plots", comparisons)

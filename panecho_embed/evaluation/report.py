@@ -147,8 +147,8 @@ def metric_rows(
     further = columns or {}
     rows = []
     for name, score in one.scores.items():
-        if not np.isfinite(score.value):
-            continue
+        if not np.isfinite(one.by_run[name]).any():
+            continue  # a metric that some trainings define is shown as not defined
         row = [display_name(name, one.target.unit), number(score.value), interval(score)]
         if one.baseline:
             row.append(number(one.baseline[name].value))
