@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,11 @@ from sklearn.utils.validation import check_array, check_consistent_length, colum
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.splits import grouped_folds
+from panecho_embed.evaluation.targets import Kind, median_class
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-TaskType = Literal["regression", "binary", "multiclass", "ordinal"]
+TaskType = Kind
 ClassWeight = str | Mapping[Any, float] | None
 
 
@@ -202,12 +203,6 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
         if owner.shape != (len(y),):
             raise ArgumentError(f"groups has shape {owner.shape}; one group a row is needed, ({len(y)},)")
         return grouped_folds(owner, y, self.folds, discrete=self.task != "regression", seed=self.random_state)
-
-
-def median_class(probability: Floats) -> Ints:
-    """First class (N,) whose cumulative probability reaches 0.5, of probabilities (N, K)."""
-    reached = np.cumsum(probability, axis=1) >= 0.5 - 1e-12
-    return np.asarray(reached.argmax(axis=1), dtype=np.int64)
 
 
 def accepts(function: Callable[..., Any], argument: str) -> bool:

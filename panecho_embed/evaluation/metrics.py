@@ -17,7 +17,7 @@ from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.estimates import EstimatedPart, Estimates, macro_estimates, renamed
 from panecho_embed.evaluation.proportions import class_estimates, decision_estimates
 from panecho_embed.evaluation.ranking import auroc, ranking_part, ranking_values
-from panecho_embed.evaluation.targets import Kind, Target
+from panecho_embed.evaluation.targets import Kind, Target, median_class
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -243,7 +243,7 @@ def ordinal_metrics(
     y, p, ids, codes = _of_classes(truth, probability, patients, classes)
     above = np.cumsum(p[:, ::-1], axis=1)[:, ::-1]
     cuts = [c for c in range(1, len(classes)) if (y >= c).any() and (y < c).any()]
-    called = (np.cumsum(p, axis=1) >= 0.5 * p.sum(axis=1, keepdims=True)).argmax(axis=1)
+    called = median_class(p)
     rankings = {
         f"{classes[c]} or above": ranking_part(y >= c, above[:, c], codes, len(ids), {"auroc": auroc}) for c in cuts
     }

@@ -100,8 +100,7 @@ class Target:
         if self.kind == "binary":
             return np.asarray(prediction >= np.asarray(threshold, dtype=np.float64), dtype=np.int64)
         if self.kind == "ordinal":
-            reached = np.cumsum(prediction, axis=1) >= 0.5 * prediction.sum(axis=1, keepdims=True)
-            return np.asarray(reached.argmax(axis=1), dtype=np.int64)
+            return median_class(prediction)
         return np.asarray(prediction.argmax(axis=1), dtype=np.int64)
 
     def names_of(self, indices: npt.ArrayLike) -> npt.NDArray[np.object_]:
@@ -239,6 +238,12 @@ def matched_classes(target: Target, task: Task) -> list[int]:
             f"its labels {some(strangers)} are no classes of the task; the classes are {', '.join(task.classes)}"
         )
     return [index[_key(label)] for label in target.classes]
+
+
+def median_class(probability: Floats) -> npt.NDArray[np.int64]:
+    """First class (N,) whose cumulative probability reaches 0.5, of probabilities (N, K) of ordered classes."""
+    reached = np.cumsum(probability, axis=1) >= 0.5 - 1e-12
+    return np.asarray(reached.argmax(axis=1), dtype=np.int64)
 
 
 def class_names(classes: Iterable[str]) -> dict[str, int]:
