@@ -47,9 +47,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {plural(noun, count)}"
 
 
-def file_stem(name: str) -> str:
-    """A name with nothing in it that the name of a file can't hold."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+def file_stem(name: str, instead: str = "_") -> str:
+    """A name with `instead` in place of all that the name of a file or folder can't hold."""
+    return "".join(c if c.isalnum() or c in "-_." else instead for c in name)
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

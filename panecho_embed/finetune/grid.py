@@ -30,7 +30,7 @@ from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe, parse_recipe, recipe_differences
 from panecho_embed.finetune.run import finetune
 from panecho_embed.finetune.starts import RANDOM, load_start, weights_sha256
-from panecho_embed.wording import counted
+from panecho_embed.wording import counted, file_stem
 
 Say = Callable[[str], object]
 State = Literal["done", "begun", "missing"]
@@ -245,7 +245,7 @@ def plan_trials(
     if seeds < 1:
         raise ArgumentError(f"seeds is {seeds}; it must be 1 or more (--seeds)")
     check_fractions(fractions)
-    folders = {init: folder_name(init) for init in inits}
+    folders = {init: file_stem(init, "-") for init in inits}
     if len(set(folders.values())) < len(folders):
         raise ArgumentError(f"the starts {', '.join(inits)} would share a folder; compare them in two grids")
     return tuple(
@@ -260,11 +260,6 @@ def plan_trials(
         for fraction in sorted(fractions, reverse=True)
         for init in inits
     )
-
-
-def folder_name(init: str) -> str:
-    """A start's name with nothing in it that a folder's name can't hold."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in init)
 
 
 def trial_state(trial: Trial, fingerprint: str) -> State:
@@ -424,7 +419,7 @@ def _frozen(
         tables = []
         try:
             for trial in trials if seeded else trials[:1]:
-                place = out / "frozen" / folder_name(init)
+                place = out / "frozen" / file_stem(init, "-")
                 file = place / (f"seed-{trial.seed}.h5" if untrained else "embeddings.h5")
                 weights = job.weights.get(init)
                 table = embed_start(init, weights, trial.recipe, job.data, file, device=job.device, workers=job.workers)
