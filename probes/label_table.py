@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
     there. study_id, patient_id and view beside it replace the file's
     where they are filled in, split replaces it altogether. Every other column is a label, as in a manifest, and takes
     the place of one of the same name. Rows whose id the CSV lacks have no label. Raises ArgumentError when an id is
-    there twice, or when no id matches.
+    empty or there twice, when no id matches, or for a column of numbers with other text in it.
     """
     path = Path(csv)
     frame = _read(path)
@@ -44,11 +45,17 @@ def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
         raise ArgumentError(
             f"{path}: no column {', '.join(KEYS)} to join by; it has {', '.join(frame.columns)} (--labels)"
         )
-    frame = frame[frame[key] != ""].set_index(key)
+    if nameless := [str(line) for line in frame.index[frame[key] == ""]]:
+        raise ArgumentError(
+            f"{path}: {key} is empty in {len(nameless)} lines, so they can't be joined: line {', '.join(nameless[:20])}"
+            f"{', ...' if len(nameless) > 20 else ''}; fill it in or remove them (--labels)"
+        )
+    columns = _labels(frame, described, path)
+    frame = frame.set_index(key)
     ids = getattr(table, key)
     _check_ids(path, key, frame.index, ids)
     row = frame.index.get_indexer(ids)
-    labels = {name: _at(column, row) for name, column in label_columns(frame, (*NO_LABELS, *described)).items()}
+    labels = {name: _at(column, row) for name, column in columns.items()}
     own: dict[str, Any] = {
         name: _at(frame[name].to_numpy(dtype=object), row) for name in OF_THE_FILE if name in frame.columns
     }
@@ -69,6 +76,13 @@ def _read(path: Path) -> pd.DataFrame:
         line, problem = next(iter(sorted(table.problems.items())))
         raise ArgumentError(f"{path}: {len(table.problems)} unusable lines, first line {line}: {problem} (--labels)")
     return table.frame
+
+
+def _labels(frame: pd.DataFrame, described: Sequence[str], path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        return label_columns(frame, (*NO_LABELS, *described), path)[0]
+    except ManifestError as error:
+        raise ArgumentError(f"{error} (--labels)") from error
 
 
 def _at(column: npt.NDArray[Any], row: npt.NDArray[np.intp]) -> npt.NDArray[Any]:

@@ -43,7 +43,8 @@ def read_dynamic(root: Path) -> Manifest:
     videos, problems = collect(table, reference)
     raise_problems(table.path, problems)
     notes = _unmatched(videos, (root / "Videos").glob("*.avi"), root)
-    return Manifest(tuple(videos), label_columns(table.frame, ("FileName", "Split", "FPS")), notes)
+    labels, of_labels = label_columns(table.frame, ("FileName", "Split", "FPS"), table.path)
+    return Manifest(tuple(videos), labels, (*notes, *of_labels))
 
 
 def read_pediatric(root: Path) -> Manifest:
@@ -61,15 +62,17 @@ def read_pediatric(root: Path) -> Manifest:
             table = read_table(listing)
             require_columns(table, ["FileName", "Split"])
             found, wrong = collect(table, partial(_pediatric_reference, view=view, root=root))
-            frames.append(table.frame)
+            lines = [f"{line} of {view}/{listing.name}" for line in table.frame.index]
+            frames.append(table.frame.set_axis(lines))
             videos += found
             problems += [f"{view}/{listing.name}, {problem}" for problem in wrong]
     if not frames:
         raise ManifestError(f"{root}: not EchoNet-Pediatric, neither A4C/FileList.csv nor PSAX/FileList.csv is there")
     raise_problems(root, problems)
-    frame = pd.concat(frames, ignore_index=True).fillna("")
+    frame = pd.concat(frames).fillna("")
     there = (file for view in PEDIATRIC_VIEWS for file in (root / view / "Videos").glob("*.avi"))
-    return Manifest(tuple(videos), label_columns(frame, ("FileName", "Split")), _unmatched(videos, there, root))
+    labels, of_labels = label_columns(frame, ("FileName", "Split"), root)
+    return Manifest(tuple(videos), labels, (*_unmatched(videos, there, root), *of_labels))
 
 
 def _pediatric_reference(row: Mapping[str, str], view: str, root: Path) -> VideoRef:

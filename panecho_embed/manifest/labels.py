@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, ManifestError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # "None" is a class of several reporting tasks, so it is no missing value.
-_MISSING = frozenset({"", "na", "n/a", "nan", "null"})
+_MISSING = frozenset({"", "-", ".", "na", "n/a", "nan", "null"})
+# A column with so many numbers is one of numbers, and its other cells are mistakes.
+_NUMERIC_SHARE = 0.9
+# A number that no program may guess: a bound (<40), thousands or a decimal comma (1,234.5), a percentage.
+_ALMOST_A_NUMBER = re.compile(r"[<>≤≥=~±]*\s*[+-]?\d[\d.,' ]*%?")
+_LISTED = 5
 
 
-def label_columns(frame: pd.DataFrame, without: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Every other column as a label: float64 with NaN if all its values are numbers, else str objects."""
-    return {str(name): parse_label(frame[name]) for name in frame.columns if name not in without}
+def label_columns(
+    frame: pd.DataFrame, without: Sequence[str], path: Path
+) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    """Every other column as a label: float64 with NaN if all its values are numbers, else str objects.
+
+    path: the table, for messages; the frame's index holds its lines. The second value has a note for every column of
+    text in which numbers stand. Raises ManifestError, naming the cells, for a column of numbers (at least 90 % of its
+    filled cells, or all but some like "<40" and "1,234.5") in which others stand.
+    """
+    labels, notes, problems = {}, [], []
+    for name in frame.columns:
+        if name in without:
+            continue
+        labels[str(name)] = column = parse_label(frame[name])
+        if column.dtype.kind == "f":
+            continue
+        filled = frame[name][column != ""]
+        number = _numbers(filled).notna()
+        others, cells = filled[~number], ""
+        if number.any():
+            some = (f"line {line}: {cell!r}" for line, cell in list(others.items())[:_LISTED])
+            cells = f"{', '.join(some)}{', ...' if len(others) > _LISTED else ''}"
+        if number.any() and (
+            number.mean() >= _NUMERIC_SHARE or all(_ALMOST_A_NUMBER.fullmatch(cell) for cell in others)
+        ):
+            problems.append(f"column {name}: {len(others)} of {len(filled)} cells are no numbers ({cells})")
+        elif number.any():
+            notes.append(
+                f"column {name} is read as text: {len(others)} of {len(filled)} cells are no numbers ({cells})"
+            )
+    if problems:
+        raise ManifestError(
+            f"{path}: numbers and other text in one column:\n  " + "\n  ".join(problems) + "\n"
+            "Write plain numbers (1234.5), leave the cell empty where nothing was measured, or remove the column"
+        )
+    return labels, notes
 
 
 def parse_label(column: pd.Series[str]) -> npt.NDArray[Any]:
     """A column of text as float64 (NaN where missing) if every value is a number, else as str objects."""
-    import pandas as pd
-
     missing = column.str.lower().isin(_MISSING)
-    numbers = pd.to_numeric(column.where(~missing, None), errors="coerce")
+    numbers = _numbers(column.where(~missing, None))
     if bool((numbers.notna() | missing).all()):
         return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     text: npt.NDArray[Any] = column.where(~missing, "").to_numpy(dtype=object)
@@ -42,3 +80,9 @@ def parse_number(name: str, text: str) -> float | None:
         return float(text)
     except ValueError:
         raise ArgumentError(f"{name} is {text!r}; it must be a number, or empty") from None
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.to_numeric(column, errors="coerce")

@@ -30,10 +30,10 @@ def read_table_manifest(path: Path, base: str | None = None) -> Manifest:
 
     Column `path` is required: absolute, a URL, or relative to `base`, the URL of a folder, by default the table's own
     folder. What is behind a URL is not asked for before its turn comes. video_id (default: the path as written),
-    study_id (default: the video_id), patient_id (default: the study_id), view, split and fps are used when they are
-    there; every other column is a label, but for the five by which `describe_manifest` describes a video, if all five
-    are there. A table with `query_key` in place of `path` is read as TMED-2's. Raises ManifestError listing every
-    missing file, doubled id and unusable cell.
+    study_id (default: the video_id), patient_id (default: the study_id; filled in every row if the column is there),
+    view, split and fps are used when they are there; every other column is a label, except the five by which
+    `describe_manifest` describes a video, if all five are there. A table with `query_key` in place of `path` is read as
+    TMED-2's. Raises ManifestError listing every missing file, doubled id and unusable cell.
     """
     table = read_table(path, undecodable=("path", *_IDS))
     notes = []
@@ -48,7 +48,8 @@ def read_table_manifest(path: Path, base: str | None = None) -> Manifest:
         notes.append(f"{path.name} has no patient_id column: every {whose} counts as a patient of its own")
     # A single column of such a name is somebody's own.
     described = DESCRIPTION_COLUMNS if columns.issuperset(DESCRIPTION_COLUMNS) else ()
-    return Manifest(tuple(videos), label_columns(table.frame, (*_KNOWN_COLUMNS, *described)), tuple(notes))
+    labels, of_labels = label_columns(table.frame, (*_KNOWN_COLUMNS, *described), path)
+    return Manifest(tuple(videos), labels, (*notes, *of_labels))
 
 
 def _reference(row: Mapping[str, str], base: Path | str) -> VideoRef:
@@ -62,7 +63,11 @@ def _reference(row: Mapping[str, str], base: Path | str) -> VideoRef:
     target = _located(written, base)
     video_id = row.get("video_id") or written
     study_id = row.get("study_id") or video_id
-    patient_id = row.get("patient_id") or study_id
+    patient_id = row.get("patient_id", study_id)
+    if not patient_id:
+        raise ArgumentError(
+            "patient_id is empty; fill it in, or remove the column (then every study counts as a patient of its own)"
+        )
     fps = parse_number("fps", row.get("fps", ""))
     return VideoRef(video_id, study_id, patient_id, target, row.get("view", ""), row.get("split", ""), fps)
 

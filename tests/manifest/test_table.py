@@ -56,6 +56,41 @@ def test_ids_that_are_left_out_fall_back_step_by_step(folder):
     assert "every study counts as a patient of its own" in manifest.notes[0]
 
 
+def test_an_empty_patient_id_is_an_error_that_names_the_lines(folder):
+    table = write(folder, "path,patient_id\na.avi,p1\nb.avi,\nc d é.avi,\n")
+    with pytest.raises(ManifestError, match=r"2 problems:\n  line 3: patient_id is empty; .*\n  line 4: patient_id"):
+        read_manifest(table)
+
+
+@pytest.mark.parametrize("marker", ["-", "NA", "n/a", ".", "NaN", ""])
+def test_markers_of_missing_values_leave_a_column_of_numbers(folder, marker):
+    manifest = read_manifest(write(folder, f"path,EF\na.avi,55\nb.avi,{marker}\n"))
+    np.testing.assert_array_equal(manifest.labels["EF"], [55, np.nan])
+    assert not [note for note in manifest.notes if "EF" in note]
+
+
+@pytest.mark.parametrize("cell", ["<40", '"1,234.5"', "55 %", "~50", '"55,5"'])
+def test_a_number_written_otherwise_is_an_error_that_names_the_cell(folder, cell):
+    table = write(folder, f"path,EF,Age\na.avi,55,1\nb.avi,{cell},2\n")
+    with pytest.raises(ManifestError, match=r"column EF: 1 of 2 cells are no numbers \(line 3: ") as error:
+        read_manifest(table)
+    assert cell.strip('"') in str(error.value)
+    assert "leave the cell empty" in str(error.value)
+    assert "Age" not in str(error.value)
+
+
+def test_text_among_many_numbers_is_an_error(folder):
+    rows = "".join(f"{i},a.avi,{i}\n" for i in range(9))
+    with pytest.raises(ManifestError, match=r"column EF: 1 of 10 cells are no numbers \(line 11: 'bad image'\)"):
+        read_manifest(write(folder, f"video_id,path,EF\n{rows}9,a.avi,bad image\n"))
+
+
+def test_text_among_some_numbers_is_text_with_a_note(folder):
+    manifest = read_manifest(write(folder, "path,MR,view\na.avi,1,A4C\nb.avi,3+,A4C\n"))
+    assert manifest.labels["MR"].tolist() == ["1", "3+"]
+    assert manifest.notes[-1] == "column MR is read as text: 1 of 2 cells are no numbers (line 3: '3+')"
+
+
 def test_every_problem_is_listed_at_once(folder):
     table = write(folder, "path,video_id,fps\na.avi,v,x\ngone.avi,w,\n,u,\nb.avi,t,\na.avi,t,\n")
     with pytest.raises(ManifestError) as error:
