@@ -6,18 +6,21 @@ about ten steps a strength where it needs hundreds on raw embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp, softmax
 
-from probes.lbfgs import minimise
+from panecho_embed.errors import PanEchoEmbedError
 from probes.standardise import Rotated, Standardiser
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+MAX_STEPS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,40 @@ class LogisticPath:
         residual = softmax(logits, axis=1)
         residual[rows, self.labels] -= 1
         return loss, residual * self.weight[:, None]
+
+
+def minimise(objective: Callable[[Floats], tuple[float, Floats]], start: Floats, tolerance: float) -> Floats:
+    """Minimise a smooth convex function with L-BFGS (`scipy.optimize`).
+
+    Parameters
+    ----------
+    objective : callable
+        Returns the value and the gradient (V,) at a point (V,).
+    start : (V,) float64
+        Starting point.
+    tolerance : float
+        Largest absolute element of the gradient at which to stop. The search also stops where rounding hides any
+        further descent.
+
+    Returns
+    -------
+    (V,) float64
+        The minimum.
+
+    Raises
+    ------
+    PanEchoEmbedError
+        After 2,000 steps, or if the search stops far from a minimum.
+    """
+    options = {"maxcor": 20, "gtol": tolerance, "ftol": 0.0, "maxiter": MAX_STEPS, "maxfun": 20 * MAX_STEPS}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    # A failed line search is no failure where the descent that is left, about the squared gradient, is rounding.
+    at_rounding = float(found.jac @ found.jac) <= 1e-9 * max(1.0, abs(found.fun))
+    if not (found.success or (found.status == 2 and at_rounding)):
+        raise PanEchoEmbedError(
+            f"no minimum after {found.nit} steps ({found.message}); the largest gradient is {np.abs(found.jac).max():g}"
+        )
+    return np.asarray(found.x, dtype=np.float64)
 
 
 def probabilities(logits: Floats) -> Floats:

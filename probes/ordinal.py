@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.linalg import solve_triangular
 from scipy.special import expit, log_expit, logit
 
-from probes.lbfgs import minimise
+from probes.logistic import minimise
 from probes.standardise import Rotated, Standardiser
 
 Floats = npt.NDArray[np.float64]
@@ -70,6 +70,8 @@ class OrdinalPath:
             loss, by_score, by_cutpoint = ordinal_loss(rows @ w, c, self.labels, self.weight)
             gradient = (rows.T @ by_score + w / strength) * step
             value = loss + 0.5 * float(np.square(w).sum()) / strength
+            # The line search steps back from a finite value only; this one is far above that of any useful probe.
+            value = value if np.isfinite(value) else 100 * float(self.weight.sum())
             return value, np.concatenate([gradient, whiten.T @ by_cutpoint])
 
         found = minimise(objective, np.concatenate([weights / step, np.zeros(len(cutpoints))]), tolerance)

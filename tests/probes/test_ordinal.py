@@ -11,12 +11,15 @@ from scipy.optimize import approx_fprime, minimize
 from scipy.special import expit
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, PanEchoEmbedError
+from probes import ordinal
 from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe, median_class
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe
-from probes.ordinal import ordinal_loss, ordinal_probabilities
+from probes.logistic import minimise
+from probes.ordinal import OrdinalPath, ordinal_loss, ordinal_probabilities
+from probes.standardise import Rotated
 
 
 def sample(n: int = 200, d: int = 6, seed: int = 0, cuts: tuple[float, ...] = (-1.5, 0.0, 1.0)) -> tuple:
@@ -100,6 +103,27 @@ def test_loss_is_finite_far_from_the_cutpoints_and_infinite_where_they_do_not_as
     assert ordinal_loss(score, np.array([1.0, 1.0]), labels, weight)[0] == np.inf
 
 
+def test_a_step_over_cutpoints_that_do_not_ascend_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = sample()
+    path = OrdinalPath(Rotated.of_rows(x, np.inf), y, np.ones(len(y)), 4)
+    step, start = np.ones(len(path.rotated.spectrum)), np.array([-0.1, 0.0, 0.1])
+    infinite = 0
+
+    def counted(*given: np.ndarray) -> tuple:
+        nonlocal infinite
+        loss, *rest = ordinal_loss(*given)
+        infinite += np.isinf(loss)
+        return loss, *rest
+
+    monkeypatch.setattr(ordinal, "ordinal_loss", counted)
+    # Cutpoints close together, and variables so badly scaled that the first steps go too far.
+    weights, cutpoints = path._minimise(np.zeros(len(step)), start, step, np.eye(3) * 300, 1.0, 1e-7)
+    assert infinite
+    (coef, intercept), *_ = path.solve([1.0], tolerance=1e-7)
+    np.testing.assert_allclose(path.rotated.basis @ weights, coef[0], atol=1e-6)
+    np.testing.assert_allclose(-cutpoints - coef[0] @ path.rotated.centre, intercept, atol=1e-6)
+
+
 def test_strength_has_the_smallest_held_out_log_loss() -> None:
     x, y = sample()
     part = np.arange(len(x)) % 3
@@ -148,3 +172,8 @@ def test_a_class_of_one_patient_is_named() -> None:
     y = np.where(np.arange(60) == 0, 9, np.arange(60) % 3)
     with pytest.raises(ArgumentError, match=r"class 9 is missing .* at least two patients"):
         LinearProbe("ordinal").fit(x, y)
+
+
+def test_a_search_that_finds_no_minimum_is_an_error() -> None:
+    with pytest.raises(PanEchoEmbedError, match="no minimum after"):
+        minimise(lambda point: (float(-point.sum()), -np.ones_like(point)), np.zeros(3), 1e-7)
