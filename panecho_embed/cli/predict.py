@@ -80,9 +80,9 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
 
 
 def _print_summary(summary: PredictSummary) -> None:
-    from panecho_embed.prediction.agreement import primary_line
+    from panecho_embed.prediction.agreement import agreement_tables
     from panecho_embed.prediction.wording import DISCLAIMER, RANDOM
-    from panecho_embed.wording import counted
+    from panecho_embed.wording import aligned, counted
 
     for note in summary.notes:
         click.echo(f"note: {note}")
@@ -97,8 +97,8 @@ def _print_summary(summary: PredictSummary) -> None:
     for one in summary.agreements:
         if one.problem:
             click.echo(f"note: not compared with labels: {one.problem}")
-        else:
-            click.echo(primary_line(one))
+    for columns, rows in agreement_tables(summary.agreements):
+        click.echo(aligned(columns, rows))
     click.echo(f"{summary.out / 'report.html'}; tables beside it")
     if summary.random_weights:
         click.secho(RANDOM, fg="yellow")

@@ -180,7 +180,14 @@ def _write(
     predictions = predictions_of(fold, predicted, recipe)
     thresholds = thresholds_of(predictions, recipe.evaluation.level)
     rule = recipe.evaluation.threshold
-    write_model(model, start, tasks, recipe.clips, folder.path / "model.pt", thresholds=thresholds, rule=rule)
+    patients = start.patients.extended(
+        fold.dataset.fingerprint,
+        train=fold.patients("train"),
+        val=fold.patients("val"),
+        start=start.weights.source if start.weights.pretrained else "",
+    )
+    path = folder.path / "model.pt"
+    write_model(model, start, tasks, recipe.clips, path, thresholds=thresholds, rule=rule, patients=patients)
     write_tasks(tasks, folder.path / "tasks.csv")
     write_predictions(predictions, folder.path / FILE)
     folder.write_failures(failures)

@@ -16,6 +16,7 @@ from panecho_embed.finetune.starts import Start
 from panecho_embed.finetune.stem import stem_for
 from panecho_embed.models.convnext import CHANNELS
 from panecho_embed.models.panecho import PanEcho, checkpoint_content, sinusoid
+from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.recorded import KEY, OWN_LAYOUT, plain, recorded_plainly
 from panecho_embed.models.weights import NOT_STATED
 from panecho_embed.provenance import Preprocess, WeightsInfo
@@ -34,10 +35,12 @@ def write_model(
     *,
     thresholds: Mapping[str, float] | None = None,
     rule: str = "",
+    patients: TrainingPatients | None = None,
 ) -> str:
     """Write model.pt; returns its layout: see `panecho_embed.models.recorded`.
 
     thresholds: target -> that of its yes-or-no decision, chosen on validation rows by `rule`; recorded with the model.
+    patients: those whom it was trained on; recorded as keyed hashes.
 
     {"weights" or "state_dict": state dict, "panecho_embed": plain values}. A model of PanEcho's shape whose pictures
     are frames takes PanEcho's pixels, whatever it was trained on: the difference in normalisation and channel order is
@@ -69,6 +72,7 @@ def write_model(
         "tasks": [plain(asdict(task)) for task in tasks],
         "thresholds": dict(thresholds or {}),
         "threshold_rule": rule,
+        **({"patients": patients.record()} if patients is not None else {}),
         **recorded_plainly(preprocess=preprocess, clips=clips.plan(clips.test)),
     }
     write_checkpoint(content, path)

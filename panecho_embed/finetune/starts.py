@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from panecho_embed.models import zoo
 from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
 from panecho_embed.models.digests import checked_sha256
 from panecho_embed.models.panecho import ClipEncoder
+from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.weights import KNOWN, locate
 from panecho_embed.planes import PlaneOrder
 from panecho_embed.provenance import Preprocess, WeightsInfo
@@ -32,7 +33,7 @@ class Start:
 
     image_encoder: (P, 3, S, S) -> (P, D), or the identity if `whole_clips`. clip_encoder: (N, L, D) -> (N, dim), or
     (N, L, 3, S, S) -> (N, dim) if `whole_clips`. plane_order: which pictures a clip is made of. preprocess: of the
-    pixels that they take; a model normalises by it.
+    pixels that they take; a model normalises by it. patients: that the weights were trained on, as their file says.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Start:
     plane_order: PlaneOrder
     preprocess: Preprocess
     weights: WeightsInfo
+    patients: TrainingPatients = field(default_factory=TrainingPatients)
 
 
 def load_start(
@@ -79,6 +81,7 @@ def load_start(
         plane_order(backbone, settings),
         backbone.preprocess,
         backbone.weights,
+        backbone.patients,
     )
 
 

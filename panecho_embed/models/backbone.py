@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from panecho_embed.clips import ClipPlan, IntArray
 from panecho_embed.errors import ArgumentError
+from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.planes import Pictures, PlaneOrder, frame_planes, pictures_of
 from panecho_embed.provenance import Precision, Preprocess, WeightsInfo
 
@@ -42,7 +43,7 @@ class Backbone:
     pooling: how a clip is made of its pictures. plane_order: which pictures a clip is made of, see `PlaneOrder`: a
     property of the weights. frames_per_clip: that it was trained with; fixed_clip_length: it takes no other number.
     fixed_image_size: it takes no other size than `preprocess.crop`. recorded_clips: those that its weights file says it
-    was tested on, None where it says nothing.
+    was tested on, None where it says nothing. patients: that it says it was trained on.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Backbone:
     fixed_clip_length: bool = False
     fixed_image_size: bool = False
     recorded_clips: ClipPlan | None = None
+    patients: TrainingPatients = field(default_factory=TrainingPatients)
     device: torch.device = field(default=torch.device("cpu"), init=False)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import WeightsError
+from panecho_embed.models.patients import TrainingPatients, read_training_patients
 from panecho_embed.planes import PlaneOrder
 from panecho_embed.provenance import Preprocess
 
@@ -34,6 +35,7 @@ class Recorded:
 
     plane_order: of released files "published". layout: how the file names its tensors. thresholds: of the yes-or-no
     decisions of a fine-tuned model, by task. init: what a fine-tuned model was trained from; "" for any other.
+    patients: that a fine-tuned model was trained on.
     """
 
     licence: str = ""
@@ -43,6 +45,7 @@ class Recorded:
     layout: str = PANECHO_LAYOUT
     thresholds: Mapping[str, float] = field(default_factory=dict)
     init: str = ""
+    patients: TrainingPatients = field(default_factory=TrainingPatients)
 
 
 def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
@@ -80,6 +83,7 @@ def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
         layout,
         _thresholds(about.get("thresholds"), path),
         str(about.get("init") or ""),
+        read_training_patients(about.get("patients"), path),
     )
 
 

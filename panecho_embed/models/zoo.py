@@ -243,6 +243,7 @@ def _from_panecho(model: PanEcho, name: str) -> Backbone:
         weights=model.weights_info,
         frames_per_clip=clips.frames_per_clip if clips else FRAMES_PER_CLIP,
         recorded_clips=clips,
+        patients=model.recorded.patients,
         pooling="mean" if model.clip_encoder is None else "transformer",
         plane_order="frames" if model.clip_encoder is None else model.plane_order,
     )

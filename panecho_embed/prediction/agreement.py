@@ -1,4 +1,4 @@
-"""Predictions against labels of the same name, by split: those who were tested first."""
+"""Predictions against labels of the same name: of patients who were not in training first, of others apart."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
+from panecho_embed.evaluation.metrics import SHORT, display_name
 from panecho_embed.evaluation.predictions import FILE, Predictions, write_predictions
 from panecho_embed.evaluation.scores import Scored, score, score_documents, write_metrics
 from panecho_embed.evaluation.splits import SPLITS, split_name
 from panecho_embed.evaluation.targets import Reading, Target, matched_classes, read_target
 from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
+from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.prediction.averages import Predictions as Averages
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.tasks import Task
+from panecho_embed.wording import counted, interval, number
 
 Floats = npt.NDArray[np.float64]
 
 _NAMES = {"test": "test", "val": "validation", "train": "training"}
+_NOT_RECORDED = (
+    "Which patients these weights were trained on is not recorded. If any of them are in this input, the agreement is "
+    "not that of new patients."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +48,8 @@ class Agreement:
         What was taken for granted.
     problem : str
         Why there are no scores, beginning with the name of the task.
+    words : mapping of str to str
+        What to call the patients of each split: "test" is "not in training" where the model's file says who was.
     """
 
     task: Task
@@ -48,6 +57,7 @@ class Agreement:
     scored: Mapping[str, Scored] = field(default_factory=dict)
     note: str = ""
     problem: str = ""
+    words: Mapping[str, str] = field(default_factory=lambda: _NAMES)
 
     @property
     def main(self) -> Scored | None:
@@ -61,7 +71,7 @@ def agreements(
     reading: Reading | None = None,
     thresholds: Mapping[str, float] | None = None,
     rule: ThresholdRule | None = None,
-    fine_tuned: bool = False,
+    patients: TrainingPatients | None = None,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
 ) -> list[Agreement]:
@@ -75,8 +85,10 @@ def agreements(
     thresholds : mapping of str to float, optional
         Of yes-or-no decisions, saved with the model. Otherwise `rule` chooses them on rows whose split is val.
     rule : ThresholdRule, optional
-    fine_tuned : bool
-        Whether the model is somebody's own: without a split it may know these patients, which is then noted.
+    patients : TrainingPatients, optional
+        Those of the model. Where they are known they decide who is a training row ("train"), a validation row ("val")
+        or neither ("test"), whatever the split column says; only rows whose split is val still choose the threshold of
+        a model that brings none. Where nothing is known the split column decides.
     draws, seed : int
         Of the bootstrap.
     """
@@ -85,7 +97,7 @@ def agreements(
     given = replace(given, tasks={task.name: task for task in tasks})
     rule = rule or ThresholdRule()
     return [
-        _agreement(predictions, task, given, thresholds or {}, rule, draws, seed, fine_tuned)
+        _agreement(predictions, task, given, thresholds or {}, rule, draws, seed, patients or TrainingPatients())
         for task in tasks
         if task.name in predictions.studies.labels
     ]
@@ -115,11 +127,6 @@ def write_agreements(found: Sequence[Agreement], about: Mapping[str, Any], folde
     write_metrics(folder, "predict", scored, about={**about, "not_evaluated": problems}, of_target=of_target)
 
 
-def split_words(split: str) -> str:
-    """A split in words: "validation"."""
-    return _NAMES[split]
-
-
 def _agreement(
     predictions: Averages,
     task: Task,
@@ -128,23 +135,29 @@ def _agreement(
     rule: ThresholdRule,
     draws: int,
     seed: int,
-    fine_tuned: bool,
+    patients: TrainingPatients,
 ) -> Agreement:
     columns = [i for i, output in enumerate(predictions.outputs) if output.task == task]
     try:
         read = read_target(predictions.studies.labels[task.name], task.name, reading)
         if (read.target.kind == "regression") != (task.type == "regression"):
             raise ArgumentError(f"its labels are {read.target.kind}, and the task is {task.type}")
-        studies, note = _rows(predictions.studies, read.target, read.truth, task, columns, fine_tuned)
-        video_truth = read_truth(predictions.videos.labels[task.name], read.target, task.name, reading)
-        videos, _ = _rows(predictions.videos, read.target, video_truth, task, columns, fine_tuned)
+        threshold = thresholds.get(task.name)
+        chooses = read.target.kind == "binary" and threshold is None
+        tables = (predictions.studies, predictions.videos)
+        of_studies, note = _splits(tables[0], patients, chooses)
+        truths = (read.truth, read_truth(tables[1].labels[task.name], read.target, task.name, reading))
+        splits = (of_studies, _splits(tables[1], patients, chooses)[0])
+        both = [_rows(*one, read.target, task, columns) for one in zip(tables, truths, splits, strict=True)]
     except ArgumentError as error:
         told = str(error)
         return Agreement(task, problem=told if told.startswith(task.name) else f"{task.name}: {told}")
-    threshold = thresholds.get(task.name)
     if threshold is not None and read.target.kind == "binary" and not _same_positive(read.target, task):
         threshold = float(np.nextafter(1 - threshold, 1))  # of the other class
-    both = tuple(_decided(_with_baseline(rows), threshold, rule) for rows in (studies, videos))
+    both = [_decided(_with_baseline(rows), threshold, rule) for rows in both]
+    words = dict(_NAMES)
+    if patients.known or not any(map(str.strip, map(str, tables[0].split))):
+        words["test"] = "not in training" if patients.known else "all"
     scored = {}
     for split in ("test", "val", "train"):
         part = both[0].of_split(split)
@@ -154,8 +167,10 @@ def _agreement(
         scored[split] = score(as_tested, draws=draws, seed=seed)
     notes = " ".join(filter(None, (f"{read.note}." if read.note else "", note)))
     if not scored:
-        return Agreement(task, both, note=notes, problem=f"{task.name}: the labels of each split have a single value")
-    return Agreement(task, both, scored, notes)
+        return Agreement(
+            task, tuple(both), note=notes, problem=f"{task.name}: the labels of each split have a single value"
+        )
+    return Agreement(task, tuple(both), scored, notes, words=words)
 
 
 def read_truth(column: npt.NDArray[Any], target: Target, name: str, reading: Reading) -> Floats:
@@ -168,8 +183,13 @@ def read_truth(column: npt.NDArray[Any], target: Target, name: str, reading: Rea
 
 
 def _rows(
-    table: EmbeddingTable, target: Target, truth: Floats, task: Task, columns: Sequence[int], fine_tuned: bool
-) -> tuple[Predictions, str]:
+    table: EmbeddingTable,
+    truth: Floats,
+    split: npt.NDArray[np.object_],
+    target: Target,
+    task: Task,
+    columns: Sequence[int],
+) -> Predictions:
     """The labelled rows of a table with what the task's head predicts for them."""
     values = table.values[:, list(columns)].astype(np.float64)
     if target.kind == "regression":
@@ -183,7 +203,6 @@ def _rows(
     else:
         prediction = values[:, matched_classes(target, task)]
     known = np.flatnonzero(np.isfinite(truth))
-    split, note = _splits(table.split, fine_tuned)
     ids = {"study_id": table.study_id} | ({} if table.level == "study" else {"video_id": table.video_id})
     rows = Predictions(
         target=target,
@@ -194,7 +213,7 @@ def _rows(
         truth=truth,
         prediction=prediction,
     )
-    return rows.take(known), note
+    return rows.take(known)
 
 
 def _same_positive(target: Target, task: Task) -> bool:
@@ -202,17 +221,17 @@ def _same_positive(target: Target, task: Task) -> bool:
     return matched_classes(target, task)[1] == task.positive_class_index
 
 
-def _splits(column: npt.NDArray[np.object_], fine_tuned: bool) -> tuple[npt.NDArray[np.object_], str]:
-    """The split of each row; without a split column every row is a test row."""
-    names = np.array([split_name(str(name)) for name in column], dtype=object)
+def _splits(table: EmbeddingTable, patients: TrainingPatients, chooses: bool) -> tuple[npt.NDArray[np.object_], str]:
+    """What each row was to the model: "train", "val" or "test"; see `agreements`. And what was taken for granted."""
+    names = np.array([split_name(str(name)) for name in table.split], dtype=object)
+    if patients.known:
+        split = patients.parts_of(table.patient_id)
+        split[(split == "") & (names == "val") & chooses] = "val"
+        split[split == ""] = "test"
+        return split, ""
     note = ""
-    if (names == "").all() and fine_tuned:
-        note = (
-            "The input names no split, and the model was fine-tuned: if it was trained on these patients, this is no "
-            "agreement on new ones (add the column split)."
-        )
     if (names == "").any():
-        unknown = sorted({str(name) for name, known in zip(column, names, strict=True) if not known and name})
+        unknown = sorted({str(name) for name, known in zip(table.split, names, strict=True) if not known and name})
         if unknown:
             note = f"The split column has {', '.join(map(repr, unknown[:3]))}: these rows count as test rows."
         elif (names != "").any():
@@ -243,9 +262,38 @@ def _decided(rows: Predictions, threshold: float | None, rule: ThresholdRule) ->
     return replace(rows, threshold=np.full(len(rows), chosen))
 
 
-def primary_line(one: Agreement) -> str:
-    """The primary metric of every split, for the terminal."""
-    from panecho_embed.evaluation.report import short_scores
+def overlap(patients: TrainingPatients, table: EmbeddingTable) -> tuple[str, dict[str, Any]]:
+    """How many patients of a table the model was trained on: a sentence, and counts for predictions.json."""
+    if not patients.known:
+        return _NOT_RECORDED, {"recorded": False}
+    part = patients.parts_of(np.unique(table.patient_id.astype(str)))
+    train, val = int((part == "train").sum()), int((part == "val").sum())
+    counts = {"training": train, "validation": val, "neither": len(part) - train - val}
+    told = (
+        f"Of {counted(len(part), 'patient')}, {train} {'was' if train == 1 else 'were'} in the training of this model, "
+        f"{val} in its validation, {counts['neither']} in neither (patient ids compared)."
+    )
+    if patients.before:
+        told += f" The patients of the weights that it started from ({patients.before}) are not recorded."
+    return told, {"recorded": True, **counts, "started_from_unrecorded": patients.before or None}
 
-    parts = [short_scores(part, split_words(split)) for split, part in one.scored.items()]
-    return f"{one.task.name}: {'; '.join(parts)}"
+
+def agreement_tables(found: Sequence[Agreement]) -> list[tuple[list[str], list[list[str]]]]:
+    """Columns and rows for the terminal: one row for each task and split, a table for tasks of the same metrics."""
+    columns = ["Agreement with labels", "Studies", "Patients"]
+    tables: dict[tuple[str, ...], list[list[str]]] = {}
+    for one in found:
+        for split, part in one.scored.items():
+            metrics = SHORT[part.target.kind][:2]
+            cells = [f"{number(part.scores[name].value)} ({interval(part.scores[name])})" for name in metrics]
+            known = part.baseline.get(part.metric)
+            counts = [str(part.primary.n), str(part.primary.n_patients)]
+            row = [f"{part.target.title}, {one.words[split]}", *counts, *cells]
+            tables.setdefault(metrics, []).append([*row, number(known.value) if known else "-"])
+    return [
+        (
+            [*columns, *(f"{display_name(name)} (95 %)" for name in metrics), f"Baseline {display_name(metrics[0])}"],
+            rows,
+        )
+        for metrics, rows in tables.items()
+    ]

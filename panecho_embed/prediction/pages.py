@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from panecho_embed.errors import StoreError
 from panecho_embed.evaluation.report import cautions, interval_sentence, metric_rows, summary_rows
-from panecho_embed.prediction.agreement import Agreement, split_words
+from panecho_embed.prediction.agreement import Agreement
 from panecho_embed.prediction.averages import Predictions
 from panecho_embed.prediction.films import PICTURE_SECONDS, Films, pictures
 from panecho_embed.prediction.groups import grouped
@@ -62,10 +62,11 @@ def write_pages(
     failures: Sequence[Failure],
     out: Path,
     sheets: Sheets,
+    known: str = "",
 ) -> dict[str, str]:
     """Write report.html and, if wanted, studies/*.html; study_id -> its page, relative to `out`.
 
-    Pages of an earlier run are gone. Raises StoreError.
+    known: which patients trained the model. Pages of an earlier run are gone. Raises StoreError.
     """
     names: Mapping[str, str] = {}
     if sheets.wanted:
@@ -75,7 +76,7 @@ def write_pages(
     links = {study: f"{SHEETS}/{name}" for study, name in names.items()}
     sections = [
         *([Section("Notice", _notices(file))] if _notices(file) else []),
-        *([Section("Agreement with labels", _agreement_blocks(found))] if found else []),
+        *([Section("Agreement with labels", _agreement_blocks(found, known))] if found else []),
         Section("Studies", [_studies(predictions, links)]),
         *([Section("Not read", _failures(failures))] if failures else []),
         Section("How it was made", [Facts(_facts(file)), Text(AVERAGING), Text(SPREAD)]),
@@ -180,14 +181,16 @@ def _cell(predictions: Predictions, study: int, columns: Sequence[int]) -> str:
     return (shown_number(value) + (f" ± {sd}" if sd else "")).translate(_JOINED)
 
 
-def _agreement_blocks(found: Sequence[Agreement]) -> list[Block]:
-    """A table of every split, test rows first, and every metric of each task."""
-    blocks: list[Block] = [Text(f"{one.problem}.", "note") for one in found if one.problem]
+def _agreement_blocks(found: Sequence[Agreement], known: str) -> list[Block]:
+    """A table of every split, test rows first, and every metric of each task; known: who trained the model."""
+    blocks: list[Block] = [Text(known)] if known else []
+    blocks += [Text(f"{one.problem}.", "note") for one in found if one.problem]
     blocks += [Text(f"{one.task.name}: {one.note}", "note") for one in found if one.note]
     splits = [split for split in ("test", "val", "train") if any(split in one.scored for one in found)]
     for split in splits:
-        scored = [one.scored[split] for one in found if split in one.scored]
-        caption = f"Predictions of the {split_words(split)} studies against labels of the tasks' names."
+        there = [one for one in found if split in one.scored]
+        scored = [one.scored[split] for one in there]
+        caption = f"Studies: {there[0].words[split]}. Predictions against labels of the tasks' names."
         if split == "train":
             caption += " A model that was trained on them knows them: these are no new patients."
         blocks.append(Table(*summary_rows(scored), caption))

@@ -19,8 +19,9 @@ from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.extraction import extract
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.panecho import TaskTable
+from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.zoo import panecho_with_heads
-from panecho_embed.prediction.agreement import Agreement, agreements, write_agreements
+from panecho_embed.prediction.agreement import Agreement, agreements, overlap, write_agreements
 from panecho_embed.prediction.averages import Predictions, average
 from panecho_embed.prediction.files import write_json, write_tables
 from panecho_embed.prediction.films import PICTURE_SECONDS
@@ -136,21 +137,24 @@ def predict(
     table = file.table()
     raw = read_heads(model, table.values)
     predictions = average(model.tasks, dataclasses.replace(table, values=raw))
-    fine_tuned = bool(model.recorded.init)
+    # Random weights have seen nobody.
+    patients = model.recorded.patients if encoder.weights.pretrained else TrainingPatients(())
     found = tuple(
         agreements(
             predictions,
             reading=reading,
             thresholds=model.recorded.thresholds,
             rule=threshold,
-            fine_tuned=fine_tuned,
+            patients=patients,
             seed=seed,
         )
     )
     failures = file.failure_records()
     seconds = min(extraction.get("timeout_seconds", PICTURE_SECONDS), PICTURE_SECONDS)
     pages = Sheets(sheets, extraction.get("workers"), seconds, progress)
-    _write(_made(out), file, model.tasks, predictions, found, failures, pages, fine_tuned=fine_tuned)
+    told, counts = overlap(patients, predictions.videos) if patients.trainings != () else ("", {"recorded": True})
+    head = about(file, model.tasks, _now(), fine_tuned=bool(model.recorded.init), patients=counts)
+    _write(_made(out), file, model.tasks, predictions, found, failures, pages, head, told)
     return PredictSummary(
         out,
         predictions,
@@ -159,8 +163,12 @@ def predict(
         failed=tuple(failure for failure in failures if failure.stage != "skipped"),
         seconds=time.monotonic() - started,
         random_weights=not encoder.weights.pretrained,
-        notes=notes,
+        notes=(*notes, *([told] if told and (patients.known or found) else [])),
     )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _write(
@@ -171,14 +179,12 @@ def _write(
     found: tuple[Agreement, ...],
     failures: list[Failure],
     sheets: Sheets,
-    *,
-    fine_tuned: bool,
+    head: Mapping[str, Any],
+    known: str,
 ) -> None:
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    head = about(file, tasks, created, fine_tuned=fine_tuned)
     write_tables(predictions, out)
     write_tasks(tasks, out / "tasks.csv")
-    pages = write_pages(predictions, file, found, failures, out, sheets)
+    pages = write_pages(predictions, file, found, failures, out, sheets, known)
     told = [{name: getattr(failure, name) for name in FAILURE_COLUMNS} for failure in failures]
     write_json(predictions, head, pages, told, out / "predictions.json")
     write_agreements(found, head, out)

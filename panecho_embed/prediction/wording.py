@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from panecho_embed._version import __version__
@@ -28,8 +29,10 @@ SPREAD = (
 )
 
 
-def about(file: EmbeddingFile, tasks: tuple[Task, ...], created: str, *, fine_tuned: bool) -> dict[str, Any]:
-    """The head of predictions.json and metrics.json."""
+def about(
+    file: EmbeddingFile, tasks: tuple[Task, ...], created: str, *, fine_tuned: bool, patients: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The head of predictions.json and metrics.json; patients: how many of them the model was trained on."""
     provenance = file.provenance
     weights = provenance.weights
     return {
@@ -43,6 +46,7 @@ def about(file: EmbeddingFile, tasks: tuple[Task, ...], created: str, *, fine_tu
             "licence": weights.licence,
             "pretrained": weights.pretrained,
             "fine_tuned": fine_tuned,
+            "training_patients": dict(patients),
         },
         "embeddings": {
             "fingerprint": file.fingerprint,
