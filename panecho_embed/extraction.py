@@ -23,6 +23,7 @@ from panecho_embed.engines.profile import Profile
 from panecho_embed.engines.ray_engine import embed_on_ray
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.manifest import read_manifest
+from panecho_embed.media import notes_on_videos
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.provenance import Level, Precision, Provenance, StoredType
 from panecho_embed.records import Engine, EngineBackend, Layout, Manifest
@@ -302,7 +303,7 @@ def _summary(where: Path | str, parts: Parts, manifest: Manifest, embedded: int,
         skipped=tuple(f for f in failures if f.stage == "skipped"),
         failed=tuple(f for f in failures if f.stage != "skipped"),
         seconds=0.0,
-        notes=(*manifest.notes, *parts.notes),
+        notes=(*manifest.notes, *parts.notes, *notes_on_videos(video.path for video in manifest.videos)),
         shard=shard,
     )
 

@@ -7,7 +7,7 @@ from panecho_embed.media.dicom_header import begins_as_dicom, is_dicom
 from panecho_embed.media.folder import IMAGE_SUFFIXES
 from panecho_embed.media.opening import describe, open_cine, read_frames
 from panecho_embed.media.sector import apply_mask, sector_mask
-from panecho_embed.media.video import VIDEO_SUFFIXES
+from panecho_embed.media.video import VIDEO_SUFFIXES, notes_on_videos
 
 __all__ = [
     "ARRAY_SUFFIXES",
@@ -20,6 +20,7 @@ __all__ = [
     "begins_as_dicom",
     "describe",
     "is_dicom",
+    "notes_on_videos",
     "open_cine",
     "read_frames",
     "read_identity",

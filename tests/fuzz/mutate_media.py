@@ -1,18 +1,17 @@
-"""Mutators that know the structure of DICOM files, video containers, arrays and images."""
+"""Mutators that know the structure of DICOM files, arrays and images."""
 
 from __future__ import annotations
 
 import io
 import re
 import struct
-from collections.abc import Iterator
 from random import Random
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, AllTransferSyntaxes
 
-from tests.fuzz.mutate import RAW, Mutator, cut, flip_bits, number, put
+from tests.fuzz.mutate import RAW, Mutator, flip_bits, number, put
 from tests.fuzz.seeds import pack, unpack
 
 _NUMBERS = [
@@ -128,74 +127,6 @@ def codestream(data: bytes, chance: Random) -> bytes:
     if not marks:
         return flip_bits(data, chance)
     return put(data, chance.choice(marks) + chance.randrange(2, 44), chance.choice((">B", ">H", ">I")), number(chance))
-
-
-def riff(data: bytes, chance: Random) -> bytes:
-    """A chunk of an AVI with another size, name or place, or another number in its headers."""
-    chunks = list(_riff_chunks(data))
-    if not chunks:
-        return flip_bits(data, chance)
-    position, length = chance.choice(chunks)
-    headers = [start for start, _ in chunks if data[start : start + 4] in (b"avih", b"strh", b"strf")]
-    match chance.randrange(5):
-        case 0:
-            return put(data, position + 4, "<I", number(chance))
-        case 1:
-            name = chance.choice((b"00dc", b"01wb", b"JUNK", b"LIST", b"idx1", b"\0\0\0\0", chance.randbytes(4)))
-            return data[:position] + name + data[position + 4 :]
-        case 2:
-            chunk = data[position : position + 8 + length]
-            return data[:position] + chunk * chance.choice((0, 2, 100)) + data[position + 8 + length :]
-        case _ if headers:
-            return put(data, chance.choice(headers) + 8 + 4 * chance.randrange(14), "<I", number(chance))
-        case _:
-            return cut(data, chance)
-
-
-def _riff_chunks(data: bytes) -> Iterator[tuple[int, int]]:
-    position = 0
-    while position + 8 <= len(data):
-        (length,) = struct.unpack_from("<I", data, position + 4)
-        yield position, length
-        position += 12 if data[position : position + 4] in (b"RIFF", b"LIST") else 8 + length + length % 2
-
-
-_BOXES = (
-    b"ftyp moov mvhd trak tkhd mdia mdhd hdlr minf stbl stsd stts stsz stsc stco ctts stss elst moof mdat avcC".split()
-)
-
-
-def boxes(data: bytes, chance: Random) -> bytes:
-    """A box of an MP4 with another size, name, or number inside."""
-    found = [at - 4 for name in _BOXES for at in (m.start() for m in re.finditer(re.escape(name), data)) if at >= 4]
-    if not found:
-        return flip_bits(data, chance)
-    position = chance.choice(found)
-    (length,) = struct.unpack_from(">I", data, position)
-    match chance.randrange(4):
-        case 0:
-            return put(data, position, ">I", number(chance))
-        case 1:
-            return data[:position] + data[position : position + length] * 2 + data[position + length :]
-        case 2:
-            return data[: position + 4] + chance.choice(_BOXES) + data[position + 8 :]
-        case _:
-            return put(data, position + 8 + 4 * chance.randrange(max(min(length, 128) // 4, 1)), ">I", number(chance))
-
-
-def ebml(data: bytes, chance: Random) -> bytes:
-    """A Matroska element of another length, or of unknown length."""
-    marks = [
-        m.start() for m in re.finditer(rb"\x1f\x43\xb6\x75|\x18\x53\x80\x67|\x16\x54\xae\x6b|\xa3|\xb0|\xba", data)
-    ]
-    if not marks:
-        return flip_bits(data, chance)
-    position = chance.choice(marks) + chance.choice((1, 2, 4))
-    return (
-        data[:position]
-        + chance.choice((b"\x01" + b"\xff" * 7, b"\xff", b"\x80", chance.randbytes(4)))
-        + data[position + 4 :]
-    )
 
 
 _SHAPES = (

@@ -204,12 +204,11 @@ _DICOM = (
     media.dicom_nested,
     media.codestream,
 )
-_VIDEO = (media.riff, media.boxes, media.ebml, media.codestream)
 _WEIGHTS = (stores.pickled, stores.pickled, stores.code, stores.bomb, stores.safetensors, media.zip_records)
 
 TARGETS = {
     "dicom": Target(lambda data: "input.dcm", _decode, _DICOM),
-    "video": Target(_video_name, _decode, _VIDEO),
+    "video": Target(_video_name, _decode, (media.codestream,)),
     "array": Target(_array_name, _decode, (media.npy_header, media.npy_header, media.zip_records)),
     "images": Target(lambda data: "images", _decode, (media.images,)),
     "embeddings": Target(lambda data: "input.h5", _embeddings, (stores.hdf5,)),
