@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from probes.standardise import BOUND, FAR_SHARE, Standardiser, check_bound, pred
 ROWS_PER_BATCH = 65_536
 
 
+@dataclass(eq=False, repr=False)
 class AttentiveProbe(BaseProbe):
     """One layer of attention pooling over the rows of a bag (the clips or frames of a study), and a linear read-out.
 
@@ -45,38 +47,16 @@ class AttentiveProbe(BaseProbe):
     pools = True
     saved = ("attention_", "coef_", "intercept_", "mean_", "scale_", "bound_", "range_")
 
-    epochs_: int
-    grid_: Floats
-    attention_: Floats
-    coef_: Floats
-    intercept_: Floats
-    mean_: Floats
-    scale_: Floats
-    bound_: float
-    range_: Floats
-
-    def __init__(
-        self,
-        task: TaskType = "regression",
-        *,
-        heads: int = 4,
-        epochs: int = 50,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.1,
-        batch_size: int = 64,
-        bound: float | None = BOUND,
-        folds: int = 5,
-        random_state: int = 0,
-    ) -> None:
-        self.task = task
-        self.heads = heads
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.bound = bound
-        self.folds = folds
-        self.random_state = random_state
+    task: TaskType = "regression"
+    _: KW_ONLY
+    heads: int = 4
+    epochs: int = 50
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
+    batch_size: int = 64
+    bound: float | None = BOUND
+    folds: int = 5
+    random_state: int = 0
 
     def fit(
         self,
@@ -94,15 +74,12 @@ class AttentiveProbe(BaseProbe):
         if min(self.heads, self.epochs, self.batch_size) < 1:
             raise ArgumentError("heads, epochs and batch_size must be 1 or more")
         self.bound_ = check_bound(self.bound)
-        x, given = self._check_fit(X, y)
-        there = np.isfinite(given)
-        owner = np.arange(len(there)) if bags is None else np.asarray(bags)
-        x, given = x[there], given[there]
-        bag, first = _number_bags(owner[there])
+        there, x, given, (of_group, out_in, owner) = self._labelled(X, y, groups, holdout, bags)
+        bag, first = _number_bags(np.arange(len(x)) if owner is None else owner)
         targets = given[first]
         if (targets[bag] != given).any():
             raise ArgumentError("the rows of a bag have different labels; a bag has one")
-        part = self._parts(targets, _of_bags(groups, there, first), _of_bags(holdout, there, first), needed=True)
+        part = self._parts(targets, at_rows(of_group, first), at_rows(out_in, first), needed=True)
         held_out = np.full((self.epochs, len(targets), self._outputs()), np.nan)
         for k in range(part.max() + 1):
             rest = part != k
@@ -115,7 +92,8 @@ class AttentiveProbe(BaseProbe):
         self._choose(held_out, targets)
         for _ in self._train(x, bag, targets, self.epochs_):
             pass
-        self.holdout_prediction_ = self._spread(held_out[self.epochs_ - 1], bag, there)
+        outputs = held_out[self.epochs_ - 1]
+        self._hold_out(there, (outputs if self.task == "regression" else probabilities(outputs))[bag])
         return self
 
     def predict(self, X: npt.ArrayLike, bags: npt.ArrayLike | None = None) -> npt.NDArray[Any]:
@@ -234,21 +212,11 @@ class AttentiveProbe(BaseProbe):
             self.grid_ = -np.log(np.maximum(likelihood, 1e-15)).mean(axis=1)
         self.epochs_ = int(self.grid_.argmin()) + 1
 
-    def _spread(self, outputs: Floats, bag: Ints, there: npt.NDArray[np.bool_]) -> Floats:
-        predicted = outputs if self.task == "regression" else probabilities(outputs)
-        rows = np.full((len(there), predicted.shape[1]), np.nan)
-        rows[there] = predicted[bag]
-        return rows[:, 0] if self.task == "regression" else rows
-
 
 def _number_bags(owner: npt.NDArray[Any]) -> tuple[Ints, Ints]:
     """Bag number 0..B-1 of each row, and the first row of each bag."""
     _, first, bag = np.unique(owner, return_index=True, return_inverse=True)
     return bag.astype(np.int64), first.astype(np.int64)
-
-
-def _of_bags(values: npt.ArrayLike | None, there: npt.NDArray[np.bool_], first: Ints) -> npt.NDArray[Any] | None:
-    return at_rows(at_rows(values, there), first)
 
 
 def _padded(bag: Ints) -> tuple[torch.Tensor, torch.Tensor]:

@@ -188,6 +188,22 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
             )
         return codes.astype(np.int64)
 
+    def _labelled(
+        self, X: npt.ArrayLike, y: npt.ArrayLike, *columns: npt.ArrayLike | None
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], npt.NDArray[Any], list[npt.NDArray[Any] | None]]:
+        """Which rows have a label (N,), and X, y (as `_check_fit` gives it) and optional columns at these rows."""
+        x, given = self._check_fit(X, y)
+        there = np.isfinite(given)
+        if not there.any():
+            raise ArgumentError("the target has no labels at all")
+        return there, x[there], given[there], [at_rows(column, there) for column in columns]
+
+    def _hold_out(self, there: npt.NDArray[np.bool_], predicted: Floats) -> None:
+        """Set `holdout_prediction_` from the predictions (L, K) of the rows with a label."""
+        held = np.full((len(there), predicted.shape[1]), np.nan)
+        held[there] = predicted
+        self.holdout_prediction_ = held[:, 0] if self.task == "regression" else held
+
     def _parts(
         self, y: npt.NDArray[Any], groups: npt.ArrayLike | None, holdout: npt.ArrayLike | None, *, needed: bool
     ) -> Ints:

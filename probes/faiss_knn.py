@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
 import faiss
@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from probes.base import Ints, TaskType
-from probes.knn import Centre, KNNProbe, Weights
+from probes.base import Ints
+from probes.knn import KNNProbe
 from probes.neighbours import FloatArray, Metric, Neighbours, check_metric, unit_length
 
 IndexType = Literal["flat", "ivf", "hnsw", "sq8", "pq"]
@@ -64,6 +64,7 @@ class FaissNeighbours:
         return np.ascontiguousarray(scaled, dtype=np.float32)
 
 
+@dataclass(eq=False, repr=False)
 class FaissKNNProbe(KNNProbe):
     """`KNNProbe` on a faiss index; with index="flat" the two agree to float32.
 
@@ -72,36 +73,11 @@ class FaissKNNProbe(KNNProbe):
 
     name = "Nearest-neighbour probe (faiss)"
 
-    def __init__(
-        self,
-        task: TaskType = "regression",
-        *,
-        metric: Metric = "cosine",
-        k: Sequence[int] | None = None,
-        weights: Weights = "softmax",
-        temperature: float | Sequence[float] | None = None,
-        centre: Centre = "auto",
-        index: IndexType = "flat",
-        nprobe: int = 16,
-        ef_search: int = 128,
-        device: Device = "cpu",
-        folds: int = 5,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(
-            task,
-            metric=metric,
-            k=k,
-            weights=weights,
-            temperature=temperature,
-            centre=centre,
-            folds=folds,
-            random_state=random_state,
-        )
-        self.index = index
-        self.nprobe = nprobe
-        self.ef_search = ef_search
-        self.device = device
+    _: KW_ONLY
+    index: IndexType = "flat"
+    nprobe: int = 16
+    ef_search: int = 128
+    device: Device = "cpu"
 
     def _search_in_words(self) -> str:
         return f" (faiss, {self.index} index)"

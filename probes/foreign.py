@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -49,6 +50,7 @@ def adapted(estimator: BaseEstimator, task: TaskType, *, folds: int = 5, random_
     return SklearnProbe(estimator, task, folds=folds, random_state=random_state)
 
 
+@dataclass(eq=False, repr=False)
 class SklearnProbe(BaseProbe):
     """A scikit-learn estimator as a probe; made by `adapted`, which explains the arguments.
 
@@ -60,20 +62,11 @@ class SklearnProbe(BaseProbe):
     for a classifier (so that a decision threshold can be chosen), from `holdout` if given; otherwise NaN.
     """
 
-    estimator_: Any
-
-    def __init__(
-        self,
-        estimator: BaseEstimator | None = None,
-        task: TaskType = "regression",
-        *,
-        folds: int = 5,
-        random_state: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.task = task
-        self.folds = folds
-        self.random_state = random_state
+    estimator: BaseEstimator | None = None
+    task: TaskType = "regression"
+    _: KW_ONLY
+    folds: int = 5
+    random_state: int = 0
 
     @property
     def name(self) -> str:
@@ -100,16 +93,9 @@ class SklearnProbe(BaseProbe):
         X: (N, D). y: (N,), NaN in a regression where a label is missing. groups, holdout: as `LinearProbe.fit`.
         """
         self._check_estimator()
-        x, given = self._check_fit(X, y)
-        there = np.isfinite(given)
-        if not there.any():
-            raise ArgumentError("the target has no labels at all")
-        x, given = x[there], given[there]
-        owner, parts = at_rows(groups, there), at_rows(holdout, there)
+        there, x, given, (owner, parts) = self._labelled(X, y, groups, holdout)
         self.estimator_ = self._fitted(x, given, owner)
-        held = np.full((len(there), len(self.classes_) if is_classifier(self) else 1), np.nan)
-        held[there] = self._held_out(x, given, owner, parts)
-        self.holdout_prediction_ = held if is_classifier(self) else held[:, 0]
+        self._hold_out(there, self._held_out(x, given, owner, parts))
         return self
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from panecho_embed.errors import ArgumentError
-from probes.base import BaseProbe, Floats, Ints, TaskType, at_rows, is_classifier
+from probes.base import BaseProbe, Floats, Ints, TaskType, is_classifier
 from probes.neighbours import ExactNeighbours, FloatArray, Metric, Neighbours, check_metric
 
 Weights = Literal["softmax", "distance", "uniform"]
@@ -33,6 +33,7 @@ class Setting:
     k: int
 
 
+@dataclass(eq=False, repr=False)
 class KNNProbe(BaseProbe):
     """Reads a target from the nearest embeddings, exactly.
 
@@ -71,37 +72,15 @@ class KNNProbe(BaseProbe):
     name = "Nearest-neighbour probe"
     saved = ("k_", "temperature_", "centre_", "rows_", "targets_")
 
-    k_: int
-    temperature_: float
-    centred_: bool
-    centre_: FloatArray
-    rows_: FloatArray
-    targets_: Floats
-    settings_: list[Setting]
-    chosen_: int
-    grid_: Floats
-    neighbours_: Neighbours
-
-    def __init__(
-        self,
-        task: TaskType = "regression",
-        *,
-        metric: Metric = "cosine",
-        k: Sequence[int] | None = None,
-        weights: Weights = "softmax",
-        temperature: float | Sequence[float] | None = None,
-        centre: Centre = "auto",
-        folds: int = 5,
-        random_state: int = 0,
-    ) -> None:
-        self.task = task
-        self.metric = metric
-        self.k = k
-        self.weights = weights
-        self.temperature = temperature
-        self.centre = centre
-        self.folds = folds
-        self.random_state = random_state
+    task: TaskType = "regression"
+    _: KW_ONLY
+    metric: Metric = "cosine"
+    k: Sequence[int] | None = None
+    weights: Weights = "softmax"
+    temperature: float | Sequence[float] | None = None
+    centre: Centre = "auto"
+    folds: int = 5
+    random_state: int = 0
 
     def fit(
         self,
@@ -115,11 +94,9 @@ class KNNProbe(BaseProbe):
         X: (N, D). y: (N,), NaN in a regression where a label is missing. groups, holdout: as `LinearProbe.fit`.
         """
         self._check_settings()
-        x, given = self._check_fit(X, y)
-        there = np.isfinite(given)
-        x, given = x[there], given[there]
+        there, x, given, (owner, out_in) = self._labelled(X, y, groups, holdout)
         targets: Floats = given[:, None] if self.task == "regression" else np.eye(len(self.classes_))[given]
-        part = self._parts(given, at_rows(groups, there), at_rows(holdout, there), needed=self.chooses())
+        part = self._parts(given, owner, out_in, needed=self.chooses())
         parts = [part == k for k in range(part.max() + 1)]
         ks = self._ks()
         ks = ks[ks <= min((int((~out).sum()) for out in parts), default=len(x))]
@@ -133,9 +110,7 @@ class KNNProbe(BaseProbe):
         held_out = np.full(targets.shape, np.nan)
         for found, out in zip(searches[chosen.centre], parts, strict=True):
             held_out[out] = self._averages(found, targets[~out], np.array([chosen.k]), [chosen.temperature])[0][0]
-        held = np.full((len(there), targets.shape[1]), np.nan)
-        held[there] = held_out
-        self.holdout_prediction_ = held[:, 0] if self.task == "regression" else held
+        self._hold_out(there, held_out)
         self.rows_, self.targets_ = x, targets
         self.neighbours_, self.centre_ = self._index_of(x, chosen.centre)
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -37,6 +38,7 @@ def _has_logits(probe: LinearProbe) -> bool:
     return probe.task in ("binary", "multiclass")
 
 
+@dataclass(eq=False, repr=False)
 class LinearProbe(BaseProbe):
     """Reads a target linearly from embeddings.
 
@@ -79,33 +81,13 @@ class LinearProbe(BaseProbe):
     name = "Linear probe"
     saved = ("coef_", "intercept_", "mean_", "scale_", "bound_", "range_")
 
-    coef_: Floats
-    intercept_: Floats
-    mean_: Floats
-    scale_: Floats
-    bound_: float
-    range_: Floats
-    strength_: Any
-    strengths_: Floats
-    grid_: Floats
-    holdout_prediction_: Floats
-
-    def __init__(
-        self,
-        task: TaskType = "regression",
-        *,
-        strengths: Sequence[float] | None = None,
-        bound: float | None = BOUND,
-        class_weight: ClassWeight = None,
-        folds: int = 5,
-        random_state: int = 0,
-    ) -> None:
-        self.task = task
-        self.strengths = strengths
-        self.bound = bound
-        self.class_weight = class_weight
-        self.folds = folds
-        self.random_state = random_state
+    task: TaskType = "regression"
+    _: KW_ONLY
+    strengths: Sequence[float] | None = None
+    bound: float | None = BOUND
+    class_weight: ClassWeight = None
+    folds: int = 5
+    random_state: int = 0
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -195,9 +177,9 @@ class LinearProbe(BaseProbe):
         return "alpha" if self.task == "regression" else "C"
 
     def _drop_target_axis(self) -> None:
-        self.mean_, self.scale_, self.range_ = self.mean_[0], self.scale_[0], self.range_[0]
-        self.coef_, self.intercept_, self.strength_ = self.coef_[0], self.intercept_[0], self.strength_[0]
-        self.grid_, self.holdout_prediction_ = self.grid_[0], self.holdout_prediction_[:, 0]
+        for name in ("mean_", "scale_", "range_", "coef_", "intercept_", "strength_", "grid_"):
+            setattr(self, name, getattr(self, name)[0])
+        self.holdout_prediction_ = self.holdout_prediction_[:, 0]
 
     def _checked(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
         check_is_fitted(self)
@@ -239,7 +221,8 @@ class LinearProbe(BaseProbe):
         self.mean_, self.scale_ = np.empty((2, n_targets, x.shape[1]))
         self.range_ = np.empty((n_targets, 2))
         self.coef_, self.intercept_ = np.empty((n_targets, x.shape[1])), np.empty(n_targets)
-        self.strength_, self.grid_ = np.empty(n_targets), np.full((n_targets, len(grid)), np.nan)
+        self.strength_: Any = np.empty(n_targets)
+        self.grid_ = np.full((n_targets, len(grid)), np.nan)
         self.holdout_prediction_ = np.full(y.shape, np.nan)
         patterns, pattern_of = np.unique(np.isfinite(y), axis=1, return_inverse=True)
         for i, labelled in enumerate(patterns.T):
