@@ -9,18 +9,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes.attentive import AttentiveProbe
-    from probes.base import BaseProbe
-    from probes.compare import compare_problems
-    from probes.efficiency import LabelEfficiency
-    from probes.faiss_knn import FaissKNNProbe
-    from probes.foreign import adapted, known_probes
-    from probes.knn import KNNProbe
-    from probes.linear import LinearProbe
-    from probes.outputs import RunInfo, write_run
-    from probes.problem import Problem, load_problem, load_problems
-    from probes.run import Evaluation, RunSettings, evaluate, label_efficiency, make_folds, run_target, subgroups_of
-    from probes.saved import apply_probes, load_probes
+    from probes.attentive import AttentiveProbe as AttentiveProbe
+    from probes.base import BaseProbe as BaseProbe
+    from probes.compare import compare_problems as compare_problems
+    from probes.efficiency import LabelEfficiency as LabelEfficiency
+    from probes.efficiency import label_efficiency as label_efficiency
+    from probes.faiss_knn import FaissKNNProbe as FaissKNNProbe
+    from probes.foreign import adapted as adapted
+    from probes.knn import KNNProbe as KNNProbe
+    from probes.linear import LinearProbe as LinearProbe
+    from probes.outputs import RunInfo as RunInfo
+    from probes.outputs import write_run as write_run
+    from probes.plans import RunSettings as RunSettings
+    from probes.plans import make_folds as make_folds
+    from probes.problem import Problem as Problem
+    from probes.problem import load_problem as load_problem
+    from probes.problem import load_problems as load_problems
+    from probes.registry import known_probes as known_probes
+    from probes.run import Evaluation as Evaluation
+    from probes.run import evaluate as evaluate
+    from probes.run import run_target as run_target
+    from probes.run import subgroups_of as subgroups_of
+    from probes.saved import apply_probes as apply_probes
+    from probes.saved import load_probes as load_probes
 
 _HOME = {
     "AttentiveProbe": "attentive",
@@ -32,47 +43,22 @@ _HOME = {
     "LinearProbe": "linear",
     "Problem": "problem",
     "RunInfo": "outputs",
-    "RunSettings": "run",
+    "RunSettings": "plans",
     "adapted": "foreign",
     "apply_probes": "saved",
     "compare_problems": "compare",
     "evaluate": "run",
-    "known_probes": "foreign",
-    "label_efficiency": "run",
+    "known_probes": "registry",
+    "label_efficiency": "efficiency",
     "load_probes": "saved",
     "load_problem": "problem",
     "load_problems": "problem",
-    "make_folds": "run",
+    "make_folds": "plans",
     "run_target": "run",
     "subgroups_of": "run",
     "write_run": "outputs",
 }
-
-__all__ = [
-    "AttentiveProbe",
-    "BaseProbe",
-    "Evaluation",
-    "FaissKNNProbe",
-    "KNNProbe",
-    "LabelEfficiency",
-    "LinearProbe",
-    "Problem",
-    "RunInfo",
-    "RunSettings",
-    "adapted",
-    "apply_probes",
-    "compare_problems",
-    "evaluate",
-    "known_probes",
-    "label_efficiency",
-    "load_probes",
-    "load_problem",
-    "load_problems",
-    "make_folds",
-    "run_target",
-    "subgroups_of",
-    "write_run",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
@@ -82,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.evaluation.comparison import Candidate, Comparison, check_margin, compare_candidates
+from panecho_embed.evaluation.candidates import Candidate, common_rows
+from panecho_embed.evaluation.comparison import Comparison, check_margin, compare_candidates
 from probes.base import BaseProbe
+from probes.plans import RunSettings
 from probes.problem import Problem
-from probes.run import Evaluation, RunSettings, evaluate
+from probes.run import Evaluation, evaluate
 
-REFITS = 10
-
-MakeProbe = Callable[[Problem], BaseProbe]
+_REFITS = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +32,7 @@ class Compared:
 
 def compare_problems(
     problems: Mapping[str, Sequence[Problem]],
-    make_probe: MakeProbe,
+    make_probe: Callable[[Problem], BaseProbe],
     settings: RunSettings,
     *,
     reference: str | None = None,
@@ -63,7 +60,10 @@ def compare_problems(
     """
     if len(problems) < 2:
         raise ArgumentError(f"a comparison needs two candidates or more; there is {', '.join(problems) or 'none'}")
-    by_target = _by_target(problems)
+    by_target: dict[str, dict[str, Problem]] = {}
+    for name, targets in problems.items():
+        for problem in targets:
+            by_target.setdefault(problem.target.name, {})[name] = problem
     check_margin(margin, [next(iter(of_target.values())).target for of_target in by_target.values()])
     told = dict(refused or {})
     evaluations: dict[str, dict[str, Evaluation]] = {}
@@ -75,10 +75,10 @@ def compare_problems(
         if target in told:
             continue
         try:
-            common, left_out[target] = common_units(of_target)
+            common, left_out[target] = common_rows(list(of_target.items()))
             evaluations[target] = {
                 name: evaluate(problem, make_probe(problem), _for_target(settings, problem))
-                for name, problem in common.items()
+                for name, problem in zip(of_target, common, strict=True)
             }
         except ArgumentError as error:
             if len(by_target) == 1:
@@ -111,56 +111,4 @@ def compare_problems(
 def _for_target(settings: RunSettings, problem: Problem) -> RunSettings:
     """The settings with training sets refitted where only one is seen; cut-offs are for a regression."""
     cutoffs = settings.cutoffs if problem.target.kind == "regression" else ()
-    return replace(settings, refits=settings.refits or REFITS, cutoffs=cutoffs)
-
-
-def common_units(problems: Mapping[str, Problem]) -> tuple[dict[str, Problem], int]:
-    """The same units in the same order for every candidate, and how many were left out.
-
-    Raises ArgumentError for no common units, and where the files contradict each other.
-    """
-    positions = {name: {key: i for i, key in enumerate(_keys(problem))} for name, problem in problems.items()}
-    names = list(problems)
-    keys = [key for key in positions[names[0]] if all(key in positions[name] for name in names[1:])]
-    if not keys:
-        shown = "; ".join(f"{name} has {next(iter(place), ())}" for name, place in positions.items())
-        raise ArgumentError(f"the files have no {problems[names[0]].level} in common: {shown}")
-    taken = {
-        name: problem.take(np.array([positions[name][key] for key in keys], dtype=np.int64))
-        for name, problem in problems.items()
-    }
-    for name in names[1:]:
-        _check_agreement(names[0], taken[names[0]], name, taken[name])
-    return taken, len(set().union(*positions.values())) - len(keys)
-
-
-def _by_target(problems: Mapping[str, Sequence[Problem]]) -> dict[str, dict[str, Problem]]:
-    found: dict[str, dict[str, Problem]] = {}
-    for name, targets in problems.items():
-        for problem in targets:
-            found.setdefault(problem.target.name, {})[name] = problem
-    return found
-
-
-def _keys(problem: Problem) -> list[tuple[str, ...]]:
-    columns = [problem.ids[name] for name in problem.ids if name != "patient_id"]
-    return [tuple(map(str, key)) for key in zip(*columns, strict=True)]
-
-
-def _check_agreement(one: str, a: Problem, other: str, b: Problem) -> None:
-    if a.target != b.target:
-        raise ArgumentError(f"{a.target.name} is {a.target} in {one} and {b.target} in {other}")
-    columns: tuple[tuple[str, Any, Any], ...] = (
-        ("patient", a.patient, b.patient),
-        ("split", a.split, b.split),
-        (a.target.name, a.truth, b.truth),
-    )
-    for what, mine, theirs in columns:
-        unequal = ~np.isclose(mine, theirs) if mine.dtype.kind == "f" else mine != theirs
-        if unequal.any():
-            i = int(np.flatnonzero(unequal)[0])
-            where = ", ".join(f"{name} {column[i]}" for name, column in a.ids.items())
-            raise ArgumentError(
-                f"{one} and {other} disagree on the {what} of {np.count_nonzero(unequal)} {a.level} rows, "
-                f"first {where}: {mine[i]} and {theirs[i]}; give one table of labels to all (--labels)"
-            )
+    return replace(settings, refits=settings.refits or _REFITS, cutoffs=cutoffs)

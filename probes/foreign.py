@@ -22,11 +22,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.splits import grouped_folds
 from probes.base import BaseProbe, Floats, Ints, TaskType, accepts, at_rows, is_classifier
-from probes.registry import known_probes, probe_class, probe_id
 
-__all__ = ["SklearnProbe", "accepts_groups", "adapted", "known_probes", "probe_class", "probe_id"]
-
-TRUSTED = ("sklearn.", "numpy.", "scipy.")  # packages whose classes are loaded from a saved file
+_TRUSTED = ("sklearn.", "numpy.", "scipy.")  # packages whose classes are loaded from a saved file
 
 
 def adapted(estimator: BaseEstimator, task: TaskType, *, folds: int = 5, random_state: int = 0) -> SklearnProbe:
@@ -48,6 +45,11 @@ def adapted(estimator: BaseEstimator, task: TaskType, *, folds: int = 5, random_
     >>> evaluate(problem, adapted(make_pipeline(StandardScaler(), SVR()), "regression"))
     """
     return SklearnProbe(estimator, task, folds=folds, random_state=random_state)
+
+
+def as_probe(probe: BaseProbe | BaseEstimator, task: TaskType) -> BaseProbe:
+    """A probe as it is, any other scikit-learn estimator as a probe for a task."""
+    return probe if isinstance(probe, BaseProbe) else adapted(probe, task)
 
 
 @dataclass(eq=False, repr=False)
@@ -177,7 +179,7 @@ class SklearnProbe(BaseProbe):
                 folds = step.cv or self.folds
                 step.set_params(cv=PredefinedSplit(self._grouped(given, owner, folds)))
         last = _steps(estimator)[-1]
-        if accepts_groups(last):
+        if _accepts_groups(last):
             key = f"{estimator.steps[-1][0]}__groups" if isinstance(estimator, Pipeline) else "groups"
             return estimator.fit(x, target, **{key: owner})
         return estimator.fit(x, target)
@@ -204,7 +206,7 @@ class SklearnProbe(BaseProbe):
         return np.asarray(values, dtype=np.float64).reshape(len(x), -1)
 
 
-def accepts_groups(estimator: Any) -> bool:
+def _accepts_groups(estimator: Any) -> bool:
     """Whether `fit` of a scikit-learn estimator takes `groups`, by its signature or by its metadata routing."""
     if "groups" in inspect.signature(estimator.fit).parameters:
         return True
@@ -267,7 +269,7 @@ def _untrusted(skops: Any, data: bytes) -> list[str]:
 
 def _is_trusted_class(name: str) -> bool:
     module, _, attribute = name.rpartition(".")
-    if not name.startswith(TRUSTED):
+    if not name.startswith(_TRUSTED):
         return False
     try:
         return isinstance(getattr(importlib.import_module(module), attribute, None), type)

@@ -110,7 +110,7 @@ class LinearProbe(BaseProbe):
         x, targets = self._check_fit(X, y)
         x = x.astype(np.float64, copy=False)
         self.strengths_, self.bound_ = self._grid(), check_bound(self.bound)
-        self.range_ = np.empty(0)
+        self.range_: Floats = np.empty(0)
         if self.task == "regression":
             self._fit_ridge(x, targets.reshape(len(x), -1), groups, holdout)
             if targets.ndim == 1:
@@ -220,9 +220,10 @@ class LinearProbe(BaseProbe):
         n_targets, grid = y.shape[1], self.strengths_
         self.mean_, self.scale_ = np.empty((2, n_targets, x.shape[1]))
         self.range_ = np.empty((n_targets, 2))
-        self.coef_, self.intercept_ = np.empty((n_targets, x.shape[1])), np.empty(n_targets)
+        self.coef_: Floats = np.empty((n_targets, x.shape[1]))
+        self.intercept_ = np.empty(n_targets)
         self.strength_: Any = np.empty(n_targets)
-        self.grid_ = np.full((n_targets, len(grid)), np.nan)
+        self.grid_: npt.NDArray[Any] = np.full((n_targets, len(grid)), np.nan)
         self.holdout_prediction_ = np.full(y.shape, np.nan)
         patterns, pattern_of = np.unique(np.isfinite(y), axis=1, return_inverse=True)
         for i, labelled in enumerate(patterns.T):
@@ -284,7 +285,7 @@ class LinearProbe(BaseProbe):
         out = part >= 0
         likelihood = held_out[:, np.arange(len(x)), labels][:, out]
         loss = -np.average(np.log(np.maximum(likelihood, 1e-15)), axis=1, weights=weight[out]) if out.any() else None
-        self.grid_ = np.full(len(grid), np.nan) if loss is None else loss
+        self.grid_ = np.full(len(grid), np.nan) if loss is None else np.asarray(loss)
         chosen = 0 if loss is None else int(loss.argmin())
         self.strength_ = float(grid[chosen])
         self.holdout_prediction_ = held_out[chosen]

@@ -70,6 +70,11 @@ class Problem:
         """Rows (in ascending order) that belong to any of `units`."""
         return np.flatnonzero(np.isin(self.unit, units))
 
+    def keys(self) -> list[tuple[str, ...]]:
+        """The ids of each unit, by which the same units of other files are found."""
+        columns = [column for name, column in self.ids.items() if name != "patient_id"]
+        return [tuple(map(str, key)) for key in zip(*columns, strict=True)]
+
     def take(self, units: Ints) -> Problem:
         """The same problem on some of the units, in the given order."""
         new = np.full(len(self), -1, dtype=np.int64)

@@ -22,9 +22,10 @@ from panecho_embed.prediction.averages import average
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task, all_tasks
+from probes.efficiency import label_efficiency
 from probes.linear import LinearProbe
+from probes.plans import RunSettings
 from probes.problem import load_problem
-from probes.run import RunSettings, label_efficiency
 from tests.conftest import FileMaker, refs
 from tests.probes.conftest import make_table, write_table
 

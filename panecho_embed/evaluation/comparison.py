@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.errors import ArgumentError
+from panecho_embed.evaluation.candidates import Candidate, Chance, line_up
 from panecho_embed.evaluation.inference import (
     Difference,
     Sample,
@@ -24,51 +24,16 @@ from panecho_embed.evaluation.inference import (
 )
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, holm
 from panecho_embed.evaluation.metrics import METRICS, OVER_TARGETS, PRIMARY, base_name, higher_is_better
-from panecho_embed.evaluation.predictions import FILE, LEVELS, Predictions, concatenated, read_predictions
-from panecho_embed.evaluation.scores import Scored, check_tested, read_metrics, score
+from panecho_embed.evaluation.predictions import Predictions
+from panecho_embed.evaluation.scores import Scored, score
 from panecho_embed.evaluation.targets import Target
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 _MEANS = {"auroc": "Mean over {} class targets", "r2": "Mean over {} regressions"}
-
-
-@dataclass(frozen=True, slots=True)
-class Chance:
-    """How the training sets of a candidate were drawn from the training patients; as `inference.difference` takes it.
-
-    share: fraction of them that one training set holds; None where it is not known. sets: number of separately drawn
-    training sets in one training. refits: the primary metric after training on random subsets; () for none.
-    """
-
-    share: float | None = None
-    sets: int = 1
-    refits: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
-    """A line of the tables: a model and what it predicted.
-
-    Parameters
-    ----------
-    name : str
-    predictions : mapping of str to Predictions
-        Predictions by target; several trainings of the model in one, told apart by run and draw.
-    made_by : str
-        Command that made them, "" for a table.
-    chance : mapping of str to Chance
-        By target, what is known of how its training sets were drawn.
-    """
-
-    name: str
-    predictions: Mapping[str, Predictions]
-    made_by: str = ""
-    chance: Mapping[str, Chance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,42 +85,6 @@ class Comparison:
     def ranked(self) -> list[str]:
         """The candidates, best first."""
         return list(self.standings or self.means)
-
-
-def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = None) -> list[Candidate]:
-    """Candidates from finished runs of any kind, all at the same level.
-
-    Parameters
-    ----------
-    runs : sequence of (name, path)
-        Folder of a run of a probe, `finetune` or `predict`, or a table of predictions; docs/statistics.md describes its
-        columns. An empty name stands for the folder's or file's. Several paths that are given one name are trainings of
-        one candidate, such as seeds.
-    level : {"study", "video", "clip", "frame"}, optional
-        What a row is; the highest level that all runs have by default.
-
-    Raises
-    ------
-    StoreError
-        For a path without predictions, and metrics of another schema beside them.
-    ArgumentError
-        For a table that lacks a column, runs without a level in common, and paths whose own names are the same.
-    """
-    _check_names(runs)
-    read = [(name or _stem(Path(path)), Path(path), *_read_run(Path(path))) for name, path in runs]
-    levels = [{one.level for one in found} for *_, found in read]
-    common = [one for one in LEVELS if all(one in there for there in levels)]
-    if (level is not None and level not in common) or not common:
-        shown = "; ".join(
-            f"{name} has {', '.join(sorted(there))}" for (name, *_), there in zip(read, levels, strict=True)
-        )
-        raise ArgumentError(f"the runs have no rows of level {level or 'that all of them have'}: {shown} (--level)")
-    chosen = level or common[0]
-    named: dict[str, list[Candidate]] = {}
-    for name, _, made_by, chance, found in read:
-        by_target = {one.target.name: one if made_by else _of_one_training(one) for one in found if one.level == chosen}
-        named.setdefault(name, []).append(Candidate(name, by_target, made_by, chance))
-    return [_joined(same) if len(same) > 1 else same[0] for same in named.values()]
 
 
 def compare_candidates(
@@ -230,52 +159,16 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(c, contrasts=tuple(with_p(c, contrast) for contrast in c.contrasts)) for c in comparisons]
 
 
-def line_up(predictions: Mapping[str, Predictions]) -> tuple[dict[str, Predictions], int]:
-    """The labelled test rows that every candidate has, in the same order in every training; how many were left out.
-
-    Raises ArgumentError if there are none, or where candidates contradict each other.
-    """
-    tested = {name: one.of_split("test") for name, one in predictions.items()}
-    for one in tested.values():
-        check_tested(one)
-    places = {
-        name: [{key: i for i, key in enumerate(replicate.keys())} for replicate in one.replicates().values()]
-        for name, one in tested.items()
-    }
-    every = [place for several in places.values() for place in several]
-    keys = [key for key in every[0] if all(key in place for place in every[1:])]
-    union = set().union(*every)
-    name, first = next(iter(tested.items()))
-    if not keys:
-        shown = "; ".join(
-            f"{other} has {len(one)} rows, first {' '.join(one.keys()[0])}" for other, one in tested.items()
-        )
-        shared = len(set.intersection(*(set(map(str, one.patient)) for one in tested.values())))
-        raise ArgumentError(
-            f"{first.target.name}: the candidates have no test row ({first.level}) in common, and "
-            f"{shared} patients: {shown}"
-        )
-    lined_up = {}
-    for other, one in tested.items():
-        parts = [
-            replicate.take(np.array([place[key] for key in keys], dtype=np.int64))
-            for replicate, place in zip(one.replicates().values(), places[other], strict=True)
-        ]
-        lined_up[other] = concatenated(parts)
-        _check_agreement(name, lined_up[name], other, lined_up[other])
-    return lined_up, len(union) - len(keys)
-
-
 def check_margin(margin: str, targets: Sequence[Target]) -> None:
     """Raise ArgumentError for a margin and several targets, and for one that does not fit the target's metric."""
     if margin and len(targets) > 1:
         names = ", ".join(target.name for target in targets)
         raise ArgumentError(f"the margin {margin!r} is for one target, and {names} are compared; name one (--target)")
     if margin and targets[0].unit:
-        parse_margin(margin, PRIMARY[targets[0].kind], targets[0].unit)
+        _parse_margin(margin, PRIMARY[targets[0].kind], targets[0].unit)
 
 
-def parse_margin(text: str, metric: str, unit: str) -> float | None:
+def _parse_margin(text: str, metric: str, unit: str) -> float | None:
     """The margin in "0.5" or "0.5 %"; None for "".
 
     Raises ArgumentError for text that is no number above 0, another unit than the metric's, and a margin of 1 or more
@@ -344,71 +237,6 @@ def difference_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _check_names(runs: Sequence[tuple[str, str | Path]]) -> None:
-    """Raise ArgumentError for two runs of one name that nobody gave them, and for one run given twice."""
-    named: dict[str, list[tuple[str, Path]]] = {}
-    for name, path in runs:
-        named.setdefault(name or _stem(Path(path)), []).append((name, Path(path).resolve()))
-    for name, same in named.items():
-        shown = ", ".join(str(path) for _, path in same)
-        if len(same) > 1 and any(not given for given, _ in same):
-            raise ArgumentError(
-                f"{len(same)} runs are called {name}: {shown}. Give each a name (NAME=RUN), or trainings of one model "
-                "the same name"
-            )
-        if len({path for _, path in same}) < len(same):
-            raise ArgumentError(f"{name} has the same run twice: {shown}; trainings of one model are different runs")
-
-
-def _of_one_training(table: Predictions) -> Predictions:
-    """A table that names no training: one, of which nobody knows what another seed would have made of it."""
-    named = set(table.run) | set(table.draw) != {""}
-    return table if named else replace(table, run=np.full(len(table), "unnamed", dtype=object))
-
-
-def _stem(path: Path) -> str:
-    return path.resolve().name if path.is_dir() else path.stem
-
-
-def _read_run(path: Path) -> tuple[str, dict[str, Chance], list[Predictions]]:
-    """The command that made a run ("" for a table), how its training sets were drawn, and its predictions."""
-    if not path.exists():
-        raise StoreError(f"{path}: no such run; name a folder with {FILE}, or a table of predictions")
-    if not path.is_dir():
-        return "", {}, read_predictions(path)
-    if not (path / FILE).is_file():
-        raise StoreError(f"{path} holds no {FILE}; a run of `probe`, `finetune` or `predict` (with labels) leaves one")
-    document = read_metrics(path)
-    chance = {}
-    for name, target in document["targets"].items():
-        told = target.get("chance") or {}
-        chance[name] = Chance(told.get("share"), told.get("sets", 1), tuple(told.get("refits", ())))
-    made_by = str(document["made_by"])
-    if (document.get("model") or {}).get("fine_tuned"):
-        made_by += " with a fine-tuned model"  # which other seeds would have made otherwise
-    return made_by, chance, read_predictions(path / FILE)
-
-
-def _joined(same: Sequence[Candidate]) -> Candidate:
-    names = [name for name in same[0].predictions if all(name in one.predictions for one in same)]
-    joined = {}
-    for name in names:
-        parts = [one.predictions[name] for one in same]
-        runs = [set(part.run) for part in parts]
-        if sum(map(len, runs)) > len(set().union(*runs)):
-            parts = [
-                replace(
-                    part,
-                    run=np.array(
-                        [f"{i}/{run}" if len(set(part.run)) > 1 else str(i) for run in part.run], dtype=object
-                    ),
-                )
-                for i, part in enumerate(parts)
-            ]
-        joined[name] = concatenated(parts)
-    return Candidate(same[0].name, joined, same[0].made_by, same[0].chance)
-
-
 def _common_targets(candidates: Sequence[Candidate], wanted: Sequence[str]) -> list[str]:
     every = dict.fromkeys(name for candidate in candidates for name in candidate.predictions)
     common = [name for name in every if all(name in candidate.predictions for candidate in candidates)]
@@ -422,29 +250,6 @@ def _common_targets(candidates: Sequence[Candidate], wanted: Sequence[str]) -> l
         shown = "; ".join(f"{one.name} has {', '.join(one.predictions)}" for one in candidates)
         raise ArgumentError(f"the candidates have no target in common: {shown}")
     return list(wanted) or common
-
-
-def _check_agreement(name: str, mine: Predictions, other: str, theirs: Predictions) -> None:
-    target, same = mine.target, theirs.target
-    if (target.kind, target.classes) != (same.kind, same.classes):
-        raise ArgumentError(
-            f"{target.name} is {_of(target)} in {name} and {_of(same)} in {other}; make both runs with the same "
-            "reading of the labels (their --task, --order, --positive; of a table the columns task and classes)"
-        )
-    first = next(iter(mine.replicates().values()))
-    for second in theirs.replicates().values():
-        unequal = (first.patient != second.patient) | ~np.isclose(first.truth, second.truth)
-        if unequal.any():
-            i = int(np.flatnonzero(unequal)[0])
-            raise ArgumentError(
-                f"{name} and {other} disagree on {np.count_nonzero(unequal)} test rows of {target.name}, first "
-                f"{' '.join(first.keys()[i])}: patients {first.patient[i]} and {second.patient[i]}, truth "
-                f"{first.truth[i]:g} and {second.truth[i]:g}; make the runs with one table of labels"
-            )
-
-
-def _of(target: Target) -> str:
-    return f"{target.kind} ({', '.join(target.classes)})" if target.classes else target.kind
 
 
 def _compared(
@@ -466,7 +271,7 @@ def _compared(
     if len(units) > 1:
         raise ArgumentError(f"{target.name} is in {' and '.join(sorted(units))}; give all runs the same unit")
     unit = units.pop() if units else ""
-    limit = parse_margin(margin, metric, unit)
+    limit = _parse_margin(margin, metric, unit)
     samples = {
         name: sample([one.metrics() for one in lined_up[name].replicates().values()], metric, seed=seed)
         for name in ranked
@@ -493,7 +298,7 @@ class _Party:
         chance = one.chance.get(rows.target.name, Chance())
         if left_out:
             chance = replace(chance, refits=())  # they were tested on other rows
-        kind = "draws" if chance.sets > 1 else replicates_of(rows)
+        kind = "draws" if chance.sets > 1 else _replicates_of(rows)
         return cls(one.name, found, kind, tuple(rows.replicates()), one.made_by != "predict", chance)
 
 
@@ -535,7 +340,7 @@ def _contrast(a: _Party, b: _Party) -> Contrast:
     return Contrast(a.name, b.name, found, float("nan"), "undecided")
 
 
-def replicates_of(predictions: Predictions) -> str:
+def _replicates_of(predictions: Predictions) -> str:
     """What tells several trainings apart: "draws" of patients, partitions into "folds", "seeds", or "none" of them."""
     if len(set(predictions.draw)) > 1 or predictions.draw[0]:
         one = next(iter(predictions.replicates().values()))

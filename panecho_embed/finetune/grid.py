@@ -17,7 +17,8 @@ from panecho_embed.errors import (
     TrainingError,
     WeightsError,
 )
-from panecho_embed.evaluation.comparison import Candidate, Comparison, check_margin, compare_candidates, corrected
+from panecho_embed.evaluation.candidates import Candidate
+from panecho_embed.evaluation.comparison import Comparison, check_margin, compare_candidates, corrected
 from panecho_embed.evaluation.predictions import Predictions, concatenated
 from panecho_embed.evaluation.splits import check_fractions
 from panecho_embed.finetune.data import Dataset, read_dataset

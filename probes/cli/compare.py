@@ -10,8 +10,8 @@ import click
 
 from panecho_embed.cli.compare import comparison_options
 from panecho_embed.cli.options import FileToRead
-from probes.cli.options import label_options, numbers, pooling_options, split_options, statistics_options
-from probes.cli.registered import make_known
+from probes.cli.kinds import make_known
+from probes.cli.options import label_options, pooling_options, split_options, statistics_options
 from probes.cli.running import check_flags, command_line, data_of, settings_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seed for the weights of a registered backbone, that of the frames (--sweep).",
 )
-@click.option("--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values.")
 @statistics_options
 def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     """Compare EMBEDDINGS on the same patients, splits and draws.

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 from panecho_embed.cli.options import FileToRead, reading_options, stacked, threshold_option
 
 
-def numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    """The numbers of "35,40,50"; None when the option is not given."""
-    if value is None:
-        return None
-    try:
-        return tuple(float(piece) for piece in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 35,40,50") from error
+def _listed(kind: Callable[[str], Any], example: str) -> Callable[..., tuple[Any, ...] | None]:
+    """A callback that reads the values of "35,40,50"; None when the option is not given."""
+
+    def read(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
+        try:
+            return None if value is None else tuple(kind(piece) for piece in value.split(","))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not a list of {example}") from error
+
+    return read
 
 
-def whole_numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """The whole numbers of "1,5,10"; None when the option is not given."""
-    if value is None:
-        return None
-    try:
-        return tuple(int(piece) for piece in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 1,5,10") from error
+numbers = _listed(float, "numbers such as 35,40,50")
+whole_numbers = _listed(int, "whole numbers such as 1,5,10")
 
 
 # Which labels, and what one prediction is for.
@@ -92,47 +91,9 @@ pooling_options = stacked(
     ),
 )
 
-CENTRES: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
-
-# How neighbours are found and weighed.
-neighbour_options = stacked(
-    click.option(
-        "--metric",
-        type=click.Choice(["cosine", "euclidean"]),
-        default="cosine",
-        show_default=True,
-        help="Distance between embeddings.",
-    ),
-    click.option(
-        "--k",
-        callback=whole_numbers,
-        metavar="1,5,10",
-        help="Numbers of neighbours to choose from.  [default: 1 to 200]",
-    ),
-    click.option(
-        "--weights",
-        type=click.Choice(["softmax", "distance", "uniform"]),
-        default="softmax",
-        show_default=True,
-        help="Weights of the neighbours; softmax needs the cosine metric.",
-    ),
-    click.option(
-        "--temperature",
-        callback=numbers,
-        metavar="0.05,0.1",
-        help="Temperatures of the softmax to choose from.  [default: 0.01 to 0.3]",
-    ),
-    click.option(
-        "--centre",
-        type=click.Choice(["auto", "yes", "no"]),
-        default="auto",
-        show_default=True,
-        help="Subtract the training mean before the cosine; auto chooses on the folds.",
-    ),
-)
-
 # Of decisions and intervals, and where everything goes.
 statistics_options = stacked(
+    click.option("--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values."),
     threshold_option,
     click.option(
         "--draws", type=click.IntRange(min=1), default=10_000, show_default=True, help="Number of bootstrap samples."
@@ -143,7 +104,6 @@ statistics_options = stacked(
 
 # What is computed of the predictions.
 output_options = stacked(
-    click.option("--cutoffs", callback=numbers, metavar="35,40", help="AUROC of a regression below these values."),
     click.option("--subgroups", metavar="COLUMN,...", help="Also score by view or label column."),
     click.option(
         "--control",

@@ -11,8 +11,9 @@ from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from probes.base import BaseProbe
+    from probes.plans import RunSettings
     from probes.problem import Problem
-    from probes.run import RunSettings, TargetResult
+    from probes.run import TargetResult
 
 
 def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any]) -> None:
@@ -64,7 +65,7 @@ def data_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def settings_of(options: dict[str, Any]) -> RunSettings:
     """The options that say what to compute; a command without one of them does not compute it."""
-    from probes.run import RunSettings
+    from probes.plans import RunSettings
 
     return RunSettings(
         folds=options["folds"],

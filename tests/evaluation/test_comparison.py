@@ -11,17 +11,14 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.evaluation.candidates import Candidate, Chance, line_up, read_candidates
 from panecho_embed.evaluation.comparison import (
-    Candidate,
-    Chance,
     Comparison,
+    _parse_margin,
+    _replicates_of,
     compare_candidates,
     corrected,
     difference_table,
-    line_up,
-    parse_margin,
-    read_candidates,
-    replicates_of,
     score_table,
 )
 from panecho_embed.evaluation.comparison_report import contrast_rows, score_rows, verdict_text, write_comparison
@@ -79,7 +76,7 @@ def test_only_labelled_test_rows_are_lined_up() -> None:
 
 def test_runs_of_other_patients_say_how_many_are_shared() -> None:
     other = made(EF, ids={"video_id": texts(*(f"w{i}" for i in range(60)))})
-    with pytest.raises(ArgumentError, match=r"EF: .* no test row \(video\) in common, and 60 patients: a has 60 rows"):
+    with pytest.raises(ArgumentError, match=r"EF: .* no row \(video\) in common, and 60 patients: a has 60 rows"):
         line_up({"a": made(EF), "b": other})
 
 
@@ -88,21 +85,19 @@ def test_runs_of_other_patients_say_how_many_are_shared() -> None:
     [
         (
             {"truth": made(EF).truth + np.eye(60)[3]},
-            r"a and b disagree on 1 test rows of EF, first v3: patients p3 and",
+            r"a and b disagree on the EF of 1 rows, first v3: ",
         ),
-        ({"patient": texts(*["x"] * 60)}, r"disagree on 60 test rows of EF, first v0: patients p0 and x"),
+        ({"patient": texts(*["x"] * 60)}, r"disagree on the patient of 60 rows, first v0: p0 and x"),
     ],
 )
 def test_runs_that_contradict_each_other_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ArgumentError, match=rf"{message}.*make the runs with one table of labels"):
+    with pytest.raises(ArgumentError, match=rf"{message}.*give one table of labels to both"):
         line_up({"a": made(EF), "b": made(EF, **change)})
 
 
 def test_labels_that_were_read_otherwise_are_refused() -> None:
     turned = made(Target("LowEF", "binary", ("yes", "no")))
-    with pytest.raises(
-        ArgumentError, match=r"LowEF is binary \(no, yes\) in a and binary \(yes, no\) in b; make both runs"
-    ):
+    with pytest.raises(ArgumentError, match=r"LowEF is binary \(no, yes\) in a and binary \(yes, no\) in b; make both"):
         line_up({"a": made(LOW), "b": turned})
 
 
@@ -120,7 +115,7 @@ def test_strain_labels_of_either_sign_are_the_same_truth() -> None:
     [("", "mae", "%", None), ("0.5", "mae", "%", 0.5), (" 0.5 % ", "mae", "%", 0.5), ("0.02", "auroc", "", 0.02)],
 )
 def test_a_margin_is_in_the_unit_of_the_metric(text: str, metric: str, unit: str, value: float | None) -> None:
-    assert parse_margin(text, metric, unit) == value
+    assert _parse_margin(text, metric, unit) == value
 
 
 @pytest.mark.parametrize(
@@ -137,7 +132,7 @@ def test_a_margin_is_in_the_unit_of_the_metric(text: str, metric: str, unit: str
 )
 def test_other_margins_say_what_is_wrong(text: str, metric: str, unit: str, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        parse_margin(text, metric, unit)
+        _parse_margin(text, metric, unit)
 
 
 # --- verdicts
@@ -223,7 +218,7 @@ def test_refits_on_other_rows_are_not_used() -> None:
     ],
 )
 def test_what_tells_trainings_apart(changes: dict[str, Any], kind: str) -> None:
-    assert replicates_of(made(EF, **changes)) == kind
+    assert _replicates_of(made(EF, **changes)) == kind
 
 
 # --- several targets and candidates

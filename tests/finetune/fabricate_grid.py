@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from panecho_embed.evaluation.comparison import Candidate
+from panecho_embed.evaluation.candidates import Candidate
 from panecho_embed.finetune.grid import Grid, Trial, compare_outcomes, plan_trials
 from panecho_embed.finetune.outcome import Outcome, read_outcome
 from panecho_embed.tasks import Task

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from panecho_embed.evaluation.comparison import Candidate
+from panecho_embed.evaluation.candidates import Candidate
 from panecho_embed.evaluation.comparison_report import BASELINE, contrast_rows, score_rows, verdict_text
 from panecho_embed.evaluation.intervals import holm
 from panecho_embed.evaluation.scores import read_metrics

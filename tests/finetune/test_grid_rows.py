@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.evaluation.comparison import Candidate, compare_candidates, line_up
+from panecho_embed.evaluation.candidates import Candidate, line_up
+from panecho_embed.evaluation.comparison import compare_candidates
 from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.finetune.outcome import read_outcome
 from tests.finetune.fabricate import EF, GRADE, fabricate, small_recipe
@@ -45,13 +46,13 @@ def test_targets_that_a_run_lacks_are_left_out(rows: dict[str, Predictions]) -> 
 def test_runs_that_disagree_are_refused(rows: dict[str, Predictions], name: str) -> None:
     column = getattr(rows["EF"], name).copy()
     column[4] = 99.0 if name == "truth" else "somebody"
-    with pytest.raises(ArgumentError, match="disagree on 1 test rows of EF, first v004-0"):
+    with pytest.raises(ArgumentError, match="of 1 rows, first v004-0"):
         line_up({"a": rows["EF"], "b": replace(rows["EF"], **{name: column})})
 
 
 def test_no_row_in_common_is_refused(rows: dict[str, Predictions]) -> None:
     ids = {name: np.array([f"x{value}" for value in column], dtype=object) for name, column in rows["EF"].ids.items()}
-    with pytest.raises(ArgumentError, match=r"no test row \(video\) in common, and 20 patients"):
+    with pytest.raises(ArgumentError, match=r"no row \(video\) in common, and 20 patients"):
         line_up({"a": rows["EF"], "b": replace(rows["EF"], ids=ids)})
 
 

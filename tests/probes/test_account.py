@@ -16,8 +16,9 @@ from probes.account import account_of, cautions_of, far_patients, methods_paragr
 from probes.base import BaseProbe
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe
+from probes.plans import RunSettings
 from probes.problem import load_problem
-from probes.run import RunSettings, evaluate, run_target
+from probes.run import evaluate, run_target
 
 SETTINGS = RunSettings(draws=50)
 ONE = RunSettings(draws=50, trainings=1)

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from panecho_embed.cli.main import main
 from panecho_embed.errors import ArgumentError, SettingsMismatchError
-from panecho_embed.evaluation.comparison import read_candidates
+from panecho_embed.evaluation.candidates import common_rows, read_candidates
 from panecho_embed.evaluation.comparison_report import unknown_text
 from panecho_embed.evaluation.targets import Target
 from panecho_embed.records import EmbeddingTable
 from probes.account import comparison_account
 from probes.attentive import AttentiveProbe
-from probes.compare import Compared, common_units, compare_problems
+from probes.compare import Compared, compare_problems
 from probes.linear import LinearProbe
+from probes.plans import RunSettings
 from probes.problem import Problem, load_problem
-from probes.run import RunSettings
 from probes.sweep import Sampling, default_samplings, sweep_tables
 
 SETTINGS = RunSettings(draws=100, refits=3)
@@ -105,10 +105,10 @@ def test_a_reference_leaves_one_difference_a_candidate(problems: dict[str, list[
 def test_only_common_units_are_compared_whatever_their_order(problems: dict[str, list[Problem]]) -> None:
     (good,) = problems["good"]
     some = np.random.default_rng(0).permutation(len(good))[:100]
-    taken, left_out = common_units({"all": good, "some": good.take(some)})
+    (every, fewer), left_out = common_rows([("all", good), ("some", good.take(some))])
     assert left_out == 20
-    assert (taken["all"].ids["video_id"] == taken["some"].ids["video_id"]).all()
-    np.testing.assert_array_equal(taken["all"].values, taken["some"].values)
+    assert (every.ids["video_id"] == fewer.ids["video_id"]).all()
+    np.testing.assert_array_equal(every.values, fewer.values)
     compared = compare_problems({"all": [good], "some": [good.take(some)]}, probe, SETTINGS)
     assert compared.n_left_out == {"EF": 20}
     assert compared.comparisons[0].contrasts[0].difference.value == 0
@@ -117,11 +117,17 @@ def test_only_common_units_are_compared_whatever_their_order(problems: dict[str,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: {"truth": p.truth + 1}, r"disagree on the EF of 120 video rows, first video_id v000"),
+        (lambda p: {"truth": p.truth + 1}, r"disagree on the EF of 120 rows, first v000"),
         (lambda p: {"split": np.full(len(p), "train", dtype=object)}, r"disagree on the split"),
         (lambda p: {"patient": np.full(len(p), "x", dtype=object)}, r"disagree on the patient"),
-        (lambda p: {"target": Target("EF", "binary", ("no", "yes"))}, r"EF is .*regression.* in a and .*binary"),
-        (lambda p: {"ids": {"video_id": np.full(len(p), "other")}}, r"no video in common: a has .*v000"),
+        (
+            lambda p: {"target": Target("EF", "binary", ("no", "yes"))},
+            r"EF is regression in a and binary \(no, yes\) in b",
+        ),
+        (
+            lambda p: {"ids": {"video_id": np.full(len(p), "other")}},
+            r"no row \(video\) in common, and .*: a has 120 rows, first v000",
+        ),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(
@@ -201,7 +207,7 @@ def test_attention_is_compared_too(
             super().__init__(task, epochs=epochs, random_state=random_state)  # type: ignore[arg-type]
 
     monkeypatch.setattr("probes.attentive.AttentiveProbe", Short)
-    monkeypatch.setattr("probes.compare.REFITS", 2)
+    monkeypatch.setattr("probes.compare._REFITS", 2)
     files = [str(write(tmp_path / f"{name}.h5", noisier(table, n))) for name, n in (("a", 0), ("b", 1))]
     options = ["--probe", "attentive", "--level", "study", "--target", "EF", "--draws", "50", "-o", str(tmp_path / "r")]
     result = CliRunner().invoke(main, ["probe", "compare", *files, *options])

@@ -13,10 +13,12 @@ from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.evaluation.splits import Fold, draw_patients
 from panecho_embed.records import EmbeddingTable
 from probes.base import BaseProbe
+from probes.efficiency import label_efficiency
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe
+from probes.plans import Plan, RunSettings, make_folds, make_plans
 from probes.problem import Problem, load_problem
-from probes.run import Plan, RunSettings, evaluate, label_efficiency, make_folds, make_plans, run_target
+from probes.run import evaluate, run_target
 
 SETTINGS = RunSettings(draws=50, trainings=2)
 
@@ -110,7 +112,7 @@ def test_after_cross_validation_the_saved_probe_has_as_many_shots(table_of: Call
 
 
 def test_a_draw_of_everybody_is_computed_once(table: EmbeddingTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    import probes.run as module
+    import probes.plans as module
 
     calls: list[int] = []
     run_plan = module.run_plan

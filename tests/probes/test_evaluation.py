@@ -17,8 +17,9 @@ from panecho_embed.evaluation.targets import Reading
 from panecho_embed.records import EmbeddingTable
 from probes.fitting import average_rows, fit_fold
 from probes.linear import LinearProbe
+from probes.plans import RunSettings, make_folds
 from probes.problem import Problem, load_problem
-from probes.run import RunSettings, evaluate, make_folds
+from probes.run import evaluate
 
 SETTINGS = RunSettings(draws=200)
 ONE = replace(SETTINGS, trainings=1)

@@ -13,8 +13,9 @@ from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
 from probes.label_table import join_labels
 from probes.linear import LinearProbe
+from probes.plans import RunSettings
 from probes.problem import load_problem
-from probes.run import RunSettings, evaluate
+from probes.run import evaluate
 
 
 def write(path: Path, content: str) -> Path:

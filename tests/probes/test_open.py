@@ -338,21 +338,17 @@ def register(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
 
 
 def test_own_probes_are_known_by_name() -> None:
-    known = known_probes()
-    assert [known[name] for name in ("linear", "knn", "faiss", "attentive")] == [
-        LinearProbe,
-        KNNProbe,
-        FaissKNNProbe,
-        AttentiveProbe,
-    ]
+    own = {"linear": LinearProbe, "knn": KNNProbe, "faiss": FaissKNNProbe, "attentive": AttentiveProbe}
+    assert list(known_probes()) == list(own)
+    assert {name: probe_class(name) for name in own} == own
 
 
 def test_an_entry_point_adds_a_probe_but_takes_no_name_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, "mean", f"{__name__}:MeanProbe")
     assert list(known_probes()) == ["linear", "knn", "faiss", "attentive", "mean"]
-    assert known_probes()["mean"] is MeanProbe
+    assert probe_class("mean") is MeanProbe
     register(monkeypatch, "linear", f"{__name__}:MeanProbe")
-    assert known_probes()["linear"] is LinearProbe
+    assert probe_class("linear") is LinearProbe
 
 
 @pytest.mark.parametrize(
@@ -370,11 +366,10 @@ def test_a_broken_entry_point_is_an_error_only_when_it_is_asked_for(
     value: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(monkeypatch, "broken", value)
-    known = known_probes()
-    assert known["linear"] is LinearProbe
-    assert "broken" in known
+    assert probe_class("linear") is LinearProbe
+    assert "broken" in known_probes()
     with pytest.raises(ArgumentError, match=message):
-        known["broken"]
+        probe_class("broken")
 
 
 def test_a_probe_that_is_not_installed_is_named() -> None:

@@ -25,8 +25,9 @@ from panecho_embed.records import EmbeddingTable
 from probes.base import BaseProbe
 from probes.linear import LinearProbe
 from probes.outputs import RunInfo, write_run
+from probes.plans import RunSettings
 from probes.problem import load_problem
-from probes.run import RunSettings, evaluate, run_target
+from probes.run import evaluate, run_target
 from probes.saved import apply_probes, load_probes
 
 SETTINGS = RunSettings(draws=100)
@@ -171,8 +172,7 @@ def test_a_registered_probe_has_a_command(embeddings: Path, tmp_path: Path, monk
     from importlib.metadata import EntryPoint
 
     entry = EntryPoint("nearest", f"{__name__}:Nearest", "panecho_embed.probes")
-    for module in ("probes.registry", "probes.cli.registered"):
-        monkeypatch.setattr(f"{module}.entry_points", lambda group: [entry])
+    monkeypatch.setattr("probes.registry.entry_points", lambda group: [entry])
     arguments = ["probe", "nearest", str(embeddings), "--target", "EF", "--draws", "50", "-o", str(tmp_path)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output

@@ -7,8 +7,9 @@ import pytest
 from panecho_embed.extraction import extract
 from panecho_embed.phantom import write_studies
 from probes.linear import LinearProbe
+from probes.plans import RunSettings
 from probes.problem import Problem, load_problem
-from probes.run import RunSettings, evaluate, shuffled_label_control
+from probes.run import evaluate, shuffled_label_control
 from tests.tiny import tiny
 
 

@@ -16,25 +16,15 @@ from panecho_embed.records import EmbeddingTable
 from probes.account import grid_rows
 from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe
+from probes.efficiency import label_efficiency
 from probes.faiss_knn import FaissKNNProbe
 from probes.fitting import predict_units
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe
 from probes.outputs import RunInfo, write_run
+from probes.plans import RunSettings, make_folds, make_plans
 from probes.problem import Problem, load_problem, load_problems
-from probes.run import (
-    Evaluation,
-    RunSettings,
-    evaluate,
-    label_efficiency,
-    make_folds,
-    make_plans,
-    run_target,
-    run_targets,
-    shuffled,
-    shuffled_label_control,
-    subgroups_of,
-)
+from probes.run import Evaluation, evaluate, run_target, run_targets, shuffled, shuffled_label_control, subgroups_of
 from probes.saved import apply_probes, load_probes, save_probes
 
 SETTINGS = RunSettings(draws=100)
