@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from panecho_embed.evaluation.estimates import Estimates
+from panecho_embed.evaluation.estimates import Estimates, decision_estimates
 from panecho_embed.evaluation.intervals import scores
 from panecho_embed.evaluation.metrics import Metrics, binary_metrics, regression_metrics
-from panecho_embed.evaluation.proportions import decision_estimates
 from panecho_embed.evaluation.ranking import ranking_part, ranking_values
 
 VIDEOS_EACH = 8

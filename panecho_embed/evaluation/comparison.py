@@ -40,15 +40,17 @@ _MEANS = {"auroc": "Mean over {} class targets", "r2": "Mean over {} regressions
 class Contrast:
     """The difference of one candidate to another.
 
-    first, second: names; the difference is first minus second. p_holm: p-value corrected for all differences of the
-    report. verdict: of the first, "better", "worse", "equivalent" or "undecided".
+    first, second: names; the difference is first minus second. p_holm, p_equivalent: p-values of a difference and of
+    equivalence (NaN without a margin), each corrected for their number in the report. verdict: of the first, "better",
+    "worse", "equivalent" or "undecided".
     """
 
     first: str
     second: str
     difference: Difference
-    p_holm: float
-    verdict: Verdict
+    p_holm: float = float("nan")
+    p_equivalent: float = float("nan")
+    verdict: Verdict = "undecided"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,16 +149,23 @@ def compare_candidates(
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons with p-values corrected for the differences of all of them, as they stand in one report."""
-    adjusted = iter(holm([one.difference.p_value for c in comparisons for one in c.contrasts]))
+    """The comparisons with p-values corrected for the differences of all of them, as they stand in one report.
 
-    def with_p(comparison: Comparison, contrast: Contrast) -> Contrast:
-        p = float(next(adjusted))
-        better = higher_is_better(comparison.metric)
-        told = verdict(contrast.difference, higher_is_better=better, margin=comparison.margin, p=p)
-        return replace(contrast, p_holm=p, verdict=told)
+    Tests of a difference and tests of equivalence are each corrected for their own number.
+    """
+    contrasts = [(one, c.margin) for c in comparisons for one in c.contrasts]
+    adjusted = iter(holm([one.difference.p_value for one, _ in contrasts]))
+    equivalent = iter(
+        holm([np.nan if margin is None else one.difference.p_equivalent(margin) for one, margin in contrasts])
+    )
 
-    return [replace(c, contrasts=tuple(with_p(c, contrast) for contrast in c.contrasts)) for c in comparisons]
+    def with_p(metric: str, contrast: Contrast) -> Contrast:
+        p, p_equivalent = float(next(adjusted)), float(next(equivalent))
+        better = higher_is_better(metric)
+        told = verdict(contrast.difference, higher_is_better=better, p=p, p_equivalent=p_equivalent)
+        return replace(contrast, p_holm=p, p_equivalent=p_equivalent, verdict=told)
+
+    return [replace(c, contrasts=tuple(with_p(c.metric, contrast) for contrast in c.contrasts)) for c in comparisons]
 
 
 def check_margin(margin: str, targets: Sequence[Target]) -> None:
@@ -233,7 +242,8 @@ def difference_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
             told["unknown"] = ";".join(one.difference.unknown)
             row = {"target": comparison.name, "first": one.first, "second": one.second, **told}
             row |= {f"variance_{source}": value for source, value in variances.items()}
-            rows.append(row | {"p_holm": one.p_holm, "margin": comparison.margin, "verdict": one.verdict})
+            row |= {"p_holm": one.p_holm, "margin": comparison.margin, "p_equivalent": one.p_equivalent}
+            rows.append(row | {"verdict": one.verdict})
     return pd.DataFrame(rows)
 
 
@@ -337,7 +347,7 @@ def _contrast(a: _Party, b: _Party) -> Contrast:
         found = difference(a.sample, b.sample, replicates="seeds", seeded=(a.kind != "none", b.kind != "none"))
     if not (a.trained or b.trained):
         found = replace(found, unknown=())
-    return Contrast(a.name, b.name, found, float("nan"), "undecided")
+    return Contrast(a.name, b.name, found)
 
 
 def _replicates_of(predictions: Predictions) -> str:

@@ -130,8 +130,8 @@ def difference_sentence(comparisons: Sequence[Comparison]) -> str:
     )
     margin = next((c.margin for c in comparisons if c.margin is not None), None)
     equivalence = (
-        f" Candidates were called equivalent where the 90% interval of the difference lay within {margin:g} of 0 (two "
-        "one-sided tests)."
+        f" Candidates were called equivalent where two one-sided tests showed the difference to be within {margin:g} "
+        "of 0; these p-values were corrected for their number by Holm's method as well."
         if margin is not None
         else ""
     )

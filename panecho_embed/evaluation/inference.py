@@ -17,7 +17,7 @@ often two equally good candidates are told apart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -31,8 +31,10 @@ from panecho_embed.evaluation.metrics import Draws, Floats, Metrics
 Replicates = Literal["draws", "folds", "seeds", "none"]
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
+_Variances = list[tuple[dict[str, float], int]]  # by source, with degrees of freedom
+
 _ROUNDING = 1e-9  # of a metric: runs that differ by less are the same
-DEFAULT_BOOTSTRAPS = 2_000  # of a standard error, which needs fewer than a percentile does
+_BOOTSTRAPS = 2_000  # of a standard error, which needs fewer than a percentile does
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,15 @@ class Difference:
     n: int
     n_patients: int
 
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Interval of another level, 0 to 1; NaN where the standard error is unknown."""
-        if not np.isfinite(self.se):
-            return float("nan"), float("nan")
-        reach = float(student.ppf(0.5 + level / 2, self.df)) * self.se if self.se > 0 else 0.0
-        return self.value - reach, self.value + reach
+    def p_equivalent(self, margin: float) -> float:
+        """P-value of two one-sided tests that the difference is `margin` or more in size; NaN where se is unknown.
+
+        Schuirmann, J Pharmacokinet Biopharm 1987; 15: 657-680.
+        """
+        room = margin - abs(self.value)
+        if not self.se > 0:
+            return float("nan") if np.isnan(self.se) else float(room <= 0)
+        return float(student.sf(room / self.se, self.df))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +87,7 @@ class Sample:
     n: int
 
 
-def sample(runs: Sequence[Metrics], metric: str, *, draws: int = DEFAULT_BOOTSTRAPS, seed: int = 0) -> Sample:
+def sample(runs: Sequence[Metrics], metric: str, *, draws: int = _BOOTSTRAPS, seed: int = 0) -> Sample:
     """Bootstrap one metric of a candidate's runs over the tested patients.
 
     runs: one or more, all tested on the same rows. draws: bootstraps. seed: the same seed draws the same patients, so
@@ -139,7 +144,7 @@ def difference(
     when paired runs differ in number.
     """
     _check(first, second, replicates, share)
-    n_patients, points = len(first.patients), _paired(first.points, second.points, replicates)
+    n_patients = len(first.patients)
     value = float(first.points.mean() - second.points.mean())
     defined = np.isfinite(np.vstack([first.sampled, second.sampled])).all(axis=0)
     if n_patients < 2 or np.count_nonzero(defined) < max(2, first.sampled.shape[1] / 2) or not np.isfinite(value):
@@ -147,28 +152,14 @@ def difference(
     # Some of each run's own noise is in both this variance and that between runs, which errs on the safe side.
     means = first.sampled[:, defined].mean(axis=0) - second.sampled[:, defined].mean(axis=0)
     patients = float(means.var(ddof=1)) * n_patients / (n_patients - 1)
-    parts: list[tuple[dict[str, float], int]] = [({"patients": patients}, n_patients - 1)]
-    unknown: list[str] = []
+    parts: _Variances = [({"patients": patients}, n_patients - 1)]
     if replicates == "seeds":
-        seeds, unknown = _seed_variances(first.points, second.points, seeded)
-        parts += seeds
+        further, unknown = _seed_variances(first.points, second.points, seeded)
     elif replicates == "none":
-        if refits is None or share is None:
-            unknown = ["training"]
-        else:
-            a, b = (np.asarray(values, dtype=np.float64) for values in refits)
-            parts.append(({"training": float((a - b).var(ddof=1)) * shared_factor(share)}, len(a) - 1))
-    elif len(points) < 2:
-        unknown = [replicates, "training"]
+        further, unknown = _refit_variance(refits, share)
     else:
-        between = float(points.var(ddof=1))
-        found: dict[str, float] = {replicates: between / len(points)}
-        if share is None:
-            unknown = ["training"]
-        else:
-            found["training"] = between * sets * shared_factor(share)
-        parts.append((found, len(points) - 1))
-    return _student(first, value, parts, tuple(unknown))
+        further, unknown = _paired_variance(first.points - second.points, replicates, share, sets)
+    return _student(first, value, [*parts, *further], tuple(unknown))
 
 
 def shared_factor(share: float) -> float:
@@ -188,31 +179,20 @@ def shared_factor(share: float) -> float:
 
 
 def verdict(
-    found: Difference,
-    *,
-    higher_is_better: bool,
-    margin: float | None = None,
-    p: float | None = None,
-    level: float = 0.05,
+    found: Difference, *, higher_is_better: bool, p: float, p_equivalent: float = float("nan"), level: float = 0.05
 ) -> Verdict:
     """What a difference says about the first candidate: "better", "worse", "equivalent" or "undecided".
 
-    higher_is_better: of the metric. margin: the smallest difference that matters, in the metric's unit; None: nothing
-    is called equivalent. p: p-value corrected for several comparisons (Holm), by default that of the difference.
-    level: of the tests.
+    higher_is_better: of the metric. p: p-value of the difference, p_equivalent: that of `Difference.p_equivalent` (NaN
+    without a margin), both corrected for several comparisons (Holm). level: of the tests.
 
-    "equivalent": the 1 - 2 x level interval lies within +-margin (two one-sided tests, Schuirmann, J Pharmacokinet
-    Biopharm 1987; 15: 657-680). It goes before "better" and "worse": a difference that is surely there and surely
-    smaller than what matters is no reason to prefer a candidate. "undecided" whenever the chance of draws, folds or
-    seeds is unknown, because one run of each candidate can't tell them apart.
+    "equivalent" goes before "better" and "worse": a difference that is surely there and surely smaller than what
+    matters is no reason to prefer a candidate. "undecided" whenever the chance of draws, folds or seeds is unknown,
+    because one run of each candidate can't tell them apart.
     """
-    if margin is not None and margin <= 0:
-        raise ArgumentError(f"margin is {margin}; it must be above 0")
-    p = found.p_value if p is None else p
     if not np.isfinite(p) or set(found.unknown) & {"draws", "folds", "seeds", "training set"}:
         return "undecided"
-    low, high = found.interval(1 - 2 * level)
-    if margin is not None and -margin < low and high < margin:
+    if p_equivalent < level:
         return "equivalent"
     if p >= level:
         return "undecided"
@@ -271,13 +251,29 @@ def _check(first: Sample, second: Sample, replicates: Replicates, share: float |
         raise ArgumentError("share is of draws, folds and refits; seeds are all trained on the whole training set")
 
 
-def _paired(first: Floats, second: Floats, replicates: Replicates) -> Floats:
-    return first[:0] if replicates == "seeds" else first - second
+def _paired_variance(
+    points: Floats, replicates: Replicates, share: float | None, sets: int
+) -> tuple[_Variances, list[str]]:
+    """Variances of the mean of paired replicates (R,), and what is unknown."""
+    if len(points) < 2:
+        return [], [replicates, "training"]
+    between = float(points.var(ddof=1))
+    found: dict[str, float] = {replicates: between / len(points)}
+    if share is not None:
+        found["training"] = between * sets * shared_factor(share)
+    return [(found, len(points) - 1)], [] if share is not None else ["training"]
 
 
-def _seed_variances(
-    first: Floats, second: Floats, seeded: tuple[bool, bool]
-) -> tuple[list[tuple[dict[str, float], int]], list[str]]:
+def _refit_variance(
+    refits: tuple[npt.ArrayLike, npt.ArrayLike] | None, share: float | None
+) -> tuple[_Variances, list[str]]:
+    if refits is None or share is None:
+        return [], ["training"]
+    a, b = (np.asarray(values, dtype=np.float64) for values in refits)
+    return [({"training": float((a - b).var(ddof=1)) * shared_factor(share)}, len(a) - 1)], []
+
+
+def _seed_variances(first: Floats, second: Floats, seeded: tuple[bool, bool]) -> tuple[_Variances, list[str]]:
     """Variance of each candidate's mean over its seeds, with degrees of freedom; and what is unknown."""
     depending = [points for points, depends in zip((first, second), seeded, strict=True) if depends]
     known = [points for points in depending if len(points) > 1]
@@ -301,9 +297,9 @@ def _student(
     spread = sum(sum(named.values()) ** 2 / df for named, df in parts)
     se, df = float(np.sqrt(total)), total**2 / spread if spread > 0 and total > 0 else float(parts[0][1])
     p = float(2 * student.sf(abs(value) / se, df)) if se > 0 else float(value == 0)
-    bare = Difference(first.metric, value, value, value, p, se, df, variances, unknown, first.n, len(first.patients))
-    low, high = bare.interval()
-    return replace(bare, low=low, high=high)
+    reach = float(student.ppf(0.975, df)) * se if se > 0 else 0.0
+    ends = (value - reach, value + reach)
+    return Difference(first.metric, value, *ends, p, se, df, variances, unknown, first.n, len(first.patients))
 
 
 def _undefined(first: Sample, value: float, n_patients: int) -> Difference:

@@ -1,7 +1,7 @@
 """95 % intervals of metrics with patients as clusters, and Holm's correction of p-values.
 
 Percentile intervals of a bootstrap are too narrow for high values of AUROC, average precision and proportions, so these
-metrics have others (`ranking_intervals`, `proportions`). The intervals of all other metrics, and of differences, are
+metrics have others (`ranking`, `estimates`). The intervals of all other metrics, and of differences, are
 percentile intervals of the cluster bootstrap (Field and Welsh, J R Stat Soc B 2007; 69: 369-390).
 """
 
@@ -32,12 +32,12 @@ _BUILT = (
     "Intervals of sensitivity at a fixed specificity, balanced accuracy and F1 are built from exact ones (Clopper and "
     "Pearson) by the method of Zou and Donner (Stat Med 2008)."
 )
-INTERVAL_METHODS = {
+_INTERVAL_METHODS = {
     **dict.fromkeys(("auroc", "average_precision"), _RANKED),
     **dict.fromkeys(("sensitivity", "specificity", "ppv", "npv"), _PROPORTION),
     **dict.fromkeys(("sensitivity_at_specificity", "balanced_accuracy", "f1"), _BUILT),
 }
-OTHER_INTERVALS = (
+_OTHER_INTERVALS = (
     "95% confidence intervals of other metrics are percentile intervals of a bootstrap over patients (Field and Welsh, "
     "J R Stat Soc B 2007)."
 )
@@ -72,7 +72,7 @@ def scores_of(metrics: Metrics, sampled: Draws) -> dict[str, Score]:
 
 def interval_method(metric: str) -> str:
     """How the 95 % interval of a metric is made, as a sentence for a methods section."""
-    return INTERVAL_METHODS.get(base_name(metric), OTHER_INTERVALS)
+    return _INTERVAL_METHODS.get(base_name(metric), _OTHER_INTERVALS)
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:

@@ -14,8 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.evaluation.estimates import EstimatedPart, Estimates, macro_estimates, renamed
-from panecho_embed.evaluation.proportions import class_estimates, decision_estimates
+from panecho_embed.evaluation.estimates import (
+    EstimatedPart,
+    Estimates,
+    class_estimates,
+    decision_estimates,
+    macro_estimates,
+    renamed,
+)
 from panecho_embed.evaluation.ranking import auroc, ranking_part, ranking_values
 from panecho_embed.evaluation.targets import Kind, Target, median_class
 

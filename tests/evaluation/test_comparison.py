@@ -257,6 +257,7 @@ def test_p_values_are_corrected_over_everything_in_a_report() -> None:
     assert len(contrasts) == 6
     raw = [one.difference.p_value for one in contrasts]
     assert [one.p_holm for one in contrasts] == holm(raw).tolist()
+    assert all(np.isnan(one.p_equivalent) for one in contrasts)
     twice = corrected([*found, *found])
     assert [one.p_holm for c in twice for one in c.contrasts] == holm(raw + raw).tolist()
 
@@ -428,3 +429,11 @@ def test_a_comparison_leaves_tables_figures_and_a_report(found: list[Comparison]
     again = read_candidates([("", tmp_path / "predictions" / f"{name}.csv") for name in ("probe", "tuned")])
     assert compare(*again)[0].means == {}
     assert list(again[1].predictions["EF"].replicates()) == [("0", ""), ("1", ""), ("2", "")]
+
+
+def test_equivalence_is_corrected_for_the_number_of_its_tests() -> None:
+    same = [candidate(name, made(EF, 2.0, seed=i)) for i, name in enumerate("abcd")]
+    (found,) = compare(*same, margin="1.5")
+    alone = [one.difference.p_equivalent(1.5) for one in found.contrasts]
+    assert len(alone) == 6
+    assert [one.p_equivalent for one in found.contrasts] == holm(alone).tolist()

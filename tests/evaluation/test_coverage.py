@@ -13,10 +13,19 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from panecho_embed.evaluation.estimates import Estimate, EstimatedPart, macro_estimates, mean_estimate, renamed
-from panecho_embed.evaluation.proportions import class_estimates, decision_estimates, overlap, proportion, wilson
-from panecho_embed.evaluation.ranking import auroc, ranking_part, ranking_values
-from panecho_embed.evaluation.ranking_intervals import effective_rows
+from panecho_embed.evaluation.estimates import (
+    Estimate,
+    EstimatedPart,
+    class_estimates,
+    decision_estimates,
+    macro_estimates,
+    mean_estimate,
+    overlap,
+    proportion,
+    renamed,
+    wilson,
+)
+from panecho_embed.evaluation.ranking import auroc, effective_rows, ranking_part, ranking_values
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "probe_coverage.py"
 FEW_CELLS = [(0.7, 20, 0.2, "several"), (0.967, 20, 0.5, "one"), (0.967, 20, 0.1, "one"), (0.98, 50, 0.5, "either")]

@@ -93,7 +93,7 @@ def test_one_run_says_what_it_cannot_show(replicates: inference.Replicates) -> N
     assert found.unknown == (replicates, "training")
     assert list(found.variances) == ["patients"]
     assert found.p_value < 0.001
-    assert verdict(found, higher_is_better=False) == "undecided"
+    assert verdict(found, higher_is_better=False, p=found.p_value) == "undecided"
 
 
 def test_a_model_against_itself() -> None:
@@ -117,12 +117,13 @@ def test_a_metric_that_is_mostly_undefined_has_no_interval() -> None:
     found = difference(*nowhere, replicates="none")
     assert np.isnan([found.low, found.high, found.p_value, found.se]).all()
     assert found.value == 0
-    assert verdict(found, higher_is_better=True, margin=1) == "undecided"
+    assert np.isnan(found.p_equivalent(1))
+    assert verdict(found, higher_is_better=True, p=found.p_value, p_equivalent=found.p_equivalent(1)) == "undecided"
 
 
 def test_one_patient_has_no_interval() -> None:
     found = difference(mae_sample(np.ones((2, 1))), mae_sample(np.zeros((2, 1))), replicates="seeds")
-    assert np.isnan([found.p_value, *found.interval(0.9)]).all()
+    assert np.isnan([found.p_value, found.low, found.high]).all()
     assert found.unknown == ("patients",)
 
 
@@ -167,9 +168,8 @@ def test_unknown_metrics_and_no_runs_are_refused() -> None:
 
 def found(value: float, se: float = 1.0, unknown: tuple[str, ...] = ()) -> Difference:
     p = float(2 * stats.t.sf(abs(value) / se, 30))
-    bare = Difference("mae", value, 0, 0, p, se, 30, {"patients": se**2}, unknown, 50, 50)
-    low, high = bare.interval()
-    return replace(bare, low=low, high=high)
+    reach = float(stats.t.ppf(0.975, 30)) * se
+    return Difference("mae", value, value - reach, value + reach, p, se, 30, {"patients": se**2}, unknown, 50, 50)
 
 
 @pytest.mark.parametrize(
@@ -186,13 +186,24 @@ def found(value: float, se: float = 1.0, unknown: tuple[str, ...] = ()) -> Diffe
     ],
 )
 def test_verdict_of_an_error(value: float, margin: float | None, p: float | None, expected: str) -> None:
-    assert verdict(found(value), higher_is_better=False, margin=margin, p=p) == expected
+    one = found(value)
+    p_equivalent = np.nan if margin is None else one.p_equivalent(margin)
+    told = verdict(one, higher_is_better=False, p=one.p_value if p is None else p, p_equivalent=p_equivalent)
+    assert told == expected
 
 
 def test_verdict_of_a_score_and_of_an_unknown_training_set() -> None:
-    assert verdict(found(3, unknown=("training",)), higher_is_better=True) == "better"
-    with pytest.raises(ArgumentError, match="margin is 0"):
-        verdict(found(3), higher_is_better=True, margin=0)
+    assert verdict(found(3, unknown=("training",)), higher_is_better=True, p=0.01) == "better"
+    assert verdict(found(3, unknown=("seeds",)), higher_is_better=True, p=0.01, p_equivalent=0.01) == "undecided"
+
+
+@pytest.mark.parametrize(("value", "margin"), [(0.2, 2), (-1.4, 2), (3, 4), (0, 0.5), (5, 4)])
+def test_equivalence_is_that_of_two_one_sided_tests(value: float, margin: float) -> None:
+    one = found(value)
+    both = stats.t.sf([value + margin, margin - value], 30)  # se is 1
+    assert one.p_equivalent(margin) == pytest.approx(max(both))
+    reach = stats.t.ppf(0.95, 30)
+    assert (one.p_equivalent(margin) < 0.05) == (-margin < value - reach and value + reach < margin)
 
 
 def test_shared_factor() -> None:
