@@ -1,6 +1,8 @@
 # Everything runs in its own virtual environment, made on the first call.
 PYTHON ?= python3
 VENV ?= .venv
+# processes that run tests; each uses one core and up to 3 GB
+WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -10,7 +12,7 @@ demo: $(INSTALLED)  ## phantom studies -> extract -> probe, with a picture
 	$(BIN)/panecho-embed demo
 
 test: $(INSTALLED)  ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
