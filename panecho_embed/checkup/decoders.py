@@ -20,6 +20,8 @@ from pydicom.uid import (
 
 from panecho_embed.checkup.findings import Check
 
+_PLUG_INS = "python-gdcm pyjpegls pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle"
+
 _COMPRESSIONS = {
     "JPEG": (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1),
     "JPEG-LS": (JPEGLSLossless, JPEGLSNearLossless),
@@ -52,7 +54,7 @@ def _dicom() -> list[Check]:
         decoders = [get_decoder(syntax) for syntax in syntaxes]
         if missing := [decoder.UID.name for decoder in decoders if not decoder.is_available]:
             text = f"{versions} can't decode {name}: {', '.join(missing)}"
-            checks.append(Check("decoder", "warning", text, "pip install 'pylibjpeg[all]'"))
+            checks.append(Check("decoder", "warning", text, f"pip install {_PLUG_INS}"))
             continue
         plugins = sorted({plugin for decoder in decoders for plugin in decoder.available_plugins} - {"pydicom"})
         by = ", ".join(_with_version(plugin) for plugin in plugins) or "itself"
@@ -62,6 +64,6 @@ def _dicom() -> list[Check]:
 
 def _with_version(plugin: str) -> str:
     try:
-        return f"{plugin} {metadata.version(plugin)}"
+        return f"{plugin} {metadata.version('python-gdcm' if plugin == 'gdcm' else plugin)}"
     except metadata.PackageNotFoundError:
         return plugin

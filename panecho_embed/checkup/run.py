@@ -22,7 +22,7 @@ from panecho_embed.errors import ArgumentError, EngineError, MediaError, NoMemor
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.backbones import load_backbone
 
-_MEND_MEDIA = "pip install --force-reinstall opencv-python-headless pydicom 'pylibjpeg[all]'"
+_MEND_MEDIA = "pip install --force-reinstall opencv-python-headless av pydicom"
 
 
 def doctor(

@@ -14,8 +14,7 @@ from pydicom.tag import BaseTag
 from panecho_embed.errors import MediaError, NotACineError
 from panecho_embed.media.cine import MAX_FPS, MIN_SIDE, Cine, MediaInfo
 from panecho_embed.media.dicom_header import DicomHeader, is_dicom, numbers, quiet, read_header
-from panecho_embed.media.dicom_pixels import locate_pixels, num_frames, read_format
-from panecho_embed.media.dicom_render import render_frames
+from panecho_embed.media.dicom_pixels import locate_pixels, num_frames, read_format, render_frames
 from panecho_embed.records import Region
 
 __all__ = ["DicomIdentity", "describe_dicom", "is_dicom", "open_dicom", "read_identity"]

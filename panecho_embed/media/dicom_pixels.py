@@ -1,33 +1,57 @@
-"""The stored pixels of a DICOM file, frame by frame: claims checked against bytes, YCbCr turned to RGB exactly once.
+"""The pixels of a DICOM file, frame by frame: claims checked against bytes, stored values turned to RGB exactly once.
 
 Photometric interpretation and pixel format: PS3.3 C.7.6.3; transfer syntaxes: PS3.5 annex A.
+
+8-bit grey and colour stay as they are stored: ultrasound systems store what they display, and the models were
+trained on that. A palette is applied (PS3.3 C.7.9). Grey of more than 8 bits, or signed, goes through the rescale
+(C.11.1) and the first window (C.11.2.1.2) of the header; without a window, the lowest value of the whole loop becomes
+0 and the highest 255, never frame by frame, which would make the loop flicker. MONOCHROME1 is inverted (C.7.6.3.1.2).
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_fragments, generate_frames, parse_basic_offsets, parse_fragments
 from pydicom.pixels.decoders.base import Decoder, get_decoder
-from pydicom.uid import JPEG2000TransferSyntaxes, JPEGBaseline8Bit, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
+from pydicom.pixels.processing import apply_color_lut
+from pydicom.uid import (
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    MPEGTransferSyntaxes,
+)
 
+from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
 from panecho_embed.media.cine import check_size
-from panecho_embed.media.codestream import RGB_IDS, JpegHeader, is_whole_jpeg, jpeg2000_size, read_jpeg_header
+from panecho_embed.media.codestream import jpeg2000_size, read_jpeg_header
 from panecho_embed.media.dicom_header import DicomHeader, PixelElement, open_dataset, quiet
-from panecho_embed.media.encapsulated import Fragment, read_fragments, split_frames
-from panecho_embed.media.opencv import decode_image
+from panecho_embed.media.images import decode_image, is_whole_jpeg
+from panecho_embed.media.video import decode_video
+from panecho_embed.records import UInt8Array
 
 StoredArray = npt.NDArray[Any]
+Render = Callable[[StoredArray], UInt8Array]
+Levels = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""Values of any range to 0-1, to be clipped."""
 
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
 _BITS = (8, 16, 32)
+
+_REFUSALS = (RuntimeError, ValueError, NotImplementedError, AttributeError, struct.error)
+"""What pydicom and its plug-ins raise for what they can't decode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +95,14 @@ class PixelFormat:
 class StoredPixels:
     """The pixel data of one file, located and found whole.
 
-    frames: the fragments of each frame, None where the pixels are not compressed.
+    decoder: None for a video stream (MPEG-2, H.264, HEVC). extended_offsets: tables of the header, None without.
     """
 
     path: str
     format: PixelFormat
     element: PixelElement
-    decoder: Decoder
-    frames: list[list[Fragment]] | None
+    decoder: Decoder | None
+    extended_offsets: tuple[bytes, bytes] | None = None
 
     def __iter__(self) -> Iterator[StoredArray]:
         """Yield the stored values of every frame, once, in order: (rows, columns), or (rows, columns, 3) in RGB.
@@ -86,27 +110,59 @@ class StoredPixels:
         Raises MediaError(stage "decode"), naming the frame, where one can't be decoded.
         """
         with open_dataset(self.path) as stream:
-            for index in range(self.format.num_frames):
+            stream.seek(self.element.offset)
+            if self.decoder is None:
+                yield from self._video(stream)
+                return
+            frames = self._compressed(stream) if self.decoder.is_encapsulated else self._native(stream)
+            for number in range(1, self.format.num_frames + 1):
+                which = f"frame {number} of {self.format.num_frames}"
                 try:
                     with quiet():
-                        frame = self._native(stream, index) if self.frames is None else self._compressed(stream, index)
+                        frame = next(frames, None)
                 except MediaError as error:
-                    which = f"frame {index + 1} of {self.format.num_frames}"
                     raise MediaError(f"{which}: {error}", stage=error.stage) from None
-                except (RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
-                    which = f"frame {index + 1} of {self.format.num_frames} ({self.decoder.UID.name})"
-                    raise MediaError(f"{which} can't be decoded: {_in_one_line(error)}", stage="decode") from error
+                except _REFUSALS as error:
+                    raise MediaError(f"{which} ({self.decoder.UID.name}) {_why(error, self.decoder)}") from error
+                if frame is None:
+                    raise MediaError(f"{which} is not in the pixel data; the file is damaged", stage="pixels")
                 yield frame
 
-    def _native(self, stream: BinaryIO, index: int) -> StoredArray:
-        stream.seek(self.element.offset)
-        # A decoder of pydicom keeps what it changed for one frame and applies it to the next: each starts afresh.
+    def _native(self, stream: BinaryIO) -> Iterator[StoredArray]:
+        assert self.decoder is not None
         options = self.format.options() | {"pixel_vr": self.element.vr}
-        return self.decoder.as_array(stream, index=index, **options)[0]
+        for index in range(self.format.num_frames):
+            stream.seek(self.element.offset)
+            # A decoder of pydicom keeps what it changed for one frame and applies it to the next: each starts afresh.
+            yield self.decoder.as_array(stream, index=index, **options)[0]
 
-    def _compressed(self, stream: BinaryIO, index: int) -> StoredArray:
-        assert self.frames is not None
-        data = read_fragments(stream, self.frames[index])
+    def _compressed(self, stream: BinaryIO) -> Iterator[StoredArray]:
+        count = self.format.num_frames
+        parse_basic_offsets(stream)
+        if parse_fragments(stream)[0] == count:
+            # True of nearly all files, and needs no offset table, which some writers fill with nonsense.
+            images = generate_fragments(stream)
+        else:
+            stream.seek(self.element.offset)
+            images = generate_frames(stream, number_of_frames=count, extended_offsets=self.extended_offsets)
+        yield from map(self._decode, images)
+
+    def _video(self, stream: BinaryIO) -> Iterator[StoredArray]:
+        try:
+            parse_basic_offsets(stream)
+            data = b"".join(generate_fragments(stream))
+        except _REFUSALS as error:
+            raise MediaError(f"the pixel data is cut or damaged: {brief(error)}", stage="pixels") from error
+        promised, count = self.format.num_frames, 0
+        for frame in decode_video(io.BytesIO(data)):
+            self._check_size((frame.shape[1], frame.shape[0]))
+            count += 1
+            yield frame
+        if count < promised:
+            raise MediaError(f"the header promises {promised} frames, its video holds {count}", stage="decode")
+
+    def _decode(self, data: bytes) -> StoredArray:
+        assert self.decoder is not None
         syntax, photometric = self.decoder.UID, self.format.photometric
         if syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes:
             header = read_jpeg_header(data)
@@ -114,10 +170,10 @@ class StoredPixels:
                 raise MediaError("its JPEG data is cut or damaged", stage="decode")
             self._check_size((header.width, header.height))
             if syntax in JPEGTransferSyntaxes and self.format.samples == 3:
-                is_ybr = _is_ybr(header, photometric)
+                is_ybr = header.is_ybr(photometric)
                 photometric = "YBR_FULL_422" if is_ybr else "RGB"
                 # OpenCV's libjpeg-turbo gives the values of pydicom's slower ways in a sixth of their time.
-                if syntax == JPEGBaseline8Bit and is_ybr == _libjpeg_takes_for_ybr(header):
+                if syntax == JPEGBaseline8Bit and is_ybr == header.is_ybr_to_libjpeg:
                     return decode_image(data)
             elif syntax == JPEGBaseline8Bit and len(header.component_ids) == 1:
                 return decode_image(data, grey=True)
@@ -135,30 +191,65 @@ class StoredPixels:
             )
 
 
+def _why(error: Exception, decoder: Decoder) -> str:
+    if JPEGExtended12Bit == decoder.UID and "pylibjpeg" not in decoder.available_plugins:
+        return (
+            "can't be decoded; 12 bits of JPEG Extended are read by a GPL-3 plug-in only: "
+            "pip install 'panecho-embed[gpl]'"
+        )
+    return f"can't be decoded: {brief(error, 400)}"
+
+
 def locate_pixels(path: str, header: DicomHeader) -> StoredPixels:
     """Find the pixels of every frame and see that all are there, decoding none. Raises MediaError."""
-    element = header.pixels
+    element, syntax = header.pixels, header.transfer_syntax
     if element is None:
         raise MediaError("it has no pixel data (7FE0,0010)", stage="pixels")
     if element.keyword != "PixelData":
         raise MediaError(f"its pixels are {element.keyword}; read are integer pixels (7FE0,0010)", stage="pixels")
     form = read_format(header)
     try:
-        decoder = get_decoder(header.transfer_syntax)
+        decoder = None if syntax in MPEGTransferSyntaxes else get_decoder(syntax)
     except NotImplementedError:
         raise MediaError(
-            f"its transfer syntax is {header.transfer_syntax.name}; read are uncompressed, deflated, RLE, JPEG, "
-            "JPEG-LS and JPEG 2000",
+            f"its transfer syntax is {syntax.name}; read are uncompressed, deflated, RLE, JPEG, JPEG-LS, JPEG 2000, "
+            "MPEG-2, H.264 and HEVC",
             stage="pixels",
         ) from None
-    if decoder.is_encapsulated:
-        if element.length is not None:
-            raise MediaError(f"its pixel data is not encapsulated, as {decoder.UID.name} has to be", stage="pixels")
-        with open_dataset(path) as stream:
-            frames = split_frames(stream, element.offset, form.num_frames, _extended_offsets(header))
-        return StoredPixels(path, form, element, decoder, frames)
-    form = _check_native_length(form, element)
-    return StoredPixels(path, form, element, decoder, None)
+    if decoder is not None and not decoder.is_encapsulated:
+        return StoredPixels(path, _check_native_length(form, element), element, decoder)
+    if element.length is not None:
+        raise MediaError(f"its pixel data is not encapsulated, as {syntax.name} has to be", stage="pixels")
+    with open_dataset(path) as stream:
+        # All frames of a video are one stream, in as many fragments as its writer liked.
+        _check_fragments(stream, element, 1 if decoder is None else form.num_frames)
+    tables = tuple(header.dataset.get(f"ExtendedOffsetTable{name}") for name in ("", "Lengths"))
+    extended = (tables[0], tables[1]) if all(isinstance(table, bytes) and table for table in tables) else None
+    return StoredPixels(path, form, element, decoder, extended)
+
+
+def _check_fragments(stream: BinaryIO, element: PixelElement, num_frames: int) -> None:
+    """Walk the items of compressed pixel data (PS3.5 A.4); their heads are read, not their content."""
+    stream.seek(element.offset)
+    try:
+        parse_basic_offsets(stream)
+        count, offsets = parse_fragments(stream)
+    except (ValueError, struct.error) as error:
+        raise MediaError(f"the pixel data is cut or damaged: {brief(error)}", stage="pixels") from None
+    end = element.offset + element.available
+    if offsets:
+        stream.seek(offsets[-1] + 4)
+        last = offsets[-1] + 8 + int.from_bytes(stream.read(4), "little")
+        if last > end:
+            raise MediaError(
+                f"the file is cut: fragment {count} of the pixel data ends at byte {last}, the file at byte {end}",
+                stage="pixels",
+            )
+    if count < num_frames:
+        raise MediaError(
+            f"the header promises {num_frames} frames, the pixel data holds {count}; the file is cut or damaged",
+            stage="pixels",
+        )
 
 
 def read_format(header: DicomHeader) -> PixelFormat:
@@ -167,6 +258,9 @@ def read_format(header: DicomHeader) -> PixelFormat:
     check_size(rows, columns)
     samples, bits = _integer(header, "SamplesPerPixel", 1), _integer(header, "BitsAllocated")
     photometric = header.text("PhotometricInterpretation")
+    # The photometric interpretation of video streams (PS3.5 8.2.5 to 8.2.8); there, it is the stream that counts.
+    if photometric == "YBR_PARTIAL_420" and header.transfer_syntax in MPEGTransferSyntaxes:
+        photometric = "YBR_FULL"
     if photometric not in (_COLOUR if samples == 3 else _GREY if samples == 1 else ()):
         raise MediaError(
             f"PhotometricInterpretation is {photometric!r} with {samples} samples a pixel; read are "
@@ -228,34 +322,89 @@ def _check_native_length(form: PixelFormat, element: PixelElement) -> PixelForma
     return form
 
 
-def _extended_offsets(header: DicomHeader) -> tuple[int, ...]:
-    table = header.dataset.get("ExtendedOffsetTable")
-    return tuple(np.frombuffer(table, dtype="<u8").tolist()) if isinstance(table, bytes) and len(table) % 8 == 0 else ()
+def render_frames(pixels: StoredPixels, header: DicomHeader) -> Iterator[UInt8Array]:
+    """Yield every frame as (rows, columns, 3) uint8 RGB. Raises MediaError where one can't be decoded."""
+    render = _renderer(pixels, header)
+    for stored in pixels:
+        yield np.ascontiguousarray(render(stored))
 
 
-def _is_ybr(header: JpegHeader, photometric: str) -> bool:
-    """Whether a JPEG of three components holds YCbCr. What its own data says outweighs the DICOM header.
+def _renderer(pixels: StoredPixels, header: DicomHeader) -> Render:
+    form = pixels.format
+    if form.samples == 3:
+        return lambda stored: _to_8_bits(stored, form.bits_stored)
+    if form.photometric == "PALETTE COLOR":
+        table = _palette(header, form.bits_stored)
+        return lambda stored: table[stored.astype(np.int64) & (len(table) - 1)]
+    invert = form.photometric == "MONOCHROME1"
+    if form.bits_stored == 8 and not form.signed:
+        return lambda stored: _grey(_to_8_bits(stored, 8), invert)
+    slope, intercept = np.float32(1), np.float32(0)
+    if form.bits_stored < 8 and not form.signed:
+        levels = _linear(0.0, float(2**form.bits_stored - 1))
+    else:
+        slope = np.float32(header.number("RescaleSlope") or 1)
+        intercept = np.float32(header.number("RescaleIntercept") or 0)
+        levels = _window(header) or _range_of_loop(pixels, slope, intercept)
 
-    JFIF allows YCbCr alone, Adobe's segment names the transform (ITU-T T.872, 6), "RGB" identifiers are what they
-    say, and nobody stores green at half resolution. Only a JPEG that is silent is what the header calls it.
-    """
-    if header.component_ids in RGB_IDS:
-        return False
-    if header.jfif or header.subsampled:
-        return True
-    if header.adobe_transform is not None:
-        return header.adobe_transform != 0
-    return photometric.startswith("YBR")
+    def render(stored: StoredArray) -> UInt8Array:
+        values = levels(stored.astype(np.float32) * slope + intercept)
+        return _grey(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), invert)
+
+    return render
 
 
-def _libjpeg_takes_for_ybr(header: JpegHeader) -> bool:
-    """What OpenCV's JPEG decoder will believe (libjpeg, jdapimin.c, default_decompress_parms)."""
-    if header.jfif:
-        return True
-    if header.adobe_transform is not None:
-        return header.adobe_transform != 0
-    return header.component_ids != RGB_IDS[0]
+def _grey(values: UInt8Array, invert: bool) -> UInt8Array:
+    return np.repeat((255 - values if invert else values)[..., None], 3, axis=-1)
 
 
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _to_8_bits(stored: StoredArray, bits_stored: int) -> UInt8Array:
+    """The upper 8 of `bits_stored` bits; decoders may already have brought 8-bit images to 8 bits."""
+    surplus = max(bits_stored - 8, 0) if stored.dtype.itemsize > 1 else 0
+    return (stored >> surplus if surplus else stored).astype(np.uint8)
+
+
+def _palette(header: DicomHeader, bits_stored: int) -> UInt8Array:
+    """RGB of every possible stored value, (2**bits_stored, 3)."""
+    if bits_stored > 16:
+        raise MediaError(f"BitsStored is {bits_stored} with PALETTE COLOR; at most 16 are allowed", stage="pixels")
+    try:
+        with quiet():
+            index = np.arange(2**bits_stored, dtype=np.uint8 if bits_stored <= 8 else np.uint16)
+            table = apply_color_lut(index, header.dataset)
+    except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
+        raise MediaError(f"its colour palette can't be read ({type(error).__name__})", stage="pixels") from None
+    # Some writers declare 16-bit entries and fill them with 8-bit values.
+    return _to_8_bits(table, 16 if table.max() > 255 else 8)
+
+
+def _window(header: DicomHeader) -> Levels | None:
+    """The first window of the header, None where there is none, or none of positive width."""
+    centre, width = header.number("WindowCenter"), header.number("WindowWidth")
+    if centre is None or width is None or not width > 0:
+        return None
+    function = header.text("VOILUTFunction") or "LINEAR"
+    if function == "SIGMOID":
+        return partial(_sigmoid, centre, width)
+    if function == "LINEAR":
+        # C.11.2.1.2.1: the centre is half a step lower, the width one step smaller.
+        centre, width = centre - 0.5, max(width - 1, 1e-6)
+    return _linear(centre - width / 2, centre + width / 2)
+
+
+def _sigmoid(centre: float, width: float, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.asarray(1 / (1 + np.exp(-4 * (values - centre) / width)), dtype=np.float32)
+
+
+def _range_of_loop(pixels: StoredPixels, slope: np.float32, intercept: np.float32) -> Levels:
+    """Decodes the whole loop once for its lowest and highest value."""
+    lowest, highest = np.inf, -np.inf
+    for stored in pixels:
+        lowest, highest = min(lowest, float(stored.min())), max(highest, float(stored.max()))
+    ends = sorted((lowest * float(slope) + float(intercept), highest * float(slope) + float(intercept)))
+    return _linear(ends[0], ends[1])
+
+
+def _linear(low: float, high: float) -> Levels:
+    scale = np.float32(1 / (high - low) if high > low else 1)
+    return lambda values: (values - np.float32(low)) * scale

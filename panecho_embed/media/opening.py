@@ -12,7 +12,7 @@ from panecho_embed.errors import MediaError
 from panecho_embed.media.arrays import ARRAY_SUFFIXES, describe_array, open_array
 from panecho_embed.media.cine import Cine, Kind, MediaInfo
 from panecho_embed.media.dicom import describe_dicom, is_dicom, open_dicom
-from panecho_embed.media.folder import IMAGE_SUFFIXES, describe_folder, describe_image, open_folder, open_image
+from panecho_embed.media.images import IMAGE_SUFFIXES, describe_folder, describe_image, open_folder, open_image
 from panecho_embed.media.video import describe_video, open_video
 from panecho_embed.records import Frames
 

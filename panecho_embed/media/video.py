@@ -32,7 +32,7 @@ from PIL import Image
 from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
 from panecho_embed.media.cine import Cine, MediaInfo, check_size, plausible_fps
-from panecho_embed.media.opencv import quiet_opencv
+from panecho_embed.media.images import quiet_opencv
 from panecho_embed.records import UInt8Array
 
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".gif"})

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels.decoders.base import get_decoder
 
 from panecho_embed.errors import MediaError
 from panecho_embed.media import describe, open_cine
@@ -107,9 +108,23 @@ def test_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_transfer_syntax_that_is_not_read(tmp_path: Path) -> None:
-    path = write_dicom(tmp_path / "a.dcm", [b"video"], syntax=uid.MPEG4HP41, NumberOfFrames=5)
-    with pytest.raises(MediaError, match=r"transfer syntax is MPEG-4 AVC/H\.264"):
+    path = write_dicom(tmp_path / "a.dcm", [b"images"], syntax=uid.UID("1.2.840.10008.1.2.4.94"), NumberOfFrames=5)
+    with pytest.raises(MediaError, match=r"transfer syntax is JPIP Referenced; read are uncompressed, .* HEVC"):
         open_cine(path)
+
+
+def test_twelve_bits_of_jpeg_extended_name_the_extra_that_reads_them() -> None:
+    path, decoder = pydicom_file("JPGExtended.dcm"), get_decoder(uid.JPEGExtended12Bit)
+    is_there = "pylibjpeg" in decoder.available_plugins
+    if is_there:
+        decoder.remove_plugin("pylibjpeg")
+    try:
+        with pytest.raises(MediaError, match=r"pip install 'panecho-embed\[gpl\]'") as caught:
+            list(open_cine(path, include_stills=True).frames())
+    finally:
+        if is_there:
+            decoder.add_plugin("pylibjpeg", ("pydicom.pixels.decoders.pylibjpeg", "_decode_frame"))
+    assert caught.value.stage == "decode"
 
 
 def test_file_without_pixels() -> None:

@@ -6,19 +6,37 @@ and other kinds are passed over. 16-bit images give their upper 8 bits, transpar
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
+from cv2.utils import logging as cv2_logging
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
 from panecho_embed.media.cine import MAX_PIXELS, Cine, MediaInfo, check_size
-from panecho_embed.media.codestream import image_size, is_whole_jpeg, is_whole_png, tiff_directories
-from panecho_embed.media.opencv import decode_image
 from panecho_embed.records import UInt8Array
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 """Suffixes of the images that make up a folder, in small letters."""
+
+_KINDS: dict[bytes, type[PngImageFile | JpegImageFile | BmpImageFile | TiffImageFile]] = {
+    b"\x89PNG": PngImageFile,
+    b"\xff\xd8": JpegImageFile,
+    b"BM": BmpImageFile,
+    b"II*\0": TiffImageFile,
+    b"MM\0*": TiffImageFile,
+}
+"""Readers of headers, by what a file begins with. `Image.open` would refuse a large size first, in words of its own."""
 
 _MOST_BYTES = 16 * MAX_PIXELS
 """Of a file; even uncompressed, the largest image that is read has fewer."""
@@ -94,20 +112,33 @@ def _read_bytes(file: Path) -> bytes:
 
 
 def _check_header(data: bytes, name: str) -> tuple[int, int]:
-    size = image_size(data)
-    if size is None:
-        kinds = "PNG, JPEG, BMP and TIFF"
-        what = "has 0 bytes" if not data else f"is no image, or is damaged; read are {kinds}"
+    """Height and width, as Pillow reads them without decoding; a decoder allocates what a header claims."""
+    kind = next((kind for begin, kind in _KINDS.items() if data.startswith(begin)), None)
+    if kind is None:
+        what = "has 0 bytes" if not data else "is no image, or is damaged; read are PNG, JPEG, BMP and TIFF"
         raise MediaError(f"{name} {what}", stage="open")
-    check_size(size[1], size[0], what=name)
-    return size[1], size[0]
+    try:
+        with kind(io.BytesIO(data)) as image:
+            width, height = image.size
+            pages = image.n_frames if isinstance(image, TiffImageFile) else 1
+            if isinstance(image, PngImageFile):
+                image.verify()
+    except Exception as error:
+        # Pillow raises whatever its parsers trip over.
+        raise MediaError(f"{name} is cut or damaged: {brief(error)}", stage="open") from error
+    if isinstance(image, JpegImageFile) and not is_whole_jpeg(data):
+        raise MediaError(f"{name} is cut: its JPEG data does not end", stage="open")
+    if pages > 1:
+        raise MediaError(f"{name} is a TIFF of {pages} pages; save each page as a file of its own", stage="open")
+    check_size(height, width, what=name)
+    return height, width
 
 
 def _read_images(files: list[Path]) -> Iterator[UInt8Array]:
     first: tuple[int, int] | None = None
     for file in files:
-        frame = _decode(_read_bytes(file), file.name)
-        height, width = frame.shape[:2]
+        data = _read_bytes(file)
+        height, width = _check_header(data, file.name)
         first = first or (height, width)
         if (height, width) != first:
             raise MediaError(
@@ -115,19 +146,39 @@ def _read_images(files: list[Path]) -> Iterator[UInt8Array]:
                 "the frames of a video must have one size",
                 stage="decode",
             )
-        yield frame
+        try:
+            yield decode_image(data)
+        except MediaError as error:
+            raise MediaError(f"{file.name}: {error}", stage="decode") from error
 
 
-def _decode(data: bytes, name: str) -> UInt8Array:
-    _check_header(data, name)
-    if data[:2] == b"\xff\xd8" and not is_whole_jpeg(data):
-        raise MediaError(f"{name} is cut: its JPEG data does not end", stage="decode")
-    if data[:4] == b"\x89PNG" and not is_whole_png(data):
-        raise MediaError(f"{name} is cut or damaged: its chunks do not fit into its {len(data)} bytes", stage="decode")
-    pages = len(tiff_directories(data)) if data[:4] in (b"II*\0", b"MM\0*") else 1
-    if pages > 1:
-        raise MediaError(f"{name} is a TIFF of {pages} pages; save each page as a file of its own", stage="decode")
+def is_whole_jpeg(data: bytes) -> bool:
+    """Say whether the image's data ends with an end-of-image marker; decoders fill up what is missing with grey."""
+    start = data.rfind(b"\xff\xda")
+    return start >= 0 and data.find(b"\xff\xd9", start) >= 0
+
+
+def decode_image(data: bytes, *, grey: bool = False) -> UInt8Array:
+    """Decode a compressed image: (H, W, 3) RGB, or (H, W) where `grey`. Raises MediaError(stage "decode")."""
+    flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
     try:
-        return decode_image(data)
-    except MediaError as error:
-        raise MediaError(f"{name}: {error}", stage="decode") from error
+        with quiet_opencv():
+            image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise MediaError(f"the image can't be decoded: {error.err}", stage="decode") from error
+    if image is None:
+        raise MediaError("the image can't be decoded; it is damaged", stage="decode")
+    return np.asarray(image if grey else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Silence OpenCV's log for the calls inside: what goes wrong is raised, and need not stand on the terminal twice.
+
+    Changes state of the process: not for several threads at once.
+    """
+    level = cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2_logging.setLogLevel(level)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from panecho_embed.errors import MediaError
 from panecho_embed.media import describe, open_cine, read_frames
-from panecho_embed.media.folder import natural_key
+from panecho_embed.media.images import natural_key
 from tests.media.builders import number_of, numbered_frames
 
 RGB = numbered_frames(12)
@@ -158,7 +159,8 @@ def test_small_and_huge_images(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="1 x 1 pixels; an ultrasound image has at least 16 x 16"):
         open_cine(write_image(tmp_path / "a.png", np.zeros((1, 1, 3), np.uint8)))
     path = write_image(tmp_path / "b.png", RGB[0])
-    path.write_bytes(path.read_bytes()[:16] + struct.pack(">2I", 60000, 60000) + path.read_bytes()[24:])
+    head = b"IHDR" + struct.pack(">2I", 60000, 60000) + path.read_bytes()[24:29]
+    path.write_bytes(path.read_bytes()[:12] + head + struct.pack(">I", zlib.crc32(head)) + path.read_bytes()[33:])
     with pytest.raises(MediaError, match="claims 60000 x 60000 pixels"):
         open_cine(path)
 
