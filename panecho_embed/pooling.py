@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.outputs import refuse_to_replace
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Manifest, PoolBy, PoolHow, VideoFacts, VideoRef
-from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk, refuse_to_replace
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk
 
 _ORDER: tuple[Level, ...] = ("frame", "clip", "video", "study")
 _BLOCK_ROWS = 16_384

@@ -20,8 +20,9 @@ from panecho_embed.engines.encode import not_finite, stored
 from panecho_embed.errors import ArgumentError, MediaError, SettingsMismatchError, StoreError
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
+from panecho_embed.outputs import refuse_to_replace
 from panecho_embed.records import Failure, Status
-from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk, refuse_to_replace
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk
 from panecho_embed.summary import ExtractSummary
 
 # Videos whose clips are encoded together: more are not faster, and their frames lie in memory.

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, cast
 
 from panecho_embed.cache import CACHE_VARIABLE, cache_folder
 from panecho_embed.errors import ArgumentError, PanEchoEmbedError, RemoteError
+from panecho_embed.outputs import written_whole
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
@@ -196,16 +197,12 @@ def copies_folder(purpose: str, url: str) -> Path:
 
 def download(url: str, target: Path) -> None:
     """Fetch a file; it appears at `target`, for this user alone, when it is whole. Raises RemoteError."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(target, "", error=RemoteError) as temporary:
         # A copy of what only some may read in the bucket, a salt among it, is not for everybody here.
         temporary.touch(mode=0o600)
         with _told(url):
             system, path = _system(url)
             system.get_file(path, str(temporary))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def upload(source: Path, url: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from panecho_embed._version import __version__
-from panecho_embed.errors import StoreError
+from panecho_embed.outputs import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -159,12 +158,4 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 def write_report(path: str | Path, title: str, subtitle: str, sections: Sequence[Section]) -> Path:
     """Write the page; it appears at `path` only when it is whole. Raises StoreError where that isn't possible."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(render(title, subtitle, sections), encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"{target}: the report can't be written ({error})") from error
-    return target
+    return write_text(path, render(title, subtitle, sections))

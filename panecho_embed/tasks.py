@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from panecho_embed.errors import StoreError, TaskTableError
+from panecho_embed.errors import TaskTableError
 from panecho_embed.nearest import nearest
+from panecho_embed.outputs import write_text
 
 TaskType = Literal["binary", "multiclass", "regression"]
 
@@ -94,15 +94,7 @@ def write_tasks(tasks: Sequence[Task], path: str | Path) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(_cells(task) for task in tasks)
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        part.write_text(text.getvalue(), encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StoreError(f"{target}: the table of tasks can't be written ({error})") from error
-    return target
+    return write_text(path, text.getvalue())
 
 
 def _cells(task: Task) -> list[object]:

@@ -8,20 +8,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from panecho_embed.errors import StoreError
 from panecho_embed.evaluation.predictions import FILE, write_predictions
-from panecho_embed.evaluation.report import clear_report, write_run_report
+from panecho_embed.evaluation.report import write_run_report
+from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import score_documents, write_json, write_metrics
 from panecho_embed.evaluation.splits import leaking_patients
+from panecho_embed.outputs import refuse_to_replace_run, written_run
 from panecho_embed.provenance import Provenance
 from panecho_embed.report import picture_file
 from panecho_embed.wording import file_stem
 from probes.account import account_of, efficiency_figure, grid_rows
 from probes.base import BaseProbe
 from probes.run import TargetResult
-from probes.saved import clear_probes, save_probes
-
-_FILES = ("metrics.json", FILE, "grid.csv", "label_efficiency.csv", "draws.json")
+from probes.saved import save_probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +38,18 @@ class RunInfo:
     not_evaluated: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path) -> Path:
-    """Write all files of a run into the folder `out`, replacing those of an earlier one. Returns the folder.
+def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path, *, overwrite: bool = False) -> Path:
+    """Write all files of a run into the folder `out`, or none of them. Returns the folder.
 
-    A probe that can't be saved is left out, with the reason in metrics.json. Raises StoreError.
+    A probe that can't be saved is left out, with the reason in metrics.json. Raises StoreError, also if the folder
+    holds a finished run (unless `overwrite`).
     """
     import pandas as pd
 
-    folder = make_folder(out)
-    # What can fail for a reason of the probe comes before anything of an earlier run is removed.
+    refuse_to_replace_run(Path(out), overwrite, (METRICS_FILE,))
     account = account_of(results, source=info.source, command=info.command, not_evaluated=dict(info.not_evaluated))
     grid = [row for result in results for row in grid_rows(result.evaluation)]
     documents = {result.evaluation.problem.target.name: _document(result) for result in results}
-    try:
-        clear_report(folder)
-        clear_probes(folder)
-        for name in _FILES:
-            (folder / name).unlink(missing_ok=True)
-        write_predictions([result.evaluation.predictions for result in results], folder / FILE)
-        if grid:
-            pd.DataFrame(grid).to_csv(folder / "grid.csv", index=False)
-        save_probes(results, folder)
-        _write_efficiency(results, folder)
-        _write_draws(results, folder)
-        write_run_report(folder, [result.evaluation.scored for result in results], account)
-    except OSError as error:
-        raise StoreError(f"{folder}: the run can't be written ({error}) (-o)") from error
     about = {
         "command": info.command,
         "source": info.source,
@@ -72,21 +57,17 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path) -
         "not_evaluated": dict(info.not_evaluated),
         "embeddings": provenance_document(results[0].evaluation.problem.provenance),
     }
-    # Last: a run is done when it has its metrics.
-    write_metrics(
-        folder, info.made_by, [result.evaluation.scored for result in results], about=about, of_target=documents
-    )
-    return folder
-
-
-def make_folder(out: str | Path) -> Path:
-    """The folder of a run. Raises StoreError when it can't be made."""
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{folder}: the folder can't be made ({error}) (-o)") from error
-    return folder
+    scored = [result.evaluation.scored for result in results]
+    with written_run(out) as folder:
+        write_predictions([result.evaluation.predictions for result in results], folder / FILE)
+        if grid:
+            pd.DataFrame(grid).to_csv(folder / "grid.csv", index=False)
+        save_probes(results, folder)
+        _write_efficiency(results, folder)
+        _write_draws(results, folder)
+        write_run_report(folder, scored, account)
+        write_metrics(folder, info.made_by, scored, about=about, of_target=documents)
+    return Path(out)
 
 
 def provenance_document(provenance: Provenance) -> dict[str, Any]:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 FORMAT = "panecho-embed probe"
 SCHEMA_VERSION = 2
-_FILES = ("probe.npz", "probe.json")
 _MAY_DIFFER = ("dtype",)  # how the numbers are stored
 
 
@@ -75,12 +74,6 @@ def save_probes(results: Sequence[TargetResult], out: Path) -> None:
     with (out / "probe.npz").open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its allow_pickle is newer than the NumPy that we take
     write_json(out / "probe.json", {"format": FORMAT, "schema_version": SCHEMA_VERSION, "targets": targets})
-
-
-def clear_probes(folder: Path) -> None:
-    """Remove the probes that an earlier run left in a folder."""
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
 
 
 def load_probes(run: str | Path, classes: Sequence[type[BaseProbe]] = ()) -> dict[str, SavedProbe]:

@@ -94,6 +94,6 @@ def test_same_figure_same_text() -> None:
 def test_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     report.write_report(tmp_path / "r.html", "t", "s", [])
     assert (tmp_path / "r.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
-    with pytest.raises(StoreError, match="can't be written"):
+    with pytest.raises(StoreError, match="can't write"):
         report.write_report(tmp_path / "none" / "r.html", "t", "s", [])
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]

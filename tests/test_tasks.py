@@ -92,5 +92,5 @@ def test_a_missing_or_binary_file_is_named(tmp_path):
 
 
 def test_a_table_that_can_t_be_written_says_so(tmp_path):
-    with pytest.raises(StoreError, match="can't be written"):
+    with pytest.raises(StoreError, match="can't write"):
         write_tasks(all_tasks(), tmp_path / "nowhere" / "tasks.csv")

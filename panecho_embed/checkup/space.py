@@ -11,8 +11,8 @@ from panecho_embed.cache import CACHE_VARIABLE, cache_folder
 from panecho_embed.checkup.findings import CLIPS_PER_VIDEO, Check, Status
 from panecho_embed.errors import ArgumentError
 from panecho_embed.models.weights import cache_folder as weights_folder
+from panecho_embed.outputs import explain_os_error
 from panecho_embed.remote import client, is_url
-from panecho_embed.store.write import explain_os_error
 
 # Ids, path, digest and numbers of a video, and the HDF5 heaps that hold them.
 _VIDEO_BYTES = 600

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from panecho_embed.cli.options import out_option, stacked
+from panecho_embed.cli.options import out_option, replace_option, stacked
 
 if TYPE_CHECKING:
     from panecho_embed.evaluation.comparison import Comparison
@@ -41,6 +41,7 @@ comparison_options = stacked(
     "--draws", type=click.IntRange(min=1), default=10_000, show_default=True, help="Number of bootstrap samples."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for the bootstrap.")
+@replace_option
 def compare(
     runs: tuple[str, ...],
     out: Path,
@@ -50,6 +51,7 @@ def compare(
     margin: str,
     draws: int,
     seed: int,
+    overwrite: bool,
 ) -> None:
     """Compare finished runs on the same test patients.
 
@@ -61,14 +63,13 @@ def compare(
     from panecho_embed.evaluation.comparison_report import check_folder, methods_of, write_comparison
     from panecho_embed.evaluation.report import Account
 
-    check_folder(out)
+    check_folder(out, overwrite)
     candidates = read_candidates([_named(run) for run in runs], level)
     wanted = [name.strip() for name in target.split(",") if name.strip()]
     refused: dict[str, str] = {}
     comparisons = compare_candidates(
         candidates, reference=reference, margin=margin, targets=wanted, refused=refused, draws=draws, seed=seed
     )
-    out.mkdir(parents=True, exist_ok=True)
     print_comparisons(comparisons, reference)
     made = {one.name: one.made_by or "a table of predictions" for one in candidates}
     facts = {"Reference": reference} if reference else {}
@@ -82,7 +83,7 @@ def compare(
         methods=[methods_of(comparisons)],
         command=shlex.join(["panecho-embed", *sys.argv[1:]]),
     )
-    write_comparison(out, "compare", comparisons, account)
+    write_comparison(out, "compare", comparisons, account, overwrite=overwrite)
     for name, why in refused.items():
         click.echo(f"\n{name} was not compared: {why}", err=True)
     click.echo(f"\nwritten: {out}, open {out / 'report.html'}")

@@ -36,7 +36,20 @@ def demo(ctx: click.Context, out: Path, patients: int) -> None:
         ["phantom", studies, "--layout", "echonet-dynamic", "--patients", patients, "--frames", 36, "--fps", 30],
         ["extract", studies, "-o", embeddings, "--backbone", backbone, "--level", "frame", "--image-size", 112],
         ["info", embeddings],
-        ["probe", "linear", embeddings, "--target", "EF", "--pooling", "mean+std", "--folds", 5, "-o", run],
+        [
+            "probe",
+            "linear",
+            embeddings,
+            "--target",
+            "EF",
+            "--pooling",
+            "mean+std",
+            "--folds",
+            5,
+            "-o",
+            run,
+            "--overwrite",
+        ],
     ]
     out.mkdir(parents=True, exist_ok=True)
     for step in steps:

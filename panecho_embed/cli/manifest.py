@@ -24,7 +24,7 @@ def manifest(source: Path | str, out: Path, layout: str, id_salt: str | None, ov
     from tqdm import tqdm
 
     from panecho_embed.manifest import describe_manifest, read_manifest
-    from panecho_embed.store import refuse_to_replace, written_whole
+    from panecho_embed.outputs import refuse_to_replace, written_whole
     from panecho_embed.wording import counted
 
     refuse_to_replace(out, overwrite, source)

@@ -77,6 +77,8 @@ def out_option(what: str, kind: click.ParamType[Any] | None = None) -> Callable[
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Begin anew: discard what stands at the output.")
 
+replace_option = click.option("--overwrite", is_flag=True, help="Replace a finished run in the output folder.")
+
 model_options = stacked(
     click.option(
         "--weights", type=existing_file, help="Weights file. Default: $PANECHO_EMBED_WEIGHTS, the cache, a download."

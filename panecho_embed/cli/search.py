@@ -110,7 +110,7 @@ def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
 
 def _refuse_output(emb: Path, options: dict[str, Any]) -> None:
     """Before anything is loaded: a sheet that could not be written at the end."""
-    from panecho_embed.store import refuse_to_replace
+    from panecho_embed.outputs import refuse_to_replace
 
     if options["html"] is not None:
         read = (emb, options["path"], options["vector"])

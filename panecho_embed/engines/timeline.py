@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from panecho_embed.engines.profile import MAIN_STAGES, WORKER_STAGES, Profile
+from panecho_embed.outputs import written_whole
 
 # Okabe and Ito's colours, which all kinds of sight tell apart.
 _COLOURS = dict(
@@ -41,6 +41,5 @@ def draw_timeline(profile: Profile, path: str | Path) -> None:
     seen = {span.stage for span in profile.spans}
     handles = [Patch(color=colour, label=stage) for stage, colour in _COLOURS.items() if stage in seen]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(_COLOURS), frameon=False)
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=120)
-    temporary.replace(path)
+    with written_whole(path, "") as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

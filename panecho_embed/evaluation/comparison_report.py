@@ -12,9 +12,10 @@ from panecho_embed.errors import StoreError
 from panecho_embed.evaluation.comparison import Comparison, Contrast, difference_table, score_table
 from panecho_embed.evaluation.metrics import SHORT, display_name, higher_is_better
 from panecho_embed.evaluation.predictions import write_predictions
-from panecho_embed.evaluation.report import FEW_TARGETS, Account, cautions, clear_report, interval_sentence
+from panecho_embed.evaluation.report import FEW_TARGETS, Account, cautions, interval_sentence
 from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import Scored, write_json
+from panecho_embed.outputs import refuse_to_replace_run, written_run
 from panecho_embed.report import (
     Block,
     Code,
@@ -142,47 +143,51 @@ def difference_sentence(comparisons: Sequence[Comparison]) -> str:
     )
 
 
-def write_comparison(folder: Path, made_by: str, comparisons: Sequence[Comparison], account: Account) -> Path:
+def write_comparison(
+    folder: Path, made_by: str, comparisons: Sequence[Comparison], account: Account, *, overwrite: bool = False
+) -> Path:
     """Write comparison.json, scores.csv, differences.csv, the predictions of each candidate, plots and report.html.
 
-    Raises StoreError.
+    All of them or none. Raises StoreError, also if the folder holds a comparison (unless `overwrite`) or a run.
     """
+    check_folder(folder, overwrite)
+    with written_run(folder) as new:
+        fill_comparison(new, made_by, comparisons, account)
+    return folder / "report.html"
+
+
+def fill_comparison(folder: Path, made_by: str, comparisons: Sequence[Comparison], account: Account) -> Path:
+    """Write the files of `write_comparison` into a folder that is being made. Raises OSError."""
     targets = [comparison for comparison in comparisons if comparison.standings]
-    check_folder(folder)
     stems = _stems(list(targets[0].standings))
-    try:
-        clear_report(folder)
-        score_table(comparisons).to_csv(folder / "scores.csv", index=False)
-        difference_table(comparisons).to_csv(folder / "differences.csv", index=False)
-        place = folder / "predictions"
-        place.mkdir(exist_ok=True)
-        for name in targets[0].standings:
-            parts = [comparison.standings[name].predictions for comparison in targets if name in comparison.standings]
-            write_predictions(parts, place / f"{stems[name]}.csv")
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "made_by": made_by,
-            "version": __version__,
-            "command": account.command,
-            "facts": dict(account.facts),
-            "warnings": list(account.warnings),
-            "targets": {
-                c.name: {"metric": c.metric, "margin": c.margin, "n_left_out": c.n_left_out} for c in comparisons
-            },
-            "scores": score_table(comparisons).to_dict("records"),
-            "differences": difference_table(comparisons).to_dict("records"),
-        }
-        drawn = _drawn(folder / "plots", comparisons)
-    except OSError as error:
-        raise StoreError(f"{folder}: the comparison can't be written ({error}) (-o)") from error
+    score_table(comparisons).to_csv(folder / "scores.csv", index=False)
+    difference_table(comparisons).to_csv(folder / "differences.csv", index=False)
+    place = folder / "predictions"
+    place.mkdir()
+    for name in targets[0].standings:
+        parts = [comparison.standings[name].predictions for comparison in targets if name in comparison.standings]
+        write_predictions(parts, place / f"{stems[name]}.csv")
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "made_by": made_by,
+        "version": __version__,
+        "command": account.command,
+        "facts": dict(account.facts),
+        "warnings": list(account.warnings),
+        "targets": {c.name: {"metric": c.metric, "margin": c.margin, "n_left_out": c.n_left_out} for c in comparisons},
+        "scores": score_table(comparisons).to_dict("records"),
+        "differences": difference_table(comparisons).to_dict("records"),
+    }
+    drawn = _drawn(folder / "plots", comparisons)
     write_json(folder / "comparison.json", document)
     return write_report(folder / "report.html", account.title, account.subtitle, _sections(comparisons, drawn, account))
 
 
-def check_folder(folder: Path) -> None:
-    """Raise StoreError if a folder holds a run, whose report a comparison would replace."""
+def check_folder(folder: Path, overwrite: bool = False) -> None:
+    """Raise StoreError if a folder holds a run, or a comparison that is not to be replaced."""
     if (folder / METRICS_FILE).exists():
         raise StoreError(f"{folder} holds a run; write the comparison into another folder (-o)")
+    refuse_to_replace_run(folder, overwrite, ("comparison.json",))
 
 
 def _stems(names: Sequence[str]) -> dict[str, str]:

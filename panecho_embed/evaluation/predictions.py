@@ -5,7 +5,6 @@ One table holds them, with the same columns whoever made it, so that any two run
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.metrics import OF_THE_ORDER, Draws, Metrics, base_name, target_metrics
 from panecho_embed.evaluation.splits import SPLITS, split_name
 from panecho_embed.evaluation.targets import ABSENT, KINDS, Reading, Target, read_target, some
+from panecho_embed.outputs import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -281,15 +281,7 @@ def write_predictions(predictions: Sequence[Predictions], path: Path) -> Path:
     import pandas as pd
 
     table = pd.concat([part.frame() for part in predictions], ignore_index=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.to_csv(temporary, index=False, lineterminator="\n", errors="surrogateescape")
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path}: the predictions can't be written ({error.strerror or error}) (-o)") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def read_predictions(path: str | Path) -> list[Predictions]:

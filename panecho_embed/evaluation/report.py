@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from panecho_embed.errors import StoreError
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, interval_method
 from panecho_embed.evaluation.metrics import SHORT, display_name, has_better_side, higher_is_better
 from panecho_embed.evaluation.scores import Scored
@@ -79,7 +77,7 @@ class Account:
 
 
 def write_run_report(folder: Path, scored: Sequence[Scored], account: Account) -> Path:
-    """Write report.html and plots/*.svg of a run into its folder; returns the report. Raises StoreError."""
+    """Write report.html and plots/*.svg of a run into the folder that is being made. Raises OSError."""
     ordered = by_kind(scored)
     drawn = _drawn(folder / "plots", ordered)
     details = [(one.target.title, _target_blocks(one, drawn[one.target.name], account)) for one in ordered]
@@ -213,26 +211,17 @@ def _drawn(folder: Path, scored: Sequence[Scored]) -> dict[str, list[Figure]]:
 
     many = len(scored) > FEW_TARGETS
     drawn: dict[str, list[Figure]] = {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for one in scored:
-            drawn[one.target.name] = []
-            for name, (made, caption) in target_figures(one).items():
-                if many and name not in MAIN_FIGURES:
-                    continue
-                block = figure(made, f"{one.target.name}. {caption}")
-                path = folder / f"{file_stem(one.target.name)}-{name}.svg"
-                path.write_text(picture_file(block), encoding="utf-8")
-                drawn[one.target.name].append(block)
-    except OSError as error:
-        raise StoreError(f"{folder}: the figures can't be written ({error.strerror or error}) (-o)") from error
+    folder.mkdir(exist_ok=True)
+    for one in scored:
+        drawn[one.target.name] = []
+        for name, (made, caption) in target_figures(one).items():
+            if many and name not in MAIN_FIGURES:
+                continue
+            block = figure(made, f"{one.target.name}. {caption}")
+            path = folder / f"{file_stem(one.target.name)}-{name}.svg"
+            path.write_text(picture_file(block), encoding="utf-8")
+            drawn[one.target.name].append(block)
     return drawn
-
-
-def clear_report(folder: Path) -> None:
-    """Remove the report and the figures that an earlier run left in a folder."""
-    (folder / "report.html").unlink(missing_ok=True)
-    shutil.rmtree(folder / "plots", ignore_errors=True)
 
 
 def short_scores(one: Scored, tested: str = "test") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.evaluation.targets import Target
 from panecho_embed.evaluation.wording import few_tested
 from panecho_embed.jsonable import without_nan
+from panecho_embed.outputs import write_text
 from panecho_embed.records import Score
 
 Floats = npt.NDArray[np.float64]
@@ -294,11 +294,4 @@ def read_scores(document: Mapping[str, Any], kind: str = "metrics") -> dict[str,
 
 def write_json(path: Path, document: Mapping[str, Any]) -> Path:
     """Write JSON in which numbers that are not finite are null; it appears only when it is whole. Raises StoreError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(without_nan(document), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"{path}: can't be written ({error.strerror or error}) (-o)") from error
-    return path
+    return write_text(path, json.dumps(without_nan(document), indent=2, allow_nan=False) + "\n")

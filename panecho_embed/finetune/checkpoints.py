@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 
 from panecho_embed.errors import StoreError
+from panecho_embed.models.checkpoint import save_tensors
+from panecho_embed.outputs import explain_os_error
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
@@ -17,19 +18,11 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
 
     Raises StoreError.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        with part.open("wb") as stream:
-            torch.save(dict(content), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    # torch turns some failures to write, such as a full disk, into RuntimeErrors of its own.
-    except (OSError, RuntimeError) as error:
-        raise StoreError(f"{path}: the checkpoint can't be written ({str(error).splitlines()[0]})") from error
-    finally:
-        part.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"can't write {path}: {explain_os_error(error)}") from error
+    save_tensors(content, path, StoreError)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

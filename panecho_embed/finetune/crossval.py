@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from panecho_embed.errors import SettingsMismatchError
-from panecho_embed.evaluation.predictions import FILE, read_predictions, write_predictions
-from panecho_embed.finetune.folder import Identity, RunFolder, read_failures
+from panecho_embed.evaluation.predictions import FILE, Predictions, read_predictions, write_predictions
+from panecho_embed.finetune.folder import Identity, RunFolder, read_failures, write_failures
 from panecho_embed.finetune.outcome import of_all_folds
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.report import write_run
@@ -33,14 +33,15 @@ def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
             folder.begin(identity, _facts(infos, done))
             return missing
         _check_weights(out, infos)
-        try:
-            shared = _write(folder, infos)
-        except OSError as error:
-            raise folder.unwritable(error) from error
         facts = _facts(infos, done)
         folder.begin(identity, facts)
+        seconds = sum(info["seconds"] for info in infos.values())
+        predictions, shared = _of_all(out, infos)
         counts = facts["counts"] | {"shared_patients": shared}
-        folder.end("done", {"seconds": sum(info["seconds"] for info in infos.values()), "counts": counts})
+        with folder.finished({"seconds": seconds, "counts": counts}) as new:
+            write_predictions(predictions, new / FILE)
+            failures = {one.video_id: one for number in infos for one in read_failures(out / f"fold-{number}")}
+            write_failures(list(failures.values()), new)
         write_run(out)
     return []
 
@@ -56,18 +57,14 @@ def _check_weights(out: Path, infos: Mapping[int, Mapping[str, Any]]) -> None:
             )
 
 
-def _write(folder: RunFolder, infos: Mapping[int, Mapping[str, Any]]) -> int:
-    """Write the predictions and failures of all folds; returns how many patients stand in more than one fold."""
-    places = [folder.path / f"fold-{number}" for number in infos]
-    predictions = of_all_folds([read_predictions(place / FILE) for place in places])
-    write_predictions(predictions, folder.path / FILE)
-    failures = {failure.video_id: failure for place in places for failure in read_failures(place)}
-    folder.write_failures(list(failures.values()))
+def _of_all(out: Path, infos: Iterable[int]) -> tuple[list[Predictions], int]:
+    """The predictions of all folds, and how many patients stand in more than one fold."""
+    predictions = of_all_folds([read_predictions(out / f"fold-{number}" / FILE) for number in infos])
     fold_of: dict[str, set[str]] = {}
     for one in predictions:
         for patient, fold in zip(one.patient, one.fold, strict=True):
             fold_of.setdefault(patient, set()).add(fold)
-    return sum(len(folds) > 1 for folds in fold_of.values())
+    return predictions, sum(len(folds) > 1 for folds in fold_of.values())
 
 
 def _facts(infos: Mapping[int, Mapping[str, Any]], done: Sequence[int]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal, Self
 from filelock import FileLock, Timeout
 
 from panecho_embed._version import __version__
+from panecho_embed.digests import SUMS
 from panecho_embed.errors import (
     EARLIER_ORDER,
     EarlierReleaseError,
@@ -23,9 +25,9 @@ from panecho_embed.errors import (
     StoreError,
 )
 from panecho_embed.evaluation.scores import write_json
-from panecho_embed.finetune.history import write_text
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe, recipe_differences, to_toml
+from panecho_embed.outputs import explain_os_error, settle, sweep, write_text, written_run
 from panecho_embed.records import Failure
 from panecho_embed.store.layout import FAILURE_COLUMNS
 
@@ -34,9 +36,10 @@ _ORDER_OF_PLANES = 2  # from this schema on, runs record which pictures the enco
 Status = Literal["fresh", "begun", "done"]
 
 _CONTENT = (
-    *("recipe.toml", "run.json", "tasks.csv", "history.csv", "history.svg", "model.pt", "metrics.json", "failures.csv"),
-    *("predictions.csv", "report.html"),
+    *(SUMS, "recipe.toml", "tasks.csv", "history.csv", "history.svg", "model.pt", "metrics.json", "failures.csv"),
+    *("predictions.csv", "report.html", "run.json"),
 )
+_GROWN = ("recipe.toml", "history.csv", "history.svg")  # written while it runs
 _LOCK = ".lock"
 _FOLDERS = ("checkpoints", "tensorboard", "plots")
 
@@ -69,6 +72,11 @@ class RunFolder:
             raise StoreError(f"another run is writing {self.path}; wait for it, or take another folder (-o)") from None
         except OSError as error:
             raise StoreError(f"{self.path}: the folder can't be made ({error.strerror or error}) (-o)") from error
+        try:
+            settle(self.path)
+            sweep(self.path)
+        except OSError as error:
+            raise StoreError(f"can't write {self.path}: {explain_os_error(error)}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,12 +128,9 @@ class RunFolder:
             "fold": identity.fold,
             **facts,
         }
-        try:
-            # In this order, so that a kill between the two is told from a recipe of the user's.
-            write_json(self.path / "run.json", info)
-            write_text(self.path / "recipe.toml", to_toml(identity.recipe))
-        except OSError as error:
-            raise self.unwritable(error) from error
+        # In this order, so that a kill between the two is told from a recipe of the user's.
+        write_json(self.path / "run.json", info)
+        write_text(self.path / "recipe.toml", to_toml(identity.recipe))
 
     def check_weights(self, sha256: str) -> None:
         """Raise SettingsMismatchError if the run began from other weights than these."""
@@ -136,34 +141,28 @@ class RunFolder:
                 "(--weights), take another folder (-o), or begin anew (--overwrite)"
             )
 
-    def end(self, status: Literal["done", "failed"], facts: Mapping[str, Any]) -> None:
-        """Write how the run ended. Raises StoreError."""
-        try:
-            write_json(self.path / "run.json", self.info() | {"status": status, "finished_utc": _now()} | dict(facts))
-        except OSError as error:
-            raise self.unwritable(error) from error
-        if status == "done":
-            # What is only needed to go on: several times the size of the model; and what kills left half written.
-            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
-            for part in self.path.glob("*.tmp"):
-                part.unlink(missing_ok=True)
+    def fail(self, message: str) -> None:
+        """Write that the run failed. Raises StoreError."""
+        write_json(
+            self.path / "run.json", self.info() | {"status": "failed", "finished_utc": _now(), "message": message}
+        )
 
-    def write_failures(self, failures: Sequence[Failure]) -> None:
-        """failures.csv, with its header where there is none. Raises OSError."""
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, FAILURE_COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(failure) for failure in failures)
-        write_text(self.path / "failures.csv", text.getvalue())
+    @contextmanager
+    def finished(self, facts: Mapping[str, Any]) -> Iterator[Path]:
+        """A folder to write the results into, which appear in the run's all at once: the run is done then.
 
-    def unwritable(self, error: Exception) -> StoreError:
-        """The error to raise when a file of the run can't be written."""
-        return StoreError(f"{self.path}: the run can't be written ({error}) (-o)")
+        facts: of run.json. Raises StoreError.
+        """
+        grown = [name for name in _GROWN if (self.path / name).is_file()]
+        with written_run(self.path, also=grown) as new:
+            yield new
+            write_json(new / "run.json", self.info() | {"status": "done", "finished_utc": _now()} | dict(facts))
+        # What is only needed to go on: several times the size of the model.
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def _content(self) -> set[str]:
-        """What lies in the folder, but for hidden files and what a kill left half written."""
-        names = {entry.name for entry in self.path.iterdir()}
-        return {name for name in names if not name.startswith(".") and not name.endswith(".tmp")}
+        """What lies in the folder, but for hidden files."""
+        return {entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")}
 
     def _check_same(self, identity: Identity, info: Mapping[str, Any]) -> None:
         file = self.path / "recipe.toml"
@@ -205,6 +204,15 @@ def check_release(info: Mapping[str, Any], folder: Path) -> None:
             f"{folder}: a run of another release (schema {version}, not {SCHEMA_VERSION}): probabilities of clips were "
             "averaged otherwise, and its tables have other columns. Run it again in another folder (-o), or --overwrite"
         )
+
+
+def write_failures(failures: Sequence[Failure], folder: Path) -> None:
+    """failures.csv, with its header where there is none. Raises OSError."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, FAILURE_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(failure) for failure in failures)
+    write_text(folder / "failures.csv", text.getvalue())
 
 
 def read_failures(folder: Path) -> tuple[Failure, ...]:

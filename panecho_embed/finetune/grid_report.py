@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from panecho_embed.errors import StoreError
 from panecho_embed.evaluation.comparison import Comparison
-from panecho_embed.evaluation.comparison_report import contrast_rows, methods_of, score_rows, write_comparison
+from panecho_embed.evaluation.comparison_report import contrast_rows, fill_comparison, methods_of, score_rows
 from panecho_embed.evaluation.metrics import display_name
 from panecho_embed.evaluation.report import Account
 from panecho_embed.finetune.grid import Grid
@@ -18,6 +17,7 @@ from panecho_embed.finetune.outcome import Outcome
 from panecho_embed.finetune.recipe_files import to_toml
 from panecho_embed.finetune.report import start_facts
 from panecho_embed.finetune.wording import evaluation_sentences, picture_words, training_sentences
+from panecho_embed.outputs import written_run
 from panecho_embed.report import Block, Code, Facts, Figure, Figures, Folded, Section, Table, figure
 from panecho_embed.wording import interval, number, plural
 
@@ -33,16 +33,6 @@ def write_grid(grid: Grid) -> Path:
     Returns the report. Raises StoreError.
     """
     largest, *smaller = grid.fractions
-    try:
-        run_table(grid).to_csv(grid.folder / "runs.csv", index=False)
-        for fraction in smaller:
-            place = grid.folder / f"fraction-{fraction:g}"
-            place.mkdir(exist_ok=True)
-            text = [methods(grid)]
-            account = Account(f"Fraction {fraction:g}", "", facts=_asked(grid), methods=text, command=grid.command)
-            write_comparison(place, "grid", grid.comparisons[fraction], account)
-    except OSError as error:
-        raise StoreError(f"{grid.folder}: the comparison can't be written ({error}) (-o)") from error
     names = [comparison.name for comparison in grid.comparisons[largest] if comparison.standings]
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
     account = Account(
@@ -60,7 +50,17 @@ def write_grid(grid: Grid) -> Path:
         command=grid.command,
         repeat=[Folded("The recipe", [Code(to_toml(grid.recipe))])],
     )
-    return write_comparison(grid.folder, "grid", grid.comparisons[largest], account)
+    with written_run(grid.folder) as new:
+        run_table(grid).to_csv(new / "runs.csv", index=False)
+        for fraction in smaller:
+            place = new / f"fraction-{fraction:g}"
+            place.mkdir()
+            part = Account(
+                f"Fraction {fraction:g}", "", facts=_asked(grid), methods=account.methods, command=grid.command
+            )
+            fill_comparison(place, "grid", grid.comparisons[fraction], part)
+        fill_comparison(new, "grid", grid.comparisons[largest], account)
+    return grid.folder / "report.html"
 
 
 def methods(grid: Grid) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from panecho_embed.outputs import write_text
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -34,16 +35,9 @@ def write_history(rows: Sequence[Row], folder: Path) -> None:
     write_text(folder / "history.csv", history_text(rows))
     columns = {name: np.array([row[name] for row in rows]) for name in ("epoch", "train_loss", "val_loss")}
     curves = {"training": columns["train_loss"], "validation": columns["val_loss"]}
-    part = folder / f"history.svg.{os.getpid()}.tmp"
-    history(columns["epoch"], curves, "loss").savefig(part, format="svg")
-    part.replace(folder / "history.svg")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file at once or not at all. Raises OSError."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    drawn = io.StringIO()
+    history(columns["epoch"], curves, "loss").savefig(drawn, format="svg")
+    write_text(folder / "history.svg", drawn.getvalue())
 
 
 class Board:

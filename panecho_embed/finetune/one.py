@@ -16,7 +16,7 @@ from panecho_embed.evaluation.predictions import FILE, write_predictions
 from panecho_embed.evaluation.splits import SPLITS
 from panecho_embed.finetune.data import Dataset
 from panecho_embed.finetune.evaluate import Predicted
-from panecho_embed.finetune.folder import Identity, RunFolder, Status, read_failures
+from panecho_embed.finetune.folder import Identity, RunFolder, Status, read_failures, write_failures
 from panecho_embed.finetune.folds import Fold, make_fold
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.outcome import predictions_of, thresholds_of
@@ -82,7 +82,7 @@ def run_fold(
         except PanEchoEmbedError as error:
             # Perhaps of this process alone, so the others are not waited for.
             if processes.is_main:
-                folder.end("failed", {"message": str(error)})
+                folder.fail(str(error))
             raise
     return False, failures
 
@@ -148,11 +148,8 @@ def _train_and_test(
     failures = tuple(known.values())
 
     def write() -> None:
-        try:
-            _write(trainer.model, start, fold, folder, job.recipe, predicted, failures)
-        except OSError as error:
-            raise folder.unwritable(error) from error
-        folder.end("done", _outcome(progress, failures, fold))
+        with folder.finished(_outcome(progress, failures, fold)) as new:
+            _write(trainer.model, start, fold, new, job.recipe, predicted, failures)
         write_run(folder.path)
 
     processes.on_main(write)
@@ -171,7 +168,7 @@ def _write(
     model: FineTuneModel,
     start: Start,
     fold: Fold,
-    folder: RunFolder,
+    folder: Path,
     recipe: Recipe,
     predicted: dict[str, Predicted],
     failures: tuple[Failure, ...],
@@ -186,11 +183,11 @@ def _write(
         val=fold.patients("val"),
         start=start.weights.source if start.weights.pretrained else "",
     )
-    path = folder.path / "model.pt"
+    path = folder / "model.pt"
     write_model(model, start, tasks, recipe.clips, path, thresholds=thresholds, rule=rule, patients=patients)
-    write_tasks(tasks, folder.path / "tasks.csv")
-    write_predictions(predictions, folder.path / FILE)
-    folder.write_failures(failures)
+    write_tasks(tasks, folder / "tasks.csv")
+    write_predictions(predictions, folder / FILE)
+    write_failures(failures, folder)
 
 
 def _introduction(start: Start, fold: Fold, processes: Processes) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from panecho_embed.errors import StoreError
+from panecho_embed.digests import listed_sums
 from panecho_embed.evaluation.metrics import PRIMARY, display_name, point_values
 from panecho_embed.evaluation.report import Account, interval_sentence, write_run_report
 from panecho_embed.evaluation.scores import Scored, score_documents, write_metrics
@@ -14,6 +14,7 @@ from panecho_embed.finetune.history_plots import history_figures
 from panecho_embed.finetune.outcome import Outcome, not_scored, read_outcome
 from panecho_embed.finetune.recipe_files import to_toml
 from panecho_embed.finetune.wording import evaluation_sentences, picture_words, start_sentence, training_sentences
+from panecho_embed.outputs import written_run
 from panecho_embed.report import Block, Code, Facts, Figures, Folded, Section, Table, Text, figure, picture_file
 from panecho_embed.wording import counted, number
 
@@ -25,11 +26,13 @@ def write_run(folder: str | Path) -> Path:
     """Write metrics.json, plots/ and report.html into the folder of a finished run. Raises StoreError."""
     outcome = read_outcome(folder)
     scored = outcome.scored()
-    write_metrics_of(outcome, scored)
-    return write_report_of(outcome, scored)
+    with written_run(folder, also=list(listed_sums(Path(folder)))) as new:
+        write_metrics_of(outcome, scored, new)
+        write_report_of(outcome, scored, new)
+    return Path(folder) / "report.html"
 
 
-def write_metrics_of(outcome: Outcome, scored: Sequence[Scored]) -> Path:
+def write_metrics_of(outcome: Outcome, scored: Sequence[Scored], folder: Path) -> Path:
     """Write metrics.json of a finished run: test rows at the run's level, validation rows beside them."""
     validation = {
         one.target.name: {"validation": score_documents(_validation(outcome, one.target.name))} for one in scored
@@ -43,11 +46,11 @@ def write_metrics_of(outcome: Outcome, scored: Sequence[Scored]) -> Path:
         "data": outcome.info["data"],
         "not_evaluated": not_scored(outcome.predictions, scored, outcome.level),
     }
-    return write_metrics(outcome.folder, "finetune", scored, about=about, of_target=validation)
+    return write_metrics(folder, "finetune", scored, about=about, of_target=validation)
 
 
-def write_report_of(outcome: Outcome, scored: Sequence[Scored]) -> Path:
-    """Write plots/ and report.html of a finished run; returns the report. Raises StoreError."""
+def write_report_of(outcome: Outcome, scored: Sequence[Scored], folder: Path) -> Path:
+    """Write plots/ and report.html of a finished run into a folder that is being made. Raises OSError."""
     info = outcome.info
     names = [task.name for task in outcome.tasks]
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
@@ -66,7 +69,7 @@ def write_report_of(outcome: Outcome, scored: Sequence[Scored]) -> Path:
         "frequencies.",
         sections=[
             *_levels(outcome),
-            Section("Training", [Facts(_training_facts(outcome)), Figures(_histories(outcome))]),
+            Section("Training", [Facts(_training_facts(outcome)), Figures(_histories(outcome, folder / "plots"))]),
             Section("Data", _data(outcome)),
             Section("Starting point", [Facts(start_facts(info))]),
         ],
@@ -74,7 +77,7 @@ def write_report_of(outcome: Outcome, scored: Sequence[Scored]) -> Path:
         command=info["command"],
         repeat=[Folded("recipe.toml", [Code(to_toml(outcome.recipe))])],
     )
-    return write_run_report(outcome.folder, scored, account)
+    return write_run_report(folder, scored, account)
 
 
 def start_facts(info: Mapping[str, Any]) -> dict[str, str]:
@@ -124,17 +127,13 @@ def _levels(outcome: Outcome) -> list[Section]:
     return [Section("Per video and per study", [table])]
 
 
-def _histories(outcome: Outcome) -> list[Any]:
-    plots = outcome.folder / "plots"
+def _histories(outcome: Outcome, plots: Path) -> list[Any]:
+    plots.mkdir(exist_ok=True)
     drawn = []
-    try:
-        plots.mkdir(exist_ok=True)
-        for name, (drawing, caption) in history_figures(outcome).items():
-            block = figure(drawing, caption)
-            (plots / f"history-{name}.svg").write_text(picture_file(block), encoding="utf-8")
-            drawn.append(block)
-    except OSError as error:
-        raise StoreError(f"{plots}: the figures can't be written ({error})") from error
+    for name, (drawing, caption) in history_figures(outcome).items():
+        block = figure(drawing, caption)
+        (plots / f"history-{name}.svg").write_text(picture_file(block), encoding="utf-8")
+        drawn.append(block)
     return drawn
 
 

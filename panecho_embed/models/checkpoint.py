@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 import pickle
 import re
 import struct
@@ -20,9 +19,10 @@ import torch
 from torch import Tensor
 
 from panecho_embed.brief import brief
-from panecho_embed.errors import WeightsError
+from panecho_embed.errors import PanEchoEmbedError, WeightsError
 from panecho_embed.models.pickled import check_pickles
 from panecho_embed.models.recorded import Recorded, read_recorded
+from panecho_embed.outputs import written_whole
 
 # What torch.load and safetensors raise on bytes that are no checkpoint; a wrong seek of torch's is an OSError too.
 _DAMAGED = (
@@ -153,16 +153,28 @@ def write_weights(content: Mapping[str, Any], path: Path) -> None:
     content: a state dict under "weights" or "state_dict", and plain values beside it. Raises WeightsError if it can't
     be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     plain = {key: _on_the_cpu(value) if key in _WRAPPERS else value for key, value in content.items()}
-    try:
-        torch.save(plain, part)
-        part.replace(path)
-    # torch turns some failures to write (a missing folder, a full disk) into RuntimeErrors of its own.
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path}: can't be written: {_first_sentence(error)}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    save_tensors(plain, path, WeightsError)
+
+
+def save_tensors(content: Mapping[str, Any], path: Path, error: type[PanEchoEmbedError]) -> None:
+    """torch.save, whole or not at all; raises `error` where it can't be."""
+    size = sum(tensor.nbytes for tensor in _tensors_in(content))
+    with written_whole(path, size=size, error=error) as part:
+        try:
+            with part.open("wb") as stream:
+                torch.save(dict(content), stream)
+        except RuntimeError as problem:
+            # torch turns some failures to write, such as a full disk, into RuntimeErrors of its own.
+            raise error(f"can't write {path}: {_first_sentence(problem)} (-o)") from problem
+
+
+def _tensors_in(content: Any) -> Iterable[Tensor]:
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, Mapping | list | tuple):
+        for item in content.values() if isinstance(content, Mapping) else content:
+            yield from _tensors_in(item)
 
 
 def _on_the_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -104,14 +104,9 @@ def agreements(
 
 
 def write_agreements(found: Sequence[Agreement], about: Mapping[str, Any], folder: Path) -> None:
-    """Write metrics.json and predictions.csv; remove those of an earlier run where there is nothing to write.
-
-    Raises StoreError.
-    """
+    """Write metrics.json and predictions.csv, where there is anything to write. Raises OSError."""
     scored = [one.main for one in found if one.main is not None]
     if not scored:
-        for name in (FILE, "metrics.json"):
-            (folder / name).unlink(missing_ok=True)
         return
     write_predictions([rows for one in found for rows in one.predictions], folder / FILE)
     of_target = {

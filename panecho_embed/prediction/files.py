@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from panecho_embed.errors import StoreError
+from panecho_embed.outputs import written_whole
 from panecho_embed.prediction.averages import Predictions, Spread
 from panecho_embed.prediction.outputs import Output
 from panecho_embed.records import EmbeddingTable, FloatArray
@@ -44,7 +43,7 @@ def write_tables(predictions: Predictions, folder: Path) -> list[Path]:
     for name, columns in tables.items():
         # Made of one dict at once, a wide frame is not fragmented.
         frame = pd.DataFrame(columns)
-        paths.append(write_whole(folder / name, _csv_writer(frame)))
+        paths.append(_write(folder / name, _csv_writer(frame)))
     return paths
 
 
@@ -68,20 +67,12 @@ def write_json(
             )
         file.write("\n ]\n}\n")
 
-    return write_whole(path, write)
+    return _write(path, write)
 
 
-def write_whole(path: Path, write: Callable[[TextIO], object]) -> Path:
-    """Write a text file that appears at `path` only when it is whole. Raises StoreError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            write(file)
-        part.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path}: can't be written: {error.strerror or error} (-o)") from error
-    finally:
-        part.unlink(missing_ok=True)
+def _write(path: Path, write: Callable[[TextIO], object]) -> Path:
+    with written_whole(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        write(file)
     return path
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from panecho_embed.errors import StoreError
 from panecho_embed.evaluation.report import cautions, interval_sentence, metric_rows, summary_rows
 from panecho_embed.prediction.agreement import Agreement
 from panecho_embed.prediction.averages import Predictions
@@ -66,13 +63,11 @@ def write_pages(
 ) -> dict[str, str]:
     """Write report.html and, if wanted, studies/*.html; study_id -> its page, relative to `out`.
 
-    known: which patients trained the model. Pages of an earlier run are gone. Raises StoreError.
+    known: which patients trained the model. Raises OSError.
     """
     names: Mapping[str, str] = {}
     if sheets.wanted:
         names = _write_sheets(predictions, file, failures, out / SHEETS, sheets)
-    else:
-        shutil.rmtree(out / SHEETS, ignore_errors=True)
     links = {study: f"{SHEETS}/{name}" for study, name in names.items()}
     sections = [
         *([Section("Notice", _notices(file))] if _notices(file) else []),
@@ -92,25 +87,17 @@ def write_pages(
 def _write_sheets(
     predictions: Predictions, file: EmbeddingFile, failures: Sequence[Failure], folder: Path, sheets: Sheets
 ) -> dict[str, str]:
-    """All pages in a folder of their own first, which then takes the old one's place."""
+    """A page a study."""
     names = _page_names(map(str, predictions.studies.study_id))
     of_study = _failures_by_study(file, failures)
     films = Films.of(file)
     shown = (i for study in range(len(names)) for i in shown_videos(predictions, study))
     wanted = (films.film(str(predictions.videos.video_id[i])) for i in shown)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     disable = None if sheets.progress is None else not sheets.progress
-    try:
-        part.mkdir(exist_ok=True)
-        with pictures(wanted, sheets.workers, sheets.timeout_seconds) as made:
-            for study, (study_id, name) in enumerate(tqdm(names.items(), unit="sheet", disable=disable)):
-                write_sheet(predictions, study, films, made, of_study.get(study_id, ()), part / name)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
-    except OSError as error:
-        raise StoreError(f"{folder}: the sheets can't be written: {error.strerror or error} (-o)") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    folder.mkdir()
+    with pictures(wanted, sheets.workers, sheets.timeout_seconds) as made:
+        for study, (study_id, name) in enumerate(tqdm(names.items(), unit="sheet", disable=disable)):
+            write_sheet(predictions, study, films, made, of_study.get(study_id, ()), folder / name)
     return names
 
 

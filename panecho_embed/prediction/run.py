@@ -21,6 +21,7 @@ from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.panecho import TaskTable
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.zoo import panecho_with_heads
+from panecho_embed.outputs import written_run
 from panecho_embed.prediction.agreement import Agreement, agreements, overlap, write_agreements
 from panecho_embed.prediction.averages import Predictions, average
 from panecho_embed.prediction.files import write_json, write_tables
@@ -154,7 +155,8 @@ def predict(
     pages = Sheets(sheets, extraction.get("workers"), seconds, progress)
     told, counts = overlap(patients, predictions.videos) if patients.trainings != () else ("", {"recorded": True})
     head = about(file, model.tasks, _now(), fine_tuned=bool(model.recorded.init), patients=counts)
-    _write(_made(out), file, model.tasks, predictions, found, failures, pages, head, told)
+    with written_run(out) as new:
+        _write(new, file, model.tasks, predictions, found, failures, pages, head, told)
     return PredictSummary(
         out,
         predictions,

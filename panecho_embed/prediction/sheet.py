@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed._version import __version__
+from panecho_embed.outputs import write_text
 from panecho_embed.prediction.averages import Predictions
-from panecho_embed.prediction.files import write_whole
 from panecho_embed.prediction.films import Films, Shown
 from panecho_embed.prediction.groups import grouped
 from panecho_embed.prediction.outputs import Output
@@ -76,7 +76,7 @@ def write_sheet(
         disclaimer=DISCLAIMER,
         version=__version__,
     )
-    return write_whole(path, lambda stream: stream.write(page))
+    return write_text(path, page)
 
 
 @cache

@@ -60,8 +60,10 @@ def trained(kind: IndexKind, factory: str, units: Floats32, seed: int) -> Any:
 
 
 def write(index: Any, path: Path) -> None:
-    """Write a faiss index as a file. Raises RuntimeError."""
-    _faiss().write_index(index, str(path))
+    """Write a faiss index as a file. Raises OSError."""
+    # By Python: where faiss itself closes a file, a full disk goes unnoticed.
+    with path.open("wb") as stream:
+        _faiss().write_index(index, _faiss().PyCallbackIOWriter(stream.write))
 
 
 class FaissIndex:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from panecho_embed.errors import ArgumentError, MediaError
+from panecho_embed.outputs import refuse_to_replace, written_whole
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.pictures import still
 from panecho_embed.search.projection import Maps, Method, map_items
 from panecho_embed.search.similarity import cosines, top
-from panecho_embed.store import refuse_to_replace, written_whole
 
 NEIGHBOURS = 15
 _BLOCK = 512

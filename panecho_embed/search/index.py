@@ -10,6 +10,7 @@ EMB.h5.index/
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,11 +23,12 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from panecho_embed.digests import SUMS
 from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.outputs import READY, TEMPORARY, make_room, settle, written_run
 from panecho_embed.records import BoolArray
 from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, selects, trained, write
 from panecho_embed.search.collection import Collection, Kept
-from panecho_embed.search.folders import replacing, whole
 from panecho_embed.search.similarity import Floats32, Ints, across, top
 from panecho_embed.search.sketch import WORTH_IT_ABOVE, SketchRows, sketch_rows
 from panecho_embed.store import EmbeddingFile
@@ -40,7 +42,7 @@ EXACT_BELOW = 100_000
 GRAPH_UP_TO = 200_000
 """Videos up to which "auto" takes a graph (hnsw)."""
 
-_FILES = {"index.json", "units.npy", "studies.npy", "sketch.npy", "directions.npy", "index.faiss"}
+_FILES = {"index.json", "units.npy", "studies.npy", "sketch.npy", "directions.npy", "index.faiss", SUMS}
 _SAMPLES = 64
 # So many rows stay in the cache while they are compared.
 _BLOCK = 1024
@@ -129,7 +131,7 @@ def build_index(
     if kind != "auto" and kind not in get_args(IndexKind):
         raise ArgumentError(f"kind is {kind!r}; allowed are auto, {', '.join(get_args(IndexKind))} (--kind)")
     target = index_path(collection.path)
-    _refuse_to_replace(whole(target), collection, overwrite)
+    _refuse_to_replace(target, collection, overwrite)
     units = collection.videos.units
     videos, dim = len(units), collection.dim
     memory = (_free_bytes() / 2) if memory_gb is None else memory_gb * 2**30
@@ -154,7 +156,8 @@ class SavedIndex:
 
     def __init__(self, file: EmbeddingFile) -> None:
         self._emb = file.path
-        self.path = whole(index_path(file.path))
+        self.path = index_path(file.path)
+        _is_there(self.path)
         self.info = _read_info(self.path, file.path)
         if self.info.bound_to != binding(file):
             raise StoreError(
@@ -236,7 +239,7 @@ def open_collection(
     use_index: True refuses to go without, False never uses one, None uses one that is there. With an index the
     embeddings themselves are not read. A stale index is an error in any case but False. sketched: see `Collection`.
     """
-    if use_index is False or (use_index is None and not whole(index_path(path)).exists()):
+    if use_index is False or (use_index is None and not _is_there(index_path(path))):
         return Collection(path, sketched=sketched), None
     index = SavedIndex(EmbeddingFile(path))
     collection = Collection(path, kept=index.kept, sketched=sketched)
@@ -244,15 +247,13 @@ def open_collection(
 
 
 def _save(target: Path, info: IndexInfo, arrays: Mapping[str, Floats32], index: Any) -> None:
-    try:
-        with replacing(target) as folder:
-            for name, array in arrays.items():
-                np.save(folder / f"{name}.npy", np.asarray(array, dtype=np.float32), allow_pickle=False)
-            if index is not None:
-                write(index, folder / "index.faiss")
-            (folder / "index.json").write_text(json.dumps(asdict(info), indent=2) + "\n")
-    except (OSError, RuntimeError) as error:
-        raise StoreError(f"can't write {target}: {error}") from error
+    with written_run(target, "") as folder:
+        for name, array in arrays.items():
+            make_room(folder / f"{name}.npy", array.nbytes)
+            np.save(folder / f"{name}.npy", np.asarray(array, dtype=np.float32), allow_pickle=False)
+        if index is not None:
+            write(index, folder / "index.faiss")
+        (folder / "index.json").write_text(json.dumps(asdict(info), indent=2) + "\n")
 
 
 def _read_info(path: Path, emb: Path) -> IndexInfo:
@@ -272,14 +273,26 @@ def _read_info(path: Path, emb: Path) -> IndexInfo:
 
 def _refuse_to_replace(there: Path, collection: Collection, overwrite: bool) -> None:
     """One of another state of the file is replaced unasked, one that can't be read with --overwrite, else nothing."""
-    if not there.exists():
+    if not _is_there(there):
         return
-    others = sorted({path.name for path in there.iterdir()} - _FILES) if there.is_dir() else []
+    others: list[str] = []
+    if there.is_dir():
+        names = {path.name for path in there.iterdir()} - _FILES - {READY}
+        others = sorted(name for name in names if not TEMPORARY.fullmatch(name))
     if others or not there.is_dir():
         what = f"it holds {', '.join(others[:3])}" if others else "it is a file"
         raise StoreError(f"{there} is no index: {what}; move it away, and build the index then")
     if not overwrite and _read_info(there, collection.path).bound_to == binding(collection.file):
         raise StoreError(f"{there} is there already, and fits; replace it with --overwrite")
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether there is an index, or something else in its place; what a kill left is none."""
+    if not folder.is_dir():
+        return folder.exists()
+    with contextlib.suppress(OSError):
+        settle(folder)
+    return any(not TEMPORARY.fullmatch(path.name) for path in folder.iterdir())
 
 
 def _damaged(path: Path, emb: Path, why: object) -> StoreError:

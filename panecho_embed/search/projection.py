@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import multiprocessing
-import os
 import threading
 import warnings
 import zipfile
 import zlib
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.orphans import end_with_parent
+from panecho_embed.outputs import written_whole
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.index import binding
 from panecho_embed.search.similarity import Floats32
@@ -161,10 +161,6 @@ class Maps:
     def _save(self) -> None:
         stream = io.BytesIO()
         np.savez(stream, bound_to=np.array(self._bound_to), **self._points)  # type: ignore[arg-type]  # (N, 2) arrays
-        temporary = Path(f"{self.path}.{os.getpid()}.tmp")
-        try:
+        # In a read-only folder the map lives as long as the server.
+        with contextlib.suppress(StoreError), written_whole(self.path, "") as temporary:
             temporary.write_bytes(stream.getvalue())
-            temporary.replace(self.path)
-        except OSError:
-            # A read-only folder: the map lives as long as the server.
-            return

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from panecho_embed.errors import MediaError
+from panecho_embed.outputs import refuse_to_replace, write_text
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.find import Found, record
 from panecho_embed.search.pictures import thumbnail
-from panecho_embed.store import refuse_to_replace, written_whole
 
 _VIDEOS_A_STUDY = 6
 _HIDDEN = ("rank", "similarity", "video_id", "study_id", "patient_id", "num_frames", "fps", "first_frame", "videos")
@@ -41,9 +41,7 @@ def write_sheet(collection: Collection, found: Found, out: str | Path, *, overwr
         provenance=collection.provenance,
         file=collection.path.name,
     )
-    with written_whole(path, "--html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
+    return write_text(path, page, "--html")
 
 
 def _hits(found: Found) -> list[tuple[int, dict[str, Any]]]:

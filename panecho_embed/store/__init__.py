@@ -12,7 +12,6 @@ from panecho_embed.store.mapped import RowsOnDisk
 from panecho_embed.store.merge import merge
 from panecho_embed.store.mirror import Mirror
 from panecho_embed.store.news import new_patient_ids, patients_in
-from panecho_embed.store.outputs import refuse_to_replace, written_whole
 from panecho_embed.store.parts import Parts, finish_together, one_salt
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
@@ -29,7 +28,5 @@ __all__ = [
     "new_patient_ids",
     "one_salt",
     "patients_in",
-    "refuse_to_replace",
     "verify",
-    "written_whole",
 ]

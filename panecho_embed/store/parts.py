@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from panecho_embed.errors import EARLIER_ORDER, EarlierReleaseError, SettingsMismatchError, StoreError
+from panecho_embed.outputs import explain_os_error
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Failure, Manifest
 from panecho_embed.shards import Shard
@@ -26,7 +27,6 @@ from panecho_embed.store.names import PATTERN, concerns, new_part_path, time_ns
 from panecho_embed.store.news import is_settled, new_patient_ids, patients_in, patients_of, says_the_same
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
-from panecho_embed.store.write import explain_os_error
 
 # Hidden, so that an output inside the input folder adds nothing to the input.
 _SALT, _REPLACING, _AGREEMENT = ".salt", ".replacing", ".videos.jsonl.gz"

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.outputs import explain_os_error, temporary_path
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Failure, FloatArray, Manifest, VideoFacts
 from panecho_embed.store.layout import (
@@ -51,7 +52,7 @@ class EmbeddingWriter:
         self.provenance = provenance
         self.rows = 0
         self._dtype = np.dtype(provenance.dtype)
-        self._temporary = (scratch or self.path.parent) / f".{self.path.name}.{os.getpid()}.tmp"
+        self._temporary = temporary_path((scratch or self.path.parent) / self.path.name)
         self._buffer: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in ("embeddings", *ROW_TYPES)}
         self._buffered = 0
         self._finished = False
@@ -214,26 +215,6 @@ class EmbeddingWriter:
         if isinstance(error, StoreError):
             return error
         return StoreError(f"can't write {self.path}: {explain_os_error(error)}")
-
-
-def explain_os_error(error: OSError) -> str:
-    """Say in plain words what an operating-system error, also one wrapped by HDF5, means for writing."""
-    text = str(error)
-    for number, meaning in (
-        (errno.ENOSPC, "no space left on the device; free some or choose another place with -o"),
-        (errno.EDQUOT, "the disk quota is used up; free some or choose another place with -o"),
-        (errno.EACCES, "no permission to write there; choose another place with -o"),
-        (errno.EROFS, "the file system is read-only; choose another place with -o"),
-        (errno.EFBIG, "the file system, or a limit of this process (ulimit -f), allows no file that large"),
-        (errno.ENOENT, "the folder does not exist"),
-        (errno.ENOTDIR, "a part of its path is a file, not a folder"),
-        (errno.EPERM, "no file may be made there; choose another place with -o"),
-        (errno.ENAMETOOLONG, "its name is too long; the parts beside it need a longer one still"),
-    ):
-        # HDF5 puts the number into its text ("errno = 28"); Python sets the attribute.
-        if error.errno == number or f"errno = {number}," in text:
-            return meaning
-    return text
 
 
 def _table_bytes(manifest: Manifest, facts: Sequence[VideoFacts], failures: Sequence[Failure]) -> int:

@@ -25,7 +25,7 @@ def audit(embeddings: Path, labels: str | None, near: float, out: Path | None, o
     another column gives away. Exit code 1 when anything leaks from training to test.
     """
     from panecho_embed.evaluation.scores import write_json
-    from panecho_embed.store import refuse_to_replace, written_whole
+    from panecho_embed.outputs import refuse_to_replace, written_whole
     from panecho_embed.wording import plural
     from probes.audit import audit as run
 

@@ -61,11 +61,11 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     from panecho_embed.evaluation.comparison_report import check_folder, write_comparison
     from probes.account import comparison_account
     from probes.compare import compare_problems
-    from probes.outputs import make_folder
     from probes.problem import load_problems
     from probes.registry import probe_class
 
-    check_folder(Path(options["out"]))
+    folder = Path(options["out"])
+    check_folder(folder, options["overwrite"])
     refused: dict[str, str] = {}
     candidates: dict[str, list[Problem]] = {}
     pools = probe_class(options["kind"]).pools
@@ -73,7 +73,6 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     for name, source in _sources(embeddings, sweep, options):
         candidates[name] = load_problems(source, options["target"], **chosen, refused=refused)
     check_flags([problem for problems in candidates.values() for problem in problems], options)
-    folder = make_folder(options["out"])
     compared = compare_problems(
         candidates,
         lambda problem: make_known(options["kind"], problem, options["seed"]),
@@ -84,7 +83,7 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     )
     print_comparisons(compared.comparisons, options["reference"])
     account = comparison_account(compared, options["reference"], command_line(click.get_current_context()))
-    write_comparison(folder, "probe compare", compared.comparisons, account)
+    write_comparison(folder, "probe compare", compared.comparisons, account, overwrite=options["overwrite"])
     for name, why in compared.refused.items():
         click.echo(f"\n{name} was not compared: {why}", err=True)
     click.echo(f"\nwritten: {folder}, open {folder / 'report.html'}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from panecho_embed.cli.options import FileToRead, reading_options, stacked, threshold_option
+from panecho_embed.cli.options import FileToRead, reading_options, replace_option, stacked, threshold_option
 
 
 def _listed(kind: Callable[[str], Any], example: str) -> Callable[..., tuple[Any, ...] | None]:
@@ -100,6 +100,7 @@ statistics_options = stacked(
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed for folds, draws and bootstrap."),
     click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder of the run."),
+    replace_option,
 )
 
 # What is computed of the predictions.

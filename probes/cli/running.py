@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,14 +23,16 @@ def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any
     Of several targets those that can't be evaluated are listed, and the exit code is 3.
     """
     from panecho_embed.errors import ArgumentError
-    from probes.outputs import RunInfo, make_folder, write_run
+    from panecho_embed.outputs import refuse_to_replace_run
+    from probes.outputs import RunInfo, write_run
     from probes.problem import load_problems
     from probes.run import run_targets
 
+    # Before anything is computed.
+    refuse_to_replace_run(Path(options["out"]), options["overwrite"], ("metrics.json",))
     refused: dict[str, str] = {}
     problems = load_problems(options["embeddings"], options["target"], **data_of(options), refused=refused)
     check_flags(problems, options)
-    folder = make_folder(options["out"])
     results = []
     several = len(problems) + len(refused) > 1
     for result in run_targets(problems, make_probe, settings_of(options), refused=refused if several else None):
@@ -42,7 +45,7 @@ def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any
     made_by = " ".join(context.command_path.split()[1:])
     shown = {name: str(value) if name == "threshold" else value for name, value in options.items()}
     info = RunInfo(str(options["embeddings"]), made_by, command_line(context), shown, refused)
-    write_run(results, info, folder)
+    folder = write_run(results, info, options["out"], overwrite=options["overwrite"])
     for result in results:
         if why := result.probe.saveable():
             click.echo(f"note: the probe of {result.evaluation.problem.target.name} is not saved: {why}")

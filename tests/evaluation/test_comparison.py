@@ -422,7 +422,7 @@ def test_a_comparison_leaves_tables_figures_and_a_report(found: list[Comparison]
     report = write_comparison(tmp_path, "compare", found, account).read_text()
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {
-        *("report.html", "comparison.json", "scores.csv", "differences.csv"),
+        *("report.html", "comparison.json", "scores.csv", "differences.csv", "SHA256SUMS"),
         *("plots/EF-candidates.svg", "plots/EF-differences.svg", "predictions/probe.csv", "predictions/tuned.csv"),
     }
     assert verdict_text(found[0], None).partition(".")[0] in report

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panecho_embed.errors import StoreError
 from panecho_embed.evaluation import metrics
 from panecho_embed.evaluation.predictions import concatenated
 from panecho_embed.evaluation.report import (
@@ -17,7 +16,6 @@ from panecho_embed.evaluation.report import (
     answer,
     by_kind,
     cautions,
-    clear_report,
     interval_sentence,
     metric_rows,
     short_scores,
@@ -151,20 +149,6 @@ def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
     text = write_run_report(tmp_path, [scored(hostile)], account()).read_text()
     assert "<script>alert(1)" not in text
     assert all(path.parent == tmp_path / "plots" for path in tmp_path.rglob("*.svg"))
-
-
-def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "plots").write_text("a file")
-    with pytest.raises(StoreError, match=r"the figures can't be written \(.*\) \(-o\)"):
-        write_run_report(tmp_path, [scored(EF)], account())
-
-
-def test_only_the_report_and_its_figures_are_cleared(tmp_path: Path) -> None:
-    write_run_report(tmp_path, [scored(EF)], account())
-    (tmp_path / "notes.txt").write_text("mine")
-    clear_report(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    clear_report(tmp_path)
 
 
 def test_the_level_and_the_patients_tested_are_told(tmp_path: Path) -> None:

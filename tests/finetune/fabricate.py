@@ -57,7 +57,7 @@ def fabricate(
     facts = run_info(init, recipe, tasks) | dict(info or {})
     (folder / "run.json").write_text(json.dumps(facts))
     outcome = Outcome(folder, recipe, facts, tuple(tasks), tuple(rows), {"": epochs})
-    write_metrics_of(outcome, outcome.scored())
+    write_metrics_of(outcome, outcome.scored(), folder)
     return folder
 
 

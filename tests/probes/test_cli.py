@@ -148,7 +148,11 @@ def test_k_shot_trains_on_the_drawn_patients_and_says_who_they_were(embeddings: 
 def test_a_second_run_leaves_nothing_of_the_first(embeddings: Path, tmp_path: Path) -> None:
     ok("linear", embeddings, "--target", "Sex", "--shots", 3, "--repeats", 1, "--draws", 50, "-o", tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    ok("linear", embeddings, "--target", "EF", "--draws", 50, "-o", tmp_path)
+    refused = run("linear", embeddings, "--target", "EF", "--draws", 50, "-o", tmp_path)
+    assert refused.exit_code == 1
+    assert f"{tmp_path} holds a finished run already; take another folder (-o)" in refused.output
+    assert (tmp_path / "draws.json").exists()
+    ok("linear", embeddings, "--target", "EF", "--draws", 50, "-o", tmp_path, "--overwrite")
     assert not (tmp_path / "draws.json").exists()
     assert not list((tmp_path / "plots").glob("Sex*"))
     assert (tmp_path / "notes.txt").exists()
@@ -210,7 +214,7 @@ def test_an_output_that_cannot_be_written_is_one_line(embeddings: Path, tmp_path
     (tmp_path / "file").write_text("")
     result = run("linear", embeddings, "--target", "EF", "--draws", 50, "-o", tmp_path / "file" / "run")
     assert result.exit_code == 1
-    assert "the folder can't be made" in result.output
+    assert "a part of its path is a file, not a folder" in result.output
 
 
 def test_help_imports_nothing_heavy(file_of: Callable[..., Path]) -> None:

@@ -164,7 +164,7 @@ def test_a_probe_that_fails_in_its_report_leaves_an_older_run_as_it_was(table: E
     write_run([run_target(problem, Nearest(), SETTINGS)], RunInfo("x"), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(KeyError):
-        write_run([run_target(problem, Silent(), SETTINGS)], RunInfo("x"), tmp_path)
+        write_run([run_target(problem, Silent(), SETTINGS)], RunInfo("x"), tmp_path, overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -177,7 +177,7 @@ def test_a_registered_probe_has_a_command(embeddings: Path, tmp_path: Path, monk
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert set(load_probes(tmp_path)) == {"EF"}
-    wrong = CliRunner().invoke(main, [*arguments, "--set", "depth=3"])
+    wrong = CliRunner().invoke(main, [*arguments, "--overwrite", "--set", "depth=3"])
     assert wrong.exit_code == 2
     assert "the probe nearest does not take {'depth': 3}" in wrong.output
 
@@ -223,6 +223,6 @@ def test_a_comparison_that_cannot_be_made_is_refused_in_words(
     table.to_csv(tmp_path / "theirs.csv", index=False)
     words = ["compare", str(tmp_path / "run"), str(tmp_path / "theirs.csv"), "-o", str(tmp_path / "out")]
     assert CliRunner().invoke(main, [*words, "--draws", "20"]).exit_code == 0
-    result = CliRunner().invoke(main, [*words, *arguments])
+    result = CliRunner().invoke(main, [*words, "--overwrite", *arguments])
     assert result.exit_code == 2, result.output
     assert message in result.output

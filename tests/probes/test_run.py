@@ -281,5 +281,5 @@ def test_an_old_report_stays_when_a_run_cannot_be_told(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     monkeypatch.setattr(LinearProbe, "methods_sentence", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_run([first], RunInfo("y"), tmp_path)
+        write_run([first], RunInfo("y"), tmp_path, overwrite=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

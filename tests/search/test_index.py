@@ -134,22 +134,23 @@ def test_an_index_that_fits_is_not_replaced_unasked(emb):
         build_index(Collection(emb))
 
 
-def test_a_build_that_is_stopped_half_way_leaves_a_whole_index(emb, monkeypatch):
+@pytest.mark.parametrize(("move", "moves_before", "kind"), [("rename", 0, "ivf"), ("replace", 2, "pq")])
+def test_a_build_that_is_stopped_half_way_leaves_a_whole_index(emb, monkeypatch, move, moves_before, kind):
     build_index(Collection(emb), "ivf")
-    moved, moves = [], Path.replace
+    moved, moves = [], getattr(Path, move)
 
     def stopped(self, target):
         moved.append(self)
-        if len(moved) == 2:
+        if len(moved) > moves_before:
             raise KeyboardInterrupt
         return moves(self, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", stopped)
+        patch.setattr(Path, move, stopped)
         with pytest.raises(KeyboardInterrupt):
             build_index(Collection(emb), "pq", overwrite=True)
     collection, index = open_collection(emb)
-    assert index.info.kind == "ivf"
+    assert index.info.kind == kind
     assert len(search(collection, video_query(collection, "P0/S0/A4C"), 3, index=index)) == 3
     with pytest.raises(StoreError, match="--overwrite"):
         build_index(Collection(emb))
