@@ -12,24 +12,18 @@ from panecho_embed.errors import StoreError
 from panecho_embed.evaluation.comparison import Comparison, Contrast, difference_table, score_table
 from panecho_embed.evaluation.metrics import SHORT, display_name, higher_is_better
 from panecho_embed.evaluation.predictions import write_predictions
-from panecho_embed.evaluation.report import FEW_TARGETS, Account, cautions, interval_sentence
+from panecho_embed.evaluation.report import (
+    FEW_TARGETS,
+    Account,
+    cautions,
+    interval_sentence,
+    write_figures,
+    write_page,
+)
 from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import Scored, write_json
 from panecho_embed.outputs import refuse_to_replace_run, written_run
-from panecho_embed.report import (
-    Block,
-    Code,
-    Facts,
-    Figure,
-    Figures,
-    Folded,
-    Section,
-    Table,
-    Text,
-    figure,
-    picture_file,
-    write_report,
-)
+from panecho_embed.report import Block, Facts, Figure, Figures, Section, Table, Text, figure
 from panecho_embed.wording import counted, file_stem, interval, number, p_value, plural
 
 SCHEMA_VERSION = 2
@@ -123,7 +117,7 @@ def unknown_text(contrasts: Sequence[Contrast]) -> str:
     return f" What can't be concluded: {'; '.join(notes)}." if notes else ""
 
 
-def difference_sentence(comparisons: Sequence[Comparison]) -> str:
+def _difference_sentence(comparisons: Sequence[Comparison]) -> str:
     """How differences and p-values were obtained, for a methods section."""
     count = sum(len(comparison.contrasts) for comparison in comparisons)
     sources = dict.fromkeys(
@@ -178,9 +172,13 @@ def fill_comparison(folder: Path, made_by: str, comparisons: Sequence[Comparison
         "scores": score_table(comparisons).to_dict("records"),
         "differences": difference_table(comparisons).to_dict("records"),
     }
-    drawn = _drawn(folder / "plots", comparisons)
+    drawn = {comparison.name: _figures(comparison) for comparison in comparisons}
+    write_figures(folder, drawn)
     write_json(folder / "comparison.json", document)
-    return write_report(folder / "report.html", account.title, account.subtitle, _sections(comparisons, drawn, account))
+    details = {c.name: _blocks(c, drawn[c.name]) for c in comparisons}
+    one_target = [(c.name, details[c.name]) for c in comparisons if c.standings]
+    means = [Section(c.name, details[c.name]) for c in comparisons if not c.standings]
+    return write_page(folder, account, _answer(comparisons, account), one_target, "comparison", means)
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
@@ -202,7 +200,7 @@ def _stems(names: Sequence[str]) -> dict[str, str]:
     return stems
 
 
-def comparison_figure(comparison: Comparison) -> Figure:
+def _standing_figure(comparison: Comparison) -> Figure:
     """The primary metric of every candidate with its interval, best first; strokes: single trainings."""
     from panecho_embed.evaluation.plots import intervals
 
@@ -221,7 +219,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     return figure(drawing, f"{label}, with 95 % intervals{strokes}{dashed}.")
 
 
-def difference_figure(comparison: Comparison) -> Figure:
+def _difference_figure(comparison: Comparison) -> Figure:
     """Every difference with its interval; dashed: no difference."""
     from panecho_embed.evaluation.plots import intervals
 
@@ -249,36 +247,16 @@ def _told(comparison: Comparison, reference: str | None) -> str:
     return "; ".join(shown)
 
 
-def _sections(
-    comparisons: Sequence[Comparison], drawn: Mapping[str, Sequence[Figure]], account: Account
-) -> list[Section]:
+def _answer(comparisons: Sequence[Comparison], account: Account) -> list[Block]:
     reference = account.facts.get("Reference") or None
     blocks: list[Block] = [Text(verdict_text(comparison, reference)) for comparison in comparisons[:FEW_TARGETS]]
     blocks += [Text(note, "warning") for note in [*account.warnings, *comparison_cautions(comparisons)]]
     if len(comparisons) > 1:
         blocks.append(Table(*overview_rows(comparisons), "The primary metric of each candidate.", wrapped=True))
-    if account.facts:
-        blocks.append(Facts(account.facts))
-    details = [(comparison, _blocks(comparison, drawn[comparison.name])) for comparison in comparisons]
-    if len(details) > FEW_TARGETS:
-        open_ones = [Section(c.name, found) for c, found in details if not c.standings]
-        folded = [Folded(c.name, found) for c, found in details if c.standings]
-        targets = [*open_ones, Section("Each target", folded)]
-    else:
-        targets = [Section(c.name, found) for c, found in details]
-    return [
-        Section("Answer", blocks),
-        *targets,
-        *account.sections,
-        Section("Methods", [Text(paragraph) for paragraph in account.methods]),
-        Section(
-            "Repeat this comparison",
-            [Code(account.command) if account.command else Text("Run from Python.", "note"), *account.repeat],
-        ),
-    ]
+    return [*blocks, *([Facts(account.facts)] if account.facts else [])]
 
 
-def _blocks(comparison: Comparison, drawn: Sequence[Figure]) -> list[Block]:
+def _blocks(comparison: Comparison, drawn: Mapping[str, Figure]) -> list[Block]:
     tested = ""
     if comparison.standings:
         first = next(iter(comparison.standings.values()))
@@ -286,7 +264,7 @@ def _blocks(comparison: Comparison, drawn: Sequence[Figure]) -> list[Block]:
         tested = f"{first.primary.n} {plural(level, first.primary.n)} of {first.primary.n_patients} patients tested"
         left = f"; {comparison.n_left_out} not in every run left out" if comparison.n_left_out else ""
         tested = f"{tested}{left}. Best first."
-    blocks: list[Block] = [Figures(drawn)] if drawn else []
+    blocks: list[Block] = [Figures(list(drawn.values()))] if drawn else []
     blocks.append(Table(*score_rows(comparison), tested))
     if comparison.contrasts:
         rows = contrast_rows(comparison)
@@ -294,20 +272,11 @@ def _blocks(comparison: Comparison, drawn: Sequence[Figure]) -> list[Block]:
     return blocks
 
 
-def _drawn(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, list[Figure]]:
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn: dict[str, list[Figure]] = {}
-    for comparison in comparisons:
-        figures = {}
-        if comparison.standings:
-            figures["candidates"] = comparison_figure(comparison)
-        if 0 < sum(np.isfinite(one.difference.low) for one in comparison.contrasts) <= LONG:
-            figures["differences"] = difference_figure(comparison)
-        for kind, block in figures.items():
-            path = folder / f"{file_stem(comparison.name)}-{kind}.svg"
-            path.write_text(picture_file(block), encoding="utf-8")
-        drawn[comparison.name] = list(figures.values())
-    return drawn
+def _figures(comparison: Comparison) -> dict[str, Figure]:
+    figures = {"candidates": _standing_figure(comparison)} if comparison.standings else {}
+    if 0 < sum(np.isfinite(one.difference.low) for one in comparison.contrasts) <= LONG:
+        figures["differences"] = _difference_figure(comparison)
+    return figures
 
 
 def comparison_cautions(comparisons: Sequence[Comparison]) -> list[str]:
@@ -326,4 +295,4 @@ def comparison_cautions(comparisons: Sequence[Comparison]) -> list[str]:
 def methods_of(comparisons: Sequence[Comparison]) -> str:
     """The intervals and differences of a comparison, in the words of a methods section."""
     scored: list[Scored] = [one for comparison in comparisons for one in comparison.standings.values()]
-    return f"{interval_sentence(scored)} {difference_sentence(comparisons)}"
+    return f"{interval_sentence(scored)} {_difference_sentence(comparisons)}"

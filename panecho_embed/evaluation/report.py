@@ -30,7 +30,7 @@ from panecho_embed.report import (
 from panecho_embed.wording import counted, file_stem, interval, number, plural
 
 FEW_TARGETS = 4  # targets whose sections stand open
-MAIN_FIGURES = ("scatter", "roc", "precision-recall")  # of each target, where there are many
+_MAIN_FIGURES = ("scatter", "roc", "precision-recall")  # of each target, where there are many
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +79,46 @@ class Account:
 def write_run_report(folder: Path, scored: Sequence[Scored], account: Account) -> Path:
     """Write report.html and plots/*.svg of a run into the folder that is being made. Raises OSError."""
     ordered = by_kind(scored)
-    drawn = _drawn(folder / "plots", ordered)
+    drawn = {one.target.name: _figures(one, many=len(scored) > FEW_TARGETS) for one in ordered}
+    write_figures(folder, drawn)
     details = [(one.target.title, _target_blocks(one, drawn[one.target.name], account)) for one in ordered]
-    if len(details) > FEW_TARGETS:
+    return write_page(folder, account, _answer(ordered, account), details, "run")
+
+
+def write_page(
+    folder: Path,
+    account: Account,
+    answer: Sequence[Block],
+    details: Sequence[tuple[str, Sequence[Block]]],
+    what: str,
+    means: Sequence[Section] = (),
+) -> Path:
+    """Write report.html: the answer, every target (folded where there are many), the account, how to repeat it.
+
+    details: titles and blocks of the targets. what: "run" or "comparison". means: sections that stay open before them.
+    """
+    targets = [Section(title, blocks) for title, blocks in details]
+    if len(details) + len(means) > FEW_TARGETS:
         targets = [Section("Each target", [Folded(title, blocks) for title, blocks in details])]
-    else:
-        targets = [Section(title, blocks) for title, blocks in details]
+    command = Code(account.command) if account.command else Text("Run from Python.", "note")
     sections = [
-        Section("Answer", _answer(ordered, account)),
+        Section("Answer", answer),
+        *means,
         *targets,
         *account.sections,
         Section("Methods", [Text(paragraph) for paragraph in account.methods]),
-        Section(
-            "Repeat this run",
-            [Code(account.command) if account.command else Text("Run from Python.", "note"), *account.repeat],
-        ),
+        Section(f"Repeat this {what}", [command, *account.repeat]),
     ]
     return write_report(folder / "report.html", account.title, account.subtitle, sections)
+
+
+def write_figures(folder: Path, drawn: Mapping[str, Mapping[str, Figure]]) -> None:
+    """Write the figures of each target as plots/TARGET-NAME.svg. Raises OSError."""
+    place = folder / "plots"
+    place.mkdir(exist_ok=True)
+    for target, figures in drawn.items():
+        for name, block in figures.items():
+            (place / f"{file_stem(target)}-{name}.svg").write_text(picture_file(block), encoding="utf-8")
 
 
 def by_kind(scored: Sequence[Scored]) -> list[Scored]:
@@ -193,35 +216,27 @@ def _answer(scored: Sequence[Scored], account: Account) -> list[Block]:
     return [*blocks, *([Facts(account.facts)] if account.facts else [])]
 
 
-def _target_blocks(one: Scored, drawn: Sequence[Figure], account: Account) -> list[Block]:
+def _target_blocks(one: Scored, drawn: Mapping[str, Figure], account: Account) -> list[Block]:
     level, primary = one.predictions.level, one.primary
     tested = f"{counted(primary.n, level)} of {counted(primary.n_patients, 'patient')} tested."
     columns, rows = metric_rows(one, account.columns.get(one.target.name))
     caption = f"{tested} Difference: to the baseline, paired by patient." if one.baseline else tested
     return [
-        Figures(drawn),
+        Figures(list(drawn.values())),
         Table(columns, rows, caption),
         *account.extra.get(one.target.name, ()),
     ]
 
 
-def _drawn(folder: Path, scored: Sequence[Scored]) -> dict[str, list[Figure]]:
-    """The figures of every target, each also a file."""
+def _figures(one: Scored, *, many: bool) -> dict[str, Figure]:
+    """The figures of a target by name; of many targets the main ones only."""
     from panecho_embed.evaluation.plots import target_figures
 
-    many = len(scored) > FEW_TARGETS
-    drawn: dict[str, list[Figure]] = {}
-    folder.mkdir(exist_ok=True)
-    for one in scored:
-        drawn[one.target.name] = []
-        for name, (made, caption) in target_figures(one).items():
-            if many and name not in MAIN_FIGURES:
-                continue
-            block = figure(made, f"{one.target.name}. {caption}")
-            path = folder / f"{file_stem(one.target.name)}-{name}.svg"
-            path.write_text(picture_file(block), encoding="utf-8")
-            drawn[one.target.name].append(block)
-    return drawn
+    return {
+        name: figure(made, f"{one.target.name}. {caption}")
+        for name, (made, caption) in target_figures(one).items()
+        if name in _MAIN_FIGURES or not many
+    }
 
 
 def short_scores(one: Scored, tested: str = "test") -> str:

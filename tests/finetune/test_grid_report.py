@@ -97,7 +97,7 @@ def test_equally_good_starts_are_undecided_and_within_a_wide_margin_equivalent(t
     assert [one.verdict for one in grid.comparisons[1.0][0].contrasts] == ["equivalent"]
     page = write_grid(grid).read_text(encoding="utf-8")
     assert "<dt>Margin</dt><dd>20 %</dd>" in page
-    assert "within 20 of 0 (two one-sided tests)" in page
+    assert "two one-sided tests showed the difference to be within 20 of 0" in page
 
 
 def test_p_values_are_corrected_over_all_fractions(tmp_path: Path) -> None:
