@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
@@ -22,14 +22,14 @@ from panecho_embed.engines.pool import check_timeout
 from panecho_embed.engines.profile import Profile
 from panecho_embed.engines.ray_engine import embed_on_ray
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.manifest import read_manifest
+from panecho_embed.manifest import is_opaque, local_path, read_manifest
 from panecho_embed.media import notes_on_videos
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.provenance import Level, Precision, Provenance, StoredType
-from panecho_embed.records import Engine, EngineBackend, Layout, Manifest
+from panecho_embed.records import Engine, EngineBackend, Ids, Layout, Manifest
 from panecho_embed.remote import check_url, forget_listings, is_url
 from panecho_embed.shards import Shard
-from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together, new_patient_ids, one_salt, patients_in
+from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together
 from panecho_embed.summary import ExtractSummary, summary_of_several
 from panecho_embed.versions import package_versions
 
@@ -60,7 +60,9 @@ def extract(
     crop_region: bool = False,
     include_stills: bool = False,
     layout: Layout = "auto",
+    ids: Ids = "auto",
     id_salt: str | None = None,
+    id_table: Path | None = None,
     timeout_seconds: float = 600.0,
     shard: Shard | None = None,
     overwrite: bool = False,
@@ -119,8 +121,12 @@ def extract(
         Also embed DICOM stills.
     layout : str
         How the input is laid out, see `read_manifest`.
+    ids : {"auto", "opaque", "plain"}
+        Whether ids and paths are hashed, see `read_manifest`; "auto" hashes them where there is DICOM.
     id_salt : str, optional
-        Makes the hashed ids of DICOM headers repeatable.
+        Key of the hashes, 16 characters or more, for the same ids in several outputs. Default: see `read_manifest`.
+    id_table : Path, optional
+        The local table that maps hashed ids back. Default: `out` with ".ids.csv" added.
     timeout_seconds : float
         Time limit for decoding one video in a worker.
     shard : Shard, optional
@@ -162,9 +168,11 @@ def extract(
     with ExitStack() as stack:
         if plans is not None and not is_url(out):
             stack.enter_context(_folder(Path(out)))
-        parts = {name: stack.enter_context(_parts(place, id_salt, shard)) for name, place in where.items()}
-        salt = one_salt(list(parts.values()))
-        manifest = read_manifest(source, layout, salt=salt)
+        parts = {name: stack.enter_context(_parts(place, shard)) for name, place in where.items()}
+        local = id_table or local_path(out)
+        if id_salt is None and not overwrite and not local_path(source).is_file():
+            _check_table(local, parts.values())
+        manifest = read_manifest(source, layout, ids=ids, salt=id_salt, local=local)
         if not isinstance(backbone, Backbone):
             backbone = load_backbone(backbone, weights, seed, image_size=image_size)
         provenance = replace(
@@ -188,12 +196,6 @@ def extract(
         }
         for output in outputs.values():
             output.parts.begin(manifest, output.provenance, overwrite)
-        for output in outputs.values():
-            if shard and len(outputs) > 1 and output.parts.names_other_patients(manifest):
-                raise StoreError(
-                    f"{output.parts.out} is finished and has other patient ids than shards of this run would give: "
-                    "give all the same ids with --id-salt, leave its plan out, or run without --shard"
-                )
         todo = {name: output.parts.todo(manifest) for name, output in outputs.items()}
         jobs = [
             Job(
@@ -223,24 +225,24 @@ def extract(
     seconds = time.monotonic() - started
     if plans is None:
         return replace(summaries[""], seconds=seconds)
-    notes = [] if is_url(out) else _notes_of_other_ids(Path(out), summaries, manifest)
-    return summary_of_several(Path(out) if not is_url(out) else str(out), summaries, seconds, notes)
+    return summary_of_several(Path(out) if not is_url(out) else str(out), summaries, seconds)
 
 
-def _notes_of_other_ids(folder: Path, files: Mapping[str, ExtractSummary], manifest: Manifest) -> list[str]:
-    """Files that lie in the folder from before and name other patients for the same videos."""
-    notes, patients = [], patients_in(manifest)
-    for path in sorted(folder.glob("*.h5")):
-        count = 0
-        # Whatever else lies there is no concern of this run.
-        with suppress(StoreError):
-            count = 0 if path.stem in files else new_patient_ids(EmbeddingFile(path), patients)
-        if count:
-            notes.append(
-                f"{count} videos have other patient ids in {path}, so it can't be compared with these files: give its "
-                "plan too (--plan), or let ids hashed from DICOM headers stay the same with --id-salt"
+def _check_table(local: Path, several: Iterable[Parts]) -> None:
+    """Raise StoreError if files are finished whose opaque ids no run can give again, as their local table is gone."""
+    for parts in several:
+        if local.is_file() or not parts.out.exists():
+            continue
+        try:
+            ids = EmbeddingFile(parts.out).read_videos(["video_id"])["video_id"]
+        except StoreError:
+            # What is no embedding file is refused in its turn.
+            continue
+        if any(map(is_opaque, ids[:1])):
+            raise StoreError(
+                f"{parts.out} has opaque ids, and their local table {local} is not there, so that no run can give them "
+                "again: put it back, give their salt (--salt-file), or begin anew with --overwrite"
             )
-    return notes
 
 
 def _place(out: str | Path, name: str) -> Path | str:
@@ -268,9 +270,9 @@ def _folder(path: Path) -> Iterator[None]:
             path.rmdir()
 
 
-def _parts(where: Path | str, id_salt: str | None, shard: Shard | None) -> Parts:
+def _parts(where: Path | str, shard: Shard | None) -> Parts:
     mirror = Mirror(where) if isinstance(where, str) else None
-    return Parts(mirror.local if mirror else Path(where), id_salt, shard, mirror)
+    return Parts(mirror.local if mirror else Path(where), shard, mirror)
 
 
 def _groups(outputs: Mapping[str, Output], todo: Mapping[str, list[int]]) -> Iterator[tuple[list[Output], list[int]]]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
+from panecho_embed.manifest import carry_over, local_path
 from panecho_embed.outputs import refuse_to_replace
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Manifest, PoolBy, PoolHow, VideoFacts, VideoRef
@@ -89,7 +90,9 @@ def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean",
             some = slice(start, start + _BLOCK_ROWS)
             columns = (pooled.first_frame[some], pooled.frame_step[some], pooled.frames_per_clip[some])
             writer.add(where[some], pooled.values[some], *columns)
-        return writer.finish(manifest, facts, failures)
+        path = writer.finish(manifest, facts, failures)
+    carry_over(file.path, local_path(path), file.video_columns["video_id"])
+    return path
 
 
 def _videos(file: EmbeddingFile, _pooled: EmbeddingTable) -> tuple[Manifest, list[VideoFacts], list[Failure]]:

@@ -18,6 +18,7 @@ from panecho_embed.engines.choose import Announce
 from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.engines.encode import not_finite, stored
 from panecho_embed.errors import ArgumentError, MediaError, SettingsMismatchError, StoreError
+from panecho_embed.manifest import carry_over, local_path
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.outputs import refuse_to_replace
@@ -48,6 +49,7 @@ def reclip(
     weights: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
+    id_table: Path | None = None,
     overwrite: bool = False,
     progress: bool | None = False,
     announce: Announce = lambda message: None,
@@ -56,9 +58,9 @@ def reclip(
 
     Only for backbones whose pictures are frames: clips of PanEcho are made of other pictures, and are refused.
     clips: as for `extract`. weights, seed: of the clip encoder; they must be those that the frames were encoded with.
-    progress: as for `extract`. announce: told what runs the clip encoder. Raises ArgumentError if `source` has no
-    frames, SettingsMismatchError for other weights, StoreError if `out` is there already (unless `overwrite`) or can't
-    be written, or if `source` is damaged: its rows are not its videos' frames.
+    id_table, progress: as for `extract`. announce: told what runs the clip encoder. Raises ArgumentError if `source`
+    has no frames, SettingsMismatchError for other weights, StoreError if `out` is there already (unless `overwrite`) or
+    can't be written, or if `source` is damaged: its rows are not its videos' frames.
     """
     started = time.monotonic()
     refuse_to_replace(Path(out), overwrite, source)
@@ -82,6 +84,7 @@ def reclip(
             bar.update(block[-1].position + 1 - bar.n)
         ran = ", ".join([*filter(None, [made_with.engine]), *engine.names])
         path = writer.finish(outcome.manifest, outcome.facts, outcome.failures(), ran)
+    carry_over(file.path, id_table or local_path(path), file.video_columns["video_id"])
     return outcome.summary(path, time.monotonic() - started)
 
 

@@ -19,6 +19,7 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.floating[Any]]
 
 Layout = Literal["auto", "folder", "images", "csv", "echonet-dynamic", "echonet-pediatric", "echonet-lvh"]
+Ids = Literal["auto", "opaque", "plain"]
 Status = Literal["done", "skipped", "failed"]
 PoolBy = Literal["video", "study"]
 PoolHow = Literal["mean", "mean+std", "max"]
@@ -26,12 +27,27 @@ Engine = Literal["local", "ray"]
 EngineBackend = Literal["auto", "eager", "rearranged", "compiled"]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Origin:
+    """What the opaque ids of a video stand for, and its path; it never leaves the local table of ids."""
+
+    video_id: str
+    study_id: str
+    patient_id: str
+    path: str
+
+    def __repr__(self) -> str:
+        return "Origin(hidden)"
+
+
 @dataclass(frozen=True, slots=True)
 class VideoRef:
     """One video (or still) to be embedded, and whose it is.
 
     video_id: unique in a manifest. study_id, patient_id: never empty. view, split: "" where not known.
-    path: a file, or a folder of images. fps: frames per second as the manifest says, None to take it from the file.
+    path: a file, or a folder of images; where ids are opaque the video_id again, and what is read is the origin's.
+    fps: frames per second as the manifest says, None to take it from the file. origin: see `Origin`; None where ids
+    are plain, or where they were read from a file.
     """
 
     video_id: str
@@ -41,6 +57,12 @@ class VideoRef:
     view: str = ""
     split: str = ""
     fps: float | None = None
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def location(self) -> str:
+        """The file or folder to read; not to be told to anybody."""
+        return self.path if self.origin is None else self.origin.path
 
     def __post_init__(self) -> None:
         for name in ("video_id", "study_id", "patient_id", "path"):

@@ -198,7 +198,7 @@ def copies_folder(purpose: str, url: str) -> Path:
 def download(url: str, target: Path) -> None:
     """Fetch a file; it appears at `target`, for this user alone, when it is whole. Raises RemoteError."""
     with written_whole(target, "", error=RemoteError) as temporary:
-        # A copy of what only some may read in the bucket, a salt among it, is not for everybody here.
+        # A copy of what only some may read in the bucket is not for everybody here.
         temporary.touch(mode=0o600)
         with _told(url):
             system, path = _system(url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,9 +39,7 @@ class ExtractSummary:
         return 3 if self.failed else 0
 
 
-def summary_of_several(
-    where: Path | str, files: Mapping[str, ExtractSummary], seconds: float, notes: Sequence[str] = ()
-) -> ExtractSummary:
+def summary_of_several(where: Path | str, files: Mapping[str, ExtractSummary], seconds: float) -> ExtractSummary:
     """How the extraction of several clip plans into the folder `where` ended."""
     each = list(files.values())
     failed = {failure.video_id: failure for one in each for failure in one.failed}
@@ -55,7 +53,7 @@ def summary_of_several(
         skipped=tuple(skipped.values()),
         failed=tuple(failed.values()),
         seconds=seconds,
-        notes=tuple(dict.fromkeys([note for one in each for note in one.notes] + list(notes))),
+        notes=tuple(dict.fromkeys(note for one in each for note in one.notes)),
         shard=each[0].shard,
         files=files,
     )

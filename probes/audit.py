@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.targets import as_text
+from panecho_embed.manifest import LocalIds
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
@@ -56,7 +57,9 @@ def audit(
     if not 0 < near <= 1:
         raise ArgumentError(f"near is {near}; it must be above 0 and at most 1 (--near)")
     table = source if isinstance(source, EmbeddingTable) else EmbeddingFile(source).table()
-    table = table if labels is None else join_labels(table, labels)
+    if labels is not None:
+        known = None if isinstance(source, EmbeddingTable) else LocalIds.beside(source)
+        table = join_labels(table, labels, known)
     check_finite(table, "the table" if isinstance(source, EmbeddingTable) else str(source))
     sha = {} if isinstance(source, EmbeddingTable) else _checksums(EmbeddingFile(source))
     videos = table if table.level in ("video", "study") else pool_table(table, "video")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.evaluation.targets import some
+from panecho_embed.manifest import LocalIds, is_opaque
 from panecho_embed.manifest.describe import DESCRIPTION_COLUMNS
 from panecho_embed.manifest.labels import label_columns
 from panecho_embed.manifest.reading import read_table
@@ -26,20 +27,26 @@ OF_A_VIDEO = ("video_id", "view", "path", "fps")  # what is nothing of a study
 NO_LABELS = (*KEYS, "view", "split", "path", "fps")
 
 
-def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
+_OTHER_NAMES = {"StudyInstanceUID": "study_id", "PatientID": "patient_id", "FileName": "video_id", "path": "video_id"}
+
+
+def join_labels(table: EmbeddingTable, csv: str | Path, known: LocalIds | None = None) -> EmbeddingTable:
     """The table with the columns of a CSV as labels, joined by video_id, study_id or patient_id, never by position.
 
-    The first of these columns that the CSV has is the key; embeddings of studies are joined by study_id where it is
-    there. study_id, patient_id and view beside it replace the file's
-    where they are filled in, split replaces it altogether. Every other column is a label, as in a manifest, and takes
-    the place of one of the same name. Rows whose id the CSV lacks have no label. Raises ArgumentError when an id is
-    empty or there twice, when no id matches, or for a column of numbers with other text in it.
+    The first of these columns that the CSV has is the key; without any of them, StudyInstanceUID, PatientID, FileName
+    or path. Embeddings of studies are joined by study_id where it is there. study_id, patient_id and view beside it
+    replace the file's where they are filled in, split replaces it altogether. Every other column is a label, as in a
+    manifest, and takes the place of one of the same name. Rows whose id the CSV lacks have no label. known: the local
+    table of the embedding file, by which ids as the hospital has them become the opaque ones of the file. Raises
+    ArgumentError when an id is empty or there twice, when no id matches, or for a column of numbers with other text.
     """
     path = Path(csv)
     frame = _read(path)
     described = DESCRIPTION_COLUMNS if set(DESCRIPTION_COLUMNS) <= set(frame.columns) else ()
     if table.level == "study" and {"study_id", "video_id"} <= set(frame.columns):
         frame = frame.drop(columns=[*described, *(set(OF_A_VIDEO) & set(frame.columns))]).drop_duplicates()
+    if not set(KEYS) & set(frame.columns):
+        frame = frame.rename(columns=_OTHER_NAMES)
     key = next((name for name in KEYS if name in frame.columns), None)
     if key is None:
         raise ArgumentError(
@@ -51,6 +58,7 @@ def join_labels(table: EmbeddingTable, csv: str | Path) -> EmbeddingTable:
             f"{', ...' if len(nameless) > 20 else ''}; fill it in or remove them (--labels)"
         )
     columns = _labels(frame, described, path)
+    frame = _with_opaque_ids(frame, table, known, path)
     frame = frame.set_index(key)
     ids = getattr(table, key)
     _check_ids(path, key, frame.index, ids)
@@ -76,6 +84,21 @@ def _read(path: Path) -> pd.DataFrame:
         line, problem = next(iter(sorted(table.problems.items())))
         raise ArgumentError(f"{path}: {len(table.problems)} unusable lines, first line {line}: {problem} (--labels)")
     return table.frame
+
+
+def _with_opaque_ids(frame: pd.DataFrame, table: EmbeddingTable, known: LocalIds | None, path: Path) -> pd.DataFrame:
+    """The frame with the ids of the embedding file, where those are opaque; no id of a hospital goes further."""
+    if not any(map(is_opaque, table.patient_id)):
+        return frame
+    names = [name for name in KEYS if name in frame.columns]
+    if known is not None:
+        return frame.assign(**{name: known.translated(name.removesuffix("_id"), list(frame[name])) for name in names})
+    if plain := [name for name in names if not all(is_opaque(value) for value in frame[name] if value)]:
+        raise ArgumentError(
+            f"{path}: the embedding file has opaque ids, and {', '.join(plain)} here are others; they are joined by "
+            "the local table that lies beside the file (its name with .ids.csv added): put it back (--labels)"
+        )
+    return frame
 
 
 def _labels(frame: pd.DataFrame, described: Sequence[str], path: Path) -> dict[str, npt.NDArray[Any]]:

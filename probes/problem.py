@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.targets import Reading, Target, read_target, target_names
+from panecho_embed.manifest import LocalIds
 from panecho_embed.pooling import pool_table
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, FloatArray, PoolHow
@@ -115,13 +116,14 @@ def load_table(
             "late, not both"
         )
     if isinstance(file, EmbeddingTable):
-        name, rows, values = "the table", file, None
+        name, rows, values, known = "the table", file, None, None
     else:
         opened = EmbeddingFile(file)
         name, rows, values = str(file), opened.table_without_values(), opened.mapped()
+        known = None if labels is None else LocalIds.beside(file)
     check_finite(rows, name, values)
     if labels is not None:
-        rows = join_labels(rows, labels)
+        rows = join_labels(rows, labels, known)
     level = level or ("study" if rows.level == "study" else "video")
     if level not in LEVELS or LEVELS.index(level) < LEVELS.index(rows.level):
         raise ArgumentError(f"{name} stands at {rows.level} level; level {level!r} can't be had from it (--level)")

@@ -157,47 +157,35 @@ def dicoms(tmp_path):
     return folder
 
 
-def test_all_files_have_the_same_ids(dicoms, tmp_path):
-    """Ids of headers are hashed by a random salt; files that are to be compared need one."""
-    out = tmp_path / "sweep"
-    extract(dicoms, out, backbone=published(), plans={"one": {}, "two": {"num_clips": 2}}, workers=0)
-    extract(dicoms, out, backbone=published(), plans={"two": {"num_clips": 2}, "three": {"num_clips": 3}}, workers=0)
-    extract(
-        dicoms,
-        out,
-        backbone=published(),
-        plans={n: {"num_clips": c} for n, c in (("one", 4), ("two", 2), ("three", 3))},
-        workers=0,
-    )
+def test_all_files_of_a_folder_have_the_same_ids_in_every_run(dicoms, tmp_path):
+    out, two = tmp_path / "sweep", {"num_clips": 2}
+    extract(dicoms, out, backbone=published(), plans={"one": {}, "two": two}, workers=0)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    summary = extract(dicoms, out, backbone=published(), plans={"one": {}, "two": two}, workers=0)
+    assert [file.reused for file in summary.files.values()] == [2, 2]
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    extract(dicoms, out, backbone=published(), plans={"two": two, "three": {"num_clips": 3}}, workers=0)
     patients = [
         EmbeddingFile(out / f"{name}.h5").video_columns["patient_id"].tolist() for name in ("one", "two", "three")
     ]
     assert patients[0] == patients[1] == patients[2]
     assert len(set(patients[0])) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"studies", "sweep", "sweep.ids.csv"}
 
 
-def test_a_finished_output_stays_as_it_is_whatever_the_salt(dicoms, tmp_path):
-    out, plans = tmp_path / "sweep", {"one": {}, "two": {"num_clips": 2}}
-    extract(dicoms, out, backbone=published(), plans=plans, workers=0)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    summary = extract(dicoms, out, backbone=published(), plans=plans, workers=0)
-    assert ([file.reused for file in summary.files.values()], summary.notes) == ([2, 2], ())
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-
-
-def test_new_ids_are_told(dicoms, tmp_path):
-    """A further plan gives all files the ids of its run; one that does not name the others can't."""
-    out, plans = tmp_path / "sweep", {"one": {}, "two": {"num_clips": 2}}
-    extract(dicoms, out, backbone=published(), plans=plans, workers=0)
-    more = extract(dicoms, out, backbone=published(), plans=plans | {"three": {"num_clips": 3}}, workers=0)
-    assert more.notes == tuple(n for n in more.notes if n.startswith("2 videos that were there already have new"))
-    assert len(more.notes) == 1
-    alone = extract(dicoms, out, backbone=published(), plans={"four": {"num_clips": 1}}, workers=0)
-    assert [note.partition(" in ")[0] for note in alone.notes] == ["2 videos have other patient ids"] * 3
-    salted = tmp_path / "salted"
-    for plan in plans:
-        done = extract(dicoms, salted, backbone=published(), plans={plan: plans[plan]}, workers=0, id_salt="x" * 20)
-        assert done.notes == ()
+def test_a_finished_file_without_its_local_table_is_not_extended(dicoms, tmp_path):
+    out = tmp_path / "out.h5"
+    extract(dicoms, out, backbone=published(), workers=0, id_salt="a salt of the tests")
+    (tmp_path / "out.h5.ids.csv").unlink()
+    with pytest.raises(StoreError, match=r"out\.h5 has opaque ids, and their local table .*\.ids\.csv is not there"):
+        extract(dicoms, out, backbone=published(), workers=0)
+    assert not (tmp_path / "out.h5.ids.csv").exists()
+    with pytest.raises(
+        StoreError, match=r"2 videos that the input does not list, .* \(are their ids of another salt\?\)"
+    ):
+        extract(dicoms, out, backbone=published(), workers=0, id_salt="another salt of the tests")
+    (tmp_path / "out.h5.ids.csv").unlink()
+    assert extract(dicoms, out, backbone=published(), workers=0, id_salt="a salt of the tests").reused == 2
 
 
 def test_what_else_lies_in_the_folder_is_no_concern(studies, tmp_path):
@@ -208,33 +196,15 @@ def test_what_else_lies_in_the_folder_is_no_concern(studies, tmp_path):
     assert extract(studies, out, backbone=published(), plans={"one": {}}, workers=0).done == 3
 
 
-def test_shards_of_several_plans_give_one_patient_one_id_or_refuse(dicoms, tmp_path):
+def test_shards_of_several_plans_give_one_patient_one_id(dicoms, tmp_path):
     out, both = tmp_path / "sweep", {"one": {}, "two": {"num_clips": 2}}
-
-    def shard(number, plans, **options):
-        return extract(dicoms, out, backbone=published(), plans=plans, workers=0, shard=Shard(number, 2), **options)
-
     for i in range(8):
         # Enough that both shards have some.
         shutil.copy(dicoms / "a.dcm", dicoms / f"a{i}.dcm")
-    extract(dicoms, out, backbone=published(), plans={"one": {}}, workers=0)
-    with pytest.raises(StoreError, match=r"one\.h5 is finished and has other patient ids .*--id-salt"):
-        shard(1, both)
-    (out / "one.h5").unlink()
-    shard(1, {"one": {}})
-    shard(1, {"two": both["two"]})
-    with pytest.raises(StoreError, match=r"begun .*one\.h5 and .*two\.h5 one by one.*--id-salt"):
-        shard(2, both)
-    # Nothing of theirs was touched: each goes on by itself.
-    shard(2, {"one": {}})
-    shard(2, {"two": both["two"]})
+    for number in (1, 2):
+        extract(dicoms, out, backbone=published(), plans=both, workers=0, shard=Shard(number, 2))
     for name in both:
         assert merge(out / f"{name}.h5").exit_code == 0
-        (out / f"{name}.h5").unlink()
-    for number in (1, 2):
-        shard(number, both)
-    for name in both:
-        merge(out / f"{name}.h5")
     one, two = (EmbeddingFile(out / f"{name}.h5").video_columns["patient_id"].tolist() for name in both)
     assert one == two
 

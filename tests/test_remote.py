@@ -250,7 +250,9 @@ def test_dicom_ids_are_those_of_a_local_folder(bucket, tmp_path):
     write_studies(tmp_path / "dicom", layout="dicom", patients=1, num_frames=2, size=(64, 64))
     fsspec.filesystem("s3").put(f"{tmp_path}/dicom/", f"{bucket}/dicom/", recursive=True)
     forget("s3")
-    here, there = (read_manifest(source, salt="salt") for source in (tmp_path / "dicom", f"{bucket}/dicom"))
+    here, there = (
+        read_manifest(source, salt="a salt of the tests") for source in (tmp_path / "dicom", f"{bucket}/dicom")
+    )
     ids = [[(v.video_id, v.study_id, v.patient_id) for v in manifest.videos] for manifest in (here, there)]
     assert ids[0] == ids[1]
     assert ids[0][0][2].startswith("patient-")
@@ -396,10 +398,10 @@ def test_a_cache_that_cannot_be_written(memory, tmp_path, monkeypatch):
         remote.cached("memory://x/a.h5")
 
 
-def test_a_fetched_salt_is_for_this_user_alone(memory, tmp_path):
-    memory.pipe("/x/.salt", b"salt")
-    remote.download("memory://x/.salt", tmp_path / ".salt")
-    assert (tmp_path / ".salt").stat().st_mode & 0o777 == 0o600
+def test_a_fetched_file_is_for_this_user_alone(memory, tmp_path):
+    memory.pipe("/x/a.csv", b"path")
+    remote.download("memory://x/a.csv", tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(

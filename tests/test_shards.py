@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.extraction import extract
+from panecho_embed.manifest import read_manifest
 from panecho_embed.merging import merge
 from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, Parts, verify
 from panecho_embed.store.layout import TABLES
+from tests.manifest.test_folder import write_dicom
 from tests.test_extraction import moving
 from tests.tiny import tiny
 
@@ -179,13 +182,16 @@ def test_overwriting_by_shards(studies, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
 
 
-def test_ids_of_headers_are_the_same_in_all_shards(tmp_path):
-    salts = []
-    for i in (1, 2):
-        with Parts(tmp_path / "out.h5", shard=Shard(i, 2)) as parts:
-            salts.append(parts.salt)
-            (parts.folder / "part-0.h5").touch()
-    assert salts[0] == salts[1]
+def test_ids_of_headers_are_the_same_in_all_shards_that_start_together(tmp_path):
+    for name in "abcd":
+        write_dicom(tmp_path / "in" / name)
+
+    def read(_):
+        return [video.video_id for video in read_manifest(tmp_path / "in", local=tmp_path / "out.h5.ids.csv").videos]
+
+    with ThreadPoolExecutor(8) as pool:
+        first, *others = pool.map(read, range(8))
+    assert all(ids == first for ids in others)
 
 
 def test_a_shard_that_fails_early_leaves_no_trace(studies, tmp_path):

@@ -8,7 +8,7 @@ from typing import cast
 import click
 
 from panecho_embed.cli.options import Place, input_options, out_option, overwrite_option
-from panecho_embed.records import Layout
+from panecho_embed.records import Ids, Layout
 
 
 @click.command()
@@ -16,19 +16,19 @@ from panecho_embed.records import Layout
 @out_option("Table to write (CSV)")
 @input_options
 @overwrite_option
-def manifest(source: Path | str, out: Path, layout: str, id_salt: str | None, overwrite: bool) -> None:
+def manifest(source: Path | str, out: Path, layout: str, ids: str, id_salt: str | None, overwrite: bool) -> None:
     """Write the table of what `extract` would embed: paths, ids, views, frames, frame rates.
 
     Check it, delete rows, correct ids, add a column per label, and give it to `extract` in place of INPUT.
     """
     from tqdm import tqdm
 
-    from panecho_embed.manifest import describe_manifest, read_manifest
+    from panecho_embed.manifest import describe_manifest, local_path, read_manifest
     from panecho_embed.outputs import refuse_to_replace, written_whole
     from panecho_embed.wording import counted
 
     refuse_to_replace(out, overwrite, source)
-    found = read_manifest(source, cast(Layout, layout), salt=id_salt)
+    found = read_manifest(source, cast(Layout, layout), ids=cast(Ids, ids), salt=id_salt, local=local_path(out))
     with tqdm(total=len(found), unit="file", disable=None) as bar:
         table = describe_manifest(found, progress=bar.update)
     # Names of files byte for byte.

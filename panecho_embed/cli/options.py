@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from panecho_embed.clips import ShortVideoPolicy
 from panecho_embed.errors import PanEchoEmbedError
 from panecho_embed.provenance import Precision
-from panecho_embed.records import EngineBackend, Layout
+from panecho_embed.records import EngineBackend, Ids, Layout
 from panecho_embed.remote import cached, check_url, is_url
 
 if TYPE_CHECKING:
@@ -87,6 +88,17 @@ model_options = stacked(
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
 )
 
+
+def _salt(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> str | None:
+    """The salt in the file, else in the environment; on the command line it would stand in `ps` and the history."""
+    from panecho_embed.manifest.ids import SALT_VARIABLE, checked_salt, read_salt
+
+    if value is not None:
+        return read_salt(value)
+    salt = os.environ.get(SALT_VARIABLE)
+    return None if salt is None else checked_salt(salt, f"${SALT_VARIABLE}")
+
+
 input_options = stacked(
     click.option(
         "--layout",
@@ -96,9 +108,21 @@ input_options = stacked(
         help="How the input is laid out; images: every image file is a still of its own.",
     ),
     click.option(
-        "--id-salt",
-        envvar="PANECHO_EMBED_ID_SALT",
-        help="Secret that makes the hashed ids of DICOM headers the same in every run. Default: a random one.",
+        "--ids",
+        type=click.Choice(get_args(Ids)),
+        default="auto",
+        show_default=True,
+        help="opaque: hash all ids and paths, and map them back by a local table, OUT.ids.csv; plain: keep those of "
+        "folders, tables and headers; auto: opaque where there is DICOM.",
+    ),
+    click.option(
+        "--salt-file",
+        "id_salt",
+        callback=_salt,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="File with the key of the hashes, 16 characters or more, or another output's local table, for the same "
+        "ids in several outputs.  [default: $PANECHO_EMBED_ID_SALT, the salt itself; else that of the local table; "
+        "else a random one]",
     ),
 )
 

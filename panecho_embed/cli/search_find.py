@@ -73,11 +73,16 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
         from panecho_embed.search.vectors import read_query
 
         return read_query(collection, options["vector"], options["query_study"]), ()
+    from panecho_embed.manifest import LocalIds
     from panecho_embed.search.embed_new import Embedder
     from panecho_embed.search.whose import recognised_files
 
-    new = Embedder(collection.provenance, options["weights"]).embed(options["path"], study=options["query_study"])
-    query = vector_query(collection, new.vectors, str(options["path"]), new.views)
+    known = LocalIds.beside(collection.path)
+    embedder = Embedder(collection.provenance, options["weights"], known=known)
+    new = embedder.embed(options["path"], study=options["query_study"])
+    # A path of DICOM may tell whose it is, and the label stands in what is written.
+    label = "the query" if new.videos[0].origin else str(options["path"])
+    query = vector_query(collection, new.vectors, label, new.views)
     return recognised_files(collection, query, new.videos), new.notes
 
 

@@ -10,8 +10,8 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 import cv2
@@ -72,13 +72,24 @@ class DecodedVideo:
 
 def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Failure:
     """Decode one video; what is wrong with it comes back as a Failure, never as an exception."""
+    outcome = _decoded(video, settings)
+    if isinstance(outcome, Failure) and video.origin is not None:
+        # Errors of libraries and of storage name the file.
+        message = outcome.message
+        for name in (video.location, PurePath(video.location).name):
+            message = message.replace(name, video.path)
+        return replace(outcome, message=message)
+    return outcome
+
+
+def _decoded(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Failure:
     # One video is one worker's work; OpenCV's own threads would fight over the same cores.
     cv2.setNumThreads(1)
     started = time.perf_counter()
     seen = Stamp()
     try:
-        seen = stamp(video.path)
-        with fetched(video.path) as path:
+        seen = stamp(video.location)
+        with fetched(video.location) as path:
             cine = open_cine(path, include_stills=settings.include_stills)
             return _decode(cine, path, video, settings, started, seen)
     except RemoteError as error:
@@ -108,7 +119,7 @@ def _decode(
     count, pixels = _needed_frames(cine, fps, settings, prepare)
     sha256 = content_sha256(path) if settings.digest else ""
     # Of a file that is replaced meanwhile, neither frames nor digest are known to be of one state.
-    if stamp(video.path) != seen:
+    if stamp(video.location) != seen:
         raise MediaError("the file changed while it was read", stage="open")
     facts = VideoFacts(
         "done",

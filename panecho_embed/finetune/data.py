@@ -16,7 +16,7 @@ from panecho_embed.errors import ManifestError
 from panecho_embed.evaluation.splits import split_name
 from panecho_embed.finetune.recipe import DataSettings
 from panecho_embed.finetune.targets import Targets, make_targets
-from panecho_embed.manifest import detect_layout, read_manifest
+from panecho_embed.manifest import detect_layout, local_path, read_manifest
 from panecho_embed.records import Failure, Layout, Manifest, VideoRef
 from panecho_embed.remote import check_url, is_url
 
@@ -59,12 +59,13 @@ def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = Fal
         )
     source = Path(path).absolute()
     _check_layout(source, settings.layout)
-    whole = read_manifest(source, settings.layout)
+    # Beside the data, so that all runs on them have the same ids and can be compared.
+    whole = read_manifest(source, settings.layout, ids=settings.ids, local=local_path(source))
     # Of a public data set, they are of rows and files that do not match.
     if strict and whole.notes and detect_layout(source).startswith("echonet"):
         raise ManifestError(f"{source}: " + "; ".join(whole.notes) + " (--strict)")
     manifest = _of_views(whole, settings.views)
-    there = [i for i, video in enumerate(manifest.videos) if is_url(video.path) or Path(video.path).exists()]
+    there = [i for i, video in enumerate(manifest.videos) if is_url(video.location) or Path(video.location).exists()]
     gone = sorted(set(range(len(manifest))) - set(there))
     failures = tuple(_no_file(manifest.videos[i]) for i in gone)
     if strict and failures:

@@ -11,7 +11,7 @@ from panecho_embed.errors import ArgumentError, RecipeError
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.planes import PlaneOrder
-from panecho_embed.records import Layout
+from panecho_embed.records import Ids, Layout
 
 RunPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Temporal = Literal["transformer", "none"]
@@ -30,6 +30,7 @@ class DataSettings:
     """Which videos and labels.
 
     layout: how the data set lies on disk, as `panecho-embed manifest` knows it; "auto" takes any.
+    ids: whether ids and paths are hashed, as in `extract`; the local table of opaque ids lies beside the data.
     targets: label columns to learn, each a task; () takes every column that `tasks` names.
     tasks: what the columns are: "panecho" for its 40 reporting tasks, the file of a table in the same form, or "" to
         tell by their values: text or 0 and 1 are classes, other numbers a regression.
@@ -44,6 +45,7 @@ class DataSettings:
     """
 
     layout: Layout = "auto"
+    ids: Ids = "auto"
     targets: tuple[str, ...] = ()
     tasks: str = ""
     task: TargetKind = ""
@@ -56,7 +58,7 @@ class DataSettings:
     crop_region: bool = False
 
     def __post_init__(self) -> None:
-        _one_of(self, "data", layout=Layout, task=TargetKind)
+        _one_of(self, "data", layout=Layout, ids=Ids, task=TargetKind)
         _check(
             not self.targets or len(set(self.targets)) == len(self.targets), "data.targets", self.targets, "no twins"
         )

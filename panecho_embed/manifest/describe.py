@@ -40,7 +40,7 @@ def describe_manifest(manifest: Manifest, progress: Callable[[], object] = lambd
 
 
 def _row(video: VideoRef) -> dict[str, object]:
-    info = _described(video.path)
+    info = _described(video.location)
     fps = info.fps if video.fps is None else video.fps
     return {
         "path": video.path,

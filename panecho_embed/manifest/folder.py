@@ -4,52 +4,60 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from panecho_embed.manifest.identity import HeaderIds, header_ids, warning_of_ids_in_paths
+from panecho_embed.manifest.identity import DICOM_SUFFIXES, HeaderIds, PlainManifest, header_ids, is_telling
 from panecho_embed.manifest.text import shown
 from panecho_embed.manifest.walk import Walk, natural_key
 from panecho_embed.media import ARRAY_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_dicom
 from panecho_embed.records import Manifest, VideoRef
 
-_DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 _NEVER_DICOM = VIDEO_SUFFIXES | ARRAY_SUFFIXES | IMAGE_SUFFIXES
 _NEVER_VIDEO = frozenset(
     {".csv", ".tsv", ".json", ".xml", ".txt", ".md", ".html", ".pdf", ".h5", ".hdf5", ".pt", ".zip"}
 )
-_NO_FILE = "pipes, sockets or devices"
+NO_FILE = "pipes, sockets or devices"
 
 
-def read_folder(root: Path, salt: str) -> Manifest:
+def read_folder(root: Path) -> PlainManifest:
     """Every video below `root` (or `root` itself, if it is a file), in natural order of its path.
 
-    video_id is the path relative to `root`. A DICOM file's study_id and patient_id are salted hashes of its header's
-    StudyInstanceUID (0020,000D) and PatientID (0010,0020); where the header has none, and for all other files, the
-    study is the folder that the video lies in and the patient the first folder below `root` (a video straight in
-    `root` is its own study and patient). What can't be entered or read stands in the list, and fails when its turn
-    comes.
+    video_id is the path relative to `root`. A DICOM file's study_id and patient_id are its header's StudyInstanceUID
+    (0020,000D) and PatientID (0010,0020); where the header has none, and for all other files, the study is the folder
+    that the video lies in and the patient the first folder below `root` (a video straight in `root` is its own study
+    and patient). What can't be entered or read stands in the list, and fails when its turn comes.
     """
     ignored: Counter[str] = Counter()
     paths = [root] if root.is_file() else sorted(_videos(Walk(root), ignored), key=natural_key)
     base = root.parent if root.is_file() else root
+    headers = [_header(path, base) for path in paths]
+    videos = (reference(path.relative_to(base), str(path), header) for path, header in zip(paths, headers, strict=True))
+    return plain(tuple(videos), headers, ignored)
+
+
+def plain(videos: tuple[VideoRef, ...], headers: Sequence[HeaderIds], ignored: Counter[str]) -> PlainManifest:
+    """The videos of a folder with what their headers say, and a note of the files that are none."""
+    dicom = any(header.dicom for header in headers)
     notes = []
     if ignored:
-        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in ignored.most_common())
-        notes.append(f"{ignored.total()} files are no videos and were left out: {shown(kinds)}")
-    headers = [_header(path, base, salt) for path in paths]
-    if telling := sum(header.in_path for header in headers):
-        notes.insert(0, warning_of_ids_in_paths(telling))
-    videos = (reference(path.relative_to(base), str(path), header) for path, header in zip(paths, headers, strict=True))
-    return Manifest(tuple(videos), notes=tuple(notes))
+        # Behind the last dot of DOE.JANE stands a name.
+        kinds = Counter[str]()
+        for suffix, count in ignored.items():
+            kinds[suffix if not dicom or suffix in _NEVER_VIDEO or suffix == NO_FILE else "others"] += count
+        told = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in kinds.most_common())
+        notes.append(f"{ignored.total()} files are no videos and were left out: {shown(told)}")
+    return PlainManifest(Manifest(videos, notes=tuple(notes)), dicom, sum(header.in_path for header in headers))
 
 
-def read_images(root: Path) -> Manifest:
+def read_images(root: Path) -> PlainManifest:
     """Every image file below `root` as a still of its own, in natural order of its path."""
     walk = Walk(root)
     images = [path for _, files in walk.files() for path in files if _is_image(path)]
     paths = sorted(images + walk.denied, key=natural_key)
-    return Manifest(tuple(reference(path.relative_to(root), str(path), HeaderIds()) for path in paths))
+    relative = [path.relative_to(root) for path in paths]
+    videos = (reference(short, str(path), HeaderIds()) for short, path in zip(relative, paths, strict=True))
+    return PlainManifest(Manifest(tuple(videos)), False, sum(is_telling(short.as_posix()) for short in relative))
 
 
 def _videos(walk: Walk, ignored: Counter[str]) -> Iterator[Path]:
@@ -58,7 +66,7 @@ def _videos(walk: Walk, ignored: Counter[str]) -> Iterator[Path]:
             yield here
         for path in files:
             if not _may_be_file(path):
-                ignored[_NO_FILE] += 1
+                ignored[NO_FILE] += 1
             elif path.suffix.lower() in IMAGE_SUFFIXES:
                 continue
             elif _is_video(path):
@@ -83,7 +91,7 @@ def _may_be_file(path: Path) -> bool:
 def may_be_video(path: PurePath) -> bool | None:
     """Whether a file is a video, by its name alone; None if its first bytes must tell."""
     suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES or suffix in ARRAY_SUFFIXES or suffix in _DICOM_SUFFIXES:
+    if suffix in VIDEO_SUFFIXES or suffix in ARRAY_SUFFIXES or suffix in DICOM_SUFFIXES:
         return True
     # DICOMDIR is DICOM, but a table of contents.
     return False if suffix in _NEVER_VIDEO or path.name.upper() == "DICOMDIR" else None
@@ -99,10 +107,16 @@ def _is_video(path: Path) -> bool:
         return True
 
 
-def _header(path: Path, base: Path, salt: str) -> HeaderIds:
-    if path.suffix.lower() in _NEVER_DICOM:
-        return HeaderIds()
-    return header_ids(path, path.relative_to(base).as_posix(), salt)
+def _header(path: Path, base: Path) -> HeaderIds:
+    relative = path.relative_to(base).as_posix()
+    if never_dicom(path) or path.is_dir():
+        return HeaderIds(in_path=is_telling(relative))
+    return header_ids(path, relative)
+
+
+def never_dicom(path: PurePath) -> bool:
+    """Whether the name says that a video is of another kind than DICOM."""
+    return path.suffix.lower() in _NEVER_DICOM
 
 
 def reference(relative: PurePath, path: str, header: HeaderIds) -> VideoRef:

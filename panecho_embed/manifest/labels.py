@@ -23,19 +23,59 @@ _NUMERIC_SHARE = 0.9
 _ALMOST_A_NUMBER = re.compile(r"[<>≤≥=~±]*\s*[+-]?\d[\d.,' ]*%?")
 _LISTED = 5
 
+# Columns of these names say whose it is; they are nobody's label. Letters only, in lower case.
+_IDENTIFYING = frozenset(
+    [
+        "patientname",
+        "patientid",
+        "otherpatientids",
+        "issuerofpatientid",
+        "patientbirthdate",
+        "patientbirthtime",
+        "patientbirthname",
+        "patientmothersbirthname",
+        "patientaddress",
+        "patienttelephonenumbers",
+        "birthdate",
+        "dateofbirth",
+        "dob",
+        "mrn",
+        "ssn",
+        "surname",
+        "lastname",
+        "firstname",
+        "accessionnumber",
+        "studyid",
+        "studyinstanceuid",
+        "seriesinstanceuid",
+        "sopinstanceuid",
+        "stationname",
+        "referringphysicianname",
+        "performingphysicianname",
+        "operatorsname",
+        "requestingphysician",
+        "institutionname",
+        "institutionaddress",
+    ]
+)
+
 
 def label_columns(
     frame: pd.DataFrame, without: Sequence[str], path: Path
 ) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
     """Every other column as a label: float64 with NaN if all its values are numbers, else str objects.
 
-    path: the table, for messages; the frame's index holds its lines. The second value has a note for every column of
-    text in which numbers stand. Raises ManifestError, naming the cells, for a column of numbers (at least 90 % of its
-    filled cells, or all but some like "<40" and "1,234.5") in which others stand.
+    Columns that identify people (PatientName, AccessionNumber, MRN, ...) are left out, with a note. path: the table,
+    for messages; the frame's index holds its lines. The second value has a note for every column of text in which
+    numbers stand. Raises ManifestError, naming the cells, for a column of numbers (at least 90 % of its filled cells,
+    or all but some like "<40" and "1,234.5") in which others stand.
     """
     labels, notes, problems = {}, [], []
+    telling = [name for name in frame.columns if name not in without and _is_identifying(name)]
+    if telling:
+        notes.append(f"{', '.join(telling)} say whose a row is, and are left out of the labels")
     for name in frame.columns:
-        if name in without:
+        if name in without or name in telling:
             continue
         labels[str(name)] = column = parse_label(frame[name])
         if column.dtype.kind == "f":
@@ -60,6 +100,11 @@ def label_columns(
             "Write plain numbers (1234.5), leave the cell empty where nothing was measured, or remove the column"
         )
     return labels, notes
+
+
+def _is_identifying(name: str) -> bool:
+    # StudyID is DICOM's; study_id is the column of this package.
+    return re.sub("[^a-z]", "", name.lower()) in _IDENTIFYING and name not in ("study_id", "patient_id")
 
 
 def parse_label(column: pd.Series[str]) -> npt.NDArray[Any]:

@@ -7,18 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from panecho_embed.errors import ManifestError
-from panecho_embed.manifest.folder import may_be_video, reference
-from panecho_embed.manifest.identity import HeaderIds, header_ids, warning_of_ids_in_paths
+from panecho_embed.manifest.folder import may_be_video, plain, reference
+from panecho_embed.manifest.identity import DICOM_SUFFIXES, HeaderIds, PlainManifest, header_ids, is_telling
 from panecho_embed.manifest.walk import hidden, natural_key
 from panecho_embed.media import IMAGE_SUFFIXES, begins_as_dicom
-from panecho_embed.records import Manifest
 from panecho_embed.remote import files_below, opened, parent
 
 _READERS = 16
 _TABLES_OF_LAYOUTS = {"FileList.csv": "EchoNet-Dynamic or -Pediatric", "MeasurementsList.csv": "EchoNet-LVH"}
 
 
-def read_remote_folder(url: str, salt: str, told: bool) -> Manifest:
+def read_remote_folder(url: str, told: bool) -> PlainManifest:
     """Every video below `url` (or `url` itself, if it is a file), with ids as `read_folder` gives them.
 
     Of every file whose name tells nothing the first bytes are read, and of DICOM the header. told: whether the layout
@@ -35,35 +34,30 @@ def read_remote_folder(url: str, salt: str, told: bool) -> Manifest:
     others = [path for path in visible if path not in images]
     # Each waits for the network.
     with ThreadPoolExecutor(_READERS) as pool:
-        headers = list(pool.map(lambda path: _header(f"{base}/{path}", path, salt), others))
+        headers = list(pool.map(lambda path: _header(f"{base}/{path}", path), others))
     ignored = Counter(path.suffix.lower() for path, header in zip(others, headers, strict=True) if header is None)
     found = {path: header for path, header in zip(others, headers, strict=True) if header is not None}
-    found |= {path.parent: HeaderIds() for path in images}
-    notes = []
-    if telling := sum(header.in_path for header in found.values()):
-        notes.append(warning_of_ids_in_paths(telling))
-    if ignored:
-        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in ignored.most_common())
-        notes.append(f"{ignored.total()} files are no videos and were left out: {kinds}")
+    found |= {path.parent: HeaderIds(in_path=is_telling(path.parent.as_posix())) for path in images}
     paths = sorted(found, key=natural_key)
     videos = (reference(path, f"{base}/{path}" if path.parts else base, found[path]) for path in paths)
-    return Manifest(tuple(videos), notes=tuple(notes))
+    return plain(tuple(videos), list(found.values()), ignored)
 
 
-def _header(url: str, path: PurePosixPath, salt: str) -> HeaderIds | None:
+def _header(url: str, path: PurePosixPath) -> HeaderIds | None:
     """The ids of a file's header; None if it is no video."""
     by_name = may_be_video(path)
     if by_name is False:
         return None
-    if by_name and path.suffix.lower() not in (".dcm", ".dicom", ".ima"):
-        return HeaderIds()
+    told = is_telling(path.as_posix())
+    if by_name and path.suffix.lower() not in DICOM_SUFFIXES:
+        return HeaderIds(in_path=told)
     with opened(url) as stream:
         size = stream.seek(0, 2)
         stream.seek(0)
         if not begins_as_dicom(stream.read(1024), size):
-            return HeaderIds() if by_name else None
+            return HeaderIds(dicom=True, in_path=told) if by_name else None
         stream.seek(0)
-        return header_ids(stream, path.as_posix(), salt)
+        return header_ids(stream, path.as_posix())
 
 
 def _refuse_layouts(root: str, relative: list[PurePosixPath]) -> None:

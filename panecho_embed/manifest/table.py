@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.manifest import tmed
 from panecho_embed.manifest.describe import DESCRIPTION_COLUMNS
+from panecho_embed.manifest.folder import may_be_video, never_dicom
+from panecho_embed.manifest.identity import PlainManifest, is_telling
+from panecho_embed.manifest.ids import is_opaque
 from panecho_embed.manifest.labels import label_columns, parse_number
+from panecho_embed.manifest.local_ids import LocalIds, local_path
 from panecho_embed.manifest.reading import collect, raise_problems, read_table, require_columns
 from panecho_embed.manifest.text import is_undecodable
+from panecho_embed.media import is_dicom
 from panecho_embed.records import Manifest, VideoRef
 from panecho_embed.remote import check_url, is_url
 
@@ -25,14 +31,15 @@ _UNTIDY = re.compile(r"^~|//|\\|(^|/)\.(/|$)|/$|\0")
 _KNOWN_COLUMNS = ("path", *_IDS, "view", "split", "fps")
 
 
-def read_table_manifest(path: Path, base: str | None = None) -> Manifest:
+def read_table_manifest(path: Path, base: str | None = None, local: LocalIds | None = None) -> PlainManifest:
     """A table with one video a row.
 
     Column `path` is required: absolute, a URL, or relative to `base`, the URL of a folder, by default the table's own
     folder. What is behind a URL is not asked for before its turn comes. video_id (default: the path as written),
     study_id (default: the video_id), patient_id (default: the study_id; filled in every row if the column is there),
     view, split and fps are used when they are there; every other column is a label, except the five by which
-    `describe_manifest` describes a video, if all five are there. A table with `query_key` in place of `path` is read as
+    `describe_manifest` describes a video, if all five are there. local: knows the paths of a table in which they are
+    opaque. A table with `query_key` in place of `path` is read as
     TMED-2's. Raises ManifestError listing every missing file, doubled id and unusable cell.
     """
     table = read_table(path, undecodable=("path", *_IDS))
@@ -40,7 +47,12 @@ def read_table_manifest(path: Path, base: str | None = None) -> Manifest:
     if "path" not in table.frame.columns and "query_key" in table.frame.columns:
         table = tmed.with_paths(table)
     require_columns(table, ["path"])
-    videos, problems = collect(table, lambda row: _reference(row, base or path.parent))
+    if local is None and any(map(is_opaque, table.frame["path"])):
+        raise ManifestError(
+            f"{path} has opaque paths, and its local table of ids, {local_path(path)}, is not there; put it back, or "
+            "make the table anew (panecho-embed manifest)"
+        )
+    videos, problems = collect(table, lambda row: _reference(row, base or path.parent, local))
     raise_problems(path, problems)
     columns = set(table.frame.columns)
     if "patient_id" not in columns:
@@ -49,10 +61,24 @@ def read_table_manifest(path: Path, base: str | None = None) -> Manifest:
     # A single column of such a name is somebody's own.
     described = DESCRIPTION_COLUMNS if columns.issuperset(DESCRIPTION_COLUMNS) else ()
     labels, of_labels = label_columns(table.frame, (*_KNOWN_COLUMNS, *described), path)
-    return Manifest(tuple(videos), labels, (*notes, *of_labels))
+    manifest = Manifest(tuple(videos), labels, (*notes, *of_labels))
+    telling = sum(is_telling(video.video_id) for video in videos)
+    return PlainManifest(manifest, any(_is_dicom(video.location) for video in videos), telling)
 
 
-def _reference(row: Mapping[str, str], base: Path | str) -> VideoRef:
+def _is_dicom(location: str) -> bool:
+    """By the name where that tells; of what is at a URL, which is not asked for yet, by the name alone."""
+    path = PurePath(location)
+    if never_dicom(path):
+        return False
+    if is_url(location) or may_be_video(path):
+        return True
+    with contextlib.suppress(OSError):
+        return is_dicom(Path(location))
+    return False
+
+
+def _reference(row: Mapping[str, str], base: Path | str, local: LocalIds | None) -> VideoRef:
     written = row["path"]
     if not written:
         raise ArgumentError("path is empty")
@@ -60,7 +86,10 @@ def _reference(row: Mapping[str, str], base: Path | str) -> VideoRef:
     for name in _IDS:
         if is_undecodable(row.get(name, "")) and not is_undecodable(written):
             raise ArgumentError(f"{name} is not UTF-8 text: {row[name]!r}; save the table as UTF-8")
-    target = _located(written, base)
+    origin = local.origin(written) if local and is_opaque(written) else None
+    if origin is None and is_opaque(written):
+        raise ArgumentError("path is opaque, and the local table of ids does not know it")
+    target = written if origin else _located(written, base)
     video_id = row.get("video_id") or written
     study_id = row.get("study_id") or video_id
     patient_id = row.get("patient_id", study_id)
@@ -69,7 +98,7 @@ def _reference(row: Mapping[str, str], base: Path | str) -> VideoRef:
             "patient_id is empty; fill it in, or remove the column (then every study counts as a patient of its own)"
         )
     fps = parse_number("fps", row.get("fps", ""))
-    return VideoRef(video_id, study_id, patient_id, target, row.get("view", ""), row.get("split", ""), fps)
+    return VideoRef(video_id, study_id, patient_id, target, row.get("view", ""), row.get("split", ""), fps, origin)
 
 
 def _located(written: str, base: Path | str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, TimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from panecho_embed.cores import usable_cores
 from panecho_embed.errors import MediaError, RemoteError
+from panecho_embed.manifest import located
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import apply_mask, sector_mask
 from panecho_embed.orphans import end_with_parent
@@ -35,13 +37,17 @@ _SIDE = 200
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A video to be shown. fps: NaN where not known. preprocess: what of it the model saw."""
+    """A video to be shown.
+
+    fps: NaN where not known. preprocess: what of it the model saw. file: the embedding file that `path` is from.
+    """
 
     video_id: str
     path: str
     num_frames: int
     fps: float
     preprocess: Preprocess
+    file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class Shown:
 class Films:
     """What an embedding file knows of its videos: where they lie, how long and how fast they are."""
 
+    file: Path
     provenance: Provenance
     columns: Mapping[str, npt.NDArray[Any]]
     row: Mapping[str, int]
@@ -65,12 +72,12 @@ class Films:
     def of(cls, file: EmbeddingFile) -> Films:
         """Of every video of a file."""
         columns = file.video_columns
-        return cls(file.provenance, columns, {name: i for i, name in enumerate(columns["video_id"])})
+        return cls(file.path, file.provenance, columns, {name: i for i, name in enumerate(columns["video_id"])})
 
     def film(self, video_id: str) -> Film:
         """One of them."""
         path, frames, fps = (self.columns[name][self.row[video_id]] for name in ("path", "num_frames", "fps"))
-        return Film(video_id, str(path), int(frames), float(fps), self.provenance.preprocess)
+        return Film(video_id, str(path), int(frames), float(fps), self.provenance.preprocess, self.file)
 
 
 @contextmanager
@@ -99,7 +106,7 @@ def pictures(films: Iterable[Film], workers: int | None, timeout_seconds: float)
 def picture_of(film: Film) -> Shown:
     """The picture of a film; what is wrong with the file comes back as the reason why there is none."""
     try:
-        with fetched(film.path) as path:
+        with fetched(located(film.file, film.path)) as path:
             cine = _as_seen(open_cine(path, include_stills=True), film.preprocess)
             moving = thumbnail_of(cine, film.fps if film.fps > 0 else cine.fps or DEFAULT_FPS, _SIDE)
             return Shown(moving.data_uri, still_of(cine, _SIDE).data_uri)

@@ -17,6 +17,7 @@ from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreErro
 from panecho_embed.evaluation.targets import Reading
 from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.extraction import extract
+from panecho_embed.manifest import local_path
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.panecho import TaskTable
 from panecho_embed.models.patients import TrainingPatients
@@ -125,6 +126,8 @@ def predict(
             overwrite=overwrite,
             progress=progress,
             announce=announce,
+            # Beside the folder, which is handed on as a whole.
+            id_table=local_path(out),
             **extraction,
         )
         file, notes = EmbeddingFile(done.out), done.notes
@@ -133,7 +136,16 @@ def predict(
         file = ready
         if ready.level == "frame":
             path = _made(out) / _CLIPS_OF_FRAMES
-            reclip(ready.path, path, clips=clips, weights=weights, seed=seed, device=device, overwrite=True)
+            reclip(
+                ready.path,
+                path,
+                clips=clips,
+                weights=weights,
+                seed=seed,
+                device=device,
+                id_table=local_path(out),
+                overwrite=True,
+            )
             file = EmbeddingFile(path)
     table = file.table()
     raw = read_heads(model, table.values)

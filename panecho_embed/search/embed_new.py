@@ -15,7 +15,7 @@ from panecho_embed.engines.decode import DecodedVideo, DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, Encoder
 from panecho_embed.engines.pool import GoOn, decoded
 from panecho_embed.errors import ArgumentError, MediaError, WeightsError
-from panecho_embed.manifest import read_manifest
+from panecho_embed.manifest import LocalIds, read_manifest
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.pooling import pool_table, pooling_steps
@@ -43,7 +43,8 @@ class Embedder:
     """Embeds new videos exactly as those of an embedding file were.
 
     provenance: of that file. weights: a file, None to look where `extract` looks. backbone: the model itself, where it
-    is loaded already. Raises WeightsNotFoundError if the weights can't be had, WeightsError if they are others than the
+    is loaded already. known: the file's local table of ids, so that its patients are recognised. Raises
+    WeightsNotFoundError if the weights can't be had, WeightsError if they are others than the
     file's, and ArgumentError if the backbone prepares its frames in another way.
     """
 
@@ -54,8 +55,10 @@ class Embedder:
         *,
         backbone: Backbone | None = None,
         device: str = "auto",
+        known: LocalIds | None = None,
     ) -> None:
         self._provenance = provenance
+        self._known = known
         if backbone is None:
             seed = _SEED.search(provenance.weights.source)
             size = provenance.preprocess.crop
@@ -101,8 +104,10 @@ class Embedder:
         second while a worker decodes, and before every run of an encoder. Raises MediaError, with the reasons, when no
         video of it can be used, and ArgumentError for several studies.
         """
-        manifest = read_manifest(path)
-        of_it = one_study(str(path), [_told(video, Path(path)) for video in manifest.videos], study)
+        manifest = read_manifest(path, salt=self._known.salt if self._known else None)
+        of_it = one_study(
+            str(path), [_told(video, Path(path)) for video in manifest.videos], study and self._named(study)
+        )
         videos = tuple(video for video, kept in zip(manifest.videos, of_it, strict=True) if kept)
         plans = None if self._provenance.clips is None else (self._provenance.clips,)
         settings = DecodeSettings(self._provenance.preprocess, plans, digest=False, most_frames=most_frames)
@@ -140,6 +145,10 @@ class Embedder:
         if not done:
             raise MediaError("; ".join(notes), stage=failures[0].stage)
         return self._pooled(sorted(done, key=lambda one: one[0]), videos, (*manifest.notes, *notes))
+
+    def _named(self, study: str) -> str:
+        """The id here of a study that may be asked for by its id in the hospital."""
+        return study if self._known is None else self._known.translated("study", [study])[0]
 
     def _too_many(self, video: DecodedVideo, most: int | None) -> Failure | None:
         """A Failure if more pictures of a video would have to be encoded; overlapping clips need several a frame."""
@@ -184,8 +193,9 @@ class Embedder:
 
 def _told(video: VideoRef, source: Path) -> str:
     """The study that a header or a table names; "" where the id was made from the place of the file."""
-    if video.study_id == video.video_id or (
-        source.is_dir() and video.study_id == str(PurePosixPath(video.video_id).parent)
+    plain = video.origin or video
+    if plain.study_id == plain.video_id or (
+        source.is_dir() and plain.study_id == str(PurePosixPath(plain.video_id).parent)
     ):
         return ""
     return video.study_id

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from panecho_embed.manifest import located
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.pictures import Picture, shown_fps, still_of, thumbnail_of
 from panecho_embed.search.collection import Collection
 
 
 def video_path(collection: Collection, video_id: str) -> str:
-    """Where a video of the collection lies. Raises ArgumentError for an id that is not in the file."""
+    """Where a video of the collection is read from.
+
+    Raises ArgumentError for an id that is not in the file, MediaError for an opaque one without its local table.
+    """
     collection.position("video", video_id)
     columns = collection.file.video_columns
-    return str(columns["path"][columns["video_id"] == video_id][0])
+    return located(collection.path, str(columns["path"][columns["video_id"] == video_id][0]))
 
 
 def open_video(collection: Collection, video_id: str) -> Cine:

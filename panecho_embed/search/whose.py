@@ -70,7 +70,7 @@ def recognised_files(collection: Collection, query: Query, videos: Sequence[Vide
         query,
         video_ids=[video.video_id for video in videos],
         patient_ids=[video.patient_id for video in videos],
-        sha256s=[content_sha256(video.path) for video in videos],
+        sha256s=[content_sha256(video.location) for video in videos],
     )
 
 

@@ -11,8 +11,7 @@
 from panecho_embed.store.mapped import RowsOnDisk
 from panecho_embed.store.merge import merge
 from panecho_embed.store.mirror import Mirror
-from panecho_embed.store.news import new_patient_ids, patients_in
-from panecho_embed.store.parts import Parts, finish_together, one_salt
+from panecho_embed.store.parts import Parts, finish_together
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import EmbeddingWriter
@@ -25,8 +24,5 @@ __all__ = [
     "RowsOnDisk",
     "finish_together",
     "merge",
-    "new_patient_ids",
-    "one_salt",
-    "patients_in",
     "verify",
 ]

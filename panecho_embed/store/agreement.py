@@ -18,7 +18,7 @@ from panecho_embed.records import Manifest, VideoRef
 
 _VERSION = 1
 _DAMAGED = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError)
-_FIELDS = tuple(field.name for field in dataclasses.fields(VideoRef))
+_FIELDS = tuple(field.name for field in dataclasses.fields(VideoRef) if field.name != "origin")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

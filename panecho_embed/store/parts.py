@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from panecho_embed.errors import EARLIER_ORDER, EarlierReleaseError, SettingsMismatchError, StoreError
+from panecho_embed.manifest.ids import is_opaque
 from panecho_embed.outputs import explain_os_error
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Failure, Manifest
@@ -24,35 +24,30 @@ from panecho_embed.store.lock import RunLock
 from panecho_embed.store.merge import merge_ledger
 from panecho_embed.store.mirror import Mirror
 from panecho_embed.store.names import PATTERN, concerns, new_part_path, time_ns
-from panecho_embed.store.news import is_settled, new_patient_ids, patients_in, patients_of, says_the_same
+from panecho_embed.store.news import is_settled, says_the_same
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import verify
 
 # Hidden, so that an output inside the input folder adds nothing to the input.
-_SALT, _REPLACING, _AGREEMENT = ".salt", ".replacing", ".videos.jsonl.gz"
+_REPLACING, _AGREEMENT = ".replacing", ".videos.jsonl.gz"
 
 
 class Parts:
     """The parts of `out`, and `out` itself if it is there already: a finished file counts as a part.
 
-    out: absolute path of the embedding file. salt: of the ids taken from headers; None for a random one, which stays
-    beside the parts until the merge, so that a resumed extraction and all shards give the same ids. shard: which share
-    of the videos is looked after; None for all.
+    out: absolute path of the embedding file. shard: which share of the videos is looked after; None for all.
     mirror: the URL that `out` and its parts stand for; None if they are themselves.
     Use it in a `with` block: one run at a time has it, or every shard once, and a run that fails before its first part
     leaves no trace.
     """
 
-    def __init__(
-        self, out: Path, salt: str | None = None, shard: Shard | None = None, mirror: Mirror | None = None
-    ) -> None:
+    def __init__(self, out: Path, shard: Shard | None = None, mirror: Mirror | None = None) -> None:
         # A link stays one, and what it leads to is written.
         self.out = out.resolve() if _is_link(out) else out
         self.folder = self.out.with_name(self.out.name + ".parts")
         self.shard = shard
         self.notes: list[str] = []
         self._latest_ns = 0
-        self._given_salt = salt
         self._mirror = mirror
         self._valid = Ledger()
         self._lock = RunLock(self.folder, shard)
@@ -63,8 +58,6 @@ class Parts:
             self._lock.acquire()
             if self._mirror is not None:
                 self._pull(self._mirror)
-            with self._lock.briefly():
-                self.salt = self._salt()
         except StoreError:
             raise
         except OSError as error:
@@ -168,33 +161,25 @@ class Parts:
         """Count a part in that was written to `new_path`."""
         self._valid.add(EmbeddingFile(path))
         if self._mirror is not None:
-            self._mirror.push(self.folder / name for name in (_SALT, _REPLACING, *self._names()))
+            self._mirror.push(self.folder / name for name in (_REPLACING, *self._names()))
 
-    def is_news(self, manifest: Manifest, same_ids: bool = False) -> bool:
-        """Does the finished file, if there is one, say something else than this manifest and the parts?
+    def is_news(self, manifest: Manifest) -> bool:
+        """Does the finished file, if there is one, say something else than this manifest and the parts?"""
+        return self._valid.paths != [self.out] or not says_the_same(EmbeddingFile(self.out), manifest)
 
-        same_ids: ids that were hashed by another random salt count too.
-        """
-        if self._valid.paths != [self.out]:
-            return True
-        repeatable = same_ids or self._given_salt is not None
-        return not says_the_same(EmbeddingFile(self.out), manifest, ids_are_repeatable=repeatable)
-
-    def finish(self, manifest: Manifest, provenance: Provenance, *, same_ids: bool = False) -> EmbeddingFile:
+    def finish(self, manifest: Manifest, provenance: Provenance) -> EmbeddingFile:
         """Merge all parts into the output, and remove them once it is in place.
 
         A finished file that already says the same is left as it is; see `is_news`.
         """
-        self.put_in_place(manifest, provenance, same_ids=same_ids)
+        self.put_in_place(manifest, provenance)
         self.remove()
         return EmbeddingFile(self.out)
 
-    def put_in_place(self, manifest: Manifest, provenance: Provenance, *, same_ids: bool = False) -> None:
+    def put_in_place(self, manifest: Manifest, provenance: Provenance) -> None:
         """The first half of `finish`: merge all parts into the output."""
-        changed = self.is_news(manifest, same_ids)
+        changed = self.is_news(manifest)
         if changed:
-            if self.out in self._valid.paths:
-                self._tell_of_new_ids(manifest)
             merge_ledger(self._valid, manifest, provenance, self.out, scratch=self.folder)
         if self._mirror is not None:
             EmbeddingFile(self.out)
@@ -206,10 +191,6 @@ class Parts:
         if self._mirror is not None:
             self._mirror.clean()
         self._lock.remove_folder()
-
-    def names_other_patients(self, manifest: Manifest) -> bool:
-        """Does the finished file, if there is one, name other patients for its videos?"""
-        return self.out in self._valid.paths and new_patient_ids(EmbeddingFile(self.out), patients_in(manifest)) > 0
 
     def _pull(self, mirror: Mirror) -> None:
         try:
@@ -264,98 +245,20 @@ class Parts:
 
     def _check_complete(self, manifest: Manifest) -> None:
         if lost := sorted(set(self._valid.done()) - {video.video_id for video in manifest.videos}):
+            salt = " (are their ids of another salt?)" if is_opaque(lost[0]) else ""
             raise StoreError(
-                f"{self.out} holds {len(lost)} videos that the input does not list, for example {lost[0]}; they would "
-                "be lost. Take another output (-o), or begin anew with --overwrite"
+                f"{self.out} holds {len(lost)} videos that the input does not list, for example {lost[0]}{salt}; they "
+                "would be lost. Take another output (-o), or begin anew with --overwrite"
             )
-
-    def _tell_of_new_ids(self, manifest: Manifest) -> None:
-        changed = new_patient_ids(EmbeddingFile(self.out), patients_in(manifest))
-        if changed and self._given_salt is None:
-            self.notes.append(
-                f"{changed} videos that were there already have new patient ids; ids hashed from DICOM headers stay "
-                "the same from run to run with --id-salt"
-            )
-
-    @property
-    def is_begun(self) -> bool:
-        """Are there parts already, or shards at work?"""
-        return bool(self._names()) or self.is_shared
-
-    @property
-    def is_shared(self) -> bool:
-        """Have shards agreed on their videos and settings?"""
-        return (self.folder / _AGREEMENT).exists()
-
-    @property
-    def kept_salt(self) -> str:
-        """The salt as it lies beside the parts now, where none was given."""
-        with self._lock.briefly():
-            return self._salt()
-
-    def take_salt(self, salt: str) -> None:
-        """Hash ids by this salt from now on, unless one was given."""
-        if self._given_salt is None:
-            with self._lock.briefly():
-                self._write_salt(salt)
-            self.salt = salt
-
-    def _salt(self) -> str:
-        if self._given_salt is not None:
-            return self._given_salt
-        file = self.folder / _SALT
-        if not file.exists():
-            self._write_salt(uuid.uuid4().hex)
-        return file.read_text()
-
-    def _write_salt(self, salt: str) -> None:
-        # Under its name only when it is whole: a kill in between must not leave an empty salt.
-        file = self.folder / _SALT
-        temporary = file.with_name(f"{_SALT}.{os.getpid()}")
-        temporary.touch(mode=0o600)
-        temporary.write_text(salt)
-        temporary.replace(file)
-
-
-def one_salt(several: Sequence[Parts]) -> str:
-    """Let files that belong together hash ids alike; returns the salt of all of them.
-
-    It is that of a file that is being made already, so that a resumed run gives the ids that its parts have. Raises
-    StoreError if shards have begun files with different ones.
-    """
-    first, *others = several
-    begun = [parts for parts in several if parts.is_begun]
-    salt = next(iter(begun), first).kept_salt
-    if any(parts.kept_salt != salt for parts in begun if parts.is_shared):
-        raise StoreError(
-            f"shards have begun {' and '.join(str(parts.out) for parts in begun)} one by one, so their hashed ids "
-            "differ; finish each with its own commands, or begin all anew with --id-salt and --overwrite"
-        )
-    if others:
-        for parts in several:
-            parts.take_salt(salt)
-    return salt
 
 
 def finish_together(several: Sequence[Parts], manifest: Manifest, provenances: Sequence[Provenance]) -> None:
-    """Merge the parts of files that belong together, see `Parts.finish`.
-
-    If any of them changes, or if they name the patients differently, all get the ids of this run; else all are left as
-    they are.
-    """
-    same_ids = len(several) > 1 and (any(parts.is_news(manifest) for parts in several) or _ids_differ(several))
+    """Merge the parts of files that belong together, see `Parts.finish`."""
     for parts, provenance in zip(several, provenances, strict=True):
-        parts.put_in_place(manifest, provenance, same_ids=same_ids)
+        parts.put_in_place(manifest, provenance)
     # After all merges: a run that is stopped before goes on from the parts.
     for parts in several:
         parts.remove()
-
-
-def _ids_differ(several: Sequence[Parts]) -> bool:
-    """Do finished files give a video different patients?"""
-    first, *others = (EmbeddingFile(parts.out) for parts in several)
-    patients = patients_of(first)
-    return any(new_patient_ids(other, patients) for other in others)
 
 
 def _is_link(path: Path) -> bool:

@@ -148,7 +148,7 @@ def _manifest(path: Path) -> str:
     for i in range(2):
         (folder / f"1s1_{i}.png").write_bytes(b"")
     try:
-        manifest = read_manifest(path, salt="salt")
+        manifest = read_manifest(path, salt="a salt of the tests")
         described = describe_manifest(manifest)
     except PanEchoEmbedError as error:
         str(error).encode()

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 
 from panecho_embed.errors import ArgumentError, ManifestError
-from panecho_embed.manifest import describe_manifest, read_manifest
+from panecho_embed.manifest import describe_manifest, is_opaque, read_manifest
 from panecho_embed.media import describe
 
 SECRETS = ("Doe^Jane", "MRN-0815", "1.2.3.999", "19700101", "SECRET HOSPITAL")
@@ -47,23 +47,46 @@ def write_dicom(path, patient="MRN-0815", study="1.2.3.999.1", series="1.2.3.999
     dataset.save_as(path, enforce_file_format=True)
 
 
+SALT = "a salt of the tests"
+
+
 def test_dicom_is_known_by_content_and_its_ids_are_hashed(tmp_path):
     write_dicom(tmp_path / "a" / "IM0001")
     write_dicom(tmp_path / "b" / "IM0002.dcm")
     write_dicom(tmp_path / "b" / "other", patient="MRN-4711", study="1.2.3.999.7")
-    manifest = read_manifest(tmp_path, salt="pepper")
+    manifest = read_manifest(tmp_path, salt=SALT)
     one, two, other = manifest.videos
-    assert [video.video_id for video in manifest.videos] == ["a/IM0001", "b/IM0002.dcm", "b/other"]
+    assert [video.origin.video_id for video in manifest.videos] == ["a/IM0001", "b/IM0002.dcm", "b/other"]
+    assert [video.location for video in manifest.videos] == [str(tmp_path / v.origin.video_id) for v in manifest.videos]
+    assert all(is_opaque(video.video_id, "video") and video.path == video.video_id for video in manifest.videos)
+    assert len({video.video_id for video in manifest.videos}) == 3
     assert (one.study_id, one.patient_id) == (two.study_id, two.patient_id)
-    assert one.study_id.startswith("study-")
-    assert one.patient_id.startswith("patient-")
+    assert is_opaque(one.study_id, "study")
+    assert is_opaque(one.patient_id, "patient")
     assert one.study_id != other.study_id
     assert one.patient_id != other.patient_id
 
 
+def test_plain_ids_are_those_of_the_header_and_the_path(tmp_path):
+    write_dicom(tmp_path / "a" / "IM0001")
+    (video,) = read_manifest(tmp_path, ids="plain").videos
+    assert (video.video_id, video.study_id, video.patient_id) == ("a/IM0001", "1.2.3.999.1", "MRN-0815")
+    assert video.path == str(tmp_path / "a" / "IM0001")
+
+
+def test_a_video_beside_dicom_is_opaque_too_and_alone_only_if_asked(tmp_path):
+    np.save(tmp_path / "DOE^JANE.npy", np.zeros((2, 32, 32), np.uint8))
+    (alone,) = read_manifest(tmp_path).videos
+    assert alone.video_id == "DOE^JANE.npy"
+    (asked,) = read_manifest(tmp_path, ids="opaque").videos
+    assert is_opaque(asked.video_id)
+    write_dicom(tmp_path / "a")
+    assert all(is_opaque(video.video_id) for video in read_manifest(tmp_path).videos)
+
+
 def test_the_salt_decides_the_ids(tmp_path):
     write_dicom(tmp_path / "a")
-    ids = [read_manifest(tmp_path, salt=salt).videos[0].patient_id for salt in ("x", "x", "y")]
+    ids = [read_manifest(tmp_path, salt=salt).videos[0].patient_id for salt in (SALT, SALT, SALT[::-1])]
     assert ids[0] == ids[1] != ids[2]
     assert read_manifest(tmp_path).videos[0].patient_id != read_manifest(tmp_path).videos[0].patient_id
 
@@ -77,15 +100,15 @@ def test_no_identifier_of_a_header_reaches_the_table(tmp_path):
 
 def test_a_header_without_ids_falls_back_to_the_folders(tmp_path):
     write_dicom(tmp_path / "p1" / "s1" / "a", patient="", study="")
-    (video,) = read_manifest(tmp_path).videos
+    (video,) = read_manifest(tmp_path, ids="plain").videos
     assert (video.patient_id, video.study_id) == ("p1", "p1/s1")
 
 
 def test_a_patient_without_a_study_is_kept_and_the_study_is_the_folder(tmp_path):
     write_dicom(tmp_path / "p1" / "s1" / "a", study="")
     write_dicom(tmp_path / "p1" / "s2" / "b")
-    one, two = read_manifest(tmp_path, salt="pepper").videos
-    assert one.study_id == "p1/s1"
+    one, two = read_manifest(tmp_path, salt=SALT).videos
+    assert one.origin.study_id == "p1/s1"
     assert one.patient_id == two.patient_id
     assert one.patient_id.startswith("patient-")
 
@@ -93,31 +116,48 @@ def test_a_patient_without_a_study_is_kept_and_the_study_is_the_folder(tmp_path)
 def test_a_study_without_a_patient_is_a_patient_of_its_own(tmp_path):
     write_dicom(tmp_path / "a", patient="")
     write_dicom(tmp_path / "b", patient="", study="1.2.3.999.7")
-    ids = [video.patient_id for video in read_manifest(tmp_path, salt="pepper").videos]
+    ids = [video.patient_id for video in read_manifest(tmp_path, salt=SALT).videos]
     assert len(set(ids)) == 2
     assert all(name.startswith("patient-") for name in ids)
 
 
-@pytest.mark.parametrize("salt", ["", "  "])
-def test_an_empty_salt_is_refused(tmp_path, salt):
+@pytest.mark.parametrize("salt", ["", "  ", "x", "x" * 40, "fifteen letters"])
+def test_a_salt_that_can_be_guessed_is_refused_and_not_quoted(tmp_path, salt):
     write_dicom(tmp_path / "a")
-    with pytest.raises(ArgumentError, match="--id-salt"):
+    with pytest.raises(ArgumentError, match="needs 16 or more") as error:
         read_manifest(tmp_path, salt=salt)
+    assert not salt.strip() or f"{salt} " not in str(error.value)
 
 
-@pytest.mark.parametrize("folder", ["MRN-0815", "x_mrn-0815_y", "1.2.3.999.1", "ACC4711"])
-def test_an_identifier_in_a_path_is_told_of_but_not_told(tmp_path, folder):
+@pytest.mark.parametrize(
+    "folder", ["MRN-0815", "x_mrn-0815_y", "1.2.3.999.1", "ACC4711", "DOE^JANE", "19700131", "1.2.840.113619.2.1"]
+)
+def test_an_identifier_in_a_plain_path_is_told_of_but_not_told(tmp_path, folder):
     write_dicom(tmp_path / folder / "a", accession="ACC4711")
     write_dicom(tmp_path / "neutral" / "b", accession="ACC4711")
-    warning = read_manifest(tmp_path).notes[0]
-    assert warning.startswith("WARNING: 1 files have the PatientID")
+    warning = read_manifest(tmp_path, ids="plain").notes[0]
+    assert warning.startswith("WARNING: the paths of 1 files look as if they told whose they are")
     assert folder not in warning
+    assert read_manifest(tmp_path).notes == ()
+
+
+def test_a_name_or_a_date_in_the_path_of_other_files_is_told_of(tmp_path):
+    for name in ("DOE^JANE.npy", "born_19700131.npy", "0X1A2B3C4D5E6F.npy", "20231.npy"):
+        np.save(tmp_path / name, np.zeros((2, 32, 32), np.uint8))
+    assert read_manifest(tmp_path).notes[0].startswith("WARNING: the paths of 2 files")
 
 
 def test_identifiers_above_the_input_and_short_ones_are_no_warning(tmp_path):
     write_dicom(tmp_path / "MRN-0815" / "a")
     write_dicom(tmp_path / "MRN-0815" / "123", patient="123")
-    assert read_manifest(tmp_path / "MRN-0815").notes == ()
+    assert read_manifest(tmp_path / "MRN-0815", ids="plain").notes == ()
+
+
+def test_the_suffix_of_a_file_that_is_no_video_may_be_a_name(tmp_path):
+    write_dicom(tmp_path / "a")
+    for name in ("DOE.JANE", "1.2.840.19700131", "report.pdf"):
+        (tmp_path / name).write_text("nothing")
+    assert read_manifest(tmp_path).notes == ("3 files are no videos and were left out: 2 others, 1 .pdf",)
 
 
 def test_ids_of_other_files_come_from_their_folders(tmp_path):
@@ -226,7 +266,7 @@ def test_a_dangling_link_is_listed_and_fails_in_its_turn(tmp_path):
 def test_one_file_is_a_manifest_of_one(tmp_path):
     write_dicom(tmp_path / "IM1")
     (video,) = read_manifest(tmp_path / "IM1").videos
-    assert video.video_id == "IM1"
+    assert video.origin.video_id == "IM1"
 
 
 def test_what_can_not_be_entered_or_read_is_listed(tmp_path):

@@ -153,30 +153,6 @@ def test_one_run_at_a_time(tmp_path):
         assert first.folder.is_dir()
 
 
-def test_the_random_salt_lives_until_the_merge(tmp_path, make_file, provenance):
-    out = _with_parts(tmp_path, make_file, one=(refs("a"), [2]))
-    with Parts(out) as parts:
-        first = parts.salt
-    with Parts(out) as parts:
-        assert parts.salt == first
-        parts.begin(Manifest(refs("a")), provenance)
-        parts.finish(Manifest(refs("a")), provenance)
-    with Parts(out) as parts:
-        assert parts.salt != first
-
-
-def test_new_ids_of_a_finished_file_are_told(tmp_path, make_file, provenance):
-    out = make_file("out.h5", refs("p/s/a"), [1])
-    with Parts(out) as parts:
-        parts.begin(Manifest(refs("q/s/a", "q/s/b")), provenance)
-        new = parts.new_path()
-        make_file("new.h5", refs("q/s/b"), [1]).rename(new)
-        parts.written(new)
-        parts.finish(Manifest(refs("q/s/a", "q/s/b")), provenance)
-    assert "1 videos that were there already have new patient ids" in parts.notes[0]
-    assert "--id-salt" in parts.notes[0]
-
-
 def test_a_run_without_a_part_leaves_no_trace(tmp_path):
     with pytest.raises(KeyError), Parts(tmp_path / "out.h5"):
         raise KeyError

@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 
 from panecho_embed._version import __version__
 from panecho_embed.errors import ArgumentError, MediaError, PanEchoEmbedError, WeightsError
+from panecho_embed.manifest import LocalIds
 from panecho_embed.pictures import Picture
 from panecho_embed.search.collection import UnknownIdError
 from panecho_embed.search.embed_new import Embedder, NewVideos
@@ -73,7 +74,8 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
     library = Library(collection, index)
 
     def make_embedder() -> Embedder:
-        return embedder or Embedder(collection.provenance, chosen.weights)
+        known = LocalIds.beside(collection.path)
+        return embedder or Embedder(collection.provenance, chosen.weights, known=known)
 
     workshop = Workshop()
 
