@@ -305,7 +305,7 @@ def _summary(where: Path | str, parts: Parts, manifest: Manifest, embedded: int,
         skipped=tuple(f for f in failures if f.stage == "skipped"),
         failed=tuple(f for f in failures if f.stage != "skipped"),
         seconds=0.0,
-        notes=(*manifest.notes, *parts.notes, *notes_on_videos(video.path for video in manifest.videos)),
+        notes=(*manifest.notes, *parts.notes, *notes_on_videos(video.location for video in manifest.videos)),
         shard=shard,
     )
 

@@ -64,7 +64,7 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
         if options[name] is None:
             continue
         try:
-            return asked(collection, options[name]), ()
+            return asked(collection, _as_here(collection, name, options[name])), ()
         except UnknownIdError as error:
             if Path(options[name]).exists():
                 raise UnknownIdError(f"{error}; it is a path: a file is searched with by --file") from error
@@ -84,6 +84,16 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
     label = "the query" if new.videos[0].origin else str(options["path"])
     query = vector_query(collection, new.vectors, label, new.views)
     return recognised_files(collection, query, new.videos), new.notes
+
+
+def _as_here(collection: Collection, kind: str, name: str) -> str:
+    """The id of a study or video in the file, where those are opaque and it is asked for as the hospital calls it."""
+    from panecho_embed.manifest import LocalIds, is_opaque
+
+    if not any(map(is_opaque, collection.file.video_columns[f"{kind}_id"][:1])) or is_opaque(name):
+        return name
+    known = LocalIds.beside(collection.path)
+    return name if known is None else known.translated(kind, [name])[0]
 
 
 def _as_dict(collection: Collection, found: Found, options: dict[str, Any]) -> dict[str, Any]:

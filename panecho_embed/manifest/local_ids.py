@@ -147,7 +147,7 @@ def keep(local: Path, salt: str, videos: Iterable[VideoRef]) -> None:
 
 def carry_over(source: str | Path, local: Path, ids: Iterable[str]) -> None:
     """Copy the local table of an embedding file with these ids, if it has one, for what was made of that file."""
-    if any(map(is_opaque, ids)) and (table := LocalIds.beside(source)) is not None and local != table.path:
+    if any(map(is_opaque, [*ids][:1])) and (table := LocalIds.beside(source)) is not None and local != table.path:
         _written(local, table.salt, table.rows.values()).replace(local)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.targets import read_target, target_names
+from panecho_embed.manifest import LocalIds, is_opaque
+from panecho_embed.manifest.local_ids import made_opaque
 from panecho_embed.pooling import pool_table
-from panecho_embed.records import EmbeddingTable
+from panecho_embed.records import EmbeddingTable, Manifest, VideoRef
 from probes.label_table import join_labels
 from probes.linear import LinearProbe
 from probes.plans import RunSettings
@@ -108,3 +111,66 @@ def test_studies_are_joined_by_study_whatever_the_video(table: EmbeddingTable, t
     lines = "\n".join(f"clip{i}-{k},{name},{i}" for i, name in enumerate(studies.study_id) for k in range(2))
     joined = join_labels(studies, write(tmp_path / "labels.csv", f"video_id,study_id,Age\n{lines}\n"))
     np.testing.assert_array_equal(joined.labels["Age"], np.arange(len(studies)))
+
+
+@pytest.fixture
+def hospital(table: EmbeddingTable, tmp_path: Path) -> tuple[EmbeddingTable, LocalIds]:
+    """The table with opaque ids, and the local table that maps them back to those that it had."""
+    names = zip(table.video_id, table.study_id, table.patient_id, strict=True)
+    videos = tuple(VideoRef(f"{v}.dcm", s, p, f"/pacs/{v}.dcm") for v, s, p in dict.fromkeys(names))
+    opaque = made_opaque(Manifest(videos), "a salt of the tests", tmp_path / "emb.h5.ids.csv").videos
+    found = {was.video_id.removesuffix(".dcm"): now for was, now in zip(videos, opaque, strict=True)}
+    columns = {
+        name: np.array([getattr(found[v], name) for v in table.video_id], dtype=object)
+        for name in ("video_id", "study_id", "patient_id")
+    }
+    return replace(table, **columns), LocalIds.read(tmp_path / "emb.h5.ids.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "of"),
+    [("patient_id", "patient_id"), ("PatientID", "patient_id"), ("StudyInstanceUID", "study_id")],
+)
+def test_a_hospitals_own_ids_join_opaque_ones(
+    table: EmbeddingTable, hospital: tuple[EmbeddingTable, LocalIds], tmp_path: Path, column: str, of: str
+) -> None:
+    opaque, known = hospital
+    ids = sorted(set(getattr(table, of)), reverse=True)
+    path = write(tmp_path / "labels.csv", f"{column},Age\n" + "\n".join(f"{n},{i}" for i, n in enumerate(ids)))
+    joined = join_labels(opaque, path, known)
+    np.testing.assert_array_equal(joined.labels["Age"], [ids.index(name) for name in getattr(table, of)])
+    assert all(map(is_opaque, joined.patient_id))
+
+
+@pytest.mark.parametrize("place", ["{}.dcm", "/pacs/{}.dcm"])
+@pytest.mark.parametrize("column", ["video_id", "FileName", "path"])
+def test_file_names_join_opaque_ids(
+    table: EmbeddingTable, hospital: tuple[EmbeddingTable, LocalIds], tmp_path: Path, column: str, place: str
+) -> None:
+    opaque, known = hospital
+    ids = sorted(set(table.video_id))
+    path = write(tmp_path / "l.csv", f"{column},Age\n" + "\n".join(f"{place.format(n)},{i}" for i, n in enumerate(ids)))
+    joined = join_labels(opaque, path, known)
+    np.testing.assert_array_equal(joined.labels["Age"], [ids.index(name) for name in table.video_id])
+
+
+def test_a_hospitals_patients_beside_the_key_are_hashed(
+    hospital: tuple[EmbeddingTable, LocalIds], tmp_path: Path
+) -> None:
+    opaque, known = hospital
+    path = write(tmp_path / "labels.csv", "video_id,patient_id,Age,PatientName\nv000.dcm,MRN-NEW,3,DOE^JANE\n")
+    joined = join_labels(opaque, path, known)
+    assert all(map(is_opaque, joined.patient_id))
+    assert set(joined.patient_id) - set(opaque.patient_id)
+    assert "PatientName" not in joined.labels
+
+
+def test_without_the_local_table_only_opaque_ids_join(
+    hospital: tuple[EmbeddingTable, LocalIds], tmp_path: Path
+) -> None:
+    opaque, _ = hospital
+    with pytest.raises(ArgumentError, match=r"has opaque ids, and patient_id here are others; .*put it back") as error:
+        join_labels(opaque, write(tmp_path / "a.csv", "PatientID,Age\nMRN-0815,3\n"))
+    assert "MRN" not in str(error.value)
+    joined = join_labels(opaque, write(tmp_path / "b.csv", f"patient_id,Age\n{opaque.patient_id[0]},3\n"))
+    assert joined.labels["Age"][0] == 3
