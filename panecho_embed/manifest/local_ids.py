@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Self
 
 from panecho_embed.errors import ArgumentError, ManifestError, MediaError
 from panecho_embed.manifest.ids import SALT_LINE, checked_salt, hashed_id, is_opaque, new_salt
+from panecho_embed.outputs import explain_os_error, temporary_path, written_whole
 from panecho_embed.records import Manifest, Origin, VideoRef
 from panecho_embed.remote import file_name, is_url
 
@@ -137,18 +137,13 @@ def keep(local: Path, salt: str, videos: Iterable[VideoRef]) -> None:
     }
     if all(rows.get(name) == row for name, row in new.items()) and local.is_file():
         return
-    temporary = _written(local, salt, (rows | new).values())
-    try:
-        temporary.replace(local)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(local, error) from error
+    _write(local, salt, (rows | new).values())
 
 
 def carry_over(source: str | Path, local: Path, ids: Iterable[str]) -> None:
     """Copy the local table of an embedding file with these ids, if it has one, for what was made of that file."""
     if any(map(is_opaque, [*ids][:1])) and (table := LocalIds.beside(source)) is not None and local != table.path:
-        _written(local, table.salt, table.rows.values()).replace(local)
+        _write(local, table.salt, table.rows.values())
 
 
 def located(file: str | Path, path: str) -> str:
@@ -181,16 +176,20 @@ def _read_once(path: Path, _mtime_ns: int) -> LocalIds:
 def _settled(local: Path, salt: str | None) -> str:
     """The salt that `local` has from now on; of shards that start together, the first decides."""
     if not local.is_file():
-        temporary = _written(local, salt or new_salt(), ())
+        temporary = temporary_path(local)
         try:
+            _fill(temporary, salt or new_salt(), ())
             # Fails, as a rename does not, if another shard was faster.
             os.link(temporary, local)
         except FileExistsError:
             pass
-        except OSError:
+        except OSError as error:
             # A file system without hard links; two shards that start in the same moment may meet here.
-            if not local.is_file():
-                temporary.replace(local)
+            if not temporary.exists():
+                raise ManifestError(
+                    f"can't write {local}, the local table of opaque ids: {explain_os_error(error)}"
+                ) from error
+            temporary.replace(local)
         finally:
             temporary.unlink(missing_ok=True)
     kept = LocalIds.read(local).salt
@@ -202,27 +201,20 @@ def _settled(local: Path, salt: str | None) -> str:
     return kept
 
 
-def _written(local: Path, salt: str, rows: Iterable[tuple[str, ...]]) -> Path:
-    """A new table beside `local`, for its user only from the first byte on."""
-    temporary = local.with_name(f".{local.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            stream.write(f"{SALT_LINE}{salt}\n")
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(_COLUMNS)
-            writer.writerows(rows)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(local, error) from error
-    return temporary
+def _write(local: Path, salt: str, rows: Iterable[tuple[str, ...]]) -> None:
+    with written_whole(local, error=ManifestError) as temporary:
+        _fill(temporary, salt, rows)
+
+
+def _fill(path: Path, salt: str, rows: Iterable[tuple[str, ...]]) -> None:
+    """Write a new table, which is for its user only from the first byte on."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        stream.write(f"{SALT_LINE}{salt}\n")
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(rows)
 
 
 def _texts(origin: Origin) -> tuple[str, str, str, str]:
     return origin.video_id, origin.study_id, origin.patient_id, origin.path
-
-
-def _unwritable(local: Path, error: OSError) -> ManifestError:
-    return ManifestError(f"can't write {local}, the local table of opaque ids: {error.strerror or error} (-o)")

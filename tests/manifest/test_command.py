@@ -50,7 +50,7 @@ def test_a_table_that_can_not_be_written_leaves_the_old_one(studies, tmp_path, m
 
     monkeypatch.setattr(Path, "replace", fail)
     result = run(studies, "-o", tmp_path / "list.csv", "--overwrite", expect=1)
-    assert "No space left" in result.stderr
+    assert "no space left" in result.stderr
     assert (tmp_path / "list.csv").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list.csv", "studies"]
 
