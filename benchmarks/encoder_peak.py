@@ -19,7 +19,6 @@ from collections.abc import Callable
 import torch
 
 from panecho_embed.engines.choose import agreement
-from panecho_embed.engines.compiled import CompiledEngine
 from panecho_embed.engines.encode import default_batch_pictures
 from panecho_embed.engines.image_engine import (
     WEIGHTS_DTYPES,
@@ -82,8 +81,7 @@ def made(name: str, backbone: Backbone, precision: Precision, batch: int) -> Ima
         return EagerEngine(backbone, precision)
     if name == "rearranged":
         return RearrangedEngine(backbone, precision)
-    kind = CompiledEngine if backbone.device.type == "cpu" else AcceleratorEngine
-    return kind(backbone, precision, batch)
+    return AcceleratorEngine(backbone, precision, batch)
 
 
 def main() -> None:
@@ -91,7 +89,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--image-sizes", type=int, nargs="+", default=[112, 224])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
-    parser.add_argument("--engines", nargs="+", default=["eager", "rearranged", "compiled"])
+    parser.add_argument("--engines", nargs="+", default=["eager", "rearranged"], help="on a GPU: eager compiled")
     parser.add_argument("--batches", type=int, nargs="+", help="pictures in a batch (default: extract's)")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement")
     parser.add_argument("--cpu-time", action="store_true", help="one thread, by the processor's time; CPUs alone")

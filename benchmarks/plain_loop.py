@@ -1,7 +1,7 @@
 """`panecho-embed extract` against the loop that one would write first: whole processes, on the same videos.
 
 The plain loop: PanEcho's architecture and its published forward pass as PyTorch makes it, eager, fp32; a data set of
-clips that OpenCV reads, behind a DataLoader. The command: as a user calls it, with an empty cache of compiled programs.
+clips that OpenCV reads, behind a DataLoader. The command: as a user calls it.
 Both have the same random weights, and their embeddings are compared. Results are kept in FOLDER/results.json, so that
 the runs can be spread over several calls; those of one table belong to one sequence.
 

@@ -9,7 +9,7 @@ CACHE_VARIABLE = "PANECHO_EMBED_CACHE"
 
 
 def cache_folder(purpose: str) -> Path:
-    """The folder of one purpose ("programs", "read", "written"), which need not be there yet.
+    """The folder of one purpose ("read" or "written"), which need not be there yet.
 
     It lies in $PANECHO_EMBED_CACHE, else in $XDG_CACHE_HOME/panecho-embed, else in ~/.cache/panecho-embed.
     """

@@ -49,7 +49,6 @@ def extract(
     image_size: int | None = None,
     precision: Precision = "fp32",
     dtype: StoredType = "float32",
-    compile: bool = False,
     engine_backend: EngineBackend = "auto",
     engine: Engine = "local",
     ray_address: str | None = None,
@@ -101,8 +100,6 @@ def extract(
         Arithmetic of the encoders.
     dtype : {"float32", "float16"}
         Data type of the stored embeddings.
-    compile : bool
-        Short for the engine backend "compiled".
     engine_backend : str
         What runs the image encoder, see `choose_engine`.
     engine : {"local", "ray"}
@@ -204,7 +201,7 @@ def extract(
                 videos,
                 backbone,
                 DecodeSettings(provenance.preprocess, _plans(some), include_stills),
-                EncodeSettings(precision, dtype, _backend(engine_backend, compile), batch_pictures),
+                EncodeSettings(precision, dtype, engine_backend, batch_pictures),
                 device,
                 workers,
                 timeout_seconds,
@@ -362,9 +359,3 @@ def _check_engine(engine: Engine, ray_address: str | None) -> None:
         raise ArgumentError(f"engine is {engine!r}; allowed are {', '.join(get_args(Engine))} (--engine)")
     if ray_address is not None and engine != "ray":
         raise ArgumentError(f"the address {ray_address} is of a Ray cluster, which --engine ray works on")
-
-
-def _backend(engine_backend: EngineBackend, compile: bool) -> EngineBackend:
-    if compile and engine_backend not in ("auto", "compiled"):
-        raise ArgumentError(f"compile and the engine {engine_backend} exclude each other (--compile, --engine-backend)")
-    return "compiled" if compile else engine_backend

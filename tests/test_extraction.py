@@ -268,8 +268,8 @@ def test_the_file_says_which_engine_it_was_made_with_and_another_may_go_on(studi
     assert (summary.reused, file.provenance.engine) == (5, "eager")
 
 
-def test_compile_and_another_engine_exclude_each_other(studies, tmp_path):
-    with pytest.raises(ArgumentError, match="exclude each other"):
-        run(studies, tmp_path / "out.h5", compile=True, engine_backend="eager")
+def test_an_engine_that_the_model_or_the_device_has_no_use_for_is_refused(studies, tmp_path):
+    with pytest.raises(ArgumentError, match="compiled is for GPUs"):
+        run(studies, tmp_path / "out.h5", engine_backend="compiled")
     with pytest.raises(ArgumentError, match="sees a clip as a whole"):
-        run(studies, tmp_path / "out.h5", compile=True, backbone=tiny_3d())
+        run(studies, tmp_path / "out.h5", engine_backend="compiled", backbone=tiny_3d())

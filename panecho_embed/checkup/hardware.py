@@ -12,7 +12,6 @@ import torch
 
 from panecho_embed.checkup.findings import Check
 from panecho_embed.cores import usable_cores
-from panecho_embed.engines.compiled import has_compiler
 from panecho_embed.errors import ArgumentError
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.provenance import Precision
@@ -91,7 +90,8 @@ def check_precisions(device: torch.device) -> list[Check]:
 
 def check_engines(device: torch.device) -> list[Check]:
     """What can run the image encoder, on this machine and on many."""
-    return [*_image_engines(device), _cluster()]
+    names = "eager, rearranged" if device.type == "cpu" else "eager, compiled"
+    return [Check("engine", "ok", f"{names} (--engine-backend auto takes the fastest)"), _cluster()]
 
 
 def _cluster() -> Check:
@@ -100,21 +100,6 @@ def _cluster() -> Check:
     except metadata.PackageNotFoundError:
         how = "pip install 'panecho-embed[ray]'"
         return Check("engine", "ok", f"many machines: Ray is not here, and only needed with --engine ray ({how})")
-
-
-def _image_engines(device: torch.device) -> list[Check]:
-    names = ["eager", *(["rearranged"] if device.type == "cpu" else [])]
-    if device.type != "cpu" or has_compiler():
-        return [Check("engine", "ok", f"{', '.join([*names, 'compiled'])} (--engine-backend auto takes the fastest)")]
-    return [
-        Check("engine", "ok", ", ".join(names)),
-        Check(
-            "engine",
-            "warning",
-            "compiled, on most CPUs the fastest, needs a C++ compiler, and there is none",
-            "install g++ (apt install g++), the Xcode tools (macOS) or the Visual Studio build tools (Windows)",
-        ),
-    ]
 
 
 def cpu_flags() -> frozenset[str]:

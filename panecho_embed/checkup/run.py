@@ -16,7 +16,6 @@ from panecho_embed.checkup.space import check_space, file_bytes
 from panecho_embed.checkup.speed import decoding_speed, encoding_speed, phantom_videos
 from panecho_embed.checkup.weights_here import check_weights
 from panecho_embed.cores import usable_cores
-from panecho_embed.engines.compiled import has_compiler
 from panecho_embed.engines.decode import DecodedVideo
 from panecho_embed.errors import ArgumentError, EngineError, MediaError, NoMemoryError, StoreError
 from panecho_embed.models.backbone import Backbone
@@ -122,6 +121,4 @@ class _Trial:
                 f"encoding {speed.image_size} x {speed.image_size} in {precision}: {speed.frames_per_second:,.1f} "
                 f"frames/s by the engine {speed.engine}"
             )
-            if backbone.device.type == "cpu" and speed.engine != "compiled" and has_compiler():
-                text += ", the fastest that need not be compiled; where the work is worth it, extract compiles"
             self._tell([Check("speed", "ok", text)])

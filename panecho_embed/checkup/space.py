@@ -19,7 +19,7 @@ _VIDEO_BYTES = 600
 _ROW_BYTES = 20
 # The first chunk of every column.
 _LEAST_BYTES = 950_000
-# A compiled program is about as large as its weights, PanEcho's file with its heads a little larger.
+# The largest of the published weights.
 _CACHE_BYTES = 500_000_000
 _TEMPORARY_BYTES = 500_000_000
 
@@ -36,12 +36,9 @@ def check_space(out: str | Path, needed_bytes: int) -> list[Check]:
     only extract itself finds out. needed_bytes: of the output.
     """
     checks = list(_at_url(str(out), needed_bytes)) if is_url(out) else [_output(out, needed_bytes)]
-    for what, place, variable in (
-        ("cache of compiled programs", cache_folder("programs"), CACHE_VARIABLE),
-        ("cache of weights", weights_folder(), "TORCH_HOME"),
-    ):
-        move = f"set ${variable} to another folder"
-        checks.append(_check(what, place, _CACHE_BYTES, "warning", f"free some space, or {move}", move))
+    move = "set $TORCH_HOME to another folder"
+    room = f"free some space, or {move}"
+    checks.append(_check("cache of weights", weights_folder(), _CACHE_BYTES, "warning", room, move))
     try:
         temporary = Path(tempfile.gettempdir())
     except OSError as error:

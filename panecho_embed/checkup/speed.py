@@ -24,7 +24,7 @@ from panecho_embed.provenance import Precision
 from panecho_embed.records import Failure, VideoRef
 
 _FRAMES = 16
-# Work enough for a trial of all engines, too little for one that would have to be compiled first.
+# Work enough for a trial of engines, too little for one that would have to be compiled first.
 _WORTH_SECONDS = 40.0
 
 

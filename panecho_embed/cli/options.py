@@ -189,9 +189,6 @@ encoding_options = stacked(
         "checked against eager on its first batch.",
     ),
     click.option(
-        "--compile", is_flag=True, help="As --engine-backend compiled: half a minute once, then from the cache."
-    ),
-    click.option(
         "--batch-pictures",
         type=click.IntRange(min=1),
         help="Pictures per run of the image encoder.  [default: on a CPU 16 of 112 pixels, else 256]",

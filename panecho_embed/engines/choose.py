@@ -11,7 +11,6 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from panecho_embed.engines.compiled import CompiledEngine, compiled_path, has_compiler
 from panecho_embed.engines.image_engine import (
     AcceleratorEngine,
     EagerEngine,
@@ -31,11 +30,8 @@ BOUNDS: dict[Precision, tuple[float, float]] = {"fp32": (0.999999, 1e-4), "bf16"
 
 # Less work than that, by eager, is done before a trial of others, of about a second, has paid for itself.
 _TRIAL_SECONDS = 4.0
-# What trying a compiled engine costs on a CPU: from the cache, and with the compilation; on a GPU, where PyTorch keeps
-# a cache of its own.
-_LOAD_SECONDS, _COMPILE_SECONDS, _GPU_SECONDS = 3.0, 40.0, 60.0
-# The share of the time that it saves where others are rearranged, and where there is nothing but eager.
-_SAVED_OF_REARRANGED, _SAVED_OF_EAGER = 0.07, 0.35
+# What compiling for a GPU costs, and the share of eager's time that it may save.
+_COMPILE_SECONDS, _SAVED = 60.0, 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ class Agreement:
 
 
 def check_backend(backbone: Backbone, backend: EngineBackend) -> None:
-    """Raise ArgumentError for an engine that is unknown, or one for pictures of a model that sees clips as a whole."""
+    """Raise ArgumentError for an engine that is unknown, that the model has no use for, or that is for GPUs only."""
     if backend not in get_args(EngineBackend):
         raise ArgumentError(
             f"engine is {backend!r}; allowed are {', '.join(get_args(EngineBackend))} (--engine-backend)"
@@ -68,8 +64,10 @@ def check_backend(backbone: Backbone, backend: EngineBackend) -> None:
     if backbone.image_dim is None and backend not in ("auto", "eager"):
         raise ArgumentError(
             f"{backbone.name} has no image encoder that could be {backend}: it sees a clip as a whole "
-            "(leave out --compile and --engine-backend)"
+            "(leave out --engine-backend)"
         )
+    if backend == "compiled" and backbone.device.type == "cpu":
+        raise ArgumentError("the engine compiled is for GPUs; a CPU has eager and rearranged (--engine-backend)")
 
 
 def agreement(features: Tensor, exact: Tensor) -> Agreement:
@@ -128,8 +126,6 @@ class _Trial:
         """The engine of that name, which is not "auto"."""
         if backend == "rearranged":
             return RearrangedEngine(self.backbone, self.precision)
-        if self.backbone.device.type == "cpu":
-            return CompiledEngine(self.backbone, self.precision, self.batch_pictures)
         return AcceleratorEngine(self.backbone, self.precision, self.batch_pictures)
 
     def check(self, engine: ImageEngine) -> Agreement:
@@ -163,17 +159,16 @@ def _fastest(trial: _Trial, eager: ImageEngine, expected_pictures: float, announ
     if trial.precision != "fp32":
         trial.check(eager)
     best, seconds, best_found = eager, trial.seconds_per_picture(eager), ""
-    if seconds * expected_pictures < _TRIAL_SECONDS:
-        left = f"{seconds * expected_pictures:.1f} s of work"
-        announce(f"engine eager: {left}, too little for a trial of others (--engine-backend)")
+    left = seconds * expected_pictures
+    if left < _TRIAL_SECONDS:
+        announce(f"engine eager: {left:.1f} s of work, too little for a trial of others (--engine-backend)")
         return eager
     tried = [f"eager {1000 * seconds:.1f} ms a picture"]
-    candidates: tuple[EngineBackend, ...] = (
-        ("rearranged", "compiled") if trial.backbone.device.type == "cpu" else ("compiled",)
-    )
+    candidates: tuple[EngineBackend, ...] = ("rearranged",) if trial.backbone.device.type == "cpu" else ("compiled",)
     for backend in candidates:
-        if backend == "compiled" and (obstacle := _obstacle(trial, best, seconds * expected_pictures)):
-            tried.append(f"compiled not tried: {obstacle}")
+        if backend == "compiled" and left * _SAVED < _COMPILE_SECONDS:
+            saved = f"of {left:.0f} s of work it might save {left * _SAVED:.0f}, and costs {_COMPILE_SECONDS:.0f}"
+            tried.append(f"compiled not tried: {saved}")
             continue
         try:
             engine = trial.make(backend)
@@ -187,18 +182,3 @@ def _fastest(trial: _Trial, eager: ImageEngine, expected_pictures: float, announ
             best, seconds, best_found = engine, takes, f"; {found} from eager fp32"
     announce(f"engine {best.name}, the fastest in {trial.precision}: {'; '.join(tried)}{best_found}")
     return best
-
-
-def _obstacle(trial: _Trial, best: ImageEngine, left_seconds: float) -> str:
-    """Why a compiled engine is not worth trying beside the best so far; "" if it is."""
-    cost = _GPU_SECONDS
-    if trial.backbone.device.type == "cpu":
-        cost = _LOAD_SECONDS
-        if not compiled_path(trial.backbone, trial.precision, trial.batch_pictures).exists():
-            cost = _COMPILE_SECONDS
-            if not has_compiler():
-                return "no C++ compiler"
-    saved = left_seconds * (_SAVED_OF_REARRANGED if best.name == "rearranged" else _SAVED_OF_EAGER)
-    if saved < cost:
-        return f"of {left_seconds:.0f} s of work it might save {saved:.0f}, and costs {cost:.0f}"
-    return ""

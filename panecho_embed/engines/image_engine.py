@@ -1,7 +1,7 @@
-"""What runs the image encoder: PyTorch operator by operator, rearranged for a CPU, or compiled on a GPU.
+"""What runs the image encoder: PyTorch operator by operator, rearranged for a CPU, or compiled for a GPU.
 
 An engine takes a batch of pictures in memory and returns (P, image_dim) float32 on the model's device. `choose.py`
-says which one runs, and checks it; `compiled.py` has the one for CPUs.
+says which one runs, and checks it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class RearrangedEngine:
         encoder, count = rearranged(backbone.image_encoder)
         if not count:
             raise EngineError(
-                f"{backbone.name} has no ConvNeXt blocks that could be rearranged (--engine-backend eager or compiled)"
+                f"{backbone.name} has no ConvNeXt blocks that could be rearranged (--engine-backend eager)"
             )
         self._move = mover(backbone.device)
         dtype = WEIGHTS_DTYPES[precision]

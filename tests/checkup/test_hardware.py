@@ -29,13 +29,6 @@ def test_a_cpu_without_vectors_is_a_warning(flags):
     assert "warning" in {check.status for check in hardware.check_precisions(CPU)}
 
 
-def test_no_compiler_is_a_warning_that_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(hardware, "has_compiler", lambda: False)
-    (warning,) = (check for check in hardware.check_engines(CPU) if check.status != "ok")
-    assert warning.status == "warning"
-    assert "g++" in warning.mend
-
-
 def test_an_engine_for_many_machines_that_is_not_here_is_named_with_what_installs_it(monkeypatch):
     def missing(name):
         raise hardware.metadata.PackageNotFoundError

@@ -111,7 +111,7 @@ def test_an_engine_of_one_batch_size_gives_way_to_eager(monkeypatch):
             raise MemoryError
 
     monkeypatch.setattr("panecho_embed.engines.encode.choose_engine", lambda *_: Fixed(tiny(), "fp32"))
-    encoder = Encoder(tiny(), batch_pictures=16, engine="compiled")
+    encoder = Encoder(tiny(), batch_pictures=16, engine="auto")
     np.testing.assert_allclose(encoded(encoder, 9, 8), encoded(Encoder(tiny(), batch_pictures=16), 9, 8), atol=1e-5)
     assert (encoder.engines, encoder.batch_pictures) == (["compiled", "eager"], 8)
 
