@@ -20,7 +20,6 @@ from torch import Tensor
 
 from panecho_embed.brief import brief
 from panecho_embed.errors import PanEchoEmbedError, WeightsError
-from panecho_embed.models.pickled import check_pickles
 from panecho_embed.models.recorded import Recorded, read_recorded
 from panecho_embed.outputs import written_whole
 
@@ -28,6 +27,7 @@ from panecho_embed.outputs import written_whole
 _DAMAGED = (
     OSError,
     RuntimeError,
+    MemoryError,
     pickle.UnpicklingError,
     EOFError,
     ValueError,
@@ -93,6 +93,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: no state dict, nor one under {' or '.join(map(repr, _WRAPPERS))}; "
             f"these entries are no tensors: {_some(strangers)}"
         )
+    if odd := [name for name, tensor in content.items() if tensor.layout != torch.strided or tensor.is_quantized]:
+        raise WeightsError(f"{path}: sparse or quantised tensors, which no model here takes: {_some(odd)}")
     return Checkpoint(content, recorded)
 
 
@@ -105,7 +107,6 @@ def _read(stream: BinaryIO) -> Any:
             return load(stream.read())
         except SafetensorError as error:
             raise ValueError(str(error)) from error
-    check_pickles(stream)
     return torch.load(stream, map_location="cpu", weights_only=True)
 
 

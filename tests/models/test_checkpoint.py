@@ -197,3 +197,13 @@ def test_pixels_that_there_cannot_be_are_refused(preprocess, tmp_path):
     torch.save({"weights": ARRAYS, "panecho_embed": OURS | {"preprocess": preprocess}}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="records as its preprocess can't be"):
         read_checkpoint(tmp_path / "w.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize(
+    "odd", [torch.Tensor.to_sparse, lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)]
+)
+def test_tensors_that_are_sparse_or_quantised_are_named(tmp_path, odd):
+    torch.save({"weights": {"a": torch.eye(3), "stem.bias": odd(torch.eye(3))}}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"sparse or quantised.*stem\.bias"):
+        read_checkpoint(tmp_path / "w.pt")
