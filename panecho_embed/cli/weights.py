@@ -39,7 +39,7 @@ def list_() -> None:
     help="Folder to put the files into.  [default: the torch hub cache]",
 )
 def fetch(names: tuple[str, ...], folder: Path | None) -> None:
-    """Download weights by name; a broken download goes on.
+    """Download weights by name.
 
     Names are those that `list` shows. Each file's SHA-256 is written beside it, as FILE.sha256.
     """

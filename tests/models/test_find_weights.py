@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
-from panecho_embed.models import download
 from panecho_embed.models.digests import recorded_sha256
 from panecho_embed.models.weights import (
     KNOWN,
@@ -32,7 +31,7 @@ def put(path: Path, text: str = "weights") -> Path:
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
-    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     with serve(Behaviour(b"from the mirror")) as server:
         monkeypatch.setenv(MIRROR_VARIABLE, f"{server.url}/weights/")
         yield server
