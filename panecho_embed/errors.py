@@ -11,6 +11,24 @@ class ArgumentError(PanEchoEmbedError, ValueError):
     """An argument has a value that is not allowed; the message quotes it and lists what is."""
 
 
+class NotInstalledError(ArgumentError):
+    """An optional part is not installed; the message names the extra that brings it.
+
+    Parameters
+    ----------
+    package : str
+        What is missing.
+    extra : str
+        The extra of this package that installs it.
+    needed_for : str
+        The option that needs it; "" for none.
+    """
+
+    def __init__(self, package: str, extra: str, needed_for: str = "") -> None:
+        how = f"pip install 'panecho-embed[{extra}]'"
+        super().__init__(f"{package} is not installed: {how}" + (f" ({needed_for})" if needed_for else ""))
+
+
 class RecipeError(ArgumentError):
     """A recipe has an unknown key, or a value that is not allowed; the message says which, and what is."""
 

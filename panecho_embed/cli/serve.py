@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from panecho_embed.cli.options import existing_file
+from panecho_embed.errors import NotInstalledError
 
 
 @click.command()
@@ -61,7 +62,7 @@ def serve(
         from panecho_embed.search.server.listen import listening
         from panecho_embed.search.server.upload import UploadLimits
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is not installed: pip install 'panecho-embed[serve]'") from error
+        raise NotInstalledError(error.name or "fastapi", "serve") from error
     # Whoever else has an account on this computer reaches the port too.
     chosen = token or secrets.token_urlsafe(24)
     limits = UploadLimits(max_upload_mb, max_upload_frames, max_upload_seconds)

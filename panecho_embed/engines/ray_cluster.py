@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from panecho_embed.cores import usable_cores
-from panecho_embed.errors import ArgumentError, EngineError
+from panecho_embed.errors import ArgumentError, EngineError, NotInstalledError
 
 _CONNECT_SECONDS = 5.0
 _HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
@@ -53,9 +53,7 @@ def _imported() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise ArgumentError(
-            f"{error.name or 'ray'} is not installed: pip install 'panecho-embed[ray]' (--engine ray)"
-        ) from error
+        raise NotInstalledError(error.name or "ray", "ray", "--engine ray") from error
     return ray
 
 

@@ -7,14 +7,17 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from panecho_embed.errors import NotInstalledError
 from panecho_embed.outputs import write_text
 
-if TYPE_CHECKING:
+try:
     from tensorboardX import SummaryWriter
+except ImportError as error:
+    raise NotInstalledError("tensorboardX", "finetune") from error
 
 Row = dict[str, float]
 
@@ -44,8 +47,6 @@ class Board:
     """Scalars for TensorBoard; from a resumed step on, what stood there is forgotten."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        from tensorboardX import SummaryWriter
-
         self._writer: SummaryWriter = SummaryWriter(str(folder), purge_step=step)
 
     def step(self, step: int, loss: float, rate: float) -> None:

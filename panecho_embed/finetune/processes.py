@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from panecho_embed.errors import ArgumentError, PanEchoEmbedError
+from panecho_embed.errors import ArgumentError, NotInstalledError, PanEchoEmbedError
 from panecho_embed.finetune.recipe import RunPrecision
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.orphans import end_with_torchrun
 from panecho_embed.provenance import Precision
+
+try:
+    from accelerate import Accelerator
+    from accelerate.utils import broadcast_object_list, gather_object
+except ImportError as error:
+    raise NotInstalledError("accelerate", "finetune") from error
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.errors import ArgumentError, MediaError
+from panecho_embed.errors import MediaError, NotInstalledError
 from panecho_embed.outputs import refuse_to_replace, written_whole
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.pictures import still
@@ -42,7 +42,7 @@ def write_atlas(
     try:
         pa, pq = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise ArgumentError("pyarrow is not installed: pip install 'panecho-embed[atlas]'") from error
+        raise NotInstalledError("pyarrow", "atlas") from error
     refuse_to_replace(Path(out), overwrite, collection.path)
     items = map_items(collection)
     progress(0, len(items), f"map ({method})")

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.errors import ArgumentError, NotInstalledError, StoreError
 from panecho_embed.orphans import end_with_parent
 from panecho_embed.outputs import written_whole
 from panecho_embed.search.collection import Collection, Items
@@ -63,7 +63,7 @@ def umap(units: Floats32) -> Points:
             warnings.simplefilter("ignore")
             umap_learn = importlib.import_module("umap")
     except ImportError as error:
-        raise ArgumentError("umap-learn is not installed: pip install 'panecho-embed[serve]'") from error
+        raise NotInstalledError("umap-learn", "serve") from error
     with warnings.catch_warnings():
         # It warns that a seed means one thread, which is what a repeatable map costs.
         warnings.simplefilter("ignore")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from panecho_embed.cli.main import main
 from panecho_embed.finetune.data import read_dataset
 from panecho_embed.finetune.recipe_files import load_recipe
 from tests.finetune.conftest import NARROW, finetune
@@ -281,3 +284,17 @@ def test_a_score_that_one_validation_video_can_not_have_is_called_undefined(copy
     frame.to_csv(copy / "FileList.csv", index=False)
     told = finetune("echonet-dynamic", "--init", "random", "--data", copy, "-o", tmp_path / "run", **RANDOM).stderr
     assert ", score undefined (best so far)" in told
+
+
+@pytest.mark.parametrize("package", ["accelerate", "tensorboardX"])
+@pytest.mark.parametrize(("command", "start"), [("finetune", "--init"), ("grid", "--inits")])
+def test_without_the_extra_its_name_is_said_before_anything_is_done(monkeypatch, tmp_path, package, command, start):
+    for name in [name for name in sys.modules if name.startswith("panecho_embed.finetune.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "data").mkdir()
+    given = ["custom", start, "random", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, [command, *given])
+    assert result.exit_code == 2, result.output
+    assert f"{package} is not installed: pip install 'panecho-embed[finetune]'" in result.output
+    assert not (tmp_path / "out").exists()
