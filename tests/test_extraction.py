@@ -15,6 +15,7 @@ from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.errors import ArgumentError, ManifestError, SettingsMismatchError, StoreError
 from panecho_embed.extraction import extract
 from panecho_embed.store import EmbeddingFile, verify
+from tests.media.builders import write_avi
 from tests.tiny import overflowing, tiny, tiny_3d
 
 
@@ -129,11 +130,35 @@ def test_broken_inputs_are_failures_and_the_rest_is_done(studies, tmp_path):
 def test_an_embedding_that_overflows_is_a_failure(tmp_path):
     folder = tmp_path / "studies"
     folder.mkdir()
-    np.save(folder / "dark.npy", np.zeros((3, 40, 40), np.uint8))
-    np.save(folder / "bright.npy", np.full((3, 40, 40), 255, np.uint8))
+    dark = np.zeros((3, 40, 40), np.uint8)
+    # A frame of one colour throughout would be no content.
+    dark[:, 0, 0] = 1
+    np.save(folder / "dark.npy", dark)
+    np.save(folder / "bright.npy", 255 - dark)
     summary, _ = run(folder, tmp_path / "out.h5", backbone=overflowing())
     assert [(f.video_id, f.stage) for f in summary.failed] == [("bright.npy", "encode")]
     assert "--precision" in summary.failed[0].message
+
+
+def test_videos_that_show_nothing_are_failures(studies, tmp_path):
+    np.save(studies / "p0" / "black.npy", np.zeros((20, 40, 40), np.uint8))
+    # What a cast makes of NaN depends on the machine, and is the same for every pixel.
+    with np.errstate(invalid="ignore"):
+        np.save(studies / "p0" / "nan.npy", np.full((20, 40, 40), np.nan, np.float32).astype(np.uint8))
+    np.save(
+        studies / "p1" / "flashing.npy", np.arange(20, dtype=np.uint8)[:, None, None] + np.zeros((1, 40, 40), np.uint8)
+    )
+    write_avi(studies / "p2" / "blue.avi", np.full((20, 48, 64, 3), (0, 0, 255), np.uint8))
+    led_in = moving(20)
+    led_in[:2] = 0
+    np.save(studies / "p2" / "led in.npy", led_in)
+    summary, file = run(studies, tmp_path / "out.h5")
+    blank = ["p0/black.npy", "p0/nan.npy", "p1/flashing.npy", "p2/blue.avi"]
+    assert [(failure.video_id, failure.stage) for failure in summary.failed] == [(name, "pixels") for name in blank]
+    assert {failure.message for failure in summary.failed} == {
+        "no content: each of its 20 frames is of one colour throughout"
+    }
+    assert "p2/led in.npy" in set(file.rows["video_id"])
 
 
 def test_the_same_again_does_nothing(studies, tmp_path):

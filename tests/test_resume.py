@@ -121,7 +121,10 @@ def test_an_output_inside_the_input_adds_nothing_to_it(studies):
 def test_half_precision_that_overflows_is_a_failure(tmp_path):
     folder = tmp_path / "studies"
     folder.mkdir()
-    np.save(folder / "bright.npy", np.full((3, 40, 40), 255, np.uint8))
+    bright = np.full((3, 40, 40), 255, np.uint8)
+    # A frame of one colour throughout would be no content.
+    bright[:, 0, 0] = 254
+    np.save(folder / "bright.npy", bright)
     model = tiny()
     model.clip_encoder.forward = lambda frames: frames.mean(dim=1) * 1e6
     summary, _ = run(folder, tmp_path / "out.h5", backbone=model, dtype="float16")

@@ -43,14 +43,25 @@ class Cine:
         """Yield every frame once, in order: (H, W, 3) uint8 RGB, C-contiguous, all of one size.
 
         A few frames are in memory at a time. Raises MediaError where the file turns out to be damaged: fewer frames
-        than it holds are never given silently.
+        than it holds are never given silently. Raises it behind the last frame, too, if none of them shows anything:
+        every pixel of a frame has the same colour. Some blank frames do no harm.
         """
+        count, is_blank = 0, True
         try:
-            yield from self.reader()
+            for frame in self.reader():
+                count += 1
+                is_blank = is_blank and bool((frame == frame[0, 0]).all())
+                yield frame
         except OSError as error:
             raise MediaError(
                 f"the file can't be read: {error.strerror or type(error).__name__}", stage="decode"
             ) from error
+        if count and is_blank:
+            raise MediaError(
+                f"no content: {'its only frame' if count == 1 else f'each of its {count} frames'} is of one colour "
+                "throughout",
+                stage="pixels",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,8 +147,9 @@ def test_an_array_whose_header_unfolds_into_gigabytes(tmp_path):
 
 def test_an_npz_of_thousands_of_arrays(tmp_path):
     np.savez(tmp_path / "v.npz", **{f"a{i}": np.zeros(1) for i in range(1001)})
-    with pytest.raises(MediaError, match="holds 1001 arrays"):
+    with pytest.raises(MediaError, match="holds 1001 arrays") as caught:
         open_cine(str(tmp_path / "v.npz"))
+    assert len(str(caught.value)) < 400
 
 
 def test_a_png_whose_chunk_claims_gigabytes(tmp_path):
@@ -161,7 +162,9 @@ def test_a_png_whose_chunk_claims_gigabytes(tmp_path):
 
 def claiming(frames: int | None, true: int = 20) -> Cine:
     def read() -> Iterator[np.ndarray]:
-        return (np.full((32, 32, 3), i % 256, np.uint8) for i in range(true))
+        return (
+            np.full((32, 32, 3), (i % 256, 0, 0), np.uint8) + np.eye(32, dtype=np.uint8)[..., None] for i in range(true)
+        )
 
     return Cine("v.npy", "array", 30.0, "test", None, frames, read)
 
