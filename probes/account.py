@@ -50,7 +50,7 @@ def account_of(
         f"Probe: {probe.name}.",
         facts=_facts(results, list(refused)),
         warnings=[*_warnings(results), *(f"{name} was not evaluated: {why}" for name, why in refused.items())],
-        baseline=baseline_words(results),
+        baseline=_baseline_words(results),
         extra={result.evaluation.problem.target.name: _blocks(result) for result in results},
         columns={
             result.evaluation.problem.target.name: {"Shuffled labels": _control_cells(result)}
@@ -59,7 +59,7 @@ def account_of(
         },
         sections=[
             Section("Data and splits", _data(results)),
-            Section("Embeddings", [Facts(provenance_facts(problem.provenance, source))]),
+            Section("Embeddings", [Facts(_provenance_facts(problem.provenance, source))]),
         ],
         methods=[methods_paragraph(alike) for alike in _by_kind(results)],
         command=command,
@@ -73,7 +73,7 @@ def comparison_account(compared: Compared, reference: str | None, command: str) 
     targets = ", ".join(compared.evaluations)
     facts = {"Reference": reference} if reference else {}
     facts |= {"Probe": first.probes[0].name, "Candidates": ", ".join(evaluations)}
-    shared = {name: provenance_facts(one.problem.provenance, name) for name, one in evaluations.items()}
+    shared = {name: _provenance_facts(one.problem.provenance, name) for name, one in evaluations.items()}
     common = {
         key: value
         for key, value in next(iter(shared.values())).items()
@@ -83,13 +83,13 @@ def comparison_account(compared: Compared, reference: str | None, command: str) 
     for name, own in shared.items():
         rest = {key: value for key, value in own.items() if key not in common}
         sections.append(Section(f"Embeddings: {name}", [Facts(rest)]))
-    notes = {name: note for name, one in evaluations.items() for note in untrained_warning(one.problem.provenance)}
+    notes = {name: note for name, one in evaluations.items() for note in _untrained_warning(one.problem.provenance)}
     warnings = [f"{name}: {note}" for name, note in notes.items()]
     warnings += [f"{name} was not compared: {why}" for name, why in compared.refused.items()]
     warnings += list(dict.fromkeys(note for one in evaluations.values() for note in cautions_of(one)))
     methods = (
         "The same probe was trained and tested on the same patients, splits and draws for every candidate. "
-        f"{probe_sentence(first)} The setting was chosen for each candidate by itself. {plan_sentence(first)} "
+        f"{_probe_sentence(first)} The setting was chosen for each candidate by itself. {_plan_sentence(first)} "
         f"{methods_of(compared.comparisons)}"
     )
     return Account(
@@ -137,7 +137,7 @@ def far_patients(evaluation: Evaluation) -> list[str]:
     return sorted(far)
 
 
-def provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
+def _provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
     """How embeddings were made, for people."""
     weights, clips, pre = provenance.weights, provenance.clips, provenance.preprocess
     facts = {
@@ -160,7 +160,7 @@ def provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
     }
 
 
-def untrained_warning(provenance: Provenance) -> list[str]:
+def _untrained_warning(provenance: Provenance) -> list[str]:
     """A warning when the weights were random."""
     if provenance.weights.pretrained:
         return []
@@ -169,7 +169,7 @@ def untrained_warning(provenance: Provenance) -> list[str]:
     ]
 
 
-def baseline_words(results: Sequence[TargetResult]) -> str:
+def _baseline_words(results: Sequence[TargetResult]) -> str:
     """What the baseline is."""
     kinds = {result.evaluation.problem.target.kind for result in results}
     numbers = "predicts the mean of the training labels" if "regression" in kinds else ""
@@ -188,11 +188,11 @@ def methods_paragraph(results: Sequence[TargetResult]) -> str:
         f"Embeddings ({provenance.dim} dimensions per {provenance.level}) were computed with the {provenance.backbone} "
         f"encoder ({origin}; weights SHA-256 {weights.sha256[:12]}).",
         _level_sentence(results),
-        probe_sentence(evaluation),
-        plan_sentence(evaluation),
+        _probe_sentence(evaluation),
+        _plan_sentence(evaluation),
         _tested(results),
         interval_sentence([result.evaluation.scored for result in results]),
-        baseline_words(results),
+        _baseline_words(results),
     ]
     if problem.target.kind == "binary" and np.isfinite(evaluation.thresholds).any():
         pieces.append(first.settings.threshold.sentence("held-out training data"))
@@ -208,7 +208,7 @@ def methods_paragraph(results: Sequence[TargetResult]) -> str:
     return " ".join(pieces)
 
 
-def probe_sentence(evaluation: Evaluation) -> str:
+def _probe_sentence(evaluation: Evaluation) -> str:
     """What was trained, and how its setting was chosen."""
     probe, fold = evaluation.probes[0], evaluation.folds[0]
     trained, chosen = probe.methods_sentence(), probe.selection()
@@ -220,7 +220,7 @@ def probe_sentence(evaluation: Evaluation) -> str:
     return f"{trained}; {chosen} on {whose}, after which it was fitted to training and validation patients together."
 
 
-def plan_sentence(evaluation: Evaluation) -> str:
+def _plan_sentence(evaluation: Evaluation) -> str:
     """Who was trained on and who was tested."""
     folds, count, drawn = evaluation.folds, len(evaluation.plans), evaluation.plans[0].drawn
     if len(folds) == 1:
@@ -286,7 +286,7 @@ def _patients(result: TargetResult) -> str:
 
 
 def _warnings(results: Sequence[TargetResult]) -> list[str]:
-    notes = untrained_warning(results[0].evaluation.problem.provenance)
+    notes = _untrained_warning(results[0].evaluation.problem.provenance)
     by_target = {result.evaluation.problem.target.name: cautions_of(result.evaluation) for result in results}
     same = set(map(tuple, by_target.values()))
     if len(same) == 1:

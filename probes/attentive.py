@@ -18,7 +18,7 @@ from probes.base import BaseProbe, Floats, Ints, TaskType, at_rows, is_classifie
 from probes.logistic import probabilities
 from probes.standardise import BOUND, FAR_SHARE, Standardiser, check_bound, prediction_range
 
-ROWS_PER_BATCH = 65_536
+_ROWS_PER_BATCH = 65_536
 
 
 @dataclass(eq=False, repr=False)
@@ -174,7 +174,7 @@ class AttentiveProbe(BaseProbe):
         coef, intercept = (torch.zeros(self._outputs(), n).requires_grad_() for n in (size, 1))
         groups: list[dict[str, Any]] = [{"params": [attention, coef]}, {"params": [intercept], "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
-        per_batch = max(1, min(self.batch_size, ROWS_PER_BATCH // index.shape[1]))
+        per_batch = max(1, min(self.batch_size, _ROWS_PER_BATCH // index.shape[1]))
         for _ in range(epochs):
             for batch in torch.randperm(len(index), generator=generator).split(per_batch):
                 rows = z[index[batch]]

@@ -25,11 +25,11 @@ from probes.problem import check_finite
 
 Severity = Literal["leak", "warning"]
 
-NEAR = 0.995  # cosine of embeddings after centring
-GIVEN_AWAY = 0.99
-MAX_CLASSES = 20
-ROWS_OF_A_CLASS = 5  # on average; with fewer, values in order look like classes of a number
-NEIGHBOURS = 10
+_NEAR = 0.995  # cosine of embeddings after centring
+_GIVEN_AWAY = 0.99
+_MAX_CLASSES = 20
+_ROWS_OF_A_CLASS = 5  # on average; with fewer, values in order look like classes of a number
+_NEIGHBOURS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Finding:
 
 
 def audit(
-    source: str | Path | EmbeddingTable, *, labels: str | Path | None = None, near: float = NEAR
+    source: str | Path | EmbeddingTable, *, labels: str | Path | None = None, near: float = _NEAR
 ) -> list[Finding]:
     """All findings, leaks first. labels: a CSV of labels, joined by id.
 
@@ -104,7 +104,7 @@ def _same_embeddings(videos: EmbeddingTable, near: float) -> Iterator[Finding]:
     values = videos.values.astype(np.float64)
     centred = values - values.mean(axis=0)
     distance, index = ExactNeighbours(centred.astype(np.float32), "cosine").search(
-        centred.astype(np.float32), min(NEIGHBOURS, len(videos))
+        centred.astype(np.float32), min(_NEIGHBOURS, len(videos))
     )
     close = sorted(
         {
@@ -165,16 +165,16 @@ def _relation(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> str:
         return ""
     if all(numbers) and min(few) > 2:
         correlation = abs(float(np.corrcoef(rankdata(a), rankdata(b))[0, 1]))
-        if correlation >= GIVEN_AWAY:
+        if correlation >= _GIVEN_AWAY:
             return f"rank correlation {correlation:.3f}"
     for column, other, is_number, classes in ((a, b, numbers[0], few[1]), (b, a, numbers[1], few[0])):
-        if is_number and (classes == 2 or classes <= min(MAX_CLASSES, len(a) // ROWS_OF_A_CLASS)):
+        if is_number and (classes == 2 or classes <= min(_MAX_CLASSES, len(a) // _ROWS_OF_A_CLASS)):
             separation = _separation(column, as_text(other))
-            if separation >= GIVEN_AWAY:
+            if separation >= _GIVEN_AWAY:
                 return f"one separates the classes of the other, AUROC {separation:.3f}"
-    if max(few) <= MAX_CLASSES:
+    if max(few) <= _MAX_CLASSES:
         share = max(_majority_share(a, b), _majority_share(b, a))
-        return f"one fixes the other in {100 * share:.1f} % of videos" if share >= GIVEN_AWAY else ""
+        return f"one fixes the other in {100 * share:.1f} % of videos" if share >= _GIVEN_AWAY else ""
     return ""
 
 
@@ -197,7 +197,7 @@ def _majority_share(known: npt.NDArray[Any], target: npt.NDArray[Any]) -> float:
     counts = np.zeros((left.max() + 1, right.max() + 1))
     np.add.at(counts, (left, right), 1)
     guess = counts.sum(axis=0).max() / len(left)
-    return float(counts.max(axis=1).sum() / len(left)) if guess < 1 - 2 * (1 - GIVEN_AWAY) else 0.0
+    return float(counts.max(axis=1).sum() / len(left)) if guess < 1 - 2 * (1 - _GIVEN_AWAY) else 0.0
 
 
 def _named(videos: EmbeddingTable, pairs: Sequence[tuple[int, int]]) -> list[str]:

@@ -69,25 +69,18 @@ def compare_problems(
     evaluations: dict[str, dict[str, Evaluation]] = {}
     left_out: dict[str, int] = {}
     for target, of_target in by_target.items():
-        lacking = [name for name in problems if name not in of_target]
-        if lacking:
+        if lacking := [name for name in problems if name not in of_target]:
             told.setdefault(target, f"{', '.join(lacking)} lacks it")
         if target in told:
             continue
         try:
-            common, left_out[target] = common_rows(list(of_target.items()))
-            evaluations[target] = {
-                name: evaluate(problem, make_probe(problem), _for_target(settings, problem))
-                for name, problem in zip(of_target, common, strict=True)
-            }
+            evaluations[target], left_out[target] = _evaluated(of_target, make_probe, settings)
         except ArgumentError as error:
             if len(by_target) == 1:
                 raise
             told[target] = str(error)
-            evaluations.pop(target, None)
     if not evaluations:
-        reasons = "; ".join(f"{name}: {why}" for name, why in told.items())
-        raise ArgumentError(f"no target can be compared: {reasons}")
+        raise ArgumentError(f"no target can be compared: {'; '.join(f'{name}: {why}' for name, why in told.items())}")
     candidates = [
         Candidate(
             name,
@@ -108,7 +101,13 @@ def compare_problems(
     return Compared(tuple(comparisons), evaluations, left_out, told)
 
 
-def _for_target(settings: RunSettings, problem: Problem) -> RunSettings:
-    """The settings with training sets refitted where only one is seen; cut-offs are for a regression."""
-    cutoffs = settings.cutoffs if problem.target.kind == "regression" else ()
-    return replace(settings, refits=settings.refits or _REFITS, cutoffs=cutoffs)
+def _evaluated(
+    of_target: Mapping[str, Problem], make_probe: Callable[[Problem], BaseProbe], settings: RunSettings
+) -> tuple[dict[str, Evaluation], int]:
+    """The evaluation of each candidate on the units that all have, and how many units were left out."""
+    common, left_out = common_rows(list(of_target.items()))
+    cutoffs = settings.cutoffs if common[0].target.kind == "regression" else ()
+    # One training set is refitted, so that the comparison knows what other training patients would give.
+    own = replace(settings, refits=settings.refits or _REFITS, cutoffs=cutoffs)
+    found = {name: evaluate(one, make_probe(one), own) for name, one in zip(of_target, common, strict=True)}
+    return found, left_out

@@ -17,8 +17,8 @@ from probes.neighbours import FloatArray, Metric, Neighbours, check_metric, unit
 IndexType = Literal["flat", "ivf", "hnsw", "sq8", "pq"]
 Device = Literal["cpu", "gpu"]
 
-PQ_MIN_ROWS = 256  # centroids of an 8-bit code
-ROWS_PER_CELL = 39  # faiss trains its cells on at least as many
+_PQ_MIN_ROWS = 256  # centroids of an 8-bit code
+_ROWS_PER_CELL = 39  # faiss trains its cells on at least as many
 TRAINED_ON = 20_000  # rows that are enough for what is not a cell; all of them where there are fewer
 ADDED_AT_ONCE = 65_536  # so that no second copy of a large table is made
 
@@ -98,10 +98,10 @@ class FaissKNNProbe(KNNProbe):
 def index_recipe(index: IndexType, n: int, d: int) -> str:
     """What faiss's index factory is asked for, given the size of the table."""
     if index == "ivf":
-        return f"IVF{max(1, min(int(4 * n**0.5), n // ROWS_PER_CELL))},Flat"
+        return f"IVF{max(1, min(int(4 * n**0.5), n // _ROWS_PER_CELL))},Flat"
     if index == "pq":
-        if n < PQ_MIN_ROWS:
-            raise ArgumentError(f"a product-quantised index needs {PQ_MIN_ROWS} rows, there are {n}: use --index flat")
+        if n < _PQ_MIN_ROWS:
+            raise ArgumentError(f"a product-quantised index needs {_PQ_MIN_ROWS} rows, there are {n}: use --index flat")
         pieces = max(1, d // 8)
         # "np": no polysemous training, which takes nearly all of the time and serves a search that is not used.
         return f"PQ{next(m for m in range(pieces, 0, -1) if d % m == 0)}np"
@@ -115,7 +115,7 @@ def _new_index(index: IndexType, shape: tuple[int, ...], metric: Metric) -> Any:
 
 def _training_rows(rows: FloatArray, cells: int) -> FloatArray:
     """Rows that cells and codes are learned from: more of them make it slower, not better."""
-    enough = max(TRAINED_ON, (ROWS_PER_CELL + 1) * cells)
+    enough = max(TRAINED_ON, (_ROWS_PER_CELL + 1) * cells)
     if len(rows) <= enough:
         return rows
     return rows[np.sort(np.random.default_rng(0).choice(len(rows), enough, replace=False))]

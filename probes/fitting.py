@@ -49,7 +49,7 @@ def fit_fold(problem: Problem, probe: BaseProbe, fold: Fold) -> tuple[BaseProbe,
     held_out = getattr(fitted, "holdout_prediction_", None)
     if held_out is None:
         return fitted, np.full(problem.target.shape(len(problem)), np.nan)
-    spread = spread_classes(problem, fitted, held_out)
+    spread = _spread_classes(problem, fitted, held_out)
     return fitted, average_rows(spread, unit, problem.share[rows], len(problem))
 
 
@@ -57,7 +57,7 @@ def predict_units(problem: Problem, fitted: BaseProbe, units: Ints) -> Floats:
     """Predictions of units, the mean over their rows: (len(units),) or (len(units), K)."""
     rows = problem.rows_of(units)
     raw = predict_rows(fitted, problem.values_of(rows), problem.unit[rows])
-    predicted = spread_classes(problem, fitted, raw)
+    predicted = _spread_classes(problem, fitted, raw)
     return average_rows(predicted, problem.unit[rows], problem.share[rows], len(problem))[units]
 
 
@@ -67,13 +67,13 @@ def predict_rows(fitted: BaseProbe, values: npt.NDArray[Any], unit: Ints) -> Flo
     return np.asarray(predict(values, bags=unit) if fitted.pools else predict(values))
 
 
-def spread_classes(problem: Problem, fitted: BaseProbe, predicted: npt.NDArray[Any]) -> Floats:
+def _spread_classes(problem: Problem, fitted: BaseProbe, predicted: npt.NDArray[Any]) -> Floats:
     """Probabilities of the classes that were trained on as those of all of the target's, or of the positive one."""
     return all_classes(problem.target.kind, len(problem.target.classes), fitted, predicted)
 
 
 def all_classes(kind: str, count: int, fitted: BaseProbe, predicted: npt.NDArray[Any]) -> Floats:
-    """As `spread_classes`; kind and count: of the target and its classes."""
+    """As `_spread_classes`; kind and count: of the target and its classes."""
     if kind == "regression":
         return np.asarray(predicted, dtype=np.float64)
     every = np.zeros((len(predicted), count))

@@ -19,13 +19,13 @@ Weights = Literal["softmax", "distance", "uniform"]
 Centre = bool | Literal["auto"]
 Found = tuple[FloatArray, npt.NDArray[np.integer[Any]]]  # distances and row numbers of neighbours, (Q, k) each
 
-K_GRID = (1, 2, 3, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200)
-TEMPERATURES = (0.01, 0.02, 0.04, 0.07, 0.15, 0.3)
-QUERY_BLOCK = 4096
+_K_GRID = (1, 2, 3, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200)
+_TEMPERATURES = (0.01, 0.02, 0.04, 0.07, 0.15, 0.3)
+_QUERY_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class _Setting:
     """One combination of settings. temperature: NaN where the weights have none."""
 
     centre: bool
@@ -102,7 +102,7 @@ class KNNProbe(BaseProbe):
         ks = ks[ks <= min((int((~out).sum()) for out in parts), default=len(x))]
         if not len(ks):
             raise ArgumentError(f"k is {self._ks().tolist()}, but there are {len(x)} rows (n_samples={len(x)}) (--k)")
-        self.settings_ = [Setting(c, t, int(k)) for c in self._centrings() for t in self._temperatures() for k in ks]
+        self.settings_ = [_Setting(c, t, int(k)) for c in self._centrings() for t in self._temperatures() for k in ks]
         searches = {c: [self._held_out(x, out, c, int(ks[-1])) for out in parts] for c in self._centrings()}
         self.chosen_ = self._choose(searches, targets, parts, ks)
         chosen = self.settings_[self.chosen_]
@@ -182,7 +182,7 @@ class KNNProbe(BaseProbe):
     def _temperatures(self) -> list[float]:
         if self.weights != "softmax":
             return [float("nan")]
-        given = TEMPERATURES if self.temperature is None else self.temperature
+        given = _TEMPERATURES if self.temperature is None else self.temperature
         return sorted(set(np.atleast_1d(np.asarray(given, dtype=np.float64)).tolist()))
 
     def _centrings(self) -> list[bool]:
@@ -192,7 +192,7 @@ class KNNProbe(BaseProbe):
         return [True, False] if self.centre == "auto" else [bool(self.centre)]
 
     def _ks(self) -> Ints:
-        return np.array(sorted(set(K_GRID if self.k is None else self.k)), dtype=np.int64)
+        return np.array(sorted(set(_K_GRID if self.k is None else self.k)), dtype=np.int64)
 
     def _index(self, x: FloatArray) -> Neighbours:
         return ExactNeighbours(x, self.metric)
@@ -213,8 +213,8 @@ class KNNProbe(BaseProbe):
         x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         x = x.astype(self.rows_.dtype, copy=False)
         ks, blocks = np.array([self.k_]), []
-        for start in range(0, len(x), QUERY_BLOCK):
-            found = self.neighbours_.search(x[start : start + QUERY_BLOCK] - self.centre_, self.k_)
+        for start in range(0, len(x), _QUERY_BLOCK):
+            found = self.neighbours_.search(x[start : start + _QUERY_BLOCK] - self.centre_, self.k_)
             blocks.append(self._averages(found, self.targets_, ks, [self.temperature_])[0][0])
         return np.concatenate(blocks)
 
@@ -224,8 +224,8 @@ class KNNProbe(BaseProbe):
         One array for each temperature.
         """
         blocks: list[list[Floats]] = [[] for _ in temperatures]
-        for start in range(0, len(found[0]), QUERY_BLOCK):
-            distance, index = (part[start : start + QUERY_BLOCK, : ks[-1]] for part in found)
+        for start in range(0, len(found[0]), _QUERY_BLOCK):
+            distance, index = (part[start : start + _QUERY_BLOCK, : ks[-1]] for part in found)
             near = targets[index]
             for made, temperature in zip(blocks, temperatures, strict=True):
                 weight = np.where(index >= 0, self._weight(distance.astype(np.float64), temperature), 0.0)

@@ -21,10 +21,10 @@ from panecho_embed.records import EmbeddingTable
 if TYPE_CHECKING:
     import pandas as pd
 
-KEYS = ("video_id", "study_id", "patient_id")
-OF_THE_FILE = ("study_id", "patient_id", "view", "split")  # what a table of labels may correct
-OF_A_VIDEO = ("video_id", "view", "path", "fps")  # what is nothing of a study
-NO_LABELS = (*KEYS, "view", "split", "path", "fps")
+_KEYS = ("video_id", "study_id", "patient_id")
+_OF_THE_FILE = ("study_id", "patient_id", "view", "split")  # what a table of labels may correct
+_OF_A_VIDEO = ("video_id", "view", "path", "fps")  # what is nothing of a study
+_NO_LABELS = (*_KEYS, "view", "split", "path", "fps")
 
 
 _OTHER_NAMES = {"StudyInstanceUID": "study_id", "PatientID": "patient_id", "FileName": "video_id", "path": "video_id"}
@@ -44,13 +44,13 @@ def join_labels(table: EmbeddingTable, csv: str | Path, known: LocalIds | None =
     frame = _read(path)
     described = DESCRIPTION_COLUMNS if set(DESCRIPTION_COLUMNS) <= set(frame.columns) else ()
     if table.level == "study" and {"study_id", "video_id"} <= set(frame.columns):
-        frame = frame.drop(columns=[*described, *(set(OF_A_VIDEO) & set(frame.columns))]).drop_duplicates()
-    if not set(KEYS) & set(frame.columns):
+        frame = frame.drop(columns=[*described, *(set(_OF_A_VIDEO) & set(frame.columns))]).drop_duplicates()
+    if not set(_KEYS) & set(frame.columns):
         frame = frame.rename(columns=_OTHER_NAMES)
-    key = next((name for name in KEYS if name in frame.columns), None)
+    key = next((name for name in _KEYS if name in frame.columns), None)
     if key is None:
         raise ArgumentError(
-            f"{path}: no column {', '.join(KEYS)} to join by; it has {', '.join(frame.columns)} (--labels)"
+            f"{path}: no column {', '.join(_KEYS)} to join by; it has {', '.join(frame.columns)} (--labels)"
         )
     if nameless := [str(line) for line in frame.index[frame[key] == ""]]:
         raise ArgumentError(
@@ -65,7 +65,7 @@ def join_labels(table: EmbeddingTable, csv: str | Path, known: LocalIds | None =
     row = frame.index.get_indexer(ids)
     labels = {name: _at(column, row) for name, column in columns.items()}
     own: dict[str, Any] = {
-        name: _at(frame[name].to_numpy(dtype=object), row) for name in OF_THE_FILE if name in frame.columns
+        name: _at(frame[name].to_numpy(dtype=object), row) for name in _OF_THE_FILE if name in frame.columns
     }
     for name in own.keys() - {"split"}:
         own[name] = np.where(own[name] == "", getattr(table, name), own[name])
@@ -75,7 +75,7 @@ def join_labels(table: EmbeddingTable, csv: str | Path, known: LocalIds | None =
 def _read(path: Path) -> pd.DataFrame:
     """All cells as text."""
     try:
-        table = read_table(path, undecodable=KEYS)
+        table = read_table(path, undecodable=_KEYS)
     except OSError as error:
         raise ArgumentError(f"{path}: can't be read ({error.strerror or error}) (--labels)") from error
     except ManifestError as error:
@@ -90,7 +90,7 @@ def _with_opaque_ids(frame: pd.DataFrame, table: EmbeddingTable, known: LocalIds
     """The frame with the ids of the embedding file, where those are opaque; no id of a hospital goes further."""
     if not any(map(is_opaque, table.patient_id[:1])):
         return frame
-    names = [name for name in KEYS if name in frame.columns]
+    names = [name for name in _KEYS if name in frame.columns]
     if known is not None:
         return frame.assign(**{name: known.translated(name.removesuffix("_id"), list(frame[name])) for name in names})
     if plain := [name for name in names if not all(is_opaque(value) for value in frame[name] if value)]:
@@ -103,7 +103,7 @@ def _with_opaque_ids(frame: pd.DataFrame, table: EmbeddingTable, known: LocalIds
 
 def _labels(frame: pd.DataFrame, described: Sequence[str], path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        return label_columns(frame, (*NO_LABELS, *described), path)[0]
+        return label_columns(frame, (*_NO_LABELS, *described), path)[0]
     except ManifestError as error:
         raise ArgumentError(f"{error} (--labels)") from error
 

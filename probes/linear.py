@@ -30,8 +30,8 @@ from probes.standardise import BOUND, FAR_SHARE, Rotated, Standardiser, check_bo
 
 RIDGE_ALPHAS = tuple(float(f"{10**e:.4g}") for e in np.arange(-1, 4.25, 0.5))
 LOGISTIC_CS = tuple(float(f"{10**e:.4g}") for e in np.arange(-4, 1.25, 0.5))
-PATH_TOLERANCE = 1e-3  # selection does not need more
-FINAL_TOLERANCE = 1e-7
+_PATH_TOLERANCE = 1e-3  # selection does not need more
+_FINAL_TOLERANCE = 1e-7
 
 
 def _has_logits(probe: LinearProbe) -> bool:
@@ -280,7 +280,7 @@ class LinearProbe(BaseProbe):
             self._check_classes(labels[train], n_classes)
             path = self._path(x[train], labels[train], weight[train])
             z = path.standardiser(x[out])
-            for i, (coef, intercept) in enumerate(path.solve(grid, tolerance=PATH_TOLERANCE)):
+            for i, (coef, intercept) in enumerate(path.solve(grid, tolerance=_PATH_TOLERANCE)):
                 held_out[i, out] = self._probabilities(z @ coef.T + intercept)
         out = part >= 0
         likelihood = held_out[:, np.arange(len(x)), labels][:, out]
@@ -291,7 +291,7 @@ class LinearProbe(BaseProbe):
         self.holdout_prediction_ = held_out[chosen]
         whole = self._path(x, labels, weight)
         self.mean_, self.scale_ = whole.standardiser.mean, whole.standardiser.scale
-        self.coef_, self.intercept_ = whole.solve([self.strength_], tolerance=FINAL_TOLERANCE)[0]
+        self.coef_, self.intercept_ = whole.solve([self.strength_], tolerance=_FINAL_TOLERANCE)[0]
 
     def _path(self, x: Floats, labels: Ints, weight: Floats) -> LogisticPath | OrdinalPath:
         kind = OrdinalPath if self.task == "ordinal" else LogisticPath

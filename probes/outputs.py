@@ -55,7 +55,7 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path, *
         "source": info.source,
         "options": dict(info.options),
         "not_evaluated": dict(info.not_evaluated),
-        "embeddings": provenance_document(results[0].evaluation.problem.provenance),
+        "embeddings": _provenance_document(results[0].evaluation.problem.provenance),
     }
     scored = [result.evaluation.scored for result in results]
     with written_run(out) as folder:
@@ -70,13 +70,13 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path, *
     return Path(out)
 
 
-def provenance_document(provenance: Provenance) -> dict[str, Any]:
+def _provenance_document(provenance: Provenance) -> dict[str, Any]:
     """How the embeddings were made, with their fingerprint."""
     document: dict[str, Any] = json.loads(provenance.to_json())
     return {"fingerprint": provenance.fingerprint, **document}
 
 
-def probe_document(probe: BaseProbe) -> dict[str, Any]:
+def _probe_document(probe: BaseProbe) -> dict[str, Any]:
     """Which probe it is, with all its settings as text where JSON has no form for them."""
     settings = {
         name: value if isinstance(value, str | int | float | bool | list | tuple | dict | None) else repr(value)
@@ -93,7 +93,7 @@ def _document(result: TargetResult) -> dict[str, Any]:
         "n_labelled": len(problem),
         "n_missing": problem.n_missing,
         "note": problem.note,
-        "probe": probe_document(evaluation.probes[0]),
+        "probe": _probe_document(evaluation.probes[0]),
         "not_saved": result.probe.saveable(),
         "folds": [
             {"name": fold.name, "train": len(fold.train), "validation": len(fold.validation), "test": len(fold.test)}

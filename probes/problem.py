@@ -157,6 +157,8 @@ def load_problems(
     """
     rows, units = load_table(file, labels=labels, level=level, pooling=pooling, fusion=fusion)
     names = target_names(units.labels, target, also={"view": units.view})
+    if reading is not None:
+        reading.check_names(names)
     options: dict[str, Any] = {"pooling": pooling, "fusion": fusion, "reading": reading}
     problems = []
     for name in names:

@@ -16,7 +16,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class _Moments:
     """Sums over rows that a ridge needs: n, x (D,), xx (D, D), xy (D, T), y (T,); they add and subtract exactly."""
 
     n: int
@@ -26,16 +26,16 @@ class Moments:
     xy: Floats
 
     @classmethod
-    def of(cls, x: Floats, y: Floats) -> Moments:
+    def of(cls, x: Floats, y: Floats) -> _Moments:
         """Of features (N, D) and targets (N, T)."""
         return cls(len(x), x.sum(axis=0), y.sum(axis=0), x.T @ x, x.T @ y)
 
-    def __sub__(self, other: Moments) -> Moments:
-        return Moments(self.n - other.n, self.x - other.x, self.y - other.y, self.xx - other.xx, self.xy - other.xy)
+    def __sub__(self, other: _Moments) -> _Moments:
+        return _Moments(self.n - other.n, self.x - other.x, self.y - other.y, self.xx - other.xx, self.xy - other.xy)
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class _Table:
     """Features (N, D) and targets (N, T), and the mean, smallest and largest value of each feature (D,)."""
 
     x: Floats
@@ -63,7 +63,7 @@ class RidgePath:
     target_range: Floats
 
     @classmethod
-    def of_moments(cls, moments: Moments, table: Table, inside: Bools, bound: float) -> RidgePath:
+    def of_moments(cls, moments: _Moments, table: _Table, inside: Bools, bound: float) -> RidgePath:
         """From sums over the rows `inside` a table, which is cheapest when there are more rows than features.
 
         The sums are of uncut values; the few values that are cut are corrected for, one by one.
@@ -122,14 +122,14 @@ def ridge_paths(x: Floats, y: Floats, part: Ints, bound: float) -> tuple[RidgePa
     held_out = [part == k for k in range(part.max(initial=-1) + 1)]
     if len(x) <= x.shape[1]:
         return RidgePath.of_rows(x, y, bound), [RidgePath.of_rows(x[~rows], y[~rows], bound) for rows in held_out]
-    table = Table(x, y, x.mean(axis=0), x.min(axis=0), x.max(axis=0))
+    table = _Table(x, y, x.mean(axis=0), x.min(axis=0), x.max(axis=0))
     centred = x - table.centre  # sums of centred features do not cancel when parts are subtracted
-    whole = Moments.of(centred, y)
+    whole = _Moments.of(centred, y)
     paths = []
     for rows in held_out:
         if rows.sum() * 2 > len(x):
-            moments = Moments.of(centred[~rows], y[~rows])
+            moments = _Moments.of(centred[~rows], y[~rows])
         else:
-            moments = whole - Moments.of(centred[rows], y[rows])
+            moments = whole - _Moments.of(centred[rows], y[rows])
         paths.append(RidgePath.of_moments(moments, table, ~rows, bound))
     return RidgePath.of_moments(whole, table, np.ones(len(x), dtype=np.bool_), bound), paths

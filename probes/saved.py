@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from probes.run import TargetResult
 
-FORMAT = "panecho-embed probe"
-SCHEMA_VERSION = 2
+_FORMAT = "panecho-embed probe"
+_SCHEMA_VERSION = 2
 _MAY_DIFFER = ("dtype",)  # how the numbers are stored
 
 
@@ -73,7 +73,7 @@ def save_probes(results: Sequence[TargetResult], out: Path) -> None:
         return
     with (out / "probe.npz").open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its allow_pickle is newer than the NumPy that we take
-    write_json(out / "probe.json", {"format": FORMAT, "schema_version": SCHEMA_VERSION, "targets": targets})
+    write_json(out / "probe.json", {"format": _FORMAT, "schema_version": _SCHEMA_VERSION, "targets": targets})
 
 
 def load_probes(run: str | Path, classes: Sequence[type[BaseProbe]] = ()) -> dict[str, SavedProbe]:
@@ -90,8 +90,8 @@ def load_probes(run: str | Path, classes: Sequence[type[BaseProbe]] = ()) -> dic
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError) as error:
         raise StoreError(f"{folder}: no readable probe.json and probe.npz of a probe run ({error})") from error
-    if document.get("format") != FORMAT or document.get("schema_version") != SCHEMA_VERSION:
-        raise StoreError(f"{folder}/probe.json: not a probe of schema version {SCHEMA_VERSION}; run the command again")
+    if document.get("format") != _FORMAT or document.get("schema_version") != _SCHEMA_VERSION:
+        raise StoreError(f"{folder}/probe.json: not a probe of schema version {_SCHEMA_VERSION}; run the command again")
     try:
         return {name: _restored(name, target, arrays, classes) for name, target in document["targets"].items()}
     except EarlierReleaseError as error:

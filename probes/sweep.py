@@ -71,10 +71,10 @@ def sweep_tables(
     frames, rows = file.table_without_values(), file.mapped()
     engine = ClipEngine(backbone, file.provenance.precision)
     for sampling in samplings or default_samplings(backbone.frames_per_clip):
-        yield sampling.name, sampled_table(frames, rows, engine, sampling)
+        yield sampling.name, _sampled_table(frames, rows, engine, sampling)
 
 
-def sampled_table(
+def _sampled_table(
     frames: EmbeddingTable, embeddings: RowsOnDisk, engine: ClipEngine, sampling: Sampling
 ) -> EmbeddingTable:
     """Clips of one sampling from the rows of a file of frames; the clip encoder runs, the image encoder does not."""

@@ -92,7 +92,7 @@ def print_summary(summary: FinetuneSummary) -> None:
 def print_scores(run: Path) -> None:
     """The main metrics of a run folder that is done, and where its report lies."""
     from panecho_embed.evaluation.report import short_scores
-    from panecho_embed.evaluation.wording import caution_of
+    from panecho_embed.evaluation.scores import caution_of
     from panecho_embed.finetune.outcome import not_scored, read_outcome
 
     outcome = read_outcome(run)

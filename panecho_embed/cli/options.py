@@ -243,12 +243,17 @@ reading_options = stacked(
         type=click.Choice(["regression", "binary", "multiclass", "ordinal"]),
         help="Kind of target that a label column is.  [default: by the values]",
     ),
-    click.option("--positive", metavar="CLASS", default="", help="Positive class of a binary target."),
+    click.option(
+        "--positive",
+        multiple=True,
+        metavar="[TARGET=]CLASS",
+        help="Positive class of binary targets, or of one of several targets; repeatable.",
+    ),
     click.option(
         "--order",
-        callback=names,
-        metavar="NONE,MILD,...",
-        help="Ordered grades of the target, the lowest first.",
+        multiple=True,
+        metavar="[TARGET=]NONE,MILD,...",
+        help="Ordered grades of the targets, or of one of several targets, the lowest first; repeatable.",
     ),
 )
 

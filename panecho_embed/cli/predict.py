@@ -67,7 +67,7 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
 
     own = {name: options.pop(name) for name in _OWN}
     own["tasks"] = "all" if own["tasks"] is None else [name.strip() for name in own["tasks"].split(",")]
-    own["reading"] = Reading(options.pop("task"), options.pop("positive"), options.pop("order"))
+    own["reading"] = Reading.parse(options.pop("task"), options.pop("positive"), options.pop("order"))
     plan = given(**{name: options.pop(name) for name in _CLIPS}) or None
     # What was not asked for is left to `extract`, so that an embedding file can refuse what is not about it.
     asked = {n: v for n, v in options.items() if ctx.get_parameter_source(n) is not ParameterSource.DEFAULT}

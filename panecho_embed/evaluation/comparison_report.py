@@ -26,7 +26,7 @@ from panecho_embed.outputs import refuse_to_replace_run, written_run
 from panecho_embed.report import Block, Facts, Figure, Figures, Section, Table, Text, figure
 from panecho_embed.wording import counted, file_stem, interval, number, p_value, plural
 
-SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 2
 LONG = 20  # rows of a table that are folded away, or left to the report
 BASELINE = "baseline"
 
@@ -162,7 +162,7 @@ def fill_comparison(folder: Path, made_by: str, comparisons: Sequence[Comparison
         parts = [comparison.standings[name].predictions for comparison in targets if name in comparison.standings]
         write_predictions(parts, place / f"{stems[name]}.csv")
     document = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": _SCHEMA_VERSION,
         "made_by": made_by,
         "version": __version__,
         "command": account.command,

@@ -32,7 +32,7 @@ Draws = dict[str, Floats]
 Part = Callable[[Floats], Draws]
 
 CALIBRATION_BINS = 10
-SPECIFICITY = 0.9  # at which `sensitivity_at_specificity` is read off the ROC curve
+_SPECIFICITY = 0.9  # at which `sensitivity_at_specificity` is read off the ROC curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def binary_metrics(
     patients: npt.ArrayLike,
     *,
     threshold: npt.ArrayLike = 0.5,
-    specificity: float = SPECIFICITY,
+    specificity: float = _SPECIFICITY,
 ) -> Metrics:
     """AUROC, average precision, Brier score, ECE; decisions at a threshold; sensitivity at a fixed specificity.
 
@@ -199,7 +199,7 @@ def multiclass_metrics(
     patients: npt.ArrayLike,
     classes: Sequence[str],
     *,
-    specificity: float = SPECIFICITY,
+    specificity: float = _SPECIFICITY,
 ) -> Metrics:
     """One-vs-rest AUROC, average precision, sensitivity and F1 per class and macro; balanced accuracy, Brier, ECE.
 

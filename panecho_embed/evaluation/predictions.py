@@ -30,8 +30,8 @@ Texts = npt.NDArray[np.object_]
 
 FILE = "predictions.csv"
 LEVELS = ("study", "video", "clip", "frame")
-IDS = ("video_id", "study_id", "first_frame")
-NEEDED = ("target", "patient_id", "truth")
+_IDS = ("video_id", "study_id", "first_frame")
+_NEEDED = ("target", "patient_id", "truth")
 COLUMNS = (
     *("target", "task", "classes", "unit", "level", "video_id", "study_id", "patient_id", "first_frame"),
     *("split", "fold", "run", "draw", "truth", "prediction", "probability", "threshold", "baseline"),
@@ -150,7 +150,7 @@ class Predictions:
 
     def keys(self) -> list[tuple[str, ...]]:
         """The ids of each row, unique within a run and draw."""
-        named = [self.ids[name] for name in IDS if name in self.ids and (name != "study_id" or self.level == "study")]
+        named = [self.ids[name] for name in _IDS if name in self.ids and (name != "study_id" or self.level == "study")]
         return [tuple(map(str, key)) for key in zip(*named, strict=True)]
 
     def metrics(self, cutoffs: Sequence[float] = ()) -> Metrics:
@@ -306,7 +306,7 @@ def read_predictions(path: str | Path) -> list[Predictions]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: no readable table of predictions ({error})") from error
-    missing: list[str] = [name for name in NEEDED if name not in table]
+    missing: list[str] = [name for name in _NEEDED if name not in table]
     if not {"video_id", "study_id"} & set(table):
         missing.append("video_id or study_id")
     if not {"prediction", "probability"} & set(table):
@@ -314,7 +314,7 @@ def read_predictions(path: str | Path) -> list[Predictions]:
     if missing:
         raise ArgumentError(
             f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}. A table of "
-            f"predictions has the columns {', '.join(COLUMNS)}; those beside {', '.join(NEEDED)}, an id and the "
+            f"predictions has the columns {', '.join(COLUMNS)}; those beside {', '.join(_NEEDED)}, an id and the "
             "prediction may be left out (docs/statistics.md)"
         )
     for column in COLUMNS:
@@ -336,7 +336,7 @@ def _of_rows(rows: pd.DataFrame, name: str, level: str) -> Predictions:
     column = {key: rows[key].to_numpy(dtype=object) for key in COLUMNS}
     target = _target_of(column, name)
     n, numbers = len(rows), target.kind == "regression"
-    ids = {key: column[key] for key in IDS if (column[key] != "").any()}
+    ids = {key: column[key] for key in _IDS if (column[key] != "").any()}
     split = np.array([split_name(text) or text for text in column["split"]], dtype=object)
     split[split == ""] = "test"
     given = column["prediction"] if numbers else column["probability"]

@@ -10,9 +10,8 @@ import numpy as np
 
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, interval_method
 from panecho_embed.evaluation.metrics import SHORT, display_name, has_better_side, higher_is_better
-from panecho_embed.evaluation.scores import Scored
+from panecho_embed.evaluation.scores import Scored, caution_of
 from panecho_embed.evaluation.targets import KINDS
-from panecho_embed.evaluation.wording import caution_of
 from panecho_embed.report import (
     Block,
     Code,

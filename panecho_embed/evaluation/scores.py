@@ -20,16 +20,19 @@ from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, bootstrap, percent
 from panecho_embed.evaluation.metrics import METRICS, PRIMARY, Draws, Metrics, base_name, has_better_side, point_values
 from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.evaluation.wording import few_tested
 from panecho_embed.jsonable import without_nan
 from panecho_embed.outputs import write_text
 from panecho_embed.records import Score
+from panecho_embed.wording import counted
 
 Floats = npt.NDArray[np.float64]
 Scores = Mapping[str, Score]
 
 FILE = "metrics.json"
 SCHEMA_VERSION = 2
+_FEW_PATIENTS = 30  # below, percentile intervals of the bootstrap cover clearly less than they say (docs/statistics.md)
+_FEW_OF_A_CLASS = 20  # the same of the rarer side (docs/statistics.md)
+TOO_NARROW = f"intervals from fewer than {_FEW_PATIENTS} patients, or {_FEW_OF_A_CLASS} of a class, may be too narrow"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +148,28 @@ def _one_number(sampled: Floats) -> float | None:
     return float(known[0]) if len(known) and np.ptp(known) < 1e-12 else None
 
 
+def few_tested(patients: npt.NDArray[Any], truth: npt.NDArray[np.float64], classes: Sequence[str]) -> str:
+    """How many patients there are, or how many of the rarest class among them, where too few; else "".
+
+    patients, truth: (N,) id, and value or index in `classes`, of the rows tested. classes: () of a regression.
+    """
+    who = patients.astype(str)
+    count = len(np.unique(who))
+    few = counted(count, "patient") if count < _FEW_PATIENTS else ""
+    if not classes:
+        return few
+    of_class = {classes[int(i)]: len(np.unique(who[truth == i])) for i in np.unique(truth)}
+    rarest, fewest = min(of_class.items(), key=lambda item: item[1])
+    if fewest >= _FEW_OF_A_CLASS:
+        return few
+    return f"{few} ({fewest} of class {rarest})" if few else f"{counted(fewest, 'patient')} of class {rarest}"
+
+
+def caution_of(few: str) -> str:
+    """The warning that belongs to what `few_tested` said; "" without one."""
+    return f"Only {few} {'was' if few == '1 patient' else 'were'} tested: {TOO_NARROW}." if few else ""
+
+
 def check_tested(tested: Predictions) -> None:
     """Raise ArgumentError unless there are labelled test rows of two classes."""
     name = tested.target.name
@@ -211,7 +236,7 @@ def score_documents(scores: Scores) -> dict[str, Any]:
     return {name: asdict(one) for name, one in scores.items()}
 
 
-def target_document(scored: Scored) -> dict[str, Any]:
+def _target_document(scored: Scored) -> dict[str, Any]:
     """One target's part of metrics.json."""
     target, predictions = scored.target, scored.predictions
     thresholds = sorted({float(value) for value in predictions.threshold if np.isfinite(value)})
@@ -262,7 +287,7 @@ def write_metrics(
         **about,
         "draws": scored[0].draws if scored else DEFAULT_DRAWS,
         "seed": scored[0].seed if scored else 0,
-        "targets": {one.target.name: {**target_document(one), **further.get(one.target.name, {})} for one in scored},
+        "targets": {one.target.name: {**_target_document(one), **further.get(one.target.name, {})} for one in scored},
     }
     return write_json(folder / FILE, document)
 

@@ -18,13 +18,13 @@ Floats = npt.NDArray[np.float64]
 Size = Literal["fraction", "shots"]
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
+_SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-REDRAWS = 100
-PATIENTS_OF_A_CLASS = 2  # the fewest that settings can be chosen on
+_REDRAWS = 100
+_PATIENTS_OF_A_CLASS = 2  # the fewest that settings can be chosen on
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Draw:
 
 def split_name(text: str) -> str:
     """ "train", "val" or "test" for any usual way to write it; "" for anything else."""
-    return SPLIT_NAMES.get(text.strip().lower(), "")
+    return _SPLIT_NAMES.get(text.strip().lower(), "")
 
 
 def given_folds(split: npt.NDArray[Any]) -> list[Fold]:
@@ -109,7 +109,7 @@ def grouped_folds(groups: npt.ArrayLike, y: npt.ArrayLike, k: int, *, discrete: 
     if not discrete:
         return first
     classes = [rows for value in np.unique(np.asarray(y)) if len(np.unique(codes[rows := np.asarray(y) == value])) > 1]
-    for attempt in range(1, REDRAWS + 1):
+    for attempt in range(1, _REDRAWS + 1):
         if all(len(np.unique(number[rows])) > 1 for rows in classes):
             return number
         number = _dealt(stratum, k, np.random.default_rng([seed, attempt]))[codes]
@@ -183,7 +183,7 @@ def draw_patients(
     if unit == "shots":
         return _shots(ordered, owners, int(size))
     wanted = max(round(size * len(ordered)), 2)
-    having = [[name for name in ordered if name in owner][:PATIENTS_OF_A_CLASS] for owner in owners]
+    having = [[name for name in ordered if name in owner][:_PATIENTS_OF_A_CLASS] for owner in owners]
     needed = {name for names in having for name in names}
     return [name for place, name in enumerate(ordered) if place < wanted or name in needed]
 
@@ -192,7 +192,7 @@ def check_shots(shots: Sequence[int], *, chooses: bool) -> None:
     """Raise ArgumentError for less than one shot, and for one where it takes two to choose settings."""
     if min(shots) < 1:
         raise ArgumentError(f"shots are {', '.join(map(str, shots))}; 1 or more are needed")
-    if min(shots) < PATIENTS_OF_A_CLASS and chooses:
+    if min(shots) < _PATIENTS_OF_A_CLASS and chooses:
         raise ArgumentError(
             "of 1 patient a class none can be held out to choose settings on: fix the setting (--strengths 1 for "
             "`probe linear`, --k 1 for `probe knn`), or take 2 shots or more"

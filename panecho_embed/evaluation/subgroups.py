@@ -8,15 +8,14 @@ import numpy.typing as npt
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.intervals import bootstrap, scores_of
 from panecho_embed.evaluation.metrics import SHORT, display_name, point_values
-from panecho_embed.evaluation.scores import Scored, Scores, averaged, with_runs
-from panecho_embed.evaluation.wording import TOO_NARROW, few_tested
+from panecho_embed.evaluation.scores import TOO_NARROW, Scored, Scores, averaged, few_tested, with_runs
 from panecho_embed.report import Block, Table, figure
 from panecho_embed.wording import interval, number
 
 Ints = npt.NDArray[np.int64]
 
-MAX_TEXTS = 12
-MAX_NUMBERS = 6
+_MAX_TEXTS = 12
+_MAX_NUMBERS = 6
 
 
 def subgroup_scores(scored: Scored, column: str, values: npt.NDArray[np.generic]) -> dict[str, Scores]:
@@ -56,9 +55,9 @@ def subgroup_rows(values: npt.NDArray[np.generic], column: str) -> dict[str, Int
     if values.dtype.kind in "fiu":
         return _number_groups(values.astype(np.float64))
     names = sorted({str(value) for value in values})
-    if len(names) > MAX_TEXTS:
+    if len(names) > _MAX_TEXTS:
         raise ArgumentError(
-            f"{column} has {len(names)} different texts; a subgroup column has at most {MAX_TEXTS} (--subgroups)"
+            f"{column} has {len(names)} different texts; a subgroup column has at most {_MAX_TEXTS} (--subgroups)"
         )
     missing = "missing" if "missing" not in names else "(missing)"
     return {name or missing: np.flatnonzero(values == name) for name in names}
@@ -94,7 +93,7 @@ def _number_groups(values: npt.NDArray[np.float64]) -> dict[str, Ints]:
     there = np.isfinite(values)
     different = np.unique(values[there])
     groups: dict[str, Ints]
-    if len(different) <= MAX_NUMBERS:
+    if len(different) <= _MAX_NUMBERS:
         groups = {f"{value:.15g}": np.flatnonzero(values == value) for value in different}
     else:
         low, high = np.quantile(values[there], [1 / 3, 2 / 3])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,9 +24,9 @@ Columns = Mapping[str, npt.NDArray[Any]]
 Kind = Literal["regression", "binary", "multiclass", "ordinal"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-MOST_CLASSES = 50
-MOST_TEXTS_OF_ALL = 20  # a text column with more different values is not part of `--target all`
-HIGHEST_GRADE = 10
+_MOST_CLASSES = 50
+_MOST_TEXTS_OF_ALL = 20  # a text column with more different values is not part of `--target all`
+_HIGHEST_GRADE = 10
 # Of two classes, the one with such a name is the negative one.
 ABSENT = frozenset({"0", "no", "none", "normal", "absent", "negative", "false", "healthy", "control"})
 _TOLD = "--task regression, --task ordinal for grades, --task binary or multiclass for classes without an order"
@@ -123,20 +124,48 @@ class Reading:
         Classes of ordered grades, the lowest first; () for none.
     tasks : mapping of str to Task
         Tasks by column name: classes, unit and sign of columns that are called so. PanEcho's own by default.
+    positives, orders : mapping
+        The positive class and the order of single targets, by name; they go before `positive` and `order`.
     """
 
     task: Kind | None = None
     positive: str = ""
     order: tuple[str, ...] = ()
     tasks: Mapping[str, Task] = field(default_factory=lambda: {task.name: task for task in all_tasks()})
+    positives: Mapping[str, str] = field(default_factory=dict)
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task is not None and self.task not in KINDS:
             raise ArgumentError(f"task is {self.task!r}; allowed are {', '.join(KINDS)} (--task)")
-        if self.order and self.task not in (None, "ordinal"):
-            raise ArgumentError(f"an order is for grades, and the task is {self.task} (--order, --task)")
-        if len(set(self.order)) < len(self.order) or len(self.order) == 1:
-            raise ArgumentError(f"the order is {', '.join(self.order)}; two grades or more, each once (--order)")
+        for order in (self.order, *self.orders.values()):
+            if order and self.task not in (None, "ordinal"):
+                raise ArgumentError(f"an order is for grades, and the task is {self.task} (--order, --task)")
+            if len(set(order)) < len(order) or len(order) == 1:
+                raise ArgumentError(f"the order is {', '.join(order)}; two grades or more, each once (--order)")
+
+    @classmethod
+    def parse(cls, task: Kind | None, positive: Iterable[str], order: Iterable[str], **tasks: Any) -> Reading:
+        """The reading in values of --positive and --order: "severe" for all targets, "AS=severe" for one."""
+        positives = _by_target(positive, "--positive")
+        orders = {
+            name: tuple(grade.strip() for grade in text.split(",") if grade.strip())
+            for name, text in _by_target(order, "--order").items()
+        }
+        return cls(task, positives.pop("", ""), orders.pop("", ()), positives=positives, orders=orders, **tasks)
+
+    def of(self, name: str) -> Reading:
+        """How the column of one target is to be read."""
+        return replace(self, positive=self.positives.get(name, self.positive), order=self.orders.get(name, self.order))
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise ArgumentError for a positive class or an order of something that is no target of the run."""
+        known = list(names)
+        for flag, given in (("--positive", self.positives), ("--order", self.orders)):
+            if strangers := [name for name in given if name not in known]:
+                raise ArgumentError(
+                    f"{some(strangers)} in {flag} is no target of this run; these are {', '.join(known)}"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +205,7 @@ def read_target(column: npt.NDArray[Any], name: str, reading: Reading | None = N
         For numbers that name classes (whole numbers from 0 or 1 up) unless the task is stated, text grades without an
         order, text in a regression, more than 50 classes, and labels with a single value.
     """
-    reading = reading or Reading()
+    reading = (reading or Reading()).of(name)
     known = reading.tasks.get(name)
     numeric = column.dtype.kind in "fiub"
     if numeric and np.isinf(column.astype(np.float64)).any():
@@ -271,6 +300,18 @@ def some(values: Iterable[object], count: int = 3) -> str:
     return ", ".join(listed[:count]) + (" ..." if len(listed) > count else "")
 
 
+def _by_target(texts: Iterable[str], flag: str) -> dict[str, str]:
+    """Values by the target that they are for, "" for all: of "severe" and "AS=severe"; ">=50" names no target."""
+    found: dict[str, str] = {}
+    for text in texts:
+        match = re.fullmatch(r"([^=<>]+)=(.+)", text)
+        name, value = (match[1].strip(), match[2]) if match else ("", text)
+        if name in found:
+            raise ArgumentError(f"{flag} is given more than once for {name or 'all targets'}; use {flag} TARGET=...")
+        found[name] = value.strip()
+    return found
+
+
 def _told_by(column: npt.NDArray[Any], name: str, known: Task | None, numeric: bool) -> Kind:
     """The kind that a column of this name and these values has; ArgumentError where that can't be told."""
     if known is not None and known.type == "regression":
@@ -290,7 +331,7 @@ def _told_by(column: npt.NDArray[Any], name: str, known: Task | None, numeric: b
         )
     if np.isin(there, (0, 1)).all():
         return "binary"
-    if len(there) and there[0] in (0, 1) and there[-1] <= HIGHEST_GRADE and (there % 1 == 0).all():
+    if len(there) and there[0] in (0, 1) and there[-1] <= _HIGHEST_GRADE and (there % 1 == 0).all():
         raise ArgumentError(
             f"{name} has the whole numbers {', '.join(as_text(there))} alone: measurements, grades or classes? Say "
             f"which: {_TOLD}"
@@ -360,9 +401,9 @@ def _classes(
 def _check_classes(classes: list[str], name: str, kind: Kind) -> None:
     if kind == "binary" and len(classes) > 2:
         raise ArgumentError(f"{name} has {len(classes)} classes, {', '.join(classes[:8])}; use --task multiclass")
-    if len(classes) > MOST_CLASSES:
+    if len(classes) > _MOST_CLASSES:
         raise ArgumentError(
-            f"{name} has {len(classes)} different values, such as {some(classes)}; at most {MOST_CLASSES} classes are "
+            f"{name} has {len(classes)} different values, such as {some(classes)}; at most {_MOST_CLASSES} classes are "
             "taken"
         )
     if kind == "ordinal" and not all(map(_is_number, classes)):
@@ -407,7 +448,7 @@ def _is_a_target(column: npt.NDArray[Any]) -> bool:
     text = as_text(column)
     different = list(dict.fromkeys(text[text != ""].tolist()))
     # Numbers that a stray cell made text are named as a target, so that the cell is named as the problem.
-    return len(different) >= 2 and (len(different) <= MOST_TEXTS_OF_ALL or _mostly_numbers(different))
+    return len(different) >= 2 and (len(different) <= _MOST_TEXTS_OF_ALL or _mostly_numbers(different))
 
 
 def _is_number(text: str) -> bool:

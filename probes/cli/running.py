@@ -62,7 +62,7 @@ def data_of(options: dict[str, Any]) -> dict[str, Any]:
     from panecho_embed.tasks import read_tasks
 
     table = {} if not options["task_table"] else {"tasks": {t.name: t for t in read_tasks(options["task_table"])}}
-    reading = Reading(task=options["task"], positive=options["positive"], order=options["order"], **table)
+    reading = Reading.parse(options["task"], options["positive"], options["order"], **table)
     return {name: options[name] for name in ("labels", "level", "pooling", "fusion")} | {"reading": reading}
 
 
@@ -116,10 +116,10 @@ def command_line(context: click.Context) -> str:
         elif isinstance(value, bool):
             words.append(parameter.opts[-1])
         else:
-            parts = value if isinstance(value, tuple) else ()
-            listed = ",".join(part if isinstance(part, str) else f"{part:.12g}" for part in parts)
-            text = listed if isinstance(value, tuple) else str(value)
-            words.extend([parameter.opts[-1], text])
+            parts = value if isinstance(value, tuple) else (value,)
+            texts = [f"{part:.12g}" if isinstance(part, float) else str(part) for part in parts]
+            for text in texts if parameter.multiple else [",".join(texts)]:
+                words.extend([parameter.opts[-1], text])
     return shlex.join(words)
 
 
@@ -127,7 +127,7 @@ def print_scores(result: TargetResult) -> None:
     """The answer, a table of metrics, intervals and the baseline, and the curve of label efficiency."""
     from panecho_embed.evaluation.metrics import display_name
     from panecho_embed.evaluation.report import answer, metric_rows
-    from panecho_embed.evaluation.wording import caution_of
+    from panecho_embed.evaluation.scores import caution_of
     from panecho_embed.wording import aligned, number
     from probes.account import cautions_of
 

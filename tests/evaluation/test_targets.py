@@ -229,3 +229,22 @@ def test_grades_are_called_by_the_median_and_classes_by_the_mode() -> None:
     assert Target("X", "ordinal", ("a", "b", "c")).called(probability, np.nan).tolist() == [1, 2]
     assert Target("X", "multiclass", ("a", "b", "c")).called(probability, np.nan).tolist() == [0, 2]
     assert Target("X", "binary", ("a", "b")).called(np.array([0.2, 0.3]), 0.3).tolist() == [0, 1]
+
+
+def test_an_order_or_a_positive_class_may_be_of_one_target() -> None:
+    reading = Reading.parse(None, ["VIEW=A4C", "yes"], ["MR=none, mild,severe"], tasks={})
+    assert reading.of("MR").order == ("none", "mild", "severe")
+    assert reading.of("EF").order == ()
+    assert (reading.of("VIEW").positive, reading.of("AS").positive) == ("A4C", "yes")
+    column = np.array(["severe", "none", "mild"], dtype=object)
+    assert read_target(column, "MR", reading).target.kind == "ordinal"
+    assert read_target(np.array([1.5, 2, 3]), "EF", reading).target.kind == "regression"
+    assert Reading.parse(None, [">=50"], [], tasks={}).positive == ">=50"
+
+
+def test_an_order_of_nothing_that_is_asked_for_is_refused() -> None:
+    reading = Reading.parse(None, [], ["TR=none,mild"], tasks={})
+    with pytest.raises(ArgumentError, match=r"'TR' in --order is no target of this run; these are MR, EF"):
+        reading.check_names(["MR", "EF"])
+    with pytest.raises(ArgumentError, match=r"--order is given more than once for all targets; use --order TARGET="):
+        Reading.parse(None, [], ["a,b", "b,a"], tasks={})
