@@ -19,12 +19,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+from panecho_embed.store.mapped import Read, rows_on_disk
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
-from panecho_embed.store.mapped import Read, rows_on_disk
 
 DIM = 768
 SOME, BLOCK_ROWS = 2000, 65_536

@@ -194,6 +194,8 @@ def extract(
         for output in outputs.values():
             output.parts.begin(manifest, output.provenance, overwrite)
         todo = {name: output.parts.todo(manifest) for name, output in outputs.items()}
+        for name in filter(todo.get, outputs):
+            parts[name].check_finished()
         jobs = [
             Job(
                 some,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -16,6 +16,7 @@ from panecho_embed.outputs import refuse_to_replace
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Manifest, PoolBy, PoolHow, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk
+from panecho_embed.store.layout import FACT_TYPES, common_type, fact_columns, missing
 
 _ORDER: tuple[Level, ...] = ("frame", "clip", "video", "study")
 _BLOCK_ROWS = 16_384
@@ -44,7 +45,7 @@ def pool_table(
     if by == "study" and table.level != "video":
         table, rows = pool_table(table, "video", "max" if how == "max" else "mean", rows), None
     ids = table.video_id if by == "video" else table.study_id
-    group, first = _groups(ids)
+    group, first = _groups(ids.tolist())
     values = _folded(table.values if rows is None else rows, group, how)
     nowhere = np.zeros(len(first), dtype=np.int32)
     pooling = "; ".join(filter(None, (table.provenance.pooling, f"{how} by {by}")))
@@ -75,13 +76,17 @@ def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean",
     """Write the pooled rows of an embedding file as an embedding file of level "video" or "study".
 
     Videos that failed stay listed. At study level /videos holds one entry per study, under its study_id; a study
-    without a single good video is a failure of its own. Raises StoreError if `out` is there already, unless
-    `overwrite`, or is `source`.
+    without a single good video is a failure of its own. Facts of the recordings and columns that are not known here are
+    handed on where all that is pooled has one value; else it is missing. Raises StoreError if `out` is there already,
+    unless `overwrite`, or is `source`; and if `source` is damaged.
     """
     refuse_to_replace(Path(out), overwrite, source)
     file = EmbeddingFile(source)
     pooled = pool_file(file, by, how)
     manifest, facts, failures = (_videos if by == "video" else _studies)(file, pooled)
+    video = file.raw_rows["video"]
+    group, first = _groups((video if by == "video" else file.video_columns["study_id"][video]).tolist())
+    others = {name: _common(column, group, first) for name, column in file.other_rows().items()}
     position = {video.video_id: i for i, video in enumerate(manifest.videos)}
     with EmbeddingWriter(out, pooled.provenance) as writer:
         where = np.array([position[name] for name in pooled.video_id], dtype=np.int64)
@@ -89,20 +94,24 @@ def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean",
         for start in range(0, len(pooled), _BLOCK_ROWS):
             some = slice(start, start + _BLOCK_ROWS)
             columns = (pooled.first_frame[some], pooled.frame_step[some], pooled.frames_per_clip[some])
-            writer.add(where[some], pooled.values[some], *columns)
+            more = {name: column[some] for name, column in others.items()}
+            writer.add(where[some], pooled.values[some], *columns, **more)
         path = writer.finish(manifest, facts, failures)
     carry_over(file.path, local_path(path), file.video_columns["video_id"])
     return path
 
 
-def _videos(file: EmbeddingFile, _pooled: EmbeddingTable) -> tuple[Manifest, list[VideoFacts], list[Failure]]:
-    return file.manifest(), file.facts(), file.failure_records()
+_Facts = Mapping[str, npt.NDArray[Any]]
 
 
-def _studies(file: EmbeddingFile, pooled: EmbeddingTable) -> tuple[Manifest, list[VideoFacts], list[Failure]]:
+def _videos(file: EmbeddingFile, _pooled: EmbeddingTable) -> tuple[Manifest, _Facts, list[Failure]]:
+    return file.manifest(), file.read_facts(), file.failure_records()
+
+
+def _studies(file: EmbeddingFile, pooled: EmbeddingTable) -> tuple[Manifest, _Facts, list[Failure]]:
     """The studies of a file in order of first appearance, those without a row as failures."""
     videos = file.manifest()
-    group, first = _groups(file.video_columns["study_id"])
+    group, first = _groups(file.video_columns["study_id"].tolist())
     row = {study_id: i for i, study_id in enumerate(pooled.study_id)}
     refs, facts, failures = [], [], []
     for study, position in enumerate(first):
@@ -125,12 +134,14 @@ def _studies(file: EmbeddingFile, pooled: EmbeddingTable) -> tuple[Manifest, lis
             message = f"none of the {count} videos of this study gave an embedding"
             failures.append(Failure(ref.study_id, f"study:{ref.study_id}", "pool", message))
     labels = {name: _agreed(column, group, len(first)) for name, column in videos.labels.items()}
-    return Manifest(tuple(refs), labels), facts, failures
+    others = {name: column for name, column in file.read_facts().items() if name not in FACT_TYPES}
+    columns = fact_columns(facts) | {name: _common(column, group, first) for name, column in others.items()}
+    return Manifest(tuple(refs), labels), columns, failures
 
 
-def _groups(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _groups(ids: Sequence[Hashable]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Group number of every row, in order of first appearance, and the first row of every group."""
-    number: dict[str, int] = {}
+    number: dict[Hashable, int] = {}
     group = np.fromiter((number.setdefault(name, len(number)) for name in ids), dtype=np.intp, count=len(ids))
     _, first = np.unique(group, return_index=True)
     return group, first
@@ -172,6 +183,17 @@ _FOLD: Mapping[PoolHow, Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]
     "mean+std": _mean_and_std,
     "max": _max,
 }
+
+
+def _common(column: npt.NDArray[Any], group: npt.NDArray[np.intp], first: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """The value that all of a group share, and a missing one where they differ."""
+    values, unlike = column[first], column != column[first][group]
+    if column.dtype.kind == "f":
+        unlike &= ~(np.isnan(column) & np.isnan(values[group]))
+    differ = np.unique(group[unlike])
+    values = values.astype(common_type([column.dtype], some_lack=len(differ) > 0))
+    values[differ] = missing(1, values.dtype)
+    return values
 
 
 def _agreed(column: npt.NDArray[Any], group: npt.NDArray[np.intp], count: int) -> npt.NDArray[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
@@ -83,9 +84,9 @@ def reclip(
             _write(block, rows, engine, outcome, writer)
             bar.update(block[-1].position + 1 - bar.n)
         ran = ", ".join([*filter(None, [made_with.engine]), *engine.names])
-        path = writer.finish(outcome.manifest, outcome.facts, outcome.failures(), ran)
+        path = writer.finish(outcome.manifest, outcome.fact_columns(), outcome.failures(), ran)
     carry_over(file.path, id_table or local_path(path), file.video_columns["video_id"])
-    return outcome.summary(path, time.monotonic() - started)
+    return outcome.summary(path, writer.rows, time.monotonic() - started)
 
 
 class _Outcome:
@@ -93,8 +94,9 @@ class _Outcome:
 
     def __init__(self, file: EmbeddingFile) -> None:
         self.manifest, self.facts = file.manifest(), file.facts()
-        self._path = file.path
-        self._videos = file.row_columns["video"]
+        self._file, self._path = file, file.path
+        self._videos = file.raw_rows["video"]
+        self.other_rows = file.other_rows()
         self._failures = {failure.video_id: failure for failure in file.failure_records()}
         self._stops = np.cumsum(np.bincount(self._videos, minlength=len(self.facts))).tolist()
 
@@ -129,12 +131,16 @@ class _Outcome:
         ids = (video.video_id for video in self.manifest.videos)
         return [self._failures[video_id] for video_id in ids if video_id in self._failures]
 
-    def summary(self, out: Path, seconds: float) -> ExtractSummary:
+    def fact_columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Columns of all facts, those included that are not known here."""
+        return self._file.read_facts() | {"status": np.array([fact.status for fact in self.facts], dtype=object)}
+
+    def summary(self, out: Path, rows: int, seconds: float) -> ExtractSummary:
         """What has become of all of them, for a file of clips that is written."""
         failures = self.failures()
         return ExtractSummary(
             out,
-            rows=len(EmbeddingFile(out)),
+            rows=rows,
             videos=len(self.facts),
             done=len(self.facts) - len(failures),
             reused=0,
@@ -178,6 +184,8 @@ def _write(
         np.concatenate([cut.clips[:, 0] for cut in block])[good],
         np.array([cut.step for cut in block])[whose][good],
         clips.shape[1],
+        # A clip says what its first frame says.
+        **{name: column[first + clips[:, 0]][good] for name, column in outcome.other_rows.items()},
     )
 
 

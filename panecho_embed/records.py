@@ -111,12 +111,34 @@ FPS_OF_MANIFEST = "manifest"
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """What a file tells of its recording; nothing here names anybody.
+
+    frame_height, frame_width: pixels of a frame, 0 where not known. cm_per_pixel_x, cm_per_pixel_y: of the 2-D region,
+    along a row and along a column; NaN where not known. colour_flow: 1 with colour Doppler, 0 without, NaN where not
+    known. manufacturer, scanner_model: "" where not known. heart_rate_bpm: beats per minute, NaN where not known;
+    heart_rate_source: how it was found, "" with NaN.
+    """
+
+    frame_height: int = 0
+    frame_width: int = 0
+    cm_per_pixel_x: float = math.nan
+    cm_per_pixel_y: float = math.nan
+    colour_flow: float = math.nan
+    manufacturer: str = ""
+    scanner_model: str = ""
+    heart_rate_bpm: float = math.nan
+    heart_rate_source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFacts:
     """What reading a video told.
 
     status: "done", "skipped" (no cine loop) or "failed". sha256: of the file's bytes ("" where it was not read).
     num_frames: decoded, 0 where none were. fps: frames per second, NaN where not known. fps_source: where it came from.
     size_bytes, mtime_ns: of the file when it was read, to see whether it has changed since.
+    recording: what it tells of how it was made.
     """
 
     status: Status
@@ -126,6 +148,7 @@ class VideoFacts:
     fps_source: str = ""
     size_bytes: int = -1
     mtime_ns: int = 0
+    recording: Recording = field(default_factory=Recording)
 
 
 @dataclass(frozen=True, slots=True)

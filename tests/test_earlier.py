@@ -6,7 +6,6 @@ import gzip
 import json
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,7 @@ from panecho_embed.search.embed_new import Embedder
 from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, verify
 from tests.cli.test_extract import run
+from tests.resealed import reseal_attributes
 from tests.test_extraction import moving
 from tests.tiny import tiny
 
@@ -35,10 +35,9 @@ def studies(tmp_path_factory):
 
 def age(path):
     """Make an embedding file what an earlier release wrote: no order of planes in its record."""
-    with h5py.File(path, "a") as file:
-        record = json.loads(file.attrs["provenance"])
-        del record["plane_order"]
-        file.attrs["provenance"] = json.dumps(record)
+    record = json.loads(EmbeddingFile(path).provenance.to_json())
+    del record["plane_order"]
+    reseal_attributes(path, provenance=json.dumps(record))
     return path
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.reclipping import reclip
 from panecho_embed.store import EmbeddingFile, verify
+from tests.resealed import reseal
 from tests.test_extraction import moving
 
 
@@ -104,9 +104,8 @@ def test_an_output_is_not_replaced_unasked(frames, weights, tmp_path):
 
 def test_a_video_with_other_rows_than_frames_does_not_take_those_of_the_next(frames, weights, tmp_path):
     shutil.copy(frames, tmp_path / "frames.h5")
-    with h5py.File(tmp_path / "frames.h5", "a") as file:
-        longest = int(np.argmax(file["videos/num_frames"][...]))
-        file["videos/num_frames"][longest] += 5
+    longest = int(np.argmax(EmbeddingFile(frames).video_columns["num_frames"]))
+    reseal(tmp_path / "frames.h5", "videos/num_frames", lambda values: values.__setitem__(longest, values[longest] + 5))
     with pytest.raises(StoreError, match=r"has .* frames and .* rows"):
         reclip(tmp_path / "frames.h5", tmp_path / "clips.h5", weights=weights)
     assert not (tmp_path / "clips.h5").exists()

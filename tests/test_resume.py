@@ -153,7 +153,7 @@ extract(source, out, backbone=tiny(), workers=0)
 """
 
 
-@pytest.mark.parametrize("where", ["_write_tables", "_flush", "_create_datasets"])
+@pytest.mark.parametrize("where", ["_write_rest", "_flush", "_tables"])
 def test_killed_in_the_middle_of_the_merge(studies, tmp_path, where):
     """A process that ends inside the merge leaves its temporary file; the next run clears it away."""
     out = tmp_path / "out.h5"

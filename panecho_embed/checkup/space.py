@@ -14,11 +14,11 @@ from panecho_embed.models.weights import cache_folder as weights_folder
 from panecho_embed.outputs import explain_os_error
 from panecho_embed.remote import client, is_url
 
-# Ids, path, digest and numbers of a video, and the HDF5 heaps that hold them.
-_VIDEO_BYTES = 600
+# Ids, path, digest and facts of a video.
+_VIDEO_BYTES = 240
 _ROW_BYTES = 20
-# The first chunk of every column.
-_LEAST_BYTES = 950_000
+# The HDF5 headers and the table of contents.
+_LEAST_BYTES = 30_000
 # The largest of the published weights.
 _CACHE_BYTES = 500_000_000
 _TEMPORARY_BYTES = 500_000_000

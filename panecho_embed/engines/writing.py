@@ -19,7 +19,7 @@ from panecho_embed.engines.profile import Profile
 from panecho_embed.errors import MediaError, StoreError
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Failure, FloatArray, Manifest, Status, VideoFacts, VideoRef
-from panecho_embed.store import EmbeddingWriter, Parts
+from panecho_embed.store import EmbeddingFile, EmbeddingWriter, Parts
 
 # A part is what a kill can cost: a minute's work, or less where videos are quick.
 PART_VIDEOS = 256
@@ -138,11 +138,11 @@ class PartWriter:
         path = self._parts.new_path()
         # Which engine it is shows with the first batch.
         provenance = replace(self._provenance, engine=", ".join(self._engines()))
-        _write(path, manifest, [outcome for _, outcome in results], provenance)
-        self._parts.written(path)
+        part = _write(path, manifest, [outcome for _, outcome in results], provenance)
+        self._parts.written(part)
 
 
-def _write(path: Path, manifest: Manifest, outcomes: Sequence[Rows | Failure], provenance: Provenance) -> None:
+def _write(path: Path, manifest: Manifest, outcomes: Sequence[Rows | Failure], provenance: Provenance) -> EmbeddingFile:
     """Write what became of the videos of `manifest` as one embedding file."""
     facts, failures = [], []
     with EmbeddingWriter(path, provenance) as writer:
@@ -155,3 +155,4 @@ def _write(path: Path, manifest: Manifest, outcomes: Sequence[Rows | Failure], p
                 facts.append(outcome.facts)
                 writer.add(position, outcome.values, outcome.first_frame, outcome.frame_step, outcome.frames_per_clip)
         writer.finish(manifest, facts, failures)
+    return writer.written

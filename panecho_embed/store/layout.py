@@ -1,79 +1,112 @@
-"""Names, types and text encoding inside an embedding file, shared by its writer and its reader."""
+"""Names and types inside an embedding file, shared by its writer and its readers."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 from urllib.parse import unquote
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.errors import StoreError
+from panecho_embed.records import Recording, VideoFacts
+
 FORMAT = "panecho-embed"
-SCHEMA_VERSION = 1
-CHUNK_BYTES = 256 * 1024
+SCHEMA_VERSION = 2
+
+Kind = Literal["i", "f", "S"]
 
 ID_COLUMNS = ("video_id", "study_id", "patient_id", "view", "split", "path")
-FACT_TYPES: dict[str, Literal["i", "f", "text"]] = {
-    "sha256": "text",
+FACT_TYPES: dict[str, Kind] = {
+    "status": "S",
+    "sha256": "S",
     "num_frames": "i",
     "fps": "f",
-    "fps_source": "text",
-    "status": "text",
+    "fps_source": "S",
     "size_bytes": "i",
     "mtime_ns": "i",
 }
-FACT_COLUMNS = tuple(FACT_TYPES)
-TABLES = ("rows", "videos", "labels", "failures")
+RECORDING_COLUMNS = tuple(field.name for field in dataclasses.fields(Recording))
 FAILURE_COLUMNS = ("video_id", "path", "stage", "message")
 ROW_TYPES: dict[str, np.dtype[Any]] = {
-    "video": np.dtype(np.int32),
-    "first_frame": np.dtype(np.int32),
-    "frame_step": np.dtype(np.float64),
-    "frames_per_clip": np.dtype(np.int32),
+    "video": np.dtype("<i4"),
+    "first_frame": np.dtype("<i4"),
+    "frame_step": np.dtype("<f8"),
+    "frames_per_clip": np.dtype("<i4"),
 }
+REQUIRED: dict[str, Kind] = {
+    "embeddings": "f",
+    "checksums": "i",
+    **{f"rows/{name}": "f" if dtype.kind == "f" else "i" for name, dtype in ROW_TYPES.items()},
+    **{f"videos/{name}": "S" for name in ID_COLUMNS},
+    **{f"videos/{name}": kind for name, kind in FACT_TYPES.items()},
+    **{f"failures/{name}": "S" for name in FAILURE_COLUMNS},
+}
+"""The data sets that every file has, with the kind of their types; others are handed on as they are."""
 
-_TEXT = h5py.string_dtype("utf-8")
+_ENCODING = ("utf-8", "surrogateescape")
 
 
-def write_column(group: h5py.Group, name: str, values: npt.NDArray[Any] | Iterable[Any]) -> None:
-    """Write one column: text as UTF-8 of variable length, numbers as they are.
+def encode_column(name: str, values: npt.NDArray[Any] | Sequence[object]) -> npt.NDArray[Any]:
+    """A column as it is stored: numbers as they are, text as UTF-8 of the length of the longest.
 
-    File names that are no valid UTF-8 keep their bytes (surrogateescape, as `os.fsencode`).
+    File names that are no valid UTF-8 keep their bytes (surrogateescape, as `os.fsencode`). Raises StoreError for a
+    text with a zero byte, which the format can't hold.
     """
-    column = np.asarray(values if isinstance(values, np.ndarray) else list(values))
-    if column.dtype.kind in "iufb":
-        group.create_dataset(name, data=column)
-        return
-    encoded = np.array([str(v).encode("utf-8", "surrogateescape") for v in column], dtype=object)
-    group.create_dataset(name, shape=encoded.shape, dtype=_TEXT, data=encoded if encoded.size else None)
+    column = values if isinstance(values, np.ndarray) else np.array(values, dtype=object)
+    if column.dtype.kind in "iufbS":
+        return np.ascontiguousarray(column.astype(column.dtype.newbyteorder("<"), copy=False))
+    texts = [str(value).encode(*_ENCODING) for value in column]
+    if any(b"\0" in text for text in texts):
+        raise StoreError(f"/{name} can't be written: one of its texts has a zero byte")
+    return np.array(texts, dtype=f"S{max(map(len, texts), default=0) or 1}")
 
 
-def read_column(dataset: h5py.Dataset) -> npt.NDArray[Any]:
-    """Read what `write_column` wrote: numbers, or an array of str objects."""
-    if h5py.check_string_dtype(dataset.dtype) is None:
-        numbers: npt.NDArray[Any] = dataset[...]
-        return numbers
-    text = np.empty(dataset.shape, dtype=object)
-    text[...] = [v.decode("utf-8", "surrogateescape") for v in dataset[...]]
+def decode_column(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What `encode_column` was given: numbers, or an array of str objects."""
+    if column.dtype.kind != "S":
+        return column
+    text = np.empty(column.shape, dtype=object)
+    if len(text):
+        # As one text: a hundred thousand ids, one by one, take three times as long.
+        text[:] = b"\0".join(column.tolist()).decode(*_ENCODING).split("\0")
     return text
 
 
-def tables_sha256(file: h5py.File) -> str:
-    """SHA-256 over the names, types and values of every column of every table."""
-    digest = hashlib.sha256()
-    for table in TABLES:
-        for name in sorted(file[table]):
-            dataset = file[table][name]
-            digest.update(f"{table}/{name} {dataset.dtype.kind} {dataset.shape}\n".encode())
-            values = dataset[...]
-            if h5py.check_string_dtype(dataset.dtype) is None:
-                digest.update(np.ascontiguousarray(values).tobytes())
-            else:
-                digest.update(b"".join(len(text).to_bytes(8, "little") + text for text in values))
-    return digest.hexdigest()
+def fact_columns(facts: Sequence[VideoFacts]) -> dict[str, npt.NDArray[Any]]:
+    """Facts of videos, one column each: (M,), by the names of `VideoFacts` and `Recording`."""
+    columns: dict[str, list[Any]] = {name: [getattr(fact, name) for fact in facts] for name in FACT_TYPES}
+    columns |= {name: [getattr(fact.recording, name) for fact in facts] for name in RECORDING_COLUMNS}
+    types: dict[Kind, Any] = {"i": np.int64, "f": np.float64, "S": object}
+    kinds: dict[str, Kind] = FACT_TYPES | {field.name: _kind(field.type) for field in dataclasses.fields(Recording)}
+    return {name: np.array(column, dtype=types[kinds[name]]) for name, column in columns.items()}
+
+
+def _kind(annotation: object) -> Kind:
+    kinds: dict[str, Kind] = {"int": "i", "float": "f", "str": "S"}
+    return kinds[str(annotation)]
+
+
+def missing(count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """So many missing values of a type: "" or NaN; of whole numbers, which know none, 0."""
+    return np.full(count, np.nan, dtype) if dtype.kind == "f" else np.zeros(count, dtype)
+
+
+def common_type(types: Iterable[np.dtype[Any]], *, some_lack: bool) -> np.dtype[Any]:
+    """The type that holds a column of several parts; some_lack: whether parts lack it, so that values are missing."""
+    dtype = np.result_type(*types)
+    return np.dtype(np.float64) if some_lack and dtype.kind in "iub" else dtype
+
+
+def joined(pieces: Iterable[npt.NDArray[Any] | int]) -> npt.NDArray[Any]:
+    """Pieces of one column as one; a number stands for so many missing values."""
+    known = list(pieces)
+    types = [piece.dtype for piece in known if not isinstance(piece, int)]
+    dtype = common_type(types, some_lack=len(types) < len(known))
+    whole = [missing(piece, dtype) if isinstance(piece, int) else piece for piece in known]
+    return np.concatenate(whole, dtype=dtype)
 
 
 def label_key(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +12,12 @@ import numpy.typing as npt
 
 from panecho_embed.errors import StoreError
 from panecho_embed.records import Failure, VideoFacts
-from panecho_embed.store.layout import FACT_COLUMNS
+from panecho_embed.store.layout import FACT_TYPES, common_type, decode_column, joined
 from panecho_embed.store.read import EmbeddingFile
 
 IndexArray = npt.NDArray[np.int64]
+
+_OWN = ("part", "first_row", "row_count")
 
 
 class Ledger:
@@ -30,37 +31,40 @@ class Ledger:
         self.paths: list[Path] = []
         self.engines: set[str] = set()
         self._latest: dict[str, int] = {}
-        self._columns: dict[str, list[npt.NDArray[Any]]] = {}
+        self._columns: dict[str, list[npt.NDArray[Any] | int]] = {}
+        self._row_types: dict[str, list[np.dtype[Any]]] = {}
+        self._count = 0
         self._failures: dict[int, Failure] = {}
         for part in parts:
             self.add(EmbeddingFile(part))
 
     def __len__(self) -> int:
-        return sum(len(column) for column in self._columns.get("part", ()))
+        return self._count
 
     def add(self, file: EmbeddingFile) -> None:
         """Enter a part; its word counts for more than that of the parts before it."""
-        with file:
-            columns = file.read_videos(("video_id", *FACT_COLUMNS))
-            counts = np.bincount(file.read_rows("video"), minlength=len(columns["video_id"])).astype(np.int64)
-            reasons = {failure.video_id: failure for failure in file.failure_records()}
+        ids = file.read_videos(["video_id"])["video_id"]
+        columns = file.read_facts()
+        counts = np.bincount(file.raw_rows["video"], minlength=len(ids)).astype(np.int64)
+        reasons = {failure.video_id: failure for failure in file.failure_records()}
         start = len(self)
-        ids = columns.pop("video_id")
         entries = range(start, start + len(ids))
-        for entry, video_id, status in zip(entries, ids, columns["status"], strict=True):
+        for entry, video_id, status in zip(entries, ids, decode_column(columns["status"]), strict=True):
             self._latest[video_id] = entry
             if status != "done":
                 if video_id not in reasons:
                     raise StoreError(f"{file.path} is not whole: {video_id} is {status!r}, and /failures says not why")
                 self._failures[entry] = reasons[video_id]
-        columns["sha256"] = np.array([text.encode("ascii", "replace") for text in columns["sha256"]], dtype="S64")
-        for name in ("status", "fps_source"):
-            columns[name][:] = [sys.intern(text) for text in columns[name]]
         # Rows of one video stand together, in the order of /videos.
         columns |= {"row_count": counts, "first_row": np.cumsum(counts) - counts}
         columns["part"] = np.full(len(ids), len(self.paths), dtype=np.int32)
-        for name, column in columns.items():
-            self._columns.setdefault(name, []).append(column)
+        for name in columns.keys() | self._columns.keys():
+            # A column that some parts lack has missing values there.
+            pieces = self._columns.setdefault(name, [start] if start else [])
+            pieces.append(columns.get(name, len(ids)))
+        self._count += len(ids)
+        for name, column in file.raw_rows.items():
+            self._row_types.setdefault(name, []).append(column.dtype)
         self.paths.append(file.path)
         self.engines.update(filter(None, file.provenance.engine.split(", ")))
         self.__dict__.pop("columns", None)
@@ -71,17 +75,26 @@ class Ledger:
 
     @cached_property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Of every entry: the part it stands in, first_row and row_count there, and the facts; sha256 as bytes."""
-        return {name: np.concatenate(pieces) for name, pieces in self._columns.items()}
+        """Of every entry: the part it stands in, first_row and row_count there, and the facts; texts as bytes."""
+        return {name: joined(pieces) for name, pieces in self._columns.items()}
+
+    def row_types(self) -> dict[str, np.dtype[Any]]:
+        """The types of the columns of /rows that hold what every part has there."""
+        return {
+            name: common_type(types, some_lack=len(types) < len(self.paths)) for name, types in self._row_types.items()
+        }
+
+    def fact_columns(self, entries: IndexArray) -> dict[str, npt.NDArray[Any]]:
+        """What reading the videos told, and columns that are not known here; texts as bytes."""
+        return {name: column[entries] for name, column in self.columns.items() if name not in _OWN}
 
     def facts(self, entries: IndexArray) -> Iterator[VideoFacts]:
-        """What reading the videos told."""
+        """What reading the videos told, but for their recordings."""
         if not len(entries):
             return
-        columns = [self.columns[name][entries].tolist() for name in FACT_COLUMNS]
+        columns = [decode_column(self.columns[name][entries]).tolist() for name in FACT_TYPES]
         for values in zip(*columns, strict=True):
-            fact = dict(zip(FACT_COLUMNS, values, strict=True))
-            yield VideoFacts(**fact | {"sha256": fact["sha256"].decode()})
+            yield VideoFacts(**dict(zip(FACT_TYPES, values, strict=True)))
 
     def failure(self, entry: int) -> Failure | None:
         """Why the video gave no rows; None if it gave some."""

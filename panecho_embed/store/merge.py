@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from panecho_embed.errors import SettingsMismatchError, StoreError
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Manifest
-from panecho_embed.store.layout import ROW_TYPES
+from panecho_embed.store.layout import missing
 from panecho_embed.store.ledger import IndexArray, Ledger
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.write import EmbeddingWriter
@@ -21,6 +22,7 @@ from panecho_embed.store.write import EmbeddingWriter
 # Rows that are gathered in memory before they are written. Parts of many machines interleave, and each is opened once
 # for so many rows.
 _BLOCK_BYTES = 128 * 1024 * 1024
+_MOST_OPEN = 64
 
 
 def merge(
@@ -29,7 +31,7 @@ def merge(
     provenance: Provenance,
     out: str | Path,
     scratch: Path | None = None,
-) -> Path:
+) -> EmbeddingFile:
     """Put parts together into one file whose rows stand in the manifest's order; the parts stay as they are.
 
     Of a video that stands in several parts the last word counts. Labels, views and splits are the manifest's. scratch:
@@ -49,25 +51,26 @@ def merge(
 
 def merge_ledger(
     ledger: Ledger, manifest: Manifest, provenance: Provenance, out: str | Path, scratch: Path | None = None
-) -> Path:
+) -> EmbeddingFile:
     """`merge` of parts that have been read and are known to be of these settings."""
     entries = ledger.entries([video.video_id for video in manifest.videos])
     if (entries < 0).any():
         lost = [manifest.videos[position].video_id for position in np.flatnonzero(entries < 0)]
         raise StoreError(f"{len(lost)} videos are in no part, neither done nor failed: {', '.join(lost[:20])}")
     with EmbeddingWriter(out, replace(provenance, engine=", ".join(sorted(ledger.engines))), scratch) as writer:
+        gather = _Gatherer(ledger, provenance)
         block_rows = max(_BLOCK_BYTES // (provenance.dim * np.dtype(provenance.dtype).itemsize), 1)
         for start, stop in _blocks(ledger.columns["row_count"][entries], block_rows):
-            rows = _gather(ledger, entries[start:stop], provenance)
+            rows = gather(entries[start:stop])
             if len(rows["video"]):
                 writer.add(rows.pop("video") + start, rows.pop("embeddings"), **rows)
-        facts = list(ledger.facts(entries))
         failures = [
             replace(failure, path=video.path)
             for video, entry in zip(manifest.videos, entries.tolist(), strict=True)
             if (failure := ledger.failure(entry)) is not None
         ]
-        return writer.finish(manifest, facts, failures)
+        writer.finish(manifest, ledger.fact_columns(entries), failures)
+        return writer.written
 
 
 def _blocks(counts: IndexArray, block_rows: int) -> Iterator[tuple[int, int]]:
@@ -81,28 +84,37 @@ def _blocks(counts: IndexArray, block_rows: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _gather(ledger: Ledger, entries: IndexArray, provenance: Provenance) -> dict[str, npt.NDArray[Any]]:
-    """The rows of some videos, in their order; `video` is a position in `entries`."""
-    parts, first_rows, counts = (ledger.columns[name][entries] for name in ("part", "first_row", "row_count"))
-    places = np.cumsum(counts) - counts
-    total = int(counts.sum())
-    rows: dict[str, npt.NDArray[Any]] = {
-        "embeddings": np.empty((total, provenance.dim), dtype=provenance.dtype),
-        **{name: np.empty(total, dtype=dtype) for name, dtype in ROW_TYPES.items()},
-    }
-    order = np.lexsort((first_rows, parts))
-    order = order[counts[order] > 0]
-    for part in np.unique(parts[order]):
-        with EmbeddingFile(ledger.paths[part]) as file:
+class _Gatherer:
+    """Copies the rows of videos out of the parts that hold them."""
+
+    def __init__(self, ledger: Ledger, provenance: Provenance) -> None:
+        self._ledger = ledger
+        self._dim, self._dtype = provenance.dim, np.dtype(provenance.dtype)
+        # The parts of many machines interleave: each holds some of the next videos.
+        self._opened = lru_cache(_MOST_OPEN)(lambda part: EmbeddingFile(ledger.paths[part]))
+
+    def __call__(self, entries: IndexArray) -> dict[str, npt.NDArray[Any]]:
+        """The rows of some videos, in their order; `video` is a position in `entries`."""
+        columns = self._ledger.columns
+        parts, first_rows, counts = (columns[name][entries] for name in ("part", "first_row", "row_count"))
+        places = np.cumsum(counts) - counts
+        total = int(counts.sum())
+        rows: dict[str, npt.NDArray[Any]] = {"embeddings": np.empty((total, self._dim), self._dtype)}
+        for name, dtype in self._ledger.row_types().items():
+            rows[name] = missing(total, dtype)
+        order = np.lexsort((first_rows, parts))
+        order = order[counts[order] > 0]
+        for part in np.unique(parts[order]).tolist():
+            file = self._opened(part)
             for run in _runs(order[parts[order] == part], first_rows, counts):
                 start, stop = int(first_rows[run[0]]), int(first_rows[run[-1]] + counts[run[-1]])
                 within = np.arange(stop - start) - np.repeat(first_rows[run] - start, counts[run])
                 target = np.repeat(places[run], counts[run]) + within
                 rows["embeddings"][target] = file.read(start, stop)
-                for name in ROW_TYPES:
-                    rows[name][target] = file.read_rows(name, start, stop)
-    rows["video"] = np.repeat(np.arange(len(entries)), counts)
-    return rows
+                for name, column in file.raw_rows.items():
+                    rows[name][target] = column[start:stop]
+        rows["video"] = np.repeat(np.arange(len(entries)), counts)
+        return rows
 
 
 def _runs(videos: IndexArray, first_rows: IndexArray, counts: IndexArray) -> list[IndexArray]:

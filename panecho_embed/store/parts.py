@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from panecho_embed.errors import EARLIER_ORDER, EarlierReleaseError, SettingsMismatchError, StoreError
+from panecho_embed.errors import EarlierReleaseError, SettingsMismatchError, StoreError
 from panecho_embed.manifest.ids import is_opaque
-from panecho_embed.outputs import explain_os_error
+from panecho_embed.outputs import explain_os_error, sweep, written_whole
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Failure, Manifest
 from panecho_embed.shards import Shard
 from panecho_embed.store.agreement import Agreement
+from panecho_embed.store.contents import begins_as_hdf5
 from panecho_embed.store.ledger import Ledger
 from panecho_embed.store.lock import RunLock
 from panecho_embed.store.merge import merge_ledger
@@ -26,10 +25,12 @@ from panecho_embed.store.mirror import Mirror
 from panecho_embed.store.names import PATTERN, concerns, new_part_path, time_ns
 from panecho_embed.store.news import is_settled, says_the_same
 from panecho_embed.store.read import EmbeddingFile
-from panecho_embed.store.verify import verify
+from panecho_embed.store.verify import problems_of
 
 # Hidden, so that an output inside the input folder adds nothing to the input.
 _REPLACING, _AGREEMENT = ".replacing", ".videos.jsonl.gz"
+
+_WAY_OUT = "Take a copy of it, another output (-o), or begin anew with --overwrite"
 
 
 class Parts:
@@ -50,6 +51,7 @@ class Parts:
         self._latest_ns = 0
         self._mirror = mirror
         self._valid = Ledger()
+        self._finished: EmbeddingFile | None = None
         self._lock = RunLock(self.folder, shard)
 
     def __enter__(self) -> Self:
@@ -58,6 +60,8 @@ class Parts:
             self._lock.acquire()
             if self._mirror is not None:
                 self._pull(self._mirror)
+            with self._lock.briefly():
+                sweep(self.folder)
         except StoreError:
             raise
         except OSError as error:
@@ -85,32 +89,36 @@ class Parts:
         on like any other extraction. Raises SettingsMismatchError, naming every field that differs, and StoreError if
         videos would be lost, or if what stands at the output is no embedding file.
         """
-        if overwrite and self.out.exists():
-            with suppress(EarlierReleaseError):
-                EmbeddingFile(self.out)
+        if overwrite and self.out.exists() and not begins_as_hdf5(self.out):
+            raise StoreError(f"{self.out} is no embedding file, so it is not overwritten; take another output (-o)")
         with self._lock.briefly():
             if overwrite:
                 self._begin_anew(provenance)
             if self.shard is not None:
                 self._agree(Agreement(manifest, provenance))
         if self.out.exists() and not self._replacing.exists():
-            self._enter(self.out, provenance)
+            self._finished = self._enter(_opened(self.out), provenance)
         for name in self._names():
             self._latest_ns = max(self._latest_ns, time_ns(name))
             if concerns(name, self.shard):
-                path = self.folder / name
-                if problems := verify(path):
-                    if EARLIER_ORDER in problems[0]:
-                        raise EarlierReleaseError(f"{problems[0]} (--overwrite)")
-                    self.notes.append(f"{name} is damaged and was left out: {problems[0]}")
-                else:
-                    self._enter(path, provenance)
+                self._enter_part(name, provenance)
         self._check_complete(manifest)
 
     def agreement(self) -> Agreement | None:
         """What the shards have agreed on; None if no shard was here."""
         file = self.folder / _AGREEMENT
         return Agreement.from_bytes(file.read_bytes()) if file.exists() else None
+
+    def check_finished(self) -> None:
+        """Raise StoreError if the finished file, which is about to be extended, is damaged in any place."""
+        if self._finished is None:
+            return
+        try:
+            problems = problems_of(self._finished)
+        except StoreError as error:
+            raise StoreError(f"{error}. {_WAY_OUT}") from error
+        if problems:
+            raise StoreError(f"{self.out}: {problems[0]}. {_WAY_OUT}")
 
     def share(self, manifest: Manifest) -> list[int]:
         """Positions of the videos that are looked after."""
@@ -157,15 +165,15 @@ class Parts:
         self._latest_ns = time_ns(path.name)
         return path
 
-    def written(self, path: Path) -> None:
+    def written(self, part: EmbeddingFile) -> None:
         """Count a part in that was written to `new_path`."""
-        self._valid.add(EmbeddingFile(path))
+        self._valid.add(part)
         if self._mirror is not None:
             self._mirror.push(self.folder / name for name in (_REPLACING, *self._names()))
 
     def is_news(self, manifest: Manifest) -> bool:
         """Does the finished file, if there is one, say something else than this manifest and the parts?"""
-        return self._valid.paths != [self.out] or not says_the_same(EmbeddingFile(self.out), manifest)
+        return self._valid.paths != [self.out] or not says_the_same(self.finished, manifest)
 
     def finish(self, manifest: Manifest, provenance: Provenance) -> EmbeddingFile:
         """Merge all parts into the output, and remove them once it is in place.
@@ -174,23 +182,28 @@ class Parts:
         """
         self.put_in_place(manifest, provenance)
         self.remove()
-        return EmbeddingFile(self.out)
+        return self.finished
 
     def put_in_place(self, manifest: Manifest, provenance: Provenance) -> None:
         """The first half of `finish`: merge all parts into the output."""
         changed = self.is_news(manifest)
         if changed:
-            merge_ledger(self._valid, manifest, provenance, self.out, scratch=self.folder)
+            self._finished = merge_ledger(self._valid, manifest, provenance, self.out, scratch=self.folder)
         if self._mirror is not None:
-            EmbeddingFile(self.out)
             self._mirror.deliver(changed)
 
     def remove(self) -> None:
         """The second half of `finish`: remove the parts."""
-        EmbeddingFile(self.out)
         if self._mirror is not None:
             self._mirror.clean()
         self._lock.remove_folder()
+
+    @property
+    def finished(self) -> EmbeddingFile:
+        """The finished file, as it was opened and checked. Raises StoreError if there is none."""
+        if self._finished is None:
+            raise StoreError(f"{self.out}: no such file")
+        return self._finished
 
     def _pull(self, mirror: Mirror) -> None:
         try:
@@ -228,20 +241,33 @@ class Parts:
     def _agree(self, mine: Agreement) -> None:
         file = self.folder / _AGREEMENT
         if not file.exists():
-            temporary = file.with_name(f"{_AGREEMENT}.{os.getpid()}.tmp")
-            temporary.write_bytes(mine.to_bytes())
-            temporary.replace(file)
+            with written_whole(file) as temporary:
+                temporary.write_bytes(mine.to_bytes())
         mine.check(file.read_bytes(), self.folder)
 
-    def _enter(self, path: Path, provenance: Provenance) -> None:
-        file = _opened(path)
+    def _enter_part(self, name: str, provenance: Provenance) -> None:
+        """Take in a part, or leave it out, with a note, if it is damaged."""
+        try:
+            file = EmbeddingFile(self.folder / name)
+            problems = problems_of(file)
+        except EarlierReleaseError as error:
+            raise EarlierReleaseError(f"{error} (--overwrite)") from error
+        except StoreError as error:
+            problems = [str(error)]
+        if problems:
+            self.notes.append(f"{name} is damaged and was left out: {problems[0]}")
+        else:
+            self._enter(file, provenance)
+
+    def _enter(self, file: EmbeddingFile, provenance: Provenance) -> EmbeddingFile:
         if file.fingerprint != provenance.fingerprint:
             raise SettingsMismatchError(
-                f"{path} was made with other settings than asked for now: "
+                f"{file.path} was made with other settings than asked for now: "
                 f"{'; '.join(provenance.differences(file.provenance))}. "
                 "Take another output (-o), or begin anew with --overwrite"
             )
         self._valid.add(file)
+        return file
 
     def _check_complete(self, manifest: Manifest) -> None:
         if lost := sorted(set(self._valid.done()) - {video.video_id for video in manifest.videos}):
@@ -270,11 +296,13 @@ def _is_link(path: Path) -> bool:
 
 
 def _opened(path: Path) -> EmbeddingFile:
-    """The file; an EarlierReleaseError says how it is replaced."""
+    """The finished file; an error says how it is replaced."""
     try:
         return EmbeddingFile(path)
     except EarlierReleaseError as error:
         raise EarlierReleaseError(f"{error} (--overwrite)") from error
+    except StoreError as error:
+        raise StoreError(f"{error}. {_WAY_OUT}") from error
 
 
 def _made_with(path: Path, provenance: Provenance) -> bool:

@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, EarlierReleaseError, StoreError
 from panecho_embed.provenance import Level, Provenance
-from panecho_embed.records import FPS_OF_MANIFEST, EmbeddingTable, Failure, FloatArray, Manifest, VideoFacts, VideoRef
-from panecho_embed.store.layout import (
-    FACT_COLUMNS,
-    FAILURE_COLUMNS,
-    ID_COLUMNS,
-    ROW_TYPES,
-    label_name,
-    read_column,
-    tables_sha256,
+from panecho_embed.records import (
+    FPS_OF_MANIFEST,
+    EmbeddingTable,
+    Failure,
+    FloatArray,
+    Manifest,
+    Recording,
+    VideoFacts,
+    VideoRef,
 )
-from panecho_embed.store.mapped import RowsOnDisk, rows_on_disk
-from panecho_embed.store.structure import attributes_of, check_texts, problems_of_structure
+from panecho_embed.store.contents import Contents, SealedFile
+from panecho_embed.store.layout import (
+    FACT_TYPES,
+    FAILURE_COLUMNS,
+    FORMAT,
+    ID_COLUMNS,
+    RECORDING_COLUMNS,
+    REQUIRED,
+    ROW_TYPES,
+    SCHEMA_VERSION,
+    decode_column,
+    label_name,
+)
+from panecho_embed.store.rows import RowsOnDisk
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# What h5py raises for a file that is not as its headers say.
-_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError, OverflowError)
 _LISTED = 5
+# Tables that have as many entries as another.
+_LENGTH_OF = {"embeddings": "rows", "labels": "videos"}
 
 
 class EmbeddingFile:
-    """An embedding file, opened for reading.
+    """An embedding file, opened for reading: the one way in.
 
-    Columns are read when they are asked for, and the file is not held open in between; in a `with` block it is, for
-    many small readings. Raises StoreError when the file is missing, truncated, or no embedding file of a known schema,
+    Opening compares every column, label, text and setting with its checksum; the embeddings are compared block by block
+    when they are first read. Columns are read when they are asked for; those of this package and any that it does not
+    know. The file stays open until this object is closed, by a `with` block or `close`, or gone.
+    Raises StoreError when the file is missing, damaged (it says what is hit) or no embedding file of a known schema,
     EarlierReleaseError for one that has to be made again.
 
     level: "frame", "clip", "video" or "study". provenance: how it was made. fingerprint: of those settings.
@@ -49,40 +61,36 @@ class EmbeddingFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._held: h5py.File | None = None
         if not self.path.is_file():
             raise StoreError(f"{self.path}: no such file")
-        with self._open() as file:
-            if problems := problems_of_structure(file, self.path):
-                more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-                raise StoreError(f"{self.path}: {'; '.join(problems[:_LISTED])}{more}")
-            self._shape: tuple[int, int] = file["embeddings"].shape
-            self.dtype: np.dtype[Any] = file["embeddings"].dtype
-            self._videos = len(file["videos/video_id"])
-            attributes = attributes_of(file)
-        self.level: Level = attributes["level"]
-        self.fingerprint: str = attributes["fingerprint"]
-        self.created_utc: str = attributes["created_utc"]
-        self._tables_sha256 = attributes.get("tables_sha256")
+        self._sealed = SealedFile(self.path)
+        contents = self._sealed.contents
+        if problems := _problems(contents):
+            more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+            raise StoreError(f"{self.path}: {'; '.join(problems[:_LISTED])}{more}")
+        self._shape: tuple[int, int] = contents.places["embeddings"].shape  # type: ignore[assignment]
+        self.dtype: np.dtype[Any] = contents.places["embeddings"].dtype
+        self.num_videos = contents.places["videos/video_id"].shape[0]
+        """Videos of the manifest, those included that gave no rows."""
+        attributes = contents.attributes
+        self.level: Level = attributes["level"]  # type: ignore[assignment]
+        self.fingerprint, self.created_utc = str(attributes["fingerprint"]), str(attributes["created_utc"])
         if self.level not in get_args(Level):
             raise StoreError(f"{self.path}: level is {self.level!r}; known are {', '.join(get_args(Level))}")
         try:
-            self.provenance = Provenance.from_json(attributes["provenance"])
+            self.provenance = Provenance.from_json(str(attributes["provenance"]))
         except EarlierReleaseError as error:
             raise EarlierReleaseError(f"{self.path}: {error}") from error
         except ArgumentError as error:
             raise StoreError(f"{self.path}: its provenance can't be read: {error}") from error
 
     def __enter__(self) -> Self:
-        self._held = self._opened()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        self.close()
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -91,15 +99,18 @@ class EmbeddingFile:
         what = f"{len(self)} {self.level} rows of {self.dim}, {self.provenance.backbone}"
         return f"EmbeddingFile({str(self.path)!r}: {what})"
 
+    def close(self) -> None:
+        """Close the file; columns that were read stay."""
+        self._sealed.close()
+
+    def moved_to(self, path: Path) -> None:
+        """Call it by another path from now on: it was moved there."""
+        self.path = self._sealed.path = path
+
     @property
     def dim(self) -> int:
         """Length of one embedding."""
         return self._shape[1]
-
-    @property
-    def num_videos(self) -> int:
-        """Videos of the manifest, those included that gave no rows."""
-        return self._videos
 
     @property
     def embeddings(self) -> FloatArray:
@@ -108,50 +119,59 @@ class EmbeddingFile:
 
     def read(self, start: int, stop: int) -> FloatArray:
         """Embeddings of the rows start ... stop-1, (stop-start, D)."""
-        with self._open() as file:
-            values: FloatArray = file["embeddings"][start:stop]
-        return values
+        return self._rows_on_disk[start:stop]
 
     def mapped(self) -> RowsOnDisk:
-        """All embeddings, (N, D), without reading them: rows are copied from a map of the file when they are asked for.
+        """All embeddings, (N, D), without reading them: rows are copied from the file when they are asked for.
 
-        Each chunk is checked once, by the checksum beside it, and no memory is taken but for the rows
-        asked for. See `RowsOnDisk`.
+        Each block is checked once, and no memory is taken except for the rows asked for. See `RowsOnDisk`.
         """
-        with self._open() as file:
-            dataset = file["embeddings"]
-            if (dataset.shape, dataset.dtype) != (self._shape, self.dtype):
-                raise StoreError(f"{self.path} was replaced by another file while it was read")
-            return rows_on_disk(dataset, self.read)
-
-    def read_rows(self, column: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
-        """Column video, first_frame, frame_step or frames_per_clip of the rows start ... stop-1, read anew."""
-        with self._open() as file:
-            values: npt.NDArray[Any] = file[f"rows/{column}"][start:stop]
-        if column == "video" and len(values) and not (values.min() >= 0 and values.max() < self._videos):
-            raise StoreError(f"{self.path}: /rows/video points outside /videos (0 ... {self._videos - 1})")
-        return values
+        return self._rows_on_disk
 
     def read_videos(self, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Some of the columns in `video_columns`, read anew."""
-        with self._open() as file:
-            return {name: self._column(file[f"videos/{name}"]) for name in columns}
+        return {name: decode_column(self._sealed.column(f"videos/{name}")) for name in columns}
 
     @cached_property
     def row_columns(self) -> dict[str, npt.NDArray[Any]]:
-        """video, first_frame, frame_step, frames_per_clip: (N,) each; video is a position in `video_columns`."""
-        return {name: self.read_rows(name) for name in ROW_TYPES}
+        """video, first_frame, frame_step, frames_per_clip, and columns that are not known here: (N,) each.
+
+        video is a position in `video_columns`.
+        """
+        return {name: decode_column(column) for name, column in self.raw_rows.items()}
+
+    @cached_property
+    def raw_rows(self) -> dict[str, npt.NDArray[Any]]:
+        """`row_columns` as they are stored: texts as bytes of fixed length."""
+        columns = {name: self._sealed.column(f"rows/{name}") for name in self._names("rows")}
+        video = columns["video"]
+        if len(video) and not (video.min() >= 0 and video.max() < self.num_videos):
+            raise StoreError(f"{self.path}: /rows/video points outside /videos (0 ... {self.num_videos - 1})")
+        return columns
+
+    def other_rows(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns of `raw_rows` that are not known here."""
+        return {name: column for name, column in self.raw_rows.items() if name not in ROW_TYPES}
 
     @cached_property
     def video_columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Ids and facts of the videos, (M,) each; text as str objects."""
-        return self.read_videos((*ID_COLUMNS, *FACT_COLUMNS))
+        """Ids and facts of the videos, and columns that are not known here: (M,) each; text as str objects."""
+        return self.read_videos([*ID_COLUMNS, *self.fact_names])
+
+    def read_facts(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns `fact_names`, read anew, as they are stored, which is how `EmbeddingWriter.finish` takes them."""
+        return {name: self._sealed.column(f"videos/{name}") for name in self.fact_names}
+
+    @property
+    def fact_names(self) -> list[str]:
+        """Names of the columns of /videos that are no ids: facts, and those that are not known here."""
+        return [*FACT_TYPES, *(name for name in self._names("videos") if name not in (*ID_COLUMNS, *FACT_TYPES))]
 
     @cached_property
     def labels(self) -> dict[str, npt.NDArray[Any]]:
         """Label columns, (M,) each, one value a video: float (NaN missing) or str objects ("" missing)."""
-        with self._open() as file:
-            return {label_name(key): self._column(dataset) for key, dataset in file["labels"].items()}
+        columns = {label_name(key): self._sealed.column(f"labels/{key}") for key in self._names("labels")}
+        return {name: decode_column(column) for name, column in columns.items()}
 
     @cached_property
     def videos(self) -> pd.DataFrame:
@@ -177,7 +197,7 @@ class EmbeddingFile:
 
     def table_without_values(self) -> EmbeddingTable:
         """`table` with values (N, 0), for those who take the rows from `mapped`, or need none."""
-        columns = dict(self.row_columns)
+        columns = {name: self.row_columns[name] for name in ROW_TYPES}
         video = columns.pop("video")
         return EmbeddingTable(
             values=np.zeros((len(self), 0), dtype=self.dtype),
@@ -205,53 +225,62 @@ class EmbeddingFile:
 
     def facts(self) -> list[VideoFacts]:
         """What reading each video told, in the order of `manifest`."""
-        columns = [self.video_columns[name].tolist() for name in FACT_COLUMNS]
-        return [VideoFacts(**dict(zip(FACT_COLUMNS, values, strict=True))) for values in zip(*columns, strict=True)]
+        known = [name for name in RECORDING_COLUMNS if name in self.video_columns]
+        recordings = zip(*(self.video_columns[name].tolist() for name in known), strict=True)
+        told = [Recording(**dict(zip(known, values, strict=True))) for values in recordings]
+        facts = zip(*(self.video_columns[name].tolist() for name in FACT_TYPES), strict=True)
+        return [
+            VideoFacts(**dict(zip(FACT_TYPES, values, strict=True)), recording=recording)
+            for values, recording in zip(facts, told or [Recording()] * self.num_videos, strict=True)
+        ]
 
     def failure_records(self) -> list[Failure]:
         """`failures` as records."""
         rows = zip(*(self._failure_columns[name] for name in FAILURE_COLUMNS), strict=True)
         return [Failure(str(video_id), str(path), str(stage), str(message)) for video_id, path, stage, message in rows]
 
-    def tables_are_unchanged(self) -> bool:
-        """Are ids, labels and frame numbers, byte for byte, those that were written?"""
-        # Whatever can't be read to its end has raised by now.
-        _ = self.video_columns, self.labels, self._failure_columns
-        with self._open() as file:
-            return tables_sha256(file) == self._tables_sha256
+    @cached_property
+    def _rows_on_disk(self) -> RowsOnDisk:
+        return RowsOnDisk(self._sealed)
 
     @cached_property
     def _failure_columns(self) -> dict[str, npt.NDArray[Any]]:
-        with self._open() as file:
-            return {name: self._column(file[f"failures/{name}"]) for name in FAILURE_COLUMNS}
+        return {name: decode_column(self._sealed.column(f"failures/{name}")) for name in FAILURE_COLUMNS}
+
+    def _names(self, table: str) -> list[str]:
+        """Columns of a table, in the order of the file."""
+        paths = (name.partition("/") for name in self._sealed.contents.places)
+        return [name for group, _, name in paths if group == table and name]
 
     def _label_columns(self, taken: Mapping[str, object]) -> dict[str, npt.NDArray[Any]]:
         """Labels by name; one that is called as a column of our own is called "label:NAME"."""
         return {f"label:{name}" if name in taken else name: column for name, column in self.labels.items()}
 
-    def _column(self, dataset: h5py.Dataset) -> npt.NDArray[Any]:
-        check_texts(dataset, self.path)
-        return read_column(dataset)
 
-    @contextmanager
-    def _open(self) -> Iterator[h5py.File]:
-        try:
-            if self._held is not None:
-                yield self._held
-                return
-            with self._opened() as file:
-                yield file
-        except StoreError:
-            raise
-        except _DAMAGE as error:
-            raise StoreError(f"{self.path}: can't be read, the file is damaged ({error})") from error
-
-    def _opened(self) -> h5py.File:
-        try:
-            # Locks fail on many network file systems, and a finished file never changes.
-            return h5py.File(self.path, "r", locking=False)
-        except OSError as error:
-            raise StoreError(f"{self.path}: can't be opened as HDF5, truncated or another format ({error})") from error
+def _problems(contents: Contents) -> list[str]:
+    """What keeps the contents of a file from being an embedding file's, one sentence each."""
+    attributes, places = contents.attributes, contents.places
+    if attributes.get("format") != FORMAT or attributes.get("schema_version") != SCHEMA_VERSION:
+        form, version = attributes.get("format"), attributes.get("schema_version")
+        return [f"its format is {form!r}, version {version}; this release reads {FORMAT!r}, version {SCHEMA_VERSION}"]
+    texts = ("level", "provenance", "fingerprint", "created_utc")
+    problems = [f"its attribute {name} is no text" for name in texts if not isinstance(attributes.get(name), str)]
+    if lacking := [name for name in REQUIRED if name not in places]:
+        return [*problems, f"not whole, {', '.join(lacking)} missing"]
+    lengths: dict[str, int] = {}
+    for name, place in places.items():
+        table, _, column = name.partition("/")
+        if not column and name not in REQUIRED:
+            continue
+        allowed = {"labels": "fS"}.get(table, "iufbS") if name not in REQUIRED else REQUIRED[name].replace("i", "iu")
+        if place.dtype.kind not in allowed or (place.dtype.kind != "S" and place.dtype.itemsize > 8):
+            problems.append(f"/{name} holds {place.dtype}")
+        if len(place.shape) != (2 if name == "embeddings" else 1):
+            problems.append(f"/{name} has shape {place.shape}")
+        length = lengths.setdefault(_LENGTH_OF.get(table, table), place.shape[0])
+        if length != place.shape[0]:
+            problems.append(f"/{name} has {place.shape[0]} entries, not {length}")
+    return problems
 
 
 def _frame(columns: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:

@@ -10,21 +10,25 @@ import numpy as np
 from panecho_embed.errors import StoreError
 from panecho_embed.store.read import EmbeddingFile
 
-_BLOCK_ROWS = 65_536
-
 
 def verify(path: str | Path) -> list[str]:
     """Every problem of an embedding file, one sentence each; an empty list when it is whole.
 
-    Looks at the settings' fingerprint, the length of every column, the ids, the order and count of each video's rows
-    and the failures, and reads every embedding (a damaged chunk fails its checksum; NaN and infinity are named by row).
+    What opening a file checks, then every block of embeddings; and whether what the file says makes sense: the
+    settings' fingerprint, the ids, the order and count of each video's rows, the failures, and finite embeddings.
     """
     try:
         with EmbeddingFile(path) as file:
-            problems = [*_settings(file), *_columns(file)]
-            return problems or [*_ids(file), *_rows(file), *_failures(file), *_changes(file), *_values(file)]
+            return problems_of(file)
     except (StoreError, KeyError) as error:
         return [str(error)]
+
+
+def problems_of(file: EmbeddingFile) -> list[str]:
+    """`verify` of a file that is open. Raises StoreError for damage."""
+    bad = file.mapped().not_finite()
+    values = [f"{len(bad)} rows are not finite, the first are {bad[:5].tolist()}"] if len(bad) else []
+    return [*_settings(file), *_ids(file), *_rows(file), *_failures(file), *values]
 
 
 def _settings(file: EmbeddingFile) -> list[str]:
@@ -36,14 +40,6 @@ def _settings(file: EmbeddingFile) -> list[str]:
     if file.provenance.dim != file.dim:
         problems.append(f"embeddings have length {file.dim}, the provenance says {file.provenance.dim}")
     return problems
-
-
-def _columns(file: EmbeddingFile) -> list[str]:
-    rows, videos = len(file), len(file.video_columns["video_id"])
-    lengths = {f"/rows/{name}": (len(column), rows) for name, column in file.row_columns.items()}
-    lengths |= {f"/videos/{name}": (len(column), videos) for name, column in file.video_columns.items()}
-    lengths |= {f"/labels/{name}": (len(column), videos) for name, column in file.labels.items()}
-    return [f"{name} has {has} entries, not {wants}" for name, (has, wants) in lengths.items() if has != wants]
 
 
 def _ids(file: EmbeddingFile) -> list[str]:
@@ -91,19 +87,3 @@ def _failures(file: EmbeddingFile) -> list[str]:
     if len(listed) != len(set(listed)):
         problems.append("/failures lists a video twice")
     return problems
-
-
-def _changes(file: EmbeddingFile) -> list[str]:
-    return [] if file.tables_are_unchanged() else ["ids, labels, frame numbers or failures were changed after writing"]
-
-
-def _values(file: EmbeddingFile) -> list[str]:
-    bad: list[int] = []
-    for start in range(0, len(file), _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, len(file))
-        try:
-            block = file.read(start, stop)
-        except OSError as error:
-            return [f"rows {start} to {stop - 1} can't be read, the file is damaged ({error})"]
-        bad += (start + np.flatnonzero(~np.isfinite(block).all(axis=1))).tolist()
-    return [f"{len(bad)} rows are not finite, the first are {bad[:5]}"] if bad else []

@@ -2,82 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import errno
 import os
-import shutil
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.outputs import explain_os_error, temporary_path
+from panecho_embed.outputs import explain_os_error, flush, sweep, temporary_path
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Failure, FloatArray, Manifest, VideoFacts
+from panecho_embed.store.checksums import as_bytes, checksum, checksums, combined, items_per_block
+from panecho_embed.store.contents import Contents
+from panecho_embed.store.headers import make_headers, place_of_rows
 from panecho_embed.store.layout import (
-    CHUNK_BYTES,
     FAILURE_COLUMNS,
     FORMAT,
     ID_COLUMNS,
     ROW_TYPES,
     SCHEMA_VERSION,
+    encode_column,
+    fact_columns,
     label_key,
-    tables_sha256,
-    write_column,
 )
 from panecho_embed.store.read import EmbeddingFile
 
-_BUFFER_BYTES = 4 * 1024 * 1024
-# What HDF5 may need beside the values themselves: headers, chunk indices, heaps, and its own write at closing.
-_OVERHEAD_BYTES = 256 * 1024
+_STEP = 1 << 20
 
 
 class EmbeddingWriter:
     """Writes one embedding file; use it in a `with` block and call `finish` last.
 
-    Rows go to a temporary file beside `path`. `finish` adds the tables, flushes to the disk, opens the result again and
-    moves it to `path` in one step. Leaving the block without `finish` leaves nothing behind.
-    scratch: folder for the temporary file, on the same file system; None for the one that `path` is in.
-    Numbers are stored in the provenance's dtype. Raises StoreError when the disk is full or not writable.
+    Embeddings go to a temporary file beside `path` as they come, the other columns stay in memory. `finish` adds them
+    and the headers, flushes to the disk, opens and checks the result and moves it to `path` in one step. Leaving the
+    block without `finish` leaves nothing behind.
+
+    path : Path
+        Where the file appears.
+    provenance : Provenance
+        How the rows were made; numbers are stored in its dtype.
+    scratch : Path, optional
+        Folder for the temporary file, on the same file system; default: the one that `path` is in.
     """
 
     def __init__(self, path: str | Path, provenance: Provenance, scratch: Path | None = None) -> None:
         self.path = Path(path)
         self.provenance = provenance
         self.rows = 0
-        self._dtype = np.dtype(provenance.dtype)
-        self._temporary = temporary_path((scratch or self.path.parent) / self.path.name)
-        self._buffer: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in ("embeddings", *ROW_TYPES)}
-        self._buffered = 0
-        self._finished = False
+        self._scratch = scratch
+        self._dtype = np.dtype(provenance.dtype).newbyteorder("<")
+        self._columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in ROW_TYPES}
+        row_bytes = provenance.dim * self._dtype.itemsize
+        self._block = np.empty((items_per_block(row_bytes), provenance.dim), self._dtype)
+        self._in_block = 0
+        self._checksums: list[int] = []
 
     def __enter__(self) -> Self:
+        folder = self._scratch or self.path.parent
+        self._temporary = temporary_path(folder / self.path.name)
         try:
-            self._make_sure_of_room(0)
-            self._file = h5py.File(self._temporary, "w", locking=False)
-            self._create_datasets()
+            sweep(folder)
+            self._descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError as error:
             raise self._storage_error(error) from error
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._finished:
-            return
-        try:
-            self._file.close()
-        except (OSError, RuntimeError):
-            # A full disk makes closing fail too; the error that matters is the one on its way out.
-            if error is None:
-                raise
-        finally:
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+        with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
     def add(
@@ -87,11 +85,13 @@ class EmbeddingWriter:
         first_frame: npt.NDArray[np.integer[Any]],
         frame_step: float | FloatArray,
         frames_per_clip: int | npt.NDArray[np.integer[Any]],
+        **others: npt.NDArray[Any],
     ) -> None:
         """Append rows.
 
         video: (N,) or one number, position in the manifest given to `finish`. values: (N, D). first_frame: (N,).
-        frame_step, frames_per_clip: (N,) or one value for all.
+        frame_step, frames_per_clip: (N,) or one value for all. others: further columns of /rows, (N,) each, the same in
+        every call. Raises StoreError when the disk is full.
         """
         count = len(values)
         if values.shape != (count, self.provenance.dim):
@@ -102,138 +102,125 @@ class EmbeddingWriter:
             "frame_step": frame_step,
             "frames_per_clip": frames_per_clip,
         }
-        self._buffer["embeddings"].append(values.astype(self._dtype))
         for name, column in columns.items():
             typed = np.array(column, ndmin=1).astype(ROW_TYPES[name])
-            self._buffer[name].append(np.broadcast_to(typed, (count,)))
-        self._buffered += count
-        if self._buffered * self.provenance.dim * self._dtype.itemsize >= _BUFFER_BYTES:
-            self._flush()
+            self._columns[name].append(np.broadcast_to(typed, (count,)))
+        for name, column in others.items():
+            self._columns.setdefault(name, []).append(encode_column(f"rows/{name}", column))
+        done = 0
+        while done < count:
+            some = min(count - done, len(self._block) - self._in_block)
+            self._block[self._in_block : self._in_block + some] = values[done : done + some]
+            self._in_block, done = self._in_block + some, done + some
+            if self._in_block == len(self._block):
+                self._flush()
 
     def finish(
         self,
         manifest: Manifest,
-        facts: Sequence[VideoFacts],
+        facts: Sequence[VideoFacts] | Mapping[str, npt.NDArray[Any]],
         failures: Sequence[Failure],
         engine: str | None = None,
     ) -> Path:
         """Write the tables and move the whole file into place.
 
-        facts: one per video of the manifest. engine: of the provenance, if it showed only on the way.
+        Parameters
+        ----------
+        manifest
+            The videos, in order, and their labels.
+        facts
+            One per video; or columns of /videos, (M,) each: those of `fact_columns`, and any others.
+        failures
+            Of the videos that gave no row.
+        engine
+            Of the provenance, if it showed only on the way.
+
+        Returns
+        -------
+        Path
+            That of the file; `written` is the file itself, as it was opened and checked.
         """
         if engine is not None:
             self.provenance = replace(self.provenance, engine=engine)
-        if len(facts) != len(manifest):
-            raise ArgumentError(f"{len(facts)} facts for {len(manifest)} videos")
+        columns = facts if isinstance(facts, Mapping) else fact_columns(facts)
+        if bad := [name for name, column in columns.items() if len(column) != len(manifest)]:
+            raise ArgumentError(f"{len(columns[bad[0]])} facts for {len(manifest)} videos")
         try:
             self._flush()
-            self._make_sure_of_room(_table_bytes(manifest, facts, failures))
-            self._write_tables(manifest, facts, failures)
-            self._file.close()
-            _fsync(self._temporary)
-            if len(EmbeddingFile(self._temporary)) != self.rows:
-                raise StoreError(f"{self._temporary}: fewer rows on the disk than were written")
+            self._write_rest(self._tables(manifest, columns, failures))
+            os.fsync(self._descriptor)
+            self.written = EmbeddingFile(self._temporary)
+            if len(self.written) != self.rows:
+                raise StoreError(f"{self._temporary}: {len(self.written)} rows on the disk, {self.rows} were written")
             self._temporary.replace(self.path)
-            _fsync(self.path.parent)
+            flush(self.path.parent)
         except OSError as error:
             raise self._storage_error(error) from error
-        self._finished = True
+        self.written.moved_to(self.path)
         return self.path
 
-    def _create_datasets(self) -> None:
-        dim = self.provenance.dim
-        rows_per_chunk = max(1, CHUNK_BYTES // (dim * self._dtype.itemsize))
-        self._file.create_dataset(
-            "embeddings",
-            shape=(0, dim),
-            maxshape=(None, dim),
-            dtype=self._dtype,
-            chunks=(rows_per_chunk, dim),
-            # A flipped bit on the disk becomes a read error, not a wrong number.
-            fletcher32=True,
-        )
-        for name, dtype in ROW_TYPES.items():
-            self._file.create_dataset(f"rows/{name}", shape=(0,), maxshape=(None,), dtype=dtype, chunks=(32_768,))
-
     def _flush(self) -> None:
-        if not self._buffered:
+        """Write the block that is being filled."""
+        if not self._in_block:
             return
-        stop = self.rows + self._buffered
+        rows = self._block[: self._in_block]
+        self._checksums.append(checksum(as_bytes(rows)))
         try:
-            self._make_sure_of_room(sum(block.nbytes for blocks in self._buffer.values() for block in blocks))
-            for name, blocks in self._buffer.items():
-                dataset = self._file[name if name == "embeddings" else f"rows/{name}"]
-                dataset.resize(stop, axis=0)
-                dataset[self.rows : stop] = np.concatenate(blocks)
-                blocks.clear()
+            self._write(rows, place_of_rows() + self.rows * rows[0].nbytes)
         except OSError as error:
             raise self._storage_error(error) from error
-        self.rows, self._buffered = stop, 0
+        self.rows, self._in_block = self.rows + self._in_block, 0
 
-    def _write_tables(self, manifest: Manifest, facts: Sequence[VideoFacts], failures: Sequence[Failure]) -> None:
-        videos = self._file.create_group("videos")
-        for name in ID_COLUMNS:
-            write_column(videos, name, np.array([getattr(v, name) for v in manifest.videos], dtype=object))
-        for name in ("sha256", "fps_source", "status"):
-            write_column(videos, name, np.array([getattr(f, name) for f in facts], dtype=object))
-        for name, dtype in (("num_frames", np.int32), ("fps", float), ("size_bytes", np.int64), ("mtime_ns", np.int64)):
-            write_column(videos, name, np.array([getattr(f, name) for f in facts], dtype=dtype))
-        labels = self._file.create_group("labels")
-        for name, column in manifest.labels.items():
-            write_column(labels, label_key(name), column)
-        table = self._file.create_group("failures")
+    def _tables(
+        self, manifest: Manifest, facts: Mapping[str, npt.NDArray[Any]], failures: Sequence[Failure]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Every data set but the embeddings, by its path, as it is stored."""
+        tables: dict[str, Any] = {"checksums": np.array(self._checksums, dtype=np.uint32)}
+        for name, pieces in self._columns.items():
+            tables[f"rows/{name}"] = np.concatenate(pieces) if pieces else np.zeros(0, ROW_TYPES[name])
+        tables |= {f"videos/{name}": [getattr(video, name) for video in manifest.videos] for name in ID_COLUMNS}
+        tables |= {f"videos/{name}": column for name, column in facts.items()}
+        tables |= {f"labels/{label_key(name)}": column for name, column in manifest.labels.items()}
         for name in FAILURE_COLUMNS:
-            write_column(table, name, np.array([getattr(f, name) for f in failures], dtype=object))
-        self._file.attrs.update(
-            format=FORMAT,
-            schema_version=SCHEMA_VERSION,
-            level=self.provenance.level,
-            provenance=self.provenance.to_json(),
-            fingerprint=self.provenance.fingerprint,
-            tables_sha256=tables_sha256(self._file),
-            created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
+            # What a decoder says of a damaged file can quote any of its bytes.
+            tables[f"failures/{name}"] = [str(getattr(f, name)).replace("\0", "\ufffd") for f in failures]
+        return {name: encode_column(name, column) for name, column in tables.items()}
 
-    def _make_sure_of_room(self, count: int) -> None:
-        """Raise OSError if the disk, the quota or a limit of this process leaves no room for so many more bytes.
+    def _write_rest(self, tables: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Everything but the embeddings."""
+        attributes: dict[str, str | int] = {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "level": self.provenance.level,
+            "provenance": self.provenance.to_json(),
+            "fingerprint": self.provenance.fingerprint,
+            "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        shapes = {"embeddings": (self._dtype, (self.rows, self.provenance.dim))}
+        shapes |= {name: (column.dtype, column.shape) for name, column in tables.items()}
+        places, size, headers = make_headers(attributes, shapes)
+        if self.rows and places["embeddings"].at != place_of_rows():
+            raise StoreError("HDF5 lays the file out in another way than it did before")
+        places["embeddings"] = replace(places["embeddings"], checksum=combined(self._checksums))
+        for name, column in tables.items():
+            places[name] = replace(places[name], checksum=combined(checksums(column)))
+            self._write(column, places[name].at)
+        contents, crc = Contents(attributes, places, size, 0), 0
+        for first, end in contents.gaps():
+            for start in range(first, end, _STEP):
+                piece = headers(start, min(start + _STEP, end))
+                crc = zlib.crc32(piece, crc)
+                self._write(np.frombuffer(piece, np.uint8), start)
+        self._write(np.frombuffer(replace(contents, headers=crc).to_bytes(), np.uint8), size)
 
-        HDF5 can't be asked to try: a write that fails on it takes the whole process down when the file is closed.
-        """
-        if not hasattr(os, "posix_fallocate"):
-            if shutil.disk_usage(self.path.parent).free < count + _OVERHEAD_BYTES:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return
-        size = self._temporary.stat().st_size if self._temporary.exists() else 0
-        ballast = self._temporary.with_suffix(".room")
-        try:
-            with ballast.open("wb") as stream:
-                os.posix_fallocate(stream.fileno(), size, count + _OVERHEAD_BYTES)
-        finally:
-            ballast.unlink(missing_ok=True)
+    def _write(self, values: npt.NDArray[Any], at: int) -> None:
+        """Write the bytes of a contiguous array from the place `at` on."""
+        view = as_bytes(values).data
+        os.lseek(self._descriptor, at, os.SEEK_SET)
+        while view:
+            view = view[os.write(self._descriptor, view[: 1 << 30]) :]
 
     def _storage_error(self, error: OSError) -> StoreError:
         if isinstance(error, StoreError):
             return error
         return StoreError(f"can't write {self.path}: {explain_os_error(error)}")
-
-
-def _table_bytes(manifest: Manifest, facts: Sequence[VideoFacts], failures: Sequence[Failure]) -> int:
-    """Upper bound of what the tables take: a text its bytes and its place in a heap, a number eight bytes."""
-    texts = [getattr(video, name) for video in manifest.videos for name in ID_COLUMNS]
-    texts += [text for fact in facts for text in (fact.sha256, fact.fps_source, fact.status)]
-    texts += [getattr(failure, name) for failure in failures for name in FAILURE_COLUMNS]
-    texts += [str(value) for column in manifest.labels.values() if column.dtype.kind == "O" for value in column]
-    numbers = (2 + len(manifest.labels)) * len(manifest)
-    headers = 8192 * (len(manifest.labels) + len(ID_COLUMNS) + len(FAILURE_COLUMNS) + 5)
-    return sum(4 * len(text) + 64 for text in texts) + 8 * numbers + headers
-
-
-def _fsync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        # Windows opens no folders; its file system orders the rename by itself.
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

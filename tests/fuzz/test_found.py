@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Iterator
 
 import cv2
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,7 +17,7 @@ import torch
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines import decode
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
-from panecho_embed.errors import ManifestError, MediaError, RecipeError, StoreError, WeightsError
+from panecho_embed.errors import ManifestError, MediaError, RecipeError, WeightsError
 from panecho_embed.finetune.recipe_files import parse_recipe, recipe_text
 from panecho_embed.manifest import read_manifest
 from panecho_embed.media import open_cine
@@ -26,7 +25,6 @@ from panecho_embed.media.cine import Cine
 from panecho_embed.models.checkpoint import read_state_dict
 from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
-from panecho_embed.store import EmbeddingFile, verify
 
 SMALL = Preprocess(resize=40, crop=32)
 VIDEO = VideoRef("v", "s", "p", "v.npy")
@@ -112,18 +110,6 @@ def test_no_code_in_an_array_file_runs(tmp_path, monkeypatch, suffix):
         np.savez(tmp_path / "v.npz", frames=objects, fps=np.array(Call(), dtype=object))
     with pytest.raises(MediaError):
         open_cine(str(tmp_path / f"v{suffix}"))
-    assert not (tmp_path / "CANARY").exists()
-
-
-def test_no_code_in_an_embedding_file_runs(make_file, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = make_file("x.h5", [VIDEO], rows=[2])
-    with h5py.File(path, "r+") as file:
-        del file.attrs["provenance"]
-        file.attrs["provenance"] = np.void(pickle.dumps(Call()))
-    with pytest.raises(StoreError):
-        EmbeddingFile(path)
-    assert verify(path)
     assert not (tmp_path / "CANARY").exists()
 
 

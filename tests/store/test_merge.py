@@ -106,7 +106,7 @@ def test_a_finished_file_grows(tmp_path, make_file, provenance):
         assert parts.todo(manifest) == [0, 2]
         new = parts.new_path()
         make_file("new.h5", refs("c", "b"), [2, 1]).rename(new)
-        parts.written(new)
+        parts.written(EmbeddingFile(new))
         file = parts.finish(manifest, provenance)
     assert file.rows["video_id"].tolist() == ["c", "c", "a", "b"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]

@@ -1,0 +1,59 @@
+"""The checksum that covers every byte of an embedding file, block by block."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK_BYTES = 2 * 1024 * 1024
+"""Most bytes that one checksum covers, unless a single item is larger."""
+
+_WORDS = 512
+
+
+def items_per_block(item_bytes: int) -> int:
+    """How many items of a column, or rows of embeddings, share a checksum: whole ones, 2 MiB of them or fewer."""
+    return max(1, BLOCK_BYTES // max(item_bytes, 1))
+
+
+def checksum(block: npt.NDArray[np.uint8]) -> int:
+    """CRC-32 of the sums of a block of bytes.
+
+    The bytes, filled up with zeros, are a table of 64-bit words, 512 in a row; what goes through CRC-32 are the sums of
+    its rows, the sums of its columns (modulo 2^64) and the number of bytes. Any change within one word changes a sum,
+    and so does any move; numpy adds several times faster than `zlib.crc32` reads.
+
+    Parameters
+    ----------
+    block : array of uint8, shape (n,), contiguous
+
+    Returns
+    -------
+    int
+        0 to 2^32 - 1.
+    """
+    count = len(block)
+    if short := -count % (8 * _WORDS):
+        block = np.concatenate([block, np.zeros(short, np.uint8)])
+    words = block.view("<u8").reshape(-1, _WORDS)
+    crc = zlib.crc32(words.sum(axis=1, dtype="<u8").data)
+    return zlib.crc32(count.to_bytes(8, "little"), zlib.crc32(words.sum(axis=0, dtype="<u8").data, crc))
+
+
+def checksums(values: npt.NDArray[np.generic]) -> list[int]:
+    """The checksum of each block of a column (n,) or of rows (n, D), contiguous."""
+    step = items_per_block(values.itemsize * int(np.prod(values.shape[1:])))
+    return [checksum(as_bytes(values[start : start + step])) for start in range(0, len(values), step)]
+
+
+def combined(several: Iterable[int]) -> int:
+    """One checksum of the checksums of a column's blocks."""
+    return zlib.crc32(np.fromiter(several, "<u4").data)
+
+
+def as_bytes(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """The memory of a contiguous array, as bytes that can be written to."""
+    return values.reshape(-1).view(np.uint8)
