@@ -168,6 +168,13 @@ def settle(folder: Path) -> None:
     shutil.rmtree(ready, ignore_errors=True)
 
 
+def settled(folder: Path) -> Path:
+    """A run's folder to read, once its files are in their places; what is on a read-only disk is left as it is."""
+    with contextlib.suppress(OSError):
+        settle(folder)
+    return folder
+
+
 def temporary_path(path: Path) -> Path:
     """A name beside `path` to write under, which no other process or thread has."""
     return path.with_name(f".{path.name}.{machine()}-{os.getpid()}-{next(_counter)}.tmp")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.digests import read_checked
 from panecho_embed.errors import EarlierReleaseError, SettingsMismatchError, StoreError
 from panecho_embed.evaluation.scores import write_json
 from panecho_embed.evaluation.targets import Target
+from panecho_embed.outputs import settled
 from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, PoolHow
 from probes.base import BaseProbe
@@ -85,10 +89,10 @@ def load_probes(run: str | Path, classes: Sequence[type[BaseProbe]] = ()) -> dic
     """
     folder = Path(run)
     try:
-        document = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
-        with np.load(folder / "probe.npz", allow_pickle=False) as file:
+        document = json.loads(read_checked(settled(folder) / "probe.json", needed=True))
+        with np.load(io.BytesIO(read_checked(folder / "probe.npz", needed=True)), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise StoreError(f"{folder}: no readable probe.json and probe.npz of a probe run ({error})") from error
     if document.get("format") != _FORMAT or document.get("schema_version") != _SCHEMA_VERSION:
         raise StoreError(f"{folder}/probe.json: not a probe of schema version {_SCHEMA_VERSION}; run the command again")

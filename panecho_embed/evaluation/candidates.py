@@ -14,6 +14,7 @@ from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.predictions import FILE, LEVELS, Predictions, concatenated, read_predictions
 from panecho_embed.evaluation.scores import check_tested, read_metrics
 from panecho_embed.evaluation.targets import Target
+from panecho_embed.outputs import settled
 
 
 class _Rows(Protocol):
@@ -207,7 +208,9 @@ def _read_run(path: Path) -> tuple[str, dict[str, Chance], list[Predictions]]:
     if not path.exists():
         raise StoreError(f"{path}: no such run; name a folder with {FILE}, or a table of predictions")
     if not path.is_dir():
+        settled(path.parent)
         return "", {}, read_predictions(path)
+    settled(path)
     if not (path / FILE).is_file():
         raise StoreError(f"{path} holds no {FILE}; a run of `probe`, `finetune` or `predict` (with labels) leaves one")
     document = read_metrics(path)

@@ -5,6 +5,7 @@ One table holds them, with the same columns whoever made it, so that any two run
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.digests import read_checked
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.metrics import OF_THE_ORDER, Draws, Metrics, base_name, target_metrics
 from panecho_embed.evaluation.splits import SPLITS, split_name
@@ -303,8 +305,9 @@ def read_predictions(path: str | Path) -> list[Predictions]:
 
     path = Path(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-    except (OSError, ValueError) as error:
+        content = io.BytesIO(read_checked(path))
+        table = pd.read_csv(content, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    except ValueError as error:
         raise StoreError(f"{path}: no readable table of predictions ({error})") from error
     missing: list[str] = [name for name in _NEEDED if name not in table]
     if not {"video_id", "study_id"} & set(table):

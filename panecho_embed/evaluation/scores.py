@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed._version import __version__
+from panecho_embed.digests import read_checked
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.estimates import EstimatedPart, mean_estimates
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, bootstrap, percentile_interval, scores_of
@@ -295,10 +296,12 @@ def write_metrics(
 def read_metrics(folder: str | Path) -> dict[str, Any]:
     """The content of a run's metrics.json. Raises StoreError if there is none, or of another schema."""
     path = Path(folder) / FILE
+    if not path.is_file():
+        raise StoreError(f"{path}: no metrics of a finished run (there is no such file)")
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(read_checked(path).decode("utf-8"))
         version = document.get("schema_version")
-    except (OSError, ValueError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise StoreError(f"{path}: no metrics of a finished run ({error})") from error
     if version != SCHEMA_VERSION:
         raise StoreError(f"{path}: of schema version {version}, not {SCHEMA_VERSION}: run the command again")

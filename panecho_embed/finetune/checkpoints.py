@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from panecho_embed.errors import StoreError
-from panecho_embed.models.checkpoint import save_tensors
+from panecho_embed.models.checkpoint import load_whole, save_tensors
 from panecho_embed.outputs import explain_os_error
 
 
@@ -28,9 +26,10 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What `write_checkpoint` wrote, on the CPU. Raises StoreError if it is damaged."""
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as stream:
+            content: dict[str, Any] = load_whole(stream)
     except Exception as error:
         # torch has no common error for bytes that are no checkpoint.
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StoreError(f"{path}: no readable checkpoint ({reason}); begin anew with --overwrite") from error
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -16,7 +17,7 @@ from typing import Any, Literal, Self
 from filelock import FileLock, Timeout
 
 from panecho_embed._version import __version__
-from panecho_embed.digests import SUMS
+from panecho_embed.digests import SUMS, read_checked
 from panecho_embed.errors import (
     EARLIER_ORDER,
     EarlierReleaseError,
@@ -27,11 +28,12 @@ from panecho_embed.errors import (
 from panecho_embed.evaluation.scores import write_json
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe, recipe_differences, to_toml
-from panecho_embed.outputs import explain_os_error, settle, sweep, write_text, written_run
+from panecho_embed.jsonable import without_nan
+from panecho_embed.outputs import explain_os_error, settle, settled, sweep, write_text, written_run
 from panecho_embed.records import Failure
 from panecho_embed.store.layout import FAILURE_COLUMNS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _ORDER_OF_PLANES = 2  # from this schema on, runs record which pictures the encoder saw
 Status = Literal["fresh", "begun", "done"]
 
@@ -106,13 +108,18 @@ class RunFolder:
 
     def info(self) -> dict[str, Any]:
         """What run.json says; {} if there is none. Raises StoreError if it is damaged."""
-        path = self.path / "run.json"
+        path = settled(self.path) / "run.json"
         if not path.is_file():
             return {}
         try:
-            info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            info: dict[str, Any] = json.loads(read_checked(path))
+            if info.get("schema_version") != SCHEMA_VERSION:
+                return info
+            digest = info.pop("sha256")
+        except (StoreError, ValueError, KeyError, AttributeError) as error:
             raise StoreError(f"{path} is damaged ({error}); begin anew with --overwrite") from error
+        if digest != _digest(info):
+            raise StoreError(f"{path} is damaged, or was changed by hand; begin anew with --overwrite")
         return info
 
     def begin(self, identity: Identity, facts: Mapping[str, Any]) -> None:
@@ -129,7 +136,7 @@ class RunFolder:
             **facts,
         }
         # In this order, so that a kill between the two is told from a recipe of the user's.
-        write_json(self.path / "run.json", info)
+        write_info(info, self.path)
         write_text(self.path / "recipe.toml", to_toml(identity.recipe))
 
     def check_weights(self, sha256: str) -> None:
@@ -143,9 +150,7 @@ class RunFolder:
 
     def fail(self, message: str) -> None:
         """Write that the run failed. Raises StoreError."""
-        write_json(
-            self.path / "run.json", self.info() | {"status": "failed", "finished_utc": _now(), "message": message}
-        )
+        write_info(self.info() | {"status": "failed", "finished_utc": _now(), "message": message}, self.path)
 
     @contextmanager
     def finished(self, facts: Mapping[str, Any]) -> Iterator[Path]:
@@ -156,7 +161,7 @@ class RunFolder:
         grown = [name for name in _GROWN if (self.path / name).is_file()]
         with written_run(self.path, also=grown) as new:
             yield new
-            write_json(new / "run.json", self.info() | {"status": "done", "finished_utc": _now()} | dict(facts))
+            write_info(self.info() | {"status": "done", "finished_utc": _now()} | dict(facts), new)
         # What is only needed to go on: several times the size of the model.
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
@@ -167,8 +172,8 @@ class RunFolder:
     def _check_same(self, identity: Identity, info: Mapping[str, Any]) -> None:
         file = self.path / "recipe.toml"
         try:
-            theirs = parse_recipe(file.read_text(encoding="utf-8"), str(file))
-        except (OSError, PanEchoEmbedError) as error:
+            theirs = parse_recipe(read_checked(file).decode("utf-8"), str(file))
+        except (UnicodeDecodeError, PanEchoEmbedError) as error:
             raise StoreError(f"{file} can't be read ({error}); begin anew with --overwrite") from error
         differ = recipe_differences(identity.recipe, theirs)
         for name, mine, other in (
@@ -201,9 +206,19 @@ def check_release(info: Mapping[str, Any], folder: Path) -> None:
         raise EarlierReleaseError(f"{folder}: {EARLIER_ORDER}")
     if version != SCHEMA_VERSION:
         raise EarlierReleaseError(
-            f"{folder}: a run of another release (schema {version}, not {SCHEMA_VERSION}): probabilities of clips were "
-            "averaged otherwise, and its tables have other columns. Run it again in another folder (-o), or --overwrite"
+            f"{folder}: a run of another release (schema {version}, not {SCHEMA_VERSION}), whose files have no digests "
+            "or whose tables have other columns. Run it again in another folder (-o), or --overwrite"
         )
+
+
+def write_info(info: Mapping[str, Any], folder: Path) -> None:
+    """run.json, with a digest of what it says: it is rewritten while the run goes on. Raises OSError, StoreError."""
+    content: dict[str, Any] = without_nan(info)
+    write_json(folder / "run.json", {**content, "sha256": _digest(content)})
+
+
+def _digest(info: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(without_nan(info), sort_keys=True).encode()).hexdigest()
 
 
 def write_failures(failures: Sequence[Failure], folder: Path) -> None:
@@ -219,10 +234,9 @@ def read_failures(folder: Path) -> tuple[Failure, ...]:
     """What `write_failures` wrote. Raises StoreError."""
     path = folder / "failures.csv"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            return tuple(Failure(row["video_id"], row["path"], row["stage"], row["message"]) for row in rows)
-    except (OSError, KeyError, ValueError) as error:
+        rows = csv.DictReader(io.StringIO(read_checked(path).decode("utf-8", "surrogateescape"), newline=""))
+        return tuple(Failure(row["video_id"], row["path"], row["stage"], row["message"]) for row in rows)
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise StoreError(f"{path} can't be read ({error}); begin anew with --overwrite") from error
 
 

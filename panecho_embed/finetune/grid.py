@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from panecho_embed.digests import read_checked
 from panecho_embed.errors import (
     ArgumentError,
     ManifestError,
@@ -270,12 +270,12 @@ def trial_state(trial: Trial, fingerprint: str) -> State:
     EarlierReleaseError if by a release whose runs are others.
     """
     try:
-        info = json.loads((trial.folder / "run.json").read_text(encoding="utf-8"))
+        info = RunFolder(trial.folder).info()
+        if not info:
+            return "missing"
         check_release(info, trial.folder)
-        theirs = parse_recipe((trial.folder / "recipe.toml").read_text(encoding="utf-8"), "recipe.toml")
+        theirs = parse_recipe(read_checked(trial.folder / "recipe.toml").decode("utf-8"), "recipe.toml")
         start, data, status = info["init"], info["data"]["fingerprint"], info["status"]
-    except FileNotFoundError:
-        return "missing"
     except (OSError, KeyError, ValueError) as error:
         if isinstance(error, PanEchoEmbedError):
             raise

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from panecho_embed.digests import file_sha256, listed_sums, recorded_in_sums
 from panecho_embed.errors import PanEchoEmbedError, StoreError
 from panecho_embed.evaluation.predictions import FILE, write_predictions
 from panecho_embed.evaluation.splits import SPLITS
@@ -103,7 +104,9 @@ def of_done_run(out: Path, folds: int = 0) -> tuple[Failure, ...]:
     for name in (FILE, *models):
         if not (out / name).is_file():
             raise StoreError(f"{out / name} is missing; begin anew with --overwrite")
-    if not (out / "metrics.json").is_file() or not (out / "report.html").is_file():
+        if recorded_in_sums(out / name) != file_sha256(out / name):
+            raise StoreError(f"{out / name} is damaged, or was changed after the run; begin anew with --overwrite")
+    if not all((out / name).is_file() and name in listed_sums(out) for name in ("metrics.json", "report.html")):
         write_run(out)
     return read_failures(out)
 

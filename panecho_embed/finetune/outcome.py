@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.digests import read_checked
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.predictions import FILE, Predictions, concatenated, read_predictions
 from panecho_embed.evaluation.scores import Scored, check_tested, score
 from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
 from panecho_embed.finetune.evaluate import Predicted
-from panecho_embed.finetune.folder import check_release
+from panecho_embed.finetune.folder import RunFolder, check_release
 from panecho_embed.finetune.folds import Fold
 from panecho_embed.finetune.recipe import EvaluationLevel, Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe
@@ -125,7 +126,9 @@ def read_outcome(folder: str | Path) -> Outcome:
 
     path = Path(folder)
     try:
-        info = _read_json(path / "run.json")
+        info = RunFolder(path).info()
+        if not info:
+            raise StoreError(f"{path}: no run of `panecho-embed finetune`: run.json is missing")
         if info["status"] != "done":
             raise StoreError(
                 f"{path}: the run is not done but {info['status']}; the same `finetune` command resumes it"
@@ -133,9 +136,13 @@ def read_outcome(folder: str | Path) -> Outcome:
         check_release(info, path)
         folds = info.get("folds") or []
         places = {str(fold): path / f"fold-{fold}" for fold in folds} if folds else {"": path}
-        recipe = parse_recipe((path / "recipe.toml").read_text(encoding="utf-8"), str(path / "recipe.toml"))
-        tasks = read_tasks(next(iter(places.values())) / "tasks.csv")
-        histories = {fold: pd.read_csv(place / "history.csv") for fold, place in places.items()}
+        recipe = parse_recipe(read_checked(path / "recipe.toml").decode("utf-8"), str(path / "recipe.toml"))
+        table = next(iter(places.values())) / "tasks.csv"
+        read_checked(table)
+        tasks = read_tasks(table)
+        histories = {
+            fold: pd.read_csv(io.BytesIO(read_checked(place / "history.csv"))) for fold, place in places.items()
+        }
         predictions = read_predictions(path / FILE)
     except (OSError, KeyError, ValueError) as error:
         raise _unreadable(path, error) from error
@@ -190,11 +197,6 @@ def _with_threshold(one: Predictions, rule: ThresholdRule) -> Predictions:
 
 def _of(fold: Sequence[Predictions], name: str, level: str) -> Predictions:
     return next(one for one in fold if (one.target.name, one.level) == (name, level))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
 
 
 def _unreadable(path: Path, error: Exception) -> StoreError:

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from panecho_embed.digests import checked_sha256
 from panecho_embed.errors import ArgumentError, WeightsNotFoundError
 from panecho_embed.finetune.recipe import ModelSettings, Recipe
 from panecho_embed.finetune.stem import stem_for
 from panecho_embed.models import zoo
 from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
-from panecho_embed.models.digests import checked_sha256
 from panecho_embed.models.panecho import ClipEncoder
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.weights import KNOWN, locate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 import pickle
 import re
 import struct
@@ -43,6 +44,7 @@ _DAMAGED = (
 )
 _WRAPPERS = ("weights", "state_dict")
 _MOST_LINES = 12
+_ZIP = b"PK\x03\x04"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +109,23 @@ def _read(stream: BinaryIO) -> Any:
             return load(stream.read())
         except SafetensorError as error:
             raise ValueError(str(error)) from error
+    return load_whole(stream)
+
+
+def load_whole(stream: BinaryIO) -> Any:
+    """torch.load of tensors and plain values, on the CPU; the values must be what was written.
+
+    torch saves a zip archive with a CRC-32 of each array, and does not look at it when it reads. Raises BadZipFile, and
+    what torch.load raises.
+    """
+    if stream.read(len(_ZIP)) == _ZIP:
+        with zipfile.ZipFile(stream) as archive:
+            size = stream.seek(0, os.SEEK_END)
+            if sum(item.file_size for item in archive.infolist()) > size:
+                raise zipfile.BadZipFile("its arrays are compressed, or stand in each other; torch.save does neither")
+            if (bad := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{bad} is damaged: its CRC-32 is another one than when it was written")
+    stream.seek(0)
     return torch.load(stream, map_location="cpu", weights_only=True)
 
 

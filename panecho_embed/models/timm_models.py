@@ -8,10 +8,10 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
+from panecho_embed.digests import checked_sha256
 from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
 from panecho_embed.models.backbone import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
-from panecho_embed.models.digests import checked_sha256
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import NOT_STATED
 from panecho_embed.nearest import nearest

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from panecho_embed.digests import recorded_sha256
 from panecho_embed.errors import WeightsError, WeightsNotFoundError
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.checkpoint import read_checkpoint
-from panecho_embed.models.digests import recorded_sha256
 from panecho_embed.models.panecho import PanEcho, tasks_in
 from panecho_embed.models.recorded import SAME_SHAPE_LAYOUT
 from panecho_embed.models.weights import KNOWN, locate

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from panecho_embed.digests import checked_sha256
 from panecho_embed.errors import ArgumentError, WeightsNotFoundError
-from panecho_embed.models.digests import checked_sha256
 from panecho_embed.nearest import nearest
 from panecho_embed.provenance import WeightsInfo
 

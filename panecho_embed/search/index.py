@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from panecho_embed.digests import SUMS
+from panecho_embed.digests import SUMS, block_sums, read_checked
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.outputs import READY, TEMPORARY, make_room, settle, written_run
 from panecho_embed.records import BoolArray
@@ -34,7 +34,7 @@ from panecho_embed.search.sketch import WORTH_IT_ABOVE, SketchRows, sketch_rows
 from panecho_embed.store import EmbeddingFile
 
 SUFFIX = ".index"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 EXACT_BELOW = 100_000
 """Videos up to which comparing with every one takes a few tens of milliseconds, so that no index is worth its error."""
@@ -158,12 +158,15 @@ class SavedIndex:
         self._emb = file.path
         self.path = index_path(file.path)
         _is_there(self.path)
-        self.info = _read_info(self.path, file.path)
+        self.info, self._sums = _read_info(self.path, file.path)
         if self.info.bound_to != binding(file):
             raise StoreError(
                 f"{self.path} belongs to another state of {file.path}; renew it: {_command(file.path)} --overwrite "
                 "(or search with --exact)"
             )
+        # All at once: what is mapped later is not looked at again.
+        for name, sums in self._sums.items():
+            self._check(name, sums)
         self.units = self._array("units", self.info.videos, self.info.dim)
 
     @property
@@ -171,11 +174,17 @@ class SavedIndex:
         """Of index."""
         return self.info.kind
 
+    def _check(self, name: str, sums: list[int]) -> None:
+        try:
+            found = block_sums(self.path / name)
+        except OSError as error:
+            raise _damaged(self.path, self._emb, error) from error
+        if found != sums:
+            raise _damaged(self.path, self._emb, f"{name} is not what was written")
+
     @cached_property
     def kept(self) -> Kept:
-        """What a collection need not make again. An index of an earlier version keeps the videos' vectors alone."""
-        if not (self.path / "studies.npy").exists():
-            return Kept(self.units)
+        """What a collection need not make again."""
         studies = self._array("studies", None, self.info.dim)
         if self.info.videos <= WORTH_IT_ABOVE:
             return Kept(self.units, studies)
@@ -253,22 +262,26 @@ def _save(target: Path, info: IndexInfo, arrays: Mapping[str, Floats32], index: 
             np.save(folder / f"{name}.npy", np.asarray(array, dtype=np.float32), allow_pickle=False)
         if index is not None:
             write(index, folder / "index.faiss")
-        (folder / "index.json").write_text(json.dumps(asdict(info), indent=2) + "\n")
+        sums = {path.name: block_sums(path) for path in folder.iterdir()}
+        (folder / "index.json").write_text(json.dumps(asdict(info) | {"crc32": sums}, indent=2) + "\n")
 
 
-def _read_info(path: Path, emb: Path) -> IndexInfo:
-    try:
-        raw: Mapping[str, Any] = json.loads((path / "index.json").read_text())
-        info = IndexInfo(**raw)
-    except FileNotFoundError as error:
+def _read_info(path: Path, emb: Path) -> tuple[IndexInfo, dict[str, list[int]]]:
+    """What an index is, and the checksums of its files."""
+    file = path / "index.json"
+    if not file.exists():
         if path.exists():
-            raise _damaged(path, emb, "there is no index.json in it") from error
-        raise StoreError(f"{emb} has no index; build one: {_command(emb)}") from error
-    except (OSError, ValueError, TypeError) as error:
+            raise _damaged(path, emb, "there is no index.json in it")
+        raise StoreError(f"{emb} has no index; build one: {_command(emb)}")
+    try:
+        raw = json.loads(read_checked(file, needed=True))
+        sums = raw.pop("crc32")
+        info = IndexInfo(**raw)
+    except (StoreError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, emb, error) from error
     if info.schema_version != SCHEMA_VERSION:
         raise _damaged(path, emb, f"schema version {info.schema_version}, this release reads {SCHEMA_VERSION}")
-    return info
+    return info, sums
 
 
 def _refuse_to_replace(there: Path, collection: Collection, overwrite: bool) -> None:
@@ -282,7 +295,7 @@ def _refuse_to_replace(there: Path, collection: Collection, overwrite: bool) -> 
     if others or not there.is_dir():
         what = f"it holds {', '.join(others[:3])}" if others else "it is a file"
         raise StoreError(f"{there} is no index: {what}; move it away, and build the index then")
-    if not overwrite and _read_info(there, collection.path).bound_to == binding(collection.file):
+    if not overwrite and _read_info(there, collection.path)[0].bound_to == binding(collection.file):
         raise StoreError(f"{there} is there already, and fits; replace it with --overwrite")
 
 

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from panecho_embed.checkup.weights_here import check_weights
-from panecho_embed.models.digests import record_sha256
+from panecho_embed.digests import record_sha256
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_weights_that_changed_since_they_were_fetched(cache):
     record_sha256(path, hashlib.sha256(b"fetched bytes").hexdigest())
     check = check_weights()[0]
     assert check.status == "problem"
-    assert "has changed since it was fetched" in check.text
+    assert "has changed since it was written" in check.text
 
 
 def test_damaged_weights_of_another_backbone_are_a_warning(cache):

@@ -264,13 +264,13 @@ def test_unusable_tables_say_what_and_where(tmp_path: Path, content: str, messag
 
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("")
-    for name in ("p.csv", "nothing.csv"):
-        with pytest.raises(StoreError, match=f"{name}: no readable table of predictions"):
+    for name, told in (("p.csv", "no readable table of predictions"), ("nothing.csv", "can't be read: No such file")):
+        with pytest.raises(StoreError, match=f"{name}: {told}"):
             read_predictions(tmp_path / name)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"the predictions can't be written .* \(-o\)"):
+    with pytest.raises(StoreError, match="the folder does not exist"):
         write_predictions([predictions(TARGETS[0])], tmp_path / "no" / "p.csv")
 
 

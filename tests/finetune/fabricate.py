@@ -13,6 +13,7 @@ import pandas as pd
 
 from panecho_embed.evaluation.predictions import FILE, Predictions, write_predictions
 from panecho_embed.evaluation.targets import Target
+from panecho_embed.finetune.folder import SCHEMA_VERSION, write_info
 from panecho_embed.finetune.outcome import Outcome
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe, to_toml
@@ -55,7 +56,7 @@ def fabricate(
     epochs = history(tasks)
     epochs.to_csv(folder / "history.csv", index=False)
     facts = run_info(init, recipe, tasks) | dict(info or {})
-    (folder / "run.json").write_text(json.dumps(facts))
+    write_info(facts, folder)
     outcome = Outcome(folder, recipe, facts, tuple(tasks), tuple(rows), {"": epochs})
     write_metrics_of(outcome, outcome.scored(), folder)
     return folder
@@ -119,7 +120,7 @@ def run_info(init: str, recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]
     pretrained = init != "random"
     source = f"{init}.pt" if pretrained else f"random (seed {recipe.seed})"
     return {
-        "schema_version": 3,
+        "schema_version": SCHEMA_VERSION,
         "version": "0",
         "created_utc": "2026-01-01T00:00:00+00:00",
         "finished_utc": "2026-01-01T01:00:00+00:00",
@@ -141,3 +142,11 @@ def run_info(init: str, recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]
         "epochs": 6,
         "seconds": 12.0,
     }
+
+
+def change_info(folder: Path, **changes: Any) -> None:
+    """Another run.json, as the run would have written it before it was finished."""
+    info = json.loads((folder / "run.json").read_text())
+    del info["sha256"]
+    write_info(info | changes, folder)
+    (folder / "SHA256SUMS").unlink(missing_ok=True)

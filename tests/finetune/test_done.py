@@ -12,6 +12,7 @@ import torch
 
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from tests.finetune.conftest import NARROW, finetune
+from tests.finetune.fabricate import change_info
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +98,7 @@ def test_folds_of_different_weights_are_not_put_together(
     assert "was begun from other weights" in fold(1, other, 1)
     fold(1, mine, 0)
     info = tmp_path / "cv" / "fold-1" / "run.json"
-    content = json.loads(info.read_text())
-    content["weights"]["sha256"] = "0" * 64
-    info.write_text(json.dumps(content))
+    weights_of_fold = json.loads(info.read_text())["weights"] | {"sha256": "0" * 64}
+    change_info(info.parent, weights=weights_of_fold)
     assert "its folds began from different weights" in fold(2, mine, 1)
     assert "000000000000... in fold-1; run that fold again (--fold 1 --overwrite)" in fold(2, mine, 1)

@@ -25,6 +25,7 @@ from panecho_embed.phantom import write_studies
 from panecho_embed.tasks import Task
 from probes.frozen import linear_probe
 from tests.finetune.conftest import rows_of
+from tests.finetune.fabricate import change_info
 
 SMALL = {
     "model.image_size": "32",
@@ -122,7 +123,7 @@ def test_a_run_that_was_stopped_goes_on(place: Path, compared: Path) -> None:
     stopped = place / "stopped"
     shutil.copytree(compared, stopped)
     for info in (stopped / "runs/panecho").glob("*/*/run.json"):
-        info.write_text(json.dumps(json.loads(info.read_text()) | {"status": "running"}))
+        change_info(info.parent, status="running")
     result = run(place, "stopped", "--seeds", "2", "--fractions", "0.5,1")
     assert "4 runs trained, 4 reused" in result.output
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.finetune.folder import SCHEMA_VERSION, write_info
 from panecho_embed.finetune.grid import Trial, plan_trials, trial_state
 from tests.finetune.fabricate import fabricate, small_recipe
 
@@ -94,6 +94,6 @@ def test_another_recipe_start_or_data_set_is_refused_by_name(tmp_path: Path) -> 
 def test_a_damaged_run_is_told(tmp_path: Path) -> None:
     trial = one(tmp_path)
     fabricate(trial.folder, trial.recipe)
-    (trial.folder / "run.json").write_text(json.dumps({"schema_version": 3, "init": "panecho"}))
+    write_info({"schema_version": SCHEMA_VERSION, "init": "panecho"}, trial.folder)
     with pytest.raises(StoreError, match="no run can be read"):
         trial_state(trial, DATA)

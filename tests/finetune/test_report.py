@@ -15,7 +15,7 @@ from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.evaluation.scores import read_metrics, read_scores
 from panecho_embed.finetune.outcome import Outcome, read_outcome
 from panecho_embed.finetune.report import write_run
-from tests.finetune.fabricate import EF, GRADE, LOW, fabricate, small_recipe
+from tests.finetune.fabricate import EF, GRADE, LOW, change_info, fabricate, small_recipe
 
 THREE = (EF, LOW, GRADE)
 
@@ -86,8 +86,7 @@ def test_few_tested_patients_are_warned_of(tmp_path: Path) -> None:
 def test_lost_videos_are_told(tmp_path: Path) -> None:
     run = fabricate(tmp_path / "run", small_recipe())
     info = json.loads((run / "run.json").read_text())
-    info["counts"]["failed"] = 7
-    (run / "run.json").write_text(json.dumps(info))
+    change_info(run, counts=info["counts"] | {"failed": 7})
     assert "7 videos could not be used" in write_run(run).read_text(encoding="utf-8")
 
 
@@ -120,8 +119,7 @@ def test_a_cross_validation_draws_one_line_a_fold(tmp_path: Path) -> None:
 def test_patients_on_two_sides_are_told(tmp_path: Path, shared: int) -> None:
     run = three(tmp_path / "run")
     info = json.loads((run / "run.json").read_text())
-    info["counts"]["shared_patients"] = shared
-    (run / "run.json").write_text(json.dumps(info))
+    change_info(run, counts=info["counts"] | {"shared_patients": shared})
     page = write_run(run).read_text(encoding="utf-8")
     assert ("No patient is on two sides of a split." in page) == (shared == 0)
     assert ("2 patients are on two sides of a split (--allow-leakage)" in page) == (shared == 2)

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from panecho_embed.digests import checked_sha256, recorded_sha256
 from panecho_embed.errors import ArgumentError, WeightsError
-from panecho_embed.models.digests import checked_sha256, recorded_sha256
 from panecho_embed.models.download import ATTEMPTS, download
 
 from .server import Behaviour, serve
@@ -194,5 +194,5 @@ def test_a_file_changed_after_it_was_fetched_is_noticed(start, tmp_path):
     assert checked_sha256(tmp_path / "w.pt") == DIGEST
     with (tmp_path / "w.pt").open("r+b") as stream:
         stream.write(b"x")
-    with pytest.raises(WeightsError, match=rf"has changed since it was fetched.*w\.pt\.sha256 says {DIGEST}"):
+    with pytest.raises(WeightsError, match=rf"has changed since it was written.*w\.pt\.sha256 says {DIGEST}"):
         checked_sha256(tmp_path / "w.pt")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from panecho_embed.digests import recorded_sha256
 from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
-from panecho_embed.models.digests import recorded_sha256
 from panecho_embed.models.weights import (
     KNOWN,
     MIRROR_VARIABLE,
@@ -98,9 +98,9 @@ def test_fetch_keeps_a_whole_file_and_refuses_a_changed_one(tmp_path, mirror):
     assert fetch("panecho", tmp_path) == path
     assert len(mirror.requests) == 1
     path.write_text("changed")
-    with pytest.raises(WeightsError, match="has changed since it was fetched"):
+    with pytest.raises(WeightsError, match="has changed since it was written"):
         fetch("panecho", tmp_path)
-    with pytest.raises(WeightsError, match="has changed since it was fetched"):
+    with pytest.raises(WeightsError, match="has changed since it was written"):
         weights_info("panecho", path)
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,6 @@ import pytest
 
 from panecho_embed.errors import StoreError
 from panecho_embed.search import Collection, search, sketch, study_query, vector_query, video_query
-from panecho_embed.search.approximate import trained, write
 from panecho_embed.search.index import build_index, choose_kind, index_path, open_collection
 from panecho_embed.search.similarity import Groups
 from tests.search.conftest import vectors_file
@@ -84,19 +81,6 @@ def test_studies_are_found_without_reading_every_video(many, monkeypatch):
     for similarity in ("mean", "best", "view"):
         query = video_query(collection, "P3/S0/A4C")
         assert len(search(collection, query, 5, level="study", similarity=similarity, index=index)) == 5
-
-
-@pytest.mark.parametrize("similarity", ["mean", "best", "view"])
-def test_an_index_of_an_earlier_version_keeps_the_videos_alone_and_finds_the_same(many, similarity):
-    build_index(Collection(many), "ivf", overwrite=True)
-    query = video_query(Collection(many), "P3/S0/A4C")
-    found = []
-    for _ in range(2):
-        collection, index = open_collection(many, True)
-        found.append(search(collection, query, 5, level="study", similarity=similarity, index=index).records())
-        for name in ("studies", "sketch", "directions"):
-            (index_path(many) / f"{name}.npy").unlink(missing_ok=True)
-    assert found[0] == found[1]
 
 
 def test_filters_hold_through_an_index(indexed):
@@ -175,28 +159,13 @@ def test_a_damaged_index_says_how_to_renew_it(tmp_path, name):
         open_collection(path)[1].nearest(collection.videos.units[:1], 3, np.ones(120, dtype=bool))
 
 
-def test_a_product_quantiser_of_the_polysemous_kind_is_still_answered_from(tmp_path):
-    """Releases up to now built them so; `np` in the recipe means without."""
-    path = vectors_file(tmp_path / "emb.h5", patients=60, dim=16)
-    exact = Collection(path)
-    info = build_index(exact, "pq")
-    assert info.factory.endswith("np")
-    old = info.factory.removesuffix("np")
-    write(trained("pq", old, exact.videos.units, 0), index_path(path) / "index.faiss")
-    (index_path(path) / "index.json").write_text(json.dumps(asdict(dataclasses.replace(info, factory=old))))
-    collection, index = open_collection(path, True)
-    for position in range(0, 180, 20):
-        query = vector_query(collection, exact.videos.units[position], "q")
-        found = search(collection, query, 3, index=index)
-        assert found.positions[0] == position
-        assert found.similarity == pytest.approx(search(exact, query, 3).similarity, abs=1e-6)
-
-
 def test_what_an_index_is_stands_beside_it(emb):
     info = build_index(Collection(emb), "pq", seed=3)
-    assert json.loads((index_path(emb) / "index.json").read_text()) == {
+    told = json.loads((index_path(emb) / "index.json").read_text())
+    assert set(told.pop("crc32")) == {"units.npy", "studies.npy", "index.faiss"}
+    assert told == {
         "kind": "pq", "videos": 18, "dim": 8, "bound_to": info.bound_to, "factory": info.factory, "probes": info.probes,
-        "seed": 3, "schema_version": 1,
+        "seed": 3, "schema_version": 2,
     }  # fmt: skip
 
 
