@@ -19,6 +19,7 @@ from panecho_embed.cli.options import (
     overwrite_option,
     plan_option,
 )
+from panecho_embed.cli.printable import echo_line
 from panecho_embed.errors import ArgumentError
 from panecho_embed.provenance import StoredType
 from panecho_embed.records import Engine, Failure
@@ -145,22 +146,22 @@ def _print_profile(profile: Profile, picture: Path) -> None:
 def print_summary(summary: ExtractSummary) -> None:
     """Say what was done, what failed, and where the result lies."""
     for note in summary.notes:
-        click.echo(f"note: {note}")
+        echo_line(f"note: {note}")
     if summary.files:
         _print_files(summary)
         return
-    click.echo(
+    echo_line(
         f"{summary.done} of {summary.videos} videos done"
         + (f", {summary.reused} of them before" if summary.reused else "")
     )
     if summary.shard is None:
         print_failures(summary.skipped, summary.failed, f"panecho-embed info {summary.out} --failures")
-        click.echo(f"{summary.rows} rows in {summary.out} after {summary.seconds:.1f} s")
+        echo_line(f"{summary.rows} rows in {summary.out} after {summary.seconds:.1f} s")
         return
     merge = f"panecho-embed merge {summary.out}"
     print_failures(summary.skipped, summary.failed, f"{merge}, then info --failures")
-    click.echo(f"{summary.rows} rows of shard {summary.shard} after {summary.seconds:.1f} s")
-    click.echo(f"when all {summary.shard.count} shards have ended: {merge}")
+    echo_line(f"{summary.rows} rows of shard {summary.shard} after {summary.seconds:.1f} s")
+    echo_line(f"when all {summary.shard.count} shards have ended: {merge}")
 
 
 def _print_files(summary: ExtractSummary) -> None:
@@ -173,15 +174,15 @@ def _print_files(summary: ExtractSummary) -> None:
     print_failures(skipped, [f for f in of_all if f.stage != "skipped"], f"{merge}panecho-embed info FILE --failures")
     for name, one in summary.files.items():
         done = f"{one.done} of {one.videos} videos done" + (f", {one.reused} of them before" if one.reused else "")
-        click.echo(f"{name}: {done}, {one.rows} rows in {one.out}")
+        echo_line(f"{name}: {done}, {one.rows} rows in {one.out}")
         own = [failure for failure in _lacking(one) if failure not in everywhere]
         for failure in own[:_LISTED]:
-            click.echo(f"  {failure.video_id}: {failure.message} [{failure.stage}]")
+            echo_line(f"  {failure.video_id}: {failure.message} [{failure.stage}]")
         if len(own) > _LISTED:
-            click.echo(f"  and {len(own) - _LISTED} more: {merge}panecho-embed info {one.out} --failures")
+            echo_line(f"  and {len(own) - _LISTED} more: {merge}panecho-embed info {one.out} --failures")
         if one.shard is not None:
-            click.echo(f"  when all {one.shard.count} shards have ended: panecho-embed merge {one.out}")
-    click.echo(f"{summary.seconds:.1f} s in all")
+            echo_line(f"  when all {one.shard.count} shards have ended: panecho-embed merge {one.out}")
+    echo_line(f"{summary.seconds:.1f} s in all")
 
 
 def _lacking(summary: ExtractSummary) -> list[Failure]:
@@ -192,10 +193,8 @@ def print_failures(skipped: Sequence[Failure], failed: Sequence[Failure], where_
     """List the first inputs that gave no rows, and say where all of them stand."""
     for title, failures in (("skipped, no cine loop", skipped), ("failed", failed)):
         if failures:
-            click.echo(f"{len(failures)} {title}:")
+            echo_line(f"{len(failures)} {title}:")
         for failure in failures[:_LISTED]:
-            click.echo(
-                f"  {failure.video_id}: {failure.message}" + (f" [{failure.stage}]" if title == "failed" else "")
-            )
+            echo_line(f"  {failure.video_id}: {failure.message}" + (f" [{failure.stage}]" if title == "failed" else ""))
         if len(failures) > _LISTED:
-            click.echo(f"  and {len(failures) - _LISTED} more: {where_all}")
+            echo_line(f"  and {len(failures) - _LISTED} more: {where_all}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from panecho_embed.cli.options import existing_file
+from panecho_embed.cli.printable import echo_line
 
 if TYPE_CHECKING:
     from panecho_embed.store import EmbeddingFile
@@ -29,8 +30,11 @@ def info(path: Path, failures: bool, as_json: bool) -> None:
     file = EmbeddingFile(path)
     if failures:
         records = [dataclasses.asdict(failure) for failure in file.failure_records()]
-        lines = [f"{r['video_id']}: [{r['stage']}] {r['message']}" for r in records]
-        click.echo(json.dumps(records, indent=2) if as_json else "\n".join(lines or ["no failures"]))
+        if as_json:
+            click.echo(json.dumps(records, indent=2))
+            return
+        for line in [f"{r['video_id']}: [{r['stage']}] {r['message']}" for r in records] or ["no failures"]:
+            echo_line(line)
         return
     facts = describe(file)
     if as_json:

@@ -8,6 +8,7 @@ from typing import cast
 import click
 
 from panecho_embed.cli.options import Place, input_options, out_option, overwrite_option
+from panecho_embed.cli.printable import echo_line
 from panecho_embed.records import Ids, Layout
 
 
@@ -35,7 +36,7 @@ def manifest(source: Path | str, out: Path, layout: str, ids: str, id_salt: str 
     with written_whole(out) as temporary:
         table.to_csv(temporary, index=False, encoding="utf-8", errors="surrogateescape")
     for note in found.notes:
-        click.echo(f"note: {note}")
+        echo_line(f"note: {note}")
     kinds = table["content"].str.partition(":")[0]
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.value_counts().items())
     click.echo(

@@ -21,6 +21,7 @@ from panecho_embed.cli.options import (
     reading_options,
     threshold_option,
 )
+from panecho_embed.cli.printable import echo_line
 
 if TYPE_CHECKING:
     from panecho_embed.prediction.run import PredictSummary
@@ -87,7 +88,7 @@ def _print_summary(summary: PredictSummary) -> None:
     from panecho_embed.wording import aligned, counted
 
     for note in summary.notes:
-        click.echo(f"note: {note}")
+        echo_line(f"note: {note}")
     print_failures(summary.skipped, summary.failed, str(summary.out / "predictions.json"))
     predictions = summary.predictions
     tasks = len(dict.fromkeys(output.task for output in predictions.outputs))

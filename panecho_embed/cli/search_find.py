@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from panecho_embed.cli.printable import echo_line
 from panecho_embed.cli.search_made import made
 from panecho_embed.cli.tables import PLURALS, print_table, shown_columns
 from panecho_embed.errors import ArgumentError
@@ -38,7 +39,7 @@ def print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: 
         index=options["index"],
     )
     for note in filter(None, (*notes, found.note)):
-        click.echo(f"note: {note}", err=True)
+        echo_line(f"note: {note}", err=True)
     if html is not None:
         from panecho_embed.search.sheet import write_sheet
 
@@ -50,7 +51,7 @@ def print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: 
         click.echo(found.table().to_csv(index=False), nl=False)
     elif html is None:
         how = "" if found.found_by == "exact" else f", by {found.found_by}; --exact compares all"
-        click.echo(f"{query.label}: nearest of {found.candidates} {PLURALS[found.items.level]}{how}")
+        echo_line(f"{query.label}: nearest of {found.candidates} {PLURALS[found.items.level]}{how}")
         print_table(
             found.records(), shown_columns(found.items.columns, ("rank", "similarity", f"{found.items.level}_id"))
         )

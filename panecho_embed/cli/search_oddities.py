@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from panecho_embed.cli.printable import echo_line
 from panecho_embed.cli.progress import progress_bar
 from panecho_embed.cli.search_made import made
 from panecho_embed.cli.tables import PLURALS, print_csv, print_table, shown_columns
@@ -52,8 +53,8 @@ def print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **o
             ids = [str(item[f"{items.level}_id"]) for item in group["items"]] if items.level != "clip" else []
             ids = ids or [f"{item['video_id']}#{item['first_frame']}" for item in group["items"]]
             more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
-            click.echo(f"{n}: {len(ids)} items, lowest {group['lowest_similarity']:.4f}{across}: "
-                       f"{', '.join(ids[:10])}{more}")  # fmt: skip
+            echo_line(f"{n}: {len(ids)} items, lowest {group['lowest_similarity']:.4f}{across}: "
+                      f"{', '.join(ids[:10])}{more}")  # fmt: skip
         if len(listed) > _SHOWN_GROUPS:
             click.echo(f"and {len(listed) - _SHOWN_GROUPS} groups more (--csv or --json lists all)")
 

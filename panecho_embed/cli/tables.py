@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from panecho_embed.cli.printable import echo_line
+
 PLURALS = {"clip": "clips", "video": "videos", "study": "studies"}
 
 _SHOWN_LABELS = 5
@@ -26,7 +28,7 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
             text.rjust(width) if to_right else text.ljust(width)
             for text, width, to_right in zip(line, widths, right, strict=True)
         ]
-        click.echo("  ".join(padded).rstrip())
+        echo_line("  ".join(padded).rstrip())
 
 
 def _places(value: Any) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from panecho_embed.cli.options import file_to_check
+from panecho_embed.cli.printable import echo_line
 
 
 @click.command()
@@ -25,8 +26,8 @@ def verify(ctx: click.Context, paths: tuple[Path, ...]) -> None:
         problems = run(path)
         bad += bool(problems)
         for problem in problems:
-            click.echo(problem if problem.startswith(str(path)) else f"{path}: {problem}")
+            echo_line(problem if problem.startswith(str(path)) else f"{path}: {problem}")
         if not problems:
             file = EmbeddingFile(path)
-            click.echo(f"{path}: whole, {len(file)} {file.level} rows, fingerprint {file.fingerprint[:12]}")
+            echo_line(f"{path}: whole, {len(file)} {file.level} rows, fingerprint {file.fingerprint[:12]}")
     ctx.exit(1 if bad else 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from panecho_embed.cli.options import FileToRead, overwrite_option
+from panecho_embed.cli.printable import echo_line
 
 
 @click.command()
@@ -33,9 +34,9 @@ def audit(embeddings: Path, labels: str | None, near: float, out: Path | None, o
         refuse_to_replace(out, overwrite, embeddings, labels)
     findings = run(embeddings, labels=labels, near=near)
     for finding in findings:
-        click.echo(f"{finding.severity}: {finding.message}")
+        echo_line(f"{finding.severity}: {finding.message}")
         for example in finding.examples if finding.kind != "label_given_away" else ():
-            click.echo(f"    {example}")
+            echo_line(f"    {example}")
     leaks = sum(finding.severity == "leak" for finding in findings)
     warnings = len(findings) - leaks
     kinds, noun = plural("kind", leaks), plural("warning", warnings)

@@ -3,12 +3,17 @@ from __future__ import annotations
 import io
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
 from panecho_embed.cli.printable import escape_controls, printable_streams
+from panecho_embed.cli.tables import print_table
+from panecho_embed.models import backbones
 from panecho_embed.records import VideoRef
+from tests.test_extraction import moving
+from tests.tiny import tiny
 
 
 @pytest.mark.parametrize(
@@ -51,3 +56,33 @@ def test_ids_and_messages_of_a_file_do_not_reach_the_terminal_as_they_are(make_f
     assert result.exit_code == 0, result.output
     assert "\x1b" not in result.output
     assert r"v\x1b]0;title\x07: [decode]" in result.output
+
+
+FORGED = "v.npy\n20 of 20 videos done\t\u2028ok"
+
+
+def test_a_line_end_in_a_name_forges_no_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(backbones._factories, "tiny", lambda weights, seed: tiny())
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    np.save(studies / "a.npy", moving(20))
+    (studies / f"{FORGED}.npy").write_bytes(b"no array")
+    (studies / f"notes.{FORGED}").write_bytes(b"text")
+    out, table = tmp_path / "out.h5", tmp_path / "manifest.csv"
+    for arguments, code in (
+        (["extract", str(studies), "-o", str(out), "--backbone", "tiny", "--workers", "0"], 3),
+        (["info", str(out), "--failures"], 0),
+        (["manifest", str(studies), "-o", str(table)], 0),
+        (["verify", str(out)], 0),
+        (["search", str(out), "--video", "a.npy"], 0),
+    ):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == code, result.output
+        assert not [line for line in result.output.splitlines() if line.startswith(("20 of 20", "ok"))], result.output
+        if arguments[0] in ("extract", "info"):
+            assert r"v.npy\n20 of 20 videos done\t\u2028ok.npy: " in result.output
+
+
+def test_a_table_has_a_line_per_row(capsys):
+    print_table([{"video_id": FORGED, "rank": 1}], ["rank", "video_id"])
+    assert len(capsys.readouterr().out.splitlines()) == 2
