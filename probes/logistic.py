@@ -24,8 +24,8 @@ MAX_STEPS = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class LogisticPath:
-    """Every logistic regression on one set of rows.
+class ClassRows:
+    """Rows of classes that a regression is fitted to for every strength.
 
     rotated: the rows in the eigenbasis of their standardised features; labels: (N,) class index below n_classes;
     weight: (N,) of each row, mean about 1.
@@ -40,6 +40,11 @@ class LogisticPath:
     def standardiser(self) -> Standardiser:
         """What the coefficients apply to."""
         return self.rotated.standardiser
+
+
+@dataclass(frozen=True, slots=True)
+class LogisticPath(ClassRows):
+    """Every logistic regression on one set of rows."""
 
     def solve(self, strengths: Iterable[float], *, tolerance: float) -> list[tuple[Floats, Floats]]:
         """Coefficients and intercepts on standardised features for each C, each started where the last one ended.

@@ -14,30 +14,15 @@ import numpy.typing as npt
 from scipy.linalg import solve_triangular
 from scipy.special import expit, log_expit, logit
 
-from probes.logistic import minimise
-from probes.standardise import Rotated, Standardiser
+from probes.logistic import ClassRows, minimise
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class OrdinalPath:
-    """Every proportional-odds regression on one set of rows.
-
-    rotated: the rows in the eigenbasis of their standardised features; labels: (N,) class index below n_classes, in
-    order, each class there; weight: (N,) of each row, mean about 1.
-    """
-
-    rotated: Rotated
-    labels: Ints
-    weight: Floats
-    n_classes: int
-
-    @property
-    def standardiser(self) -> Standardiser:
-        """What the coefficients apply to."""
-        return self.rotated.standardiser
+class OrdinalPath(ClassRows):
+    """Every proportional-odds regression on one set of rows; classes are numbered in order, and none is empty."""
 
     def solve(self, strengths: Iterable[float], *, tolerance: float) -> list[tuple[Floats, Floats]]:
         """Coefficients (1, D) and intercepts (K - 1,) for each C, each started where the last one ended.
