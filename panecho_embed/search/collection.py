@@ -18,7 +18,6 @@ from panecho_embed.provenance import Provenance
 from panecho_embed.records import BoolArray, EmbeddingTable
 from panecho_embed.search.filters import Columns
 from panecho_embed.search.similarity import Floats32, Groups, ViewMeans, pointing, unit, view_means
-from panecho_embed.search.sketch import WORTH_IT_ABOVE, Sketch, SketchRows
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 SearchLevel = Literal["clip", "video", "study"]
@@ -63,12 +62,11 @@ class Items:
 class Kept:
     """What an index keeps of a collection, so that it is not made again; None for what it does not keep.
 
-    video_units: (V, D). study_units: (S, D), the means in the order of `Collection.studies`. sketch: of the videos.
+    video_units: (V, D). study_units: (S, D), the means in the order of `Collection.studies`.
     """
 
     video_units: Floats32 | None = None
     study_units: Floats32 | None = None
-    sketch: SketchRows | None = None
 
 
 class Collection:
@@ -76,14 +74,12 @@ class Collection:
 
     A video is the mean of its rows, a study a bag of videos. Everything is made when it is first asked for.
     kept: what an index keeps; with the videos' unit vectors among it the embeddings are not read.
-    sketched: for many searches, make a sketch of the videos if none is kept; the answers are the same, and quicker.
     Raises StoreError for a file that can't be read, has no rows, or has rows that are not finite.
     """
 
-    def __init__(self, path: str | Path, *, kept: Kept | None = None, sketched: bool = False) -> None:
+    def __init__(self, path: str | Path, *, kept: Kept | None = None) -> None:
         self.file = EmbeddingFile(path)
         self._kept = kept or Kept()
-        self._sketched = sketched
         if not len(self.file):
             raise StoreError(f"{self.file.path}: there is no embedding in it to search")
 
@@ -209,15 +205,6 @@ class Collection:
     def pointing(self) -> BoolArray | None:
         """Which videos are more than zeros, (V,); None where all are."""
         return pointing(self.videos.units)
-
-    @cached_property
-    def sketch(self) -> Sketch | None:
-        """What makes searches by best match and view by view quick; None without one, or with little to compare."""
-        if not self.has_videos or len(self.videos) <= WORTH_IT_ABOVE:
-            return None
-        if self._kept.sketch is None and not self._sketched:
-            return None
-        return Sketch(self.videos.units, self.groups, self.videos.columns["view"], self._kept.sketch)
 
     @property
     def has_videos(self) -> bool:

@@ -184,8 +184,6 @@ def search(
     if index is not None and wanted == "video":
         found_by = index.kind
         positions, scores = _by_index(collection.videos, index, query, k, allowed)
-    elif wanted == "study" and measure != "mean" and collection.sketch is not None:
-        positions, scores = collection.sketch.search(query.units, query.views, measure, k, allowed)
     else:
         all_scores = _scores(collection, query, wanted, measure)
         positions = top(all_scores, k, allowed)

@@ -4,7 +4,6 @@ EMB.h5.index/
   index.json   kind, settings, and what it is bound to
   units.npy    the videos' unit vectors, mapped into memory, not read
   studies.npy  the studies' means, unit vectors
-  sketch.npy, directions.npy   the sketch of the videos (none where there are few)
   index.faiss  the faiss index (none for kind "exact")
 """
 
@@ -30,7 +29,6 @@ from panecho_embed.records import BoolArray
 from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, selects, trained, write
 from panecho_embed.search.collection import Collection, Kept
 from panecho_embed.search.similarity import Floats32, Ints, across, top
-from panecho_embed.search.sketch import WORTH_IT_ABOVE, SketchRows, sketch_rows
 from panecho_embed.store import EmbeddingFile
 
 SUFFIX = ".index"
@@ -42,6 +40,7 @@ EXACT_BELOW = 100_000
 GRAPH_UP_TO = 200_000
 """Videos up to which "auto" takes a graph (hnsw)."""
 
+# sketch.npy and directions.npy are what an earlier version kept.
 _FILES = {"index.json", "units.npy", "studies.npy", "sketch.npy", "directions.npy", "index.faiss", SUMS}
 _SAMPLES = 64
 # So many rows stay in the cache while they are compared.
@@ -140,9 +139,6 @@ def build_index(
     index = None if chosen == "exact" else trained(chosen, factory, units, seed)
     info = IndexInfo(chosen, videos, dim, binding(collection.file), factory, probes, seed)
     arrays = {"units": units, "studies": collection.studies.units}
-    if videos > WORTH_IT_ABOVE:
-        sketch = sketch_rows(units, collection.groups, collection.videos.columns["view"])
-        arrays |= {"sketch": sketch.rows, "directions": sketch.directions}
     _save(target, info, arrays, index)
     return info
 
@@ -185,12 +181,7 @@ class SavedIndex:
     @cached_property
     def kept(self) -> Kept:
         """What a collection need not make again."""
-        studies = self._array("studies", None, self.info.dim)
-        if self.info.videos <= WORTH_IT_ABOVE:
-            return Kept(self.units, studies)
-        directions = self._array("directions", self.info.dim, None)
-        rows = self._array("sketch", self.info.videos, directions.shape[1] + 2)
-        return Kept(self.units, studies, SketchRows(directions, rows))
+        return Kept(self.units, self._array("studies", None, self.info.dim))
 
     def _array(self, name: str, *shape: int | None) -> Floats32:
         """One of the arrays, mapped into memory; None in its shape stands for any number."""
@@ -240,18 +231,16 @@ class SavedIndex:
         return np.asarray(positions[best], dtype=np.int64)
 
 
-def open_collection(
-    path: str | Path, use_index: bool | None = None, *, sketched: bool = False
-) -> tuple[Collection, SavedIndex | None]:
+def open_collection(path: str | Path, use_index: bool | None = None) -> tuple[Collection, SavedIndex | None]:
     """A file to search, and the index to do it with; None, to compare with everything, without one or with "exact".
 
     use_index: True refuses to go without, False never uses one, None uses one that is there. With an index the
-    embeddings themselves are not read. A stale index is an error in any case but False. sketched: see `Collection`.
+    embeddings themselves are not read. A stale index is an error in any case but False.
     """
     if use_index is False or (use_index is None and not _is_there(index_path(path))):
-        return Collection(path, sketched=sketched), None
+        return Collection(path), None
     index = SavedIndex(EmbeddingFile(path))
-    collection = Collection(path, kept=index.kept, sketched=sketched)
+    collection = Collection(path, kept=index.kept)
     return collection, None if index.info.kind == "exact" else index
 
 

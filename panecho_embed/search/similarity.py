@@ -113,12 +113,6 @@ class Groups:
         stop = self.starts[group + 1] if group + 1 < len(self.starts) else len(self.order)
         return self.order[self.starts[group] : stop]
 
-    def rows(self, groups: Ints) -> Ints:
-        """Rows of several groups, ascending."""
-        counts = np.diff(self.starts, append=len(self.order))[groups]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return np.sort(self.order[np.repeat(self.starts[groups], counts) + within])
-
     def subset(self, rows: Ints) -> tuple[Ints, Groups]:
         """The groups that `rows` belong to, and these rows' grouping among themselves."""
         kept, codes = np.unique(self.codes[rows], return_inverse=True)

@@ -7,7 +7,6 @@ from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreErro
 from panecho_embed.pooling import pool
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection, search, study_query, vector_query, video_query
-from panecho_embed.search import collection as collection_module
 from panecho_embed.search.vectors import read_query
 from panecho_embed.store import EmbeddingWriter
 from tests.search.conftest import vectors_file
@@ -115,13 +114,11 @@ def test_a_video_of_zeros_can_not_be_asked_for_but_harms_no_one(tmp_path):
 
 
 @pytest.mark.parametrize("similarity", ["mean", "best", "view"])
-@pytest.mark.parametrize("sketched", [False, True])
-def test_one_video_of_zeros_is_as_if_it_were_not_there(tmp_path, monkeypatch, similarity, sketched):
-    monkeypatch.setattr(collection_module, "WORTH_IT_ABOVE", 0)
+def test_one_video_of_zeros_is_as_if_it_were_not_there(tmp_path, similarity):
     values = np.random.default_rng(0).normal(size=(60, 6))
     values[[3, 30, 31, 32]] = 0
     studies = {"patients": 20, "dim": 6, "rows": 1}
-    with_zeros = Collection(vectors_file(tmp_path / "with.h5", **studies, values=values), sketched=sketched)
+    with_zeros = Collection(vectors_file(tmp_path / "with.h5", **studies, values=values))
     query = study_query(with_zeros, "P1-S0")
     assert query.note == "left out of study P1-S0: 1 of 3 videos, for their embeddings are zeros"
     found = search(with_zeros, query, 99, similarity=similarity)

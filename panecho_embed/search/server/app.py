@@ -70,7 +70,7 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
     loaded already. Raises StoreError for a file that can't be served.
     """
     chosen = settings or ServeSettings()
-    collection, index = open_collection(emb, chosen.use_index, sketched=True)
+    collection, index = open_collection(emb, chosen.use_index)
     library = Library(collection, index)
 
     def make_embedder() -> Embedder:

@@ -55,7 +55,7 @@ class Library:
         # Everything a first request would wait for.
         self.studies = collection.studies
         if index is None and collection.has_videos:
-            _ = collection.sketch or collection.view_means
+            _ = collection.view_means
         self._columns = [_column(name, values) for name, values in map_items(collection).columns.items()]
         self._known = {"study": {public(name): str(name) for name in self.studies.ids}}
         self._known["video"] = (
