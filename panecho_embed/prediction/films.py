@@ -47,7 +47,7 @@ class Film:
     num_frames: int
     fps: float
     preprocess: Preprocess
-    file: Path
+    file: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)
