@@ -22,7 +22,7 @@ from numpy.lib import format as npy_format
 from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
 from panecho_embed.media.cine import Cine, MediaInfo, check_size, plausible_fps
-from panecho_embed.records import UInt8Array
+from panecho_embed.records import Recording, UInt8Array
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 """Suffixes of array files, in small letters."""
@@ -45,7 +45,8 @@ def open_array(path: str) -> Cine:
     """Open an array as a video; only headers are read. Raises MediaError."""
     array = _inspect(path)
     source = "fps in the .npz" if array.fps else ""
-    return Cine(path, "array", array.fps, source, None, array.shape[0], partial(_read, path, array))
+    recording = Recording(array.shape[1], array.shape[2])
+    return Cine(path, "array", array.fps, source, None, array.shape[0], partial(_read, path, array), recording)
 
 
 def describe_array(path: str) -> MediaInfo:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from panecho_embed.errors import MediaError
-from panecho_embed.records import Region, UInt8Array
+from panecho_embed.records import Recording, Region, UInt8Array
 
 Kind = Literal["video", "dicom", "folder", "image", "array"]
 
@@ -29,6 +29,8 @@ class Cine:
     fps: frames per second, None where nothing plausible says; fps_source: "container", a DICOM tag, ... or "".
     region: the 2-D ultrasound region, in pixels of the frames; None where the file names none that fits its image.
     num_frames: what the header says, None where it says nothing; the frames that come are what counts.
+    recording: what the header says of how it was made. r_wave_times: of the R waves of the ECG, in milliseconds from
+    the first frame (DICOM (0018,6060)).
     """
 
     path: str
@@ -38,6 +40,8 @@ class Cine:
     region: Region | None
     num_frames: int | None
     reader: Callable[[], Iterator[UInt8Array]] = field(repr=False, compare=False)
+    recording: Recording = field(default_factory=Recording)
+    r_wave_times: tuple[float, ...] = ()
 
     def frames(self) -> Iterator[UInt8Array]:
         """Yield every frame once, in order: (H, W, 3) uint8 RGB, C-contiguous, all of one size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from pydicom.tag import BaseTag
 from panecho_embed.errors import MediaError, NotACineError
 from panecho_embed.media.cine import MAX_FPS, MIN_SIDE, Cine, MediaInfo
 from panecho_embed.media.dicom_header import DicomHeader, is_dicom, numbers, quiet, read_header
-from panecho_embed.media.dicom_pixels import locate_pixels, num_frames, read_format, render_frames
-from panecho_embed.records import Region
+from panecho_embed.media.dicom_pixels import PixelFormat, locate_pixels, num_frames, read_format, render_frames
+from panecho_embed.records import Recording, Region
 
 __all__ = ["DicomIdentity", "describe_dicom", "is_dicom", "open_dicom", "read_identity"]
 
@@ -29,6 +30,9 @@ _IMAGE_TYPE_BITS = {0x0002: _M_MODE, 0x0004: _SPECTRAL, 0x0008: _SPECTRAL, 0x002
 
 _CENTIMETRES = 3
 _MIN_REGION_SHARE = 0.5
+
+_MAX_HEART_RATE = 600
+"""Beats per minute; above it, a number is not a heart rate, not even a newborn's."""
 
 _FRAME_TIMES = ("FrameTime", "FrameTimeVector", "ActualFrameDuration")
 _FRAME_RATES = ("CineRate", "RecommendedDisplayFrameRate")
@@ -60,14 +64,17 @@ def open_dicom(path: str, *, include_stills: bool = False) -> Cine:
         raise NotACineError("still image (1 frame)")
     pixels = locate_pixels(path, header)
     fps, source = frame_rate(header)
+    region = tissue_region(header, pixels.format.rows, pixels.format.columns)
     return Cine(
         path=path,
         kind="dicom",
         fps=fps,
         fps_source=source,
-        region=tissue_region(header, pixels.format.rows, pixels.format.columns),
+        region=region,
         num_frames=pixels.format.num_frames,
         reader=partial(render_frames, pixels, header),
+        recording=_recording(header, pixels.format, region),
+        r_wave_times=tuple(time for time in header.numbers("RWaveTimeVector") if 0 <= time < math.inf),
     )
 
 
@@ -127,6 +134,26 @@ def frame_rate(header: DicomHeader) -> tuple[float | None, str]:
         if 0 < fps < MAX_FPS:
             return round(fps, 3), f"{header.dataset[keyword].tag} {keyword}"
     return None, ""
+
+
+def _recording(header: DicomHeader, form: PixelFormat, region: Region | None) -> Recording:
+    """What the header says of the equipment and the image; heart rate (0018,1088), colour (0028,0014) or by region."""
+    rate, present = header.number("HeartRate"), header.number("UltrasoundColorDataPresent")
+    items = header.dataset.get("SequenceOfUltrasoundRegions") or ()
+    types = {value for item in items for value in numbers(item, "RegionDataType")}
+    is_known = present is not None or bool(types)
+    has_rate = rate is not None and 0 < rate < _MAX_HEART_RATE
+    return Recording(
+        form.rows,
+        form.columns,
+        cm_per_pixel_x=(region and region.physical_delta_x) or math.nan,
+        cm_per_pixel_y=(region and region.physical_delta_y) or math.nan,
+        colour_flow=float(present == 1 or 2 in types) if is_known else math.nan,
+        manufacturer=header.text("Manufacturer"),
+        scanner_model=header.text("ManufacturerModelName"),
+        heart_rate_bpm=rate if rate is not None and has_rate else math.nan,
+        heart_rate_source="(0018,1088) HeartRate" if has_rate else "",
+    )
 
 
 def tissue_region(header: DicomHeader, height: int, width: int) -> Region | None:

@@ -48,6 +48,12 @@ _TAGS: list[Any] = [
     # What it shows: general image, US image (PS3.3 C.8.5.6), US region calibration (C.8.5.5).
     "ImageType",
     "SequenceOfUltrasoundRegions",
+    "UltrasoundColorDataPresent",
+    # How it was recorded: equipment (C.7.5.1), cardiac synchronisation as US images hold it (C.8.5.6).
+    "Manufacturer",
+    "ManufacturerModelName",
+    "HeartRate",
+    "RWaveTimeVector",
     # How fast: cine and multi-frame modules (C.7.6.5, C.7.6.6).
     "RecommendedDisplayFrameRate",
     "CineRate",

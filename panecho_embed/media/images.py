@@ -24,7 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
 from panecho_embed.media.cine import MAX_PIXELS, Cine, MediaInfo, check_size
-from panecho_embed.records import UInt8Array
+from panecho_embed.records import Recording, UInt8Array
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 """Suffixes of the images that make up a folder, in small letters."""
@@ -45,14 +45,14 @@ _MOST_BYTES = 16 * MAX_PIXELS
 def open_folder(path: str) -> Cine:
     """Open a folder of images as one video; the first image's header is read. Raises MediaError."""
     files = _image_files(Path(path))
-    _header_size(files[0])
-    return Cine(path, "folder", None, "", None, len(files), partial(_read_images, files))
+    recording = Recording(*_header_size(files[0]))
+    return Cine(path, "folder", None, "", None, len(files), partial(_read_images, files), recording)
 
 
 def open_image(path: str) -> Cine:
     """Open one image as a video of one frame. Raises MediaError."""
-    _header_size(Path(path))
-    return Cine(path, "image", None, "", None, 1, partial(_read_images, [Path(path)]))
+    recording = Recording(*_header_size(Path(path)))
+    return Cine(path, "image", None, "", None, 1, partial(_read_images, [Path(path)]), recording)
 
 
 def describe_folder(path: str) -> MediaInfo:

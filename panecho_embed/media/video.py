@@ -33,7 +33,7 @@ from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
 from panecho_embed.media.cine import Cine, MediaInfo, check_size, plausible_fps
 from panecho_embed.media.images import quiet_opencv
-from panecho_embed.records import UInt8Array
+from panecho_embed.records import Recording, UInt8Array
 
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".gif"})
 """Suffixes by which a folder's video files are known, in small letters. A file named explicitly may have another."""
@@ -72,7 +72,8 @@ def open_video(path: str) -> Cine:
     """Open a video file: its packets are read, and found to be all there, but not decoded. Raises MediaError."""
     track = _inspect(path)
     source = "container" if track.fps else ""
-    return Cine(path, "video", track.fps, source, None, track.num_frames, partial(_read, path, track))
+    recording = Recording(track.height, track.width)
+    return Cine(path, "video", track.fps, source, None, track.num_frames, partial(_read, path, track), recording)
 
 
 def describe_video(path: str) -> MediaInfo:

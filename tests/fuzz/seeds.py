@@ -16,7 +16,7 @@ import pydicom
 import torch
 from PIL import Image
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import MPEG4HP41, JPEG2000Lossless, RLELossless
 from safetensors.torch import save as save_safetensors
 
 from panecho_embed.clips import ClipPlan
@@ -51,6 +51,9 @@ def _dicom(folder: Path) -> Iterator[bytes]:
         dataset.compress(syntax)
         dataset.save_as(folder / "compressed.dcm")
         yield (folder / "compressed.dcm").read_bytes()
+    stream = write_video(folder / "stream.h264", small, "libx264").read_bytes()
+    tags = {"NumberOfFrames": 4, "Rows": 32, "Columns": 48, "PhotometricInterpretation": "YBR_PARTIAL_420"}
+    yield write_dicom(folder / "video.dcm", [stream], syntax=MPEG4HP41, **tags).read_bytes()
     for name in ("SC_rgb_jpeg_dcmtk.dcm", "image_dfl.dcm"):
         yield pydicom_file(name).read_bytes()
     dataset = pydicom.dcmread(pydicom_file("emri_small_jpeg_ls_lossless.dcm"))

@@ -9,17 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from panecho_embed.errors import MediaError, NotACineError
 from panecho_embed.media import describe, open_cine, read_identity
-from panecho_embed.records import Region
+from panecho_embed.records import Recording, Region
 from tests.media.builders import (
     SECRET,
     SECRET_ID,
     number_of,
     numbered_frames,
     ultrasound_region,
+    write_avi,
     write_dicom,
 )
 
@@ -170,3 +173,29 @@ def test_nothing_of_the_patient_is_told(
 def test_opened_file_can_be_sent_to_a_worker(tmp_path: Path) -> None:
     cine = open_cine(write_dicom(tmp_path / "a.dcm", RGB))
     assert [number_of(frame) for frame in pickle.loads(pickle.dumps(cine)).frames()] == list(range(5))
+
+
+def test_the_header_says_how_it_was_recorded(tmp_path: Path) -> None:
+    region = [ultrasound_region(0, 0, 79, 63), ultrasound_region(10, 10, 50, 50, data_type=2)]
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        RGB,
+        Manufacturer="Acme",
+        ManufacturerModelName="Echo 9",
+        HeartRate=72,
+        RWaveTimeVector=[12.5, 845.0],
+        SequenceOfUltrasoundRegions=region,
+    )
+    cine = open_cine(path)
+    assert cine.r_wave_times == (12.5, 845.0)
+    assert cine.recording == Recording(64, 80, 0.05, 0.04, 1.0, "Acme", "Echo 9", 72.0, "(0018,1088) HeartRate")
+    plain = open_cine(write_dicom(tmp_path / "b.dcm", RGB, HeartRate=0))
+    assert (plain.recording, plain.r_wave_times) == (Recording(64, 80), ())
+    assert open_cine(write_dicom(tmp_path / "c.dcm", RGB, UltrasoundColorDataPresent=0)).recording.colour_flow == 0
+
+
+def test_every_kind_of_file_says_its_size(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", RGB)
+    cv2.imwrite(str(tmp_path / "a.png"), RGB[0])
+    for path in (tmp_path / "a.npy", tmp_path / "a.png", write_avi(tmp_path / "a.avi", RGB)):
+        assert open_cine(path).recording == Recording(frame_height=64, frame_width=80)

@@ -103,6 +103,8 @@ def test_signed_16_bits_are_stretched_over_the_whole_loop(tmp_path: Path) -> Non
 )
 def test_window_is_applied_after_the_rescale(tmp_path: Path, tags: dict[str, Any], value: int, expected: int) -> None:
     stored = np.full((2, 32, 32), value, dtype=np.uint16)
+    # A loop of one grey throughout would be no content.
+    stored[0, 1, 1] = 3000 if value < 700 else 0
     assert pixels(write_dicom(tmp_path / "a.dcm", stored, **tags))[0, 0, 0, 0] == expected
 
 
