@@ -13,8 +13,7 @@ import pytest
 
 from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.evaluation.targets import Reading, Target
-from panecho_embed.finetune.data import read_dataset
-from panecho_embed.finetune.folds import make_fold
+from panecho_embed.finetune.data import make_fold, read_dataset
 from panecho_embed.finetune.recipe import DataSettings
 from panecho_embed.manifest import read_manifest
 from panecho_embed.prediction.agreement import Agreement, agreements

@@ -93,14 +93,13 @@ def print_scores(run: Path) -> None:
     """The main metrics of a run folder that is done, and where its report lies."""
     from panecho_embed.evaluation.report import short_scores
     from panecho_embed.evaluation.scores import caution_of
-    from panecho_embed.finetune.outcome import not_scored, read_outcome
+    from panecho_embed.finetune.outcome import read_outcome
 
     outcome = read_outcome(run)
-    scored = outcome.scored()
-    for one in scored:
+    for one in outcome.scored():
         click.echo(f"{one.target.title}: {short_scores(one)}")
         if caution := caution_of(one.few):
             click.echo(caution)
-    for name, why in not_scored(outcome.predictions, scored, outcome.level).items():
+    for name, why in outcome.not_scored().items():
         click.echo(f"{name} was not evaluated: {why}")
     click.echo(f"results in {run}, report: {run / 'report.html'}")

@@ -1,4 +1,4 @@
-"""Predictions of videos and studies: clips averaged, gathered from all processes, no video counted twice."""
+"""Predictions of videos: clips averaged, gathered from all processes, no video counted twice."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines.decode import DecodeSettings, decode_video
-from panecho_embed.evaluation.metrics import (
-    Metrics,
-    binary_metrics,
-    multiclass_metrics,
-    point_values,
-    regression_metrics,
-)
-from panecho_embed.evaluation.predictions import mean_by, shared_by
 from panecho_embed.finetune.losses import Loss, mean_loss
 from panecho_embed.finetune.model import FineTuneModel, activated
 from panecho_embed.finetune.processes import Processes
@@ -122,64 +114,6 @@ def predict_videos(
     return _together(rows, failures, targets, tasks, loss)
 
 
-def scores_of(tasks: Sequence[Task], truth: Floats, values: Floats, patients: npt.ArrayLike) -> dict[str, Metrics]:
-    """The metrics of every task that has a label in these rows, by the task's name.
-
-    truth: (n, T), NaN where missing. values: (n, K) as in `Predicted`.
-    """
-    found = {}
-    ids = np.asarray(patients)
-    for task, column, part in zip(tasks, truth.T, split_outputs(tasks, values), strict=True):
-        there = np.isfinite(column)
-        if there.any():
-            found[task.name] = _metrics(task, column[there], part[there], ids[there])
-    return found
-
-
-def split_outputs(tasks: Sequence[Task], values: Floats) -> list[Floats]:
-    """(n, K) to the columns of each task, (n, num_outputs) each."""
-    return np.split(values, np.cumsum([task.num_outputs for task in tasks])[:-1], axis=1)
-
-
-def by_study(tasks: Sequence[Task], truth: Floats, values: Floats, studies: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Average the videos of each study: truth (S, T) and values (S, K), studies in order of first appearance.
-
-    truth: (n, T), NaN where missing. values: (n, K) as in `Predicted`. studies: (n,) ids. A study's values are the
-    means of its videos' values or probabilities. Its truth in a regression is the mean of its videos' labels; in a task
-    of classes it is the class of all its labelled videos, NaN where they differ.
-    """
-    _, appeared, inverse = np.unique(np.asarray(studies), return_index=True, return_inverse=True)
-    order = np.argsort(appeared)
-    group = np.argsort(order)[inverse]
-    labels = [
-        mean_by(group, column) if task.type == "regression" else shared_by(group, column)
-        for task, column in zip(tasks, truth.T, strict=True)
-    ]
-    return np.column_stack(labels), mean_by(group, values)
-
-
-def epoch_scores(
-    tasks: Sequence[Task], truth: Floats, values: Floats, studies: npt.ArrayLike | None = None
-) -> tuple[float, dict[str, float]]:
-    """(mean of (mean AUROC over class tasks, mean R2 over regressions), and each of them by its history column).
-
-    truth: (n, T), NaN where missing. values: (n, K) as in `Predicted`. studies: (n,) ids, to score studies, each the
-    average of its videos (`by_study`); None: to score videos.
-    """
-    if studies is not None:
-        truth, values = by_study(tasks, truth, values, studies)
-    columns, kinds = {}, {True: [], False: []}  # type: ignore[var-annotated]
-    by_task = scores_of(tasks, truth, values, np.arange(len(truth)))
-    for task in tasks:
-        name = "r2" if task.type == "regression" else "auroc"
-        value = point_values(by_task[task.name])[name] if task.name in by_task else float("nan")
-        columns[f"val_{name}:{task.name}"] = value
-        if np.isfinite(value):
-            kinds[task.type == "regression"].append(value)
-    means = [float(np.mean(group)) for group in kinds.values() if group]
-    return (float(np.mean(means)) if means else float("nan")), columns
-
-
 def _one(
     model: FineTuneModel,
     video: Sequence[Tensor],
@@ -223,13 +157,3 @@ def _together(
     # Of nothing there is no loss; 0 would be the best that any epoch can have.
     total = float(mean_loss(sums, weights)) if (weights > 0).any() else float("nan")
     return Predicted(index, values, total, per_task.numpy(), tuple(failures))
-
-
-def _metrics(task: Task, truth: Floats, values: Floats, patients: npt.NDArray[Any]) -> Metrics:
-    if task.type == "regression":
-        return regression_metrics(truth, values[:, 0], patients)
-    if task.type == "multiclass":
-        return multiclass_metrics(truth, values, patients, task.classes)
-    if task.positive_class_index == 0:
-        return binary_metrics(1 - truth, 1 - values[:, 0], patients)
-    return binary_metrics(truth, values[:, 0], patients)

@@ -99,8 +99,12 @@ class RunFolder:
         info = self.info()
         # Alone, run.json is of a run that was killed before it wrote its recipe.
         if info and self._content() != {"run.json"}:
-            check_release(info, self.path)
-            self._check_same(identity, info)
+            if differ := self.differences(identity, info):
+                listed = "\n  ".join(differ)
+                raise SettingsMismatchError(
+                    f"{self.path} holds a run of other settings than asked for now:\n  {listed}\n"
+                    "Take another folder (-o), or begin anew (--overwrite)"
+                )
             return "done" if info["status"] == "done" else "begun"
         if strangers := sorted(self._content() - {"run.json"}):
             raise StoreError(f"{self.path} holds {', '.join(strangers[:3])} and no run; take another folder (-o)")
@@ -169,7 +173,12 @@ class RunFolder:
         """What lies in the folder, but for hidden files."""
         return {entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")}
 
-    def _check_same(self, identity: Identity, info: Mapping[str, Any]) -> None:
+    def differences(self, identity: Identity, info: Mapping[str, Any]) -> list[str]:
+        """Every setting in which the run of the folder is another one; info: of its run.json.
+
+        Raises StoreError if it is damaged, EarlierReleaseError if it is of an earlier release.
+        """
+        check_release(info, self.path)
         file = self.path / "recipe.toml"
         try:
             theirs = parse_recipe(read_checked(file).decode("utf-8"), str(file))
@@ -183,12 +192,7 @@ class RunFolder:
         ):
             if mine != other:
                 differ.append(f"{name}: {mine}, not {other}")
-        if differ:
-            listed = "\n  ".join(differ)
-            raise SettingsMismatchError(
-                f"{self.path} holds a run of other settings than asked for now:\n  {listed}\n"
-                "Take another folder (-o), or begin anew (--overwrite)"
-            )
+        return differ
 
     def _clear(self) -> None:
         for name in _FOLDERS:

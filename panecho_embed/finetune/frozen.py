@@ -14,9 +14,8 @@ from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.predictions import FILE, Predictions, write_predictions
 from panecho_embed.evaluation.splits import SPLITS
 from panecho_embed.extraction import extract
-from panecho_embed.finetune.data import Dataset
+from panecho_embed.finetune.data import Dataset, Fold, make_fold
 from panecho_embed.finetune.evaluate import Predicted
-from panecho_embed.finetune.folds import Fold, make_fold
 from panecho_embed.finetune.outcome import of_all_folds, predictions_of
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.starts import RANDOM, random_start

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from panecho_embed.digests import read_checked
 from panecho_embed.errors import (
     ArgumentError,
     ManifestError,
@@ -21,14 +20,13 @@ from panecho_embed.evaluation.candidates import Candidate
 from panecho_embed.evaluation.comparison import Comparison, check_margin, compare_candidates, corrected
 from panecho_embed.evaluation.predictions import Predictions, concatenated
 from panecho_embed.evaluation.splits import check_fractions
-from panecho_embed.finetune.data import Dataset, read_dataset
-from panecho_embed.finetune.folder import RunFolder, check_release, read_failures
-from panecho_embed.finetune.folds import make_fold
+from panecho_embed.finetune.data import Dataset, make_fold, read_dataset
+from panecho_embed.finetune.folder import Identity, RunFolder, check_release, read_failures
 from panecho_embed.finetune.frozen import FrozenProbe, embed_start, frozen_predictions
 from panecho_embed.finetune.outcome import Outcome, can_be_scored, read_outcome
-from panecho_embed.finetune.processes import join_processes
+from panecho_embed.finetune.processes import Processes, join_processes
 from panecho_embed.finetune.recipe import Recipe
-from panecho_embed.finetune.recipe_files import load_recipe, parse_recipe, recipe_differences
+from panecho_embed.finetune.recipe_files import load_recipe
 from panecho_embed.finetune.run import finetune
 from panecho_embed.finetune.starts import RANDOM, load_start, weights_sha256
 from panecho_embed.wording import counted, file_stem
@@ -90,6 +88,7 @@ class Grid:
 @dataclass(frozen=True, slots=True)
 class _Job:
     data: Path
+    out: Path
     weights: Mapping[str, Path]
     device: str
     workers: int | None
@@ -129,29 +128,22 @@ def run_grid(
     recipe, data, settings, device, workers, allow_leakage, progress, announce, command
         As for `finetune`.
     inits : sequence of str
-        Starting points.
+        Starting points; weights: their files, where others than `finetune` finds are meant.
     out : str or Path
-        Folder of the grid; each run has a folder below it.
-    seeds : int
-        Number of seeds, from the recipe's on.
-    fractions : sequence of float
-        Parts of the training patients.
-    reference : str, optional
-        What the differences are to; the first start by default.
-    margin : str
-        As for `compare_candidates`.
-    weights : mapping, optional
-        Weights files by start.
+        Folder of the grid; each run has a folder below it. Finished runs are reused, interrupted ones resumed.
+    seeds, fractions : int, sequence of float
+        Number of seeds, from the recipe's on; parts of the training patients.
+    reference, margin : str
+        What the differences are to (the first start by default); as for `compare_candidates`.
     frozen : FrozenProbe, optional
         A probe, to add a line for every untrained start.
     strict : bool
-        A start whose weights are unavailable, or a run that fails, ends the grid; otherwise it is listed, and the
-        others are run.
+        A start whose weights are unavailable, or a run that fails, is an error; otherwise it is listed.
 
     Returns
     -------
     Grid or None
-        None in the processes of torchrun that do not write. Finished runs are reused, interrupted ones resumed.
+        None in the processes of torchrun that do not write.
 
     Raises
     ------
@@ -160,41 +152,41 @@ def run_grid(
     ArgumentError, and as `finetune`
     """
     chosen = load_recipe(recipe, settings) if isinstance(recipe, str | Path) else recipe
-    reference = reference or (inits[0] if inits else None)
-    if reference not in inits:
-        raise ArgumentError(f"reference is {reference!r}; the starts are {', '.join(inits)} (--reference)")
-    files = {init: Path(file) for init, file in (weights or {}).items()}
-    if strange := [init for init in files if init not in inits]:
-        raise ArgumentError(
-            f"weights are given for {', '.join(strange)}; the starts are {', '.join(inits)} (--weights)"
-        )
-    processes = join_processes(device, chosen.precision)
-    chosen = replace(chosen, precision=processes.precision)
-    dataset = read_dataset(data, chosen.data)
+    reference, files = _checked(inits, reference, weights or {})
+    job = _Job(Path(data), Path(out), files, device, workers, strict, allow_leakage, progress, announce, command)
+    return _run(chosen, tuple(inits), job, seeds, fractions, reference, margin, frozen)
+
+
+def _run(
+    recipe: Recipe,
+    inits: tuple[str, ...],
+    job: _Job,
+    seeds: int,
+    fractions: Sequence[float],
+    reference: str,
+    margin: str,
+    frozen: FrozenProbe | None,
+) -> Grid | None:
+    processes = join_processes(job.device, recipe.precision)
+    recipe = replace(recipe, precision=processes.precision)
+    if not processes.is_main:
+        # Under torchrun, one process speaks for all.
+        job = replace(job, announce=lambda message: None)
+    dataset = read_dataset(job.data, recipe.data)
     check_margin(margin, dataset.targets.targets)
-    folder = Path(out)
-    trials = plan_trials(chosen, inits, folder, seeds=seeds, fractions=fractions)
-    # Before hours of training, and the same answer in all processes.
-    done = processes.on_main(lambda: [t for t in trials if trial_state(t, dataset.fingerprint) == "done"])
-    # Under torchrun, one process speaks for all.
-    say: Say = announce if processes.is_main else lambda message: None
-    job = _Job(Path(data), files, device, workers, strict, allow_leakage, progress, say, command)
-    todo = [trial for trial in trials if trial not in done]
-    processes.on_main(lambda: _check_weights(done, files))
-    _check_patients(todo, dataset, allow_leakage)
-    job.problems.update(processes.on_main(lambda: {**_missing_starts(todo, job), **_lacking(done)}))
-    _train([trial for trial in todo if trial.init not in job.problems], job)
+    trials = plan_trials(recipe, inits, job.out, seeds=seeds, fractions=fractions)
+    done = _train(trials, dataset, job, processes)
     if not processes.is_main:
         return None
     outcomes = {t: read_outcome(t.folder) for t in trials if trial_state(t, dataset.fingerprint) == "done"}
     if not outcomes:
         reasons = "; ".join(f"{name}: {why}" for name, why in job.problems.items())
-        raise StoreError(f"{folder}: no run could be finished: {reasons}")
-    untrained = _frozen(outcomes, dataset, folder, frozen, job) if frozen else {}
+        raise StoreError(f"{job.out}: no run could be finished: {reasons}")
+    untrained = _frozen(outcomes, dataset, frozen, job) if frozen else {}
     return Grid(
-        folder=folder,
-        recipe=chosen,
-        inits=tuple(inits),
+        folder=job.out,
+        recipe=recipe,
+        inits=inits,
         seeds=seeds,
         outcomes=outcomes,
         comparisons=compare_outcomes(outcomes, untrained, reference, margin=margin),
@@ -202,7 +194,7 @@ def run_grid(
         problems=job.problems,
         trained=len([trial for trial in outcomes if trial not in done]),
         reused=len(done),
-        command=command,
+        command=job.command,
         margin=margin,
     )
 
@@ -269,27 +261,19 @@ def trial_state(trial: Trial, fingerprint: str) -> State:
     Raises SettingsMismatchError if what lies in its folder was made with another recipe, start or data set,
     EarlierReleaseError if by a release whose runs are others.
     """
-    try:
-        info = RunFolder(trial.folder).info()
-        if not info:
-            return "missing"
-        check_release(info, trial.folder)
-        theirs = parse_recipe(read_checked(trial.folder / "recipe.toml").decode("utf-8"), "recipe.toml")
-        start, data, status = info["init"], info["data"]["fingerprint"], info["status"]
-    except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, PanEchoEmbedError):
-            raise
-        raise StoreError(
-            f"{trial.folder}: no run can be read there ({error}); move it away, or take another -o"
-        ) from error
-    differ = recipe_differences(theirs, trial.recipe)
-    differ += [f"init: {start}, not {trial.init}"] if start != trial.init else []
-    differ += [f"data: {data[:12]}, not {fingerprint[:12]}"] if data != fingerprint else []
-    if differ:
+    folder = RunFolder(trial.folder)
+    info = folder.info()
+    # Without its recipe, a run was killed before it began.
+    if not info or not (trial.folder / "recipe.toml").is_file():
+        return "missing"
+    check_release(info, trial.folder)
+    if "status" not in info:
+        raise StoreError(f"{trial.folder}: no run can be read there (no status); move it away, or take another -o")
+    if differ := folder.differences(Identity(trial.recipe, trial.init, fingerprint), info):
         raise SettingsMismatchError(
             f"{trial.folder} was made with other settings than asked for now: {'; '.join(differ)}; take another -o"
         )
-    return "done" if status == "done" else "begun"
+    return "done" if info["status"] == "done" else "begun"
 
 
 def _recipe_of(init: str, inits: Sequence[str], recipe: Recipe) -> Recipe:
@@ -378,8 +362,18 @@ def _missing_starts(todo: Sequence[Trial], job: _Job) -> dict[str, str]:
     return problems
 
 
-def _train(todo: Sequence[Trial], job: _Job) -> None:
-    """Do the runs; those that fail, and those that lack videos, become problems."""
+def _train(trials: Sequence[Trial], dataset: Dataset, job: _Job, processes: Processes) -> list[Trial]:
+    """Do the runs that are not done; those that fail, and those that lack videos, become problems.
+
+    Returns the trials that were done before.
+    """
+    # Before hours of training, and the same answer in all processes.
+    done = processes.on_main(lambda: [t for t in trials if trial_state(t, dataset.fingerprint) == "done"])
+    todo = [trial for trial in trials if trial not in done]
+    processes.on_main(lambda: _check_weights(done, job.weights))
+    _check_patients(todo, dataset, job.allow_leakage)
+    job.problems.update(processes.on_main(lambda: {**_missing_starts(todo, job), **_lacking(done)}))
+    todo = [trial for trial in todo if trial.init not in job.problems]
     for number, trial in enumerate(todo, start=1):
         job.announce(f"run {number} of {len(todo)}: {trial.name}")
         try:
@@ -404,10 +398,25 @@ def _train(todo: Sequence[Trial], job: _Job) -> None:
         else:
             if summary.failures:
                 job.problems[trial.name] = _lacks(trial, len(summary.failures))
+    return done
+
+
+def _checked(
+    inits: Sequence[str], reference: str | None, weights: Mapping[str, str | Path]
+) -> tuple[str, dict[str, Path]]:
+    """The reference, and the weights files by start. Raises ArgumentError if either is of a start not asked for."""
+    reference = reference or next(iter(inits), None)
+    if reference is None or reference not in inits:
+        raise ArgumentError(f"reference is {reference!r}; the starts are {', '.join(inits)} (--reference)")
+    if strange := [init for init in weights if init not in inits]:
+        raise ArgumentError(
+            f"weights are given for {', '.join(strange)}; the starts are {', '.join(inits)} (--weights)"
+        )
+    return reference, {init: Path(file) for init, file in weights.items()}
 
 
 def _frozen(
-    outcomes: Mapping[Trial, Outcome], dataset: Dataset, out: Path, probe: FrozenProbe, job: _Job
+    outcomes: Mapping[Trial, Outcome], dataset: Dataset, probe: FrozenProbe, job: _Job
 ) -> dict[float, list[Candidate]]:
     """A candidate for every start and fraction; with one run where neither weights nor patients depend on a seed."""
     runs: dict[tuple[str, float], list[Trial]] = {}
@@ -420,7 +429,7 @@ def _frozen(
         tables = []
         try:
             for trial in trials if seeded else trials[:1]:
-                place = out / "frozen" / file_stem(init, "-")
+                place = job.out / "frozen" / file_stem(init, "-")
                 file = place / (f"seed-{trial.seed}.h5" if untrained else "embeddings.h5")
                 weights = job.weights.get(init)
                 table = embed_start(init, weights, trial.recipe, job.data, file, device=job.device, workers=job.workers)

@@ -51,7 +51,7 @@ def write_grid(grid: Grid) -> Path:
         repeat=[Folded("The recipe", [Code(to_toml(grid.recipe))])],
     )
     with written_run(grid.folder) as new:
-        run_table(grid).to_csv(new / "runs.csv", index=False)
+        _run_table(grid).to_csv(new / "runs.csv", index=False)
         for fraction in smaller:
             place = new / f"fraction-{fraction:g}"
             place.mkdir()
@@ -90,7 +90,7 @@ def methods(grid: Grid) -> str:
     )
 
 
-def run_table(grid: Grid) -> pd.DataFrame:
+def _run_table(grid: Grid) -> pd.DataFrame:
     """Every run with its weights, training and primary metric of each target, one row each."""
     import pandas as pd
 
@@ -99,17 +99,12 @@ def run_table(grid: Grid) -> pd.DataFrame:
         info = outcome.info
         row = {"init": trial.init, "fraction": trial.fraction, "seed": trial.seed, "folder": str(trial.folder)}
         row |= {"weights_sha256": info["weights"]["sha256"], "pretrained": info["weights"]["pretrained"]}
-        row |= {"epochs": sum(map(len, outcome.histories.values())), "seconds": training_seconds(outcome)}
+        row |= {"epochs": sum(map(len, outcome.histories.values())), "seconds": outcome.seconds}
         for comparison in grid.comparisons[trial.fraction]:
             if trial.init in comparison.standings:
                 row[f"{comparison.metric}:{comparison.name}"] = _value_of(trial, comparison)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def training_seconds(outcome: Outcome) -> float:
-    """Time that the epochs of a run took, over all folds."""
-    return sum(float(table["seconds"].sum()) for table in outcome.histories.values())
 
 
 def efficiency_rows(grid: Grid, target: str) -> tuple[list[str], list[list[str]]]:
@@ -197,7 +192,7 @@ def _training(grid: Grid) -> list[Block]:
         kept = outcome.info["best_epoch"] if "" in outcome.histories else "-"
         folder = trial.folder.relative_to(grid.folder)
         row = [trial.init, f"{trial.fraction:g}", str(trial.seed), "+".join(epochs), str(kept)]
-        rows.append([*row, f"{training_seconds(outcome) / 60:.1f}", str(folder)])
+        rows.append([*row, f"{outcome.seconds / 60:.1f}", str(folder)])
     columns = ["Start", "Fraction", "Seed", "Epochs", "Kept", "Minutes", "Folder"]
     largest = grid.fractions[0]
     in_order = sorted(grid.outcomes.items(), key=lambda item: grid.inits.index(item[0].init))

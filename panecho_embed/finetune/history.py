@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -65,8 +64,3 @@ class Board:
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
-
-
-def as_rows(rows: Sequence[dict[str, Any]]) -> list[Row]:
-    """Rows out of a checkpoint."""
-    return [{str(name): float(value) for name, value in row.items()} for row in rows]

@@ -15,19 +15,17 @@ from panecho_embed.digests import file_sha256, listed_sums, recorded_in_sums
 from panecho_embed.errors import PanEchoEmbedError, StoreError
 from panecho_embed.evaluation.predictions import FILE, write_predictions
 from panecho_embed.evaluation.splits import SPLITS
-from panecho_embed.finetune.data import Dataset
+from panecho_embed.finetune.data import Dataset, Fold, make_fold
 from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.folder import Identity, RunFolder, Status, read_failures, write_failures
-from panecho_embed.finetune.folds import Fold, make_fold
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.outcome import predictions_of, thresholds_of
 from panecho_embed.finetune.processes import Processes
-from panecho_embed.finetune.progress import Progress
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.report import write_run
 from panecho_embed.finetune.saved import write_model
 from panecho_embed.finetune.starts import Start, load_start, weights_sha256
-from panecho_embed.finetune.train import Trainer, Training
+from panecho_embed.finetune.train import Progress, Trainer, Training
 from panecho_embed.records import Failure
 from panecho_embed.tasks import write_tasks
 from panecho_embed.versions import package_versions

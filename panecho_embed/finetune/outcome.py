@@ -13,15 +13,15 @@ import numpy.typing as npt
 
 from panecho_embed.digests import read_checked
 from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.evaluation.predictions import FILE, Predictions, concatenated, read_predictions
 from panecho_embed.evaluation.scores import Scored, check_tested, score
 from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
+from panecho_embed.finetune.data import Fold
 from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.folder import RunFolder, check_release
-from panecho_embed.finetune.folds import Fold
 from panecho_embed.finetune.recipe import EvaluationLevel, Recipe
 from panecho_embed.finetune.recipe_files import parse_recipe
-from panecho_embed.finetune.targets import of_targets
 from panecho_embed.tasks import Task, read_tasks
 
 if TYPE_CHECKING:
@@ -50,13 +50,28 @@ class Outcome:
         """What a row of the metrics is: a video or a study."""
         return self.recipe.evaluation.level
 
+    @property
+    def seconds(self) -> float:
+        """Time that its epochs took, over all folds."""
+        return sum(float(table["seconds"].sum()) for table in self.histories.values())
+
     def at(self, level: EvaluationLevel) -> dict[str, Predictions]:
         """Predictions of one level by target."""
         return {one.target.name: one for one in self.predictions if one.level == level}
 
     def scored(self) -> list[Scored]:
         """Every target that has labelled test rows, scored at the run's level."""
-        return scored_targets(list(self.predictions), self.recipe)
+        evaluation = self.recipe.evaluation
+        return [
+            score(one, draws=evaluation.draws, seed=self.recipe.seed)
+            for one in self.at(self.level).values()
+            if can_be_scored(one)
+        ]
+
+    def not_scored(self) -> dict[str, str]:
+        """Target -> why it has no scores."""
+        why = "its test rows have no label, or all the same class"
+        return {name: why for name, one in self.at(self.level).items() if not can_be_scored(one)}
 
 
 def predictions_of(fold: Fold, predicted: Mapping[str, Predicted], recipe: Recipe) -> list[Predictions]:
@@ -67,6 +82,25 @@ def predictions_of(fold: Fold, predicted: Mapping[str, Predicted], recipe: Recip
     rule = ThresholdRule.parse(recipe.evaluation.threshold)
     per_video = [_with_threshold(one, rule) for one in _videos(fold, predicted, recipe.seed)]
     return [*per_video, *(_with_threshold(one.by_study(), rule) for one in per_video)]
+
+
+def epoch_scores(fold: Fold, predicted: Predicted, level: EvaluationLevel) -> tuple[float, dict[str, float]]:
+    """What an epoch is worth by its predictions of validation videos, as videos or averaged over studies.
+
+    Returns (mean of (mean AUROC over class targets, mean R2 over regressions), and each of them by its history column).
+    """
+    columns: dict[str, float] = {}
+    kinds: dict[bool, list[float]] = {True: [], False: []}
+    for one in _videos(fold, {"val": predicted}, 0):
+        rows = (one if level == "video" else one.by_study()).of_split("val")
+        regression = rows.target.kind == "regression"
+        name = "r2" if regression else "auroc"
+        value = point_values(rows.metrics())[name] if len(rows) else float("nan")
+        columns[f"val_{name}:{rows.target.name}"] = value
+        if np.isfinite(value):
+            kinds[regression].append(value)
+    means = [float(np.mean(group)) for group in kinds.values() if group]
+    return (float(np.mean(means)) if means else float("nan")), columns
 
 
 def thresholds_of(predictions: Sequence[Predictions], level: EvaluationLevel) -> dict[str, float]:
@@ -92,32 +126,13 @@ def of_all_folds(folds: Sequence[Sequence[Predictions]]) -> list[Predictions]:
     return [*videos, *studies]
 
 
-def scored_targets(predictions: Sequence[Predictions], recipe: Recipe) -> list[Scored]:
-    """Every target that can be scored at the recipe's level, from its labelled test rows."""
-    return [
-        score(one, draws=recipe.evaluation.draws, seed=recipe.seed)
-        for one in predictions
-        if one.level == recipe.evaluation.level and can_be_scored(one)
-    ]
-
-
 def can_be_scored(one: Predictions) -> bool:
-    """Whether there are labelled test rows, of two classes where there are classes; else `not_scored` says why."""
+    """Whether there are labelled test rows, of two classes where there are classes."""
     try:
         check_tested(one.of_split("test"))
     except ArgumentError:
         return False
     return True
-
-
-def not_scored(predictions: Sequence[Predictions], scored: Sequence[Scored], level: EvaluationLevel) -> dict[str, str]:
-    """Target -> why it has no scores."""
-    names = {one.target.name for one in scored}
-    return {
-        one.target.name: "its test rows have no label, or all the same class"
-        for one in predictions
-        if one.level == level and one.target.name not in names
-    }
 
 
 def read_outcome(folder: str | Path) -> Outcome:
@@ -152,7 +167,8 @@ def read_outcome(folder: str | Path) -> Outcome:
 def _videos(fold: Fold, predicted: Mapping[str, Predicted], seed: int) -> list[Predictions]:
     targets = fold.targets
     index = np.concatenate([one.index for one in predicted.values()])
-    values = of_targets(targets.tasks, np.concatenate([one.values for one in predicted.values()]))
+    stops = np.cumsum([task.num_outputs for task in targets.tasks])[:-1]
+    values = np.split(np.concatenate([one.values for one in predicted.values()]), stops, axis=1)
     videos = [fold.dataset.videos[i] for i in index]
 
     def column(name: str) -> npt.NDArray[np.object_]:
@@ -172,7 +188,7 @@ def _videos(fold: Fold, predicted: Mapping[str, Predicted], seed: int) -> list[P
                 patient=column("patient_id"),
                 split=split,
                 truth=truth,
-                prediction=sign * part if target.kind == "regression" else part,
+                prediction=sign * part.reshape(target.shape(len(index))),
                 fold=np.full(len(index), number, dtype=object),
                 run=np.full(len(index), str(seed), dtype=object),
                 baseline=np.array(np.broadcast_to(_trivial(target.outputs, trained), target.shape(len(index)))),

@@ -14,15 +14,15 @@ from panecho_embed.planes import PlaneOrder
 from panecho_embed.records import Ids, Layout
 
 RunPrecision = Literal["auto", "fp32", "bf16", "fp16"]
-Temporal = Literal["transformer", "none"]
-Optimizer = Literal["adam", "adamw"]
-Schedule = Literal["constant", "cosine", "plateau"]
-LossScale = Literal["mean", "variance"]
-ClassWeights = Literal["none", "balanced"]
-HeadInit = Literal["published", "deviation"]
-Monitor = Literal["loss", "score"]
+_Temporal = Literal["transformer", "none"]
+_Optimizer = Literal["adam", "adamw"]
+_Schedule = Literal["constant", "cosine", "plateau"]
+_LossScale = Literal["mean", "variance"]
+_ClassWeights = Literal["none", "balanced"]
+_HeadInit = Literal["published", "deviation"]
+_Monitor = Literal["loss", "score"]
 EvaluationLevel = Literal["video", "study"]
-TargetKind = Literal["", "regression", "binary", "multiclass", "ordinal"]
+_TargetKind = Literal["", "regression", "binary", "multiclass", "ordinal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class DataSettings:
     ids: Ids = "auto"
     targets: tuple[str, ...] = ()
     tasks: str = ""
-    task: TargetKind = ""
+    task: _TargetKind = ""
     positive: str = ""
     order: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class DataSettings:
     crop_region: bool = False
 
     def __post_init__(self) -> None:
-        _one_of(self, "data", layout=Layout, ids=Ids, task=TargetKind)
+        _one_of(self, "data", layout=Layout, ids=Ids, task=_TargetKind)
         _check(
             not self.targets or len(set(self.targets)) == len(self.targets), "data.targets", self.targets, "no twins"
         )
@@ -89,16 +89,16 @@ class ModelSettings:
         N layers before the heads, and the heads.
     """
 
-    temporal: Temporal = "transformer"
+    temporal: _Temporal = "transformer"
     plane_order: PlaneOrder = "frames"
     image_size: int = 0
     width: float = 1.0
     head_dropout: float = 0.0
-    head_init: HeadInit = "published"
+    head_init: _HeadInit = "published"
     trainable: str = "all"
 
     def __post_init__(self) -> None:
-        _one_of(self, "model", temporal=Temporal, plane_order=PlaneOrder, head_init=HeadInit)
+        _one_of(self, "model", temporal=_Temporal, plane_order=PlaneOrder, head_init=_HeadInit)
         _check(self.image_size == 0 or self.image_size >= 32, "model.image_size", self.image_size, "0, or 32 or more")
         _check(0 < self.width <= 1, "model.width", self.width, "above 0, at most 1")
         _check(0 <= self.head_dropout < 1, "model.head_dropout", self.head_dropout, "0 to below 1")
@@ -148,7 +148,7 @@ class OptimizerSettings:
         (1 + steps) / (10 + steps).
     """
 
-    name: Optimizer = "adam"
+    name: _Optimizer = "adam"
     lr: float = 1e-4
     layer_decay: float = 1.0
     weight_decay: float = 0.0
@@ -158,7 +158,7 @@ class OptimizerSettings:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        _one_of(self, "optimizer", name=Optimizer)
+        _one_of(self, "optimizer", name=_Optimizer)
         _check(self.lr > 0, "optimizer.lr", self.lr, "above 0")
         for name in ("weight_decay", "clip_norm"):
             _check(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "0 or more")
@@ -176,14 +176,14 @@ class ScheduleSettings:
     without a better monitor, so at the third where it is 2. warmup_epochs: rise from 0 first.
     """
 
-    name: Schedule = "constant"
+    name: _Schedule = "constant"
     epochs: int = 30
     warmup_epochs: float = 0.0
     factor: float = 0.5
     patience: int = 2
 
     def __post_init__(self) -> None:
-        _one_of(self, "schedule", name=Schedule)
+        _one_of(self, "schedule", name=_Schedule)
         _check(self.epochs >= 1, "schedule.epochs", self.epochs, "1 or more")
         _check(0 <= self.warmup_epochs < self.epochs, "schedule.warmup_epochs", self.warmup_epochs, "0 to below epochs")
         _check(0 < self.factor < 1, "schedule.factor", self.factor, "between 0 and 1")
@@ -198,11 +198,11 @@ class LossSettings:
     "variance", which also serves targets around 0. class_weights: "balanced" lets every class count the same.
     """
 
-    scale: LossScale = "mean"
-    class_weights: ClassWeights = "none"
+    scale: _LossScale = "mean"
+    class_weights: _ClassWeights = "none"
 
     def __post_init__(self) -> None:
-        _one_of(self, "loss", scale=LossScale, class_weights=ClassWeights)
+        _one_of(self, "loss", scale=_LossScale, class_weights=_ClassWeights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +235,11 @@ class StoppingSettings:
     patience: epochs without a better one, after which training stops.
     """
 
-    monitor: Monitor = "loss"
+    monitor: _Monitor = "loss"
     patience: int = 10
 
     def __post_init__(self) -> None:
-        _one_of(self, "early_stopping", monitor=Monitor)
+        _one_of(self, "early_stopping", monitor=_Monitor)
         _check(self.patience >= 1, "early_stopping.patience", self.patience, "1 or more")
 
 

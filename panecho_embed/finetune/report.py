@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from panecho_embed.digests import listed_sums
 from panecho_embed.evaluation.metrics import PRIMARY, display_name, point_values
+from panecho_embed.evaluation.plots import histories, history
 from panecho_embed.evaluation.report import Account, interval_sentence, write_run_report
 from panecho_embed.evaluation.scores import Scored, score_documents, write_metrics
-from panecho_embed.finetune.history_plots import history_figures
-from panecho_embed.finetune.outcome import Outcome, not_scored, read_outcome
+from panecho_embed.finetune.outcome import Outcome, read_outcome
 from panecho_embed.finetune.recipe_files import to_toml
 from panecho_embed.finetune.wording import evaluation_sentences, picture_words, start_sentence, training_sentences
 from panecho_embed.outputs import written_run
@@ -44,7 +46,7 @@ def write_metrics_of(outcome: Outcome, scored: Sequence[Scored], folder: Path) -
         "init": outcome.info["init"],
         "weights": outcome.info["weights"],
         "data": outcome.info["data"],
-        "not_evaluated": not_scored(outcome.predictions, scored, outcome.level),
+        "not_evaluated": outcome.not_scored(),
     }
     return write_metrics(folder, "finetune", scored, about=about, of_target=validation)
 
@@ -54,10 +56,7 @@ def write_report_of(outcome: Outcome, scored: Sequence[Scored], folder: Path) ->
     info = outcome.info
     names = [task.name for task in outcome.tasks]
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    warnings = [
-        f"{name} was not evaluated: {why}"
-        for name, why in not_scored(outcome.predictions, scored, outcome.level).items()
-    ]
+    warnings = [f"{name} was not evaluated: {why}" for name, why in outcome.not_scored().items()]
     if not info["weights"]["pretrained"]:
         warnings.append(start_sentence(info))
     account = Account(
@@ -130,7 +129,7 @@ def _levels(outcome: Outcome) -> list[Section]:
 def _histories(outcome: Outcome, plots: Path) -> list[Any]:
     plots.mkdir(exist_ok=True)
     drawn = []
-    for name, (drawing, caption) in history_figures(outcome).items():
+    for name, (drawing, caption) in _history_figures(outcome).items():
         block = figure(drawing, caption)
         (plots / f"history-{name}.svg").write_text(picture_file(block), encoding="utf-8")
         drawn.append(block)
@@ -145,7 +144,7 @@ def _training_facts(outcome: Outcome) -> dict[str, str]:
     else:
         facts["Folds"] = str(len(outcome.histories))
         facts["Epochs"] = ", ".join(str(len(table)) for table in outcome.histories.values())
-    seconds = sum(float(table["seconds"].sum()) for table in outcome.histories.values())
+    seconds = outcome.seconds
     processes = f"{info['processes']} process{'' if info['processes'] == 1 else 'es'}"
     return facts | {
         "Training time": f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s",
@@ -176,3 +175,38 @@ def _methods(outcome: Outcome, scored: Sequence[Scored]) -> str:
     evaluated = evaluation_sentences(recipe, outcome.tasks)
     intervals = f" {interval_sentence(scored)}" if scored else ""
     return f"{start_sentence(info)} {training} {evaluated}{intervals} The random seed was {recipe.seed}."
+
+
+_MOST_LINES = 6
+
+
+def _history_figures(outcome: Outcome) -> dict[str, tuple[Figure, str]]:
+    """Loss and score per epoch with a caption each, by file name without suffix; of every fold, if there are folds."""
+    if "" not in outcome.histories:
+        return _of_folds(outcome)
+    table = outcome.histories[""]
+    epochs = table["epoch"].to_numpy()
+    best = outcome.info["best_epoch"]
+    losses = {"training": table["train_loss"].to_numpy(), "validation": table["val_loss"].to_numpy()}
+    made = {"loss": (history(epochs, losses, "loss", best=best), "Loss per epoch; dashed: the epoch that was kept.")}
+    scores = {"mean": table["val_score"].to_numpy()}
+    single = [name for name in table if str(name).startswith(("val_r2:", "val_auroc:"))]
+    if 1 < len(single) < _MOST_LINES:
+        scores |= {str(name).partition(":")[2]: table[name].to_numpy() for name in single}
+    elif len(single) == 1:
+        scores = {"validation": scores["mean"]}
+    caption = "Validation score per epoch: R² of regressions, AUROC of classes, and their mean."
+    made["score"] = (history(epochs, scores, "validation score", best=best), caption)
+    return made
+
+
+def _of_folds(outcome: Outcome) -> dict[str, tuple[Figure, str]]:
+    made = {}
+    for name, column in (("loss", "val_loss"), ("score", "val_score")):
+        runs = [
+            (f"fold {fold}" if len(outcome.histories) <= _MOST_LINES else "folds", table["epoch"].to_numpy(), values)
+            for fold, table in outcome.histories.items()
+            for values in (table[column].to_numpy(),)
+        ]
+        made[name] = (histories(runs, f"validation {name}"), f"Validation {name} per epoch, one line a fold.")
+    return made

@@ -5,22 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from panecho_embed.finetune.checkpoints import write_checkpoint
+from panecho_embed.errors import StoreError
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.recipe import ClipSettings
-from panecho_embed.finetune.starts import Start
-from panecho_embed.finetune.stem import stem_for
+from panecho_embed.finetune.starts import Start, stem_for
+from panecho_embed.models.checkpoint import load_whole, save_tensors
 from panecho_embed.models.convnext import CHANNELS
 from panecho_embed.models.panecho import PanEcho, checkpoint_content, sinusoid
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.recorded import KEY, OWN_LAYOUT, plain, recorded_plainly
 from panecho_embed.models.weights import NOT_STATED
+from panecho_embed.outputs import explain_os_error
 from panecho_embed.provenance import Preprocess, WeightsInfo
 from panecho_embed.tasks import Task
+
+
+def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Save tensors and plain values; `path` is replaced at once or left as it was; its folder is made.
+
+    Raises StoreError.
+    """
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"can't write {path}: {explain_os_error(error)}") from error
+    save_tensors(content, path, StoreError)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `write_checkpoint` wrote, on the CPU. Raises StoreError if it is damaged."""
+    try:
+        with path.open("rb") as stream:
+            content: dict[str, Any] = load_whole(stream)
+    except Exception as error:
+        # torch has no common error for bytes that are no checkpoint.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise StoreError(f"{path}: no readable checkpoint ({reason}); begin anew with --overwrite") from error
+    return content
+
 
 SCHEMA_VERSION = 2
 _STEM = "image_encoder.stem.0"
@@ -49,7 +76,7 @@ def write_model(
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     preprocess = start.preprocess
-    if is_panecho(state):
+    if _is_panecho(state):
         if start.plane_order == "frames":
             theirs = Preprocess()
             preprocess = replace(
@@ -87,7 +114,7 @@ def _licence(start: WeightsInfo) -> str:
     return f"{start.licence} (of {start.source}, which it was trained from)"
 
 
-def is_panecho(state: Mapping[str, Tensor]) -> bool:
+def _is_panecho(state: Mapping[str, Tensor]) -> bool:
     """Whether a model's tensors, by our names, are those of a PanEcho of some width, whatever its heads."""
     stem = state.get(f"{_STEM}.weight")
     if stem is None or stem.ndim != 4 or len(stem) > CHANNELS["tiny"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -151,9 +151,3 @@ def _flags_of_recipes(message: str) -> str:
             f"--{name} ", f"--set data.{name}="
         )
     return message
-
-
-def of_targets(tasks: Sequence[Task], values: Floats) -> list[Floats]:
-    """(n, K) to the columns of each task, (n,) or (n, K of the task)."""
-    parts = np.split(values, np.cumsum([task.num_outputs for task in tasks])[:-1], axis=1)
-    return [part[:, 0] if task.num_outputs == 1 else part for task, part in zip(tasks, parts, strict=True)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,18 +15,65 @@ import torch
 from tqdm import tqdm
 
 from panecho_embed.errors import ManifestError, MediaError, TrainingError
-from panecho_embed.finetune.checkpoints import read_checkpoint, write_checkpoint
-from panecho_embed.finetune.evaluate import EvaluationClips, Predicted, epoch_scores, predict_videos
-from panecho_embed.finetune.folds import Fold
+from panecho_embed.finetune.data import Fold
+from panecho_embed.finetune.evaluate import EvaluationClips, Predicted, predict_videos
 from panecho_embed.finetune.history import Board, Row, write_history
 from panecho_embed.finetune.learner import Learner
 from panecho_embed.finetune.model import FineTuneModel
+from panecho_embed.finetune.outcome import epoch_scores
 from panecho_embed.finetune.processes import Processes
-from panecho_embed.finetune.progress import Progress
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.sampling import Batch, MicroBatches, TrainingClips, epoch_steps, share, training_loader
+from panecho_embed.finetune.saved import read_checkpoint, write_checkpoint
 from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training is.
+
+    epoch: the running one, from 1; step: how many of its steps are done; steps_done: of all epochs. loss_sum,
+    loss_count: of the running epoch, over its clips that could be decoded. seconds: spent before this process began.
+    best: the best monitored value, of epoch best_epoch; waited: epochs since. failures: videos that can't be decoded,
+    by id. left_out: ids of those known when the running epoch began, which its steps do without.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    steps_done: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    seconds: float = 0.0
+    best: float = math.nan
+    best_epoch: int = 0
+    waited: int = 0
+    history: list[Row] = field(default_factory=list)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    def epoch_ended(self, row: Row, monitored: float, *, higher_is_better: bool) -> bool:
+        """Take an epoch's numbers in and turn to the next one; returns whether it was the best so far."""
+        better = math.isnan(self.best) or (monitored > self.best if higher_is_better else monitored < self.best)
+        if better:
+            self.best, self.best_epoch, self.waited = monitored, self.epoch, 0
+        else:
+            self.waited += 1
+        self.history.append(row | {"best": float(better)})
+        self.epoch, self.step, self.loss_sum, self.loss_count = self.epoch + 1, 0, 0.0, 0
+        self.left_out = sorted(self.failures)
+        return better
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Progress:
+        """Read what `state` gave."""
+        failures = {name: Failure(**fields) for name, fields in state["failures"].items()}
+        return cls(**{**state, "failures": failures})
+
 
 Ints = npt.NDArray[np.int64]
 
@@ -195,8 +242,7 @@ class Trainer:
         predicted = self.predict(self._fold.val, self._recipe.clips.validation)
         if not math.isfinite(predicted.loss):
             raise TrainingError(self._undefined(predicted, "loss", predicted.loss))
-        truth = self._fold.targets.values[predicted.index]
-        score, columns = epoch_scores(tasks, truth, predicted.values, self._scored_studies(predicted.index))
+        score, columns = epoch_scores(self._fold, predicted, self._recipe.evaluation.level)
         monitored = score if self._higher else predicted.loss
         if not math.isfinite(monitored):
             raise TrainingError(self._undefined(predicted, "score", monitored))
@@ -215,12 +261,6 @@ class Trainer:
         better = progress.epoch_ended(row, monitored, higher_is_better=self._higher)
         self._learner.rate.epoch_ended(monitored)
         self._keep(better, board)
-
-    def _scored_studies(self, index: Ints) -> npt.NDArray[np.str_] | None:
-        """The study of each video where the recipe evaluates studies, else None."""
-        if self._recipe.evaluation.level == "video":
-            return None
-        return np.array([self._fold.dataset.videos[i].study_id for i in index], dtype=np.str_)
 
     def _keep(self, better: bool, board: Board | None) -> None:
         """Write the checkpoints and the history of an epoch that has ended."""

@@ -142,7 +142,7 @@ def _agreement(
         chooses = read.target.kind == "binary" and threshold is None
         tables = (predictions.studies, predictions.videos)
         of_studies, note = _splits(tables[0], patients, chooses)
-        truths = (read.truth, read_truth(tables[1].labels[task.name], read.target, task.name, reading))
+        truths = (read.truth, _read_truth(tables[1].labels[task.name], read.target, task.name, reading))
         splits = (of_studies, _splits(tables[1], patients, chooses)[0])
         both = [_rows(*one, read.target, task, columns) for one in zip(tables, truths, splits, strict=True)]
     except ArgumentError as error:
@@ -169,7 +169,7 @@ def _agreement(
     return Agreement(task, tuple(both), scored, notes, words=words)
 
 
-def read_truth(column: npt.NDArray[Any], target: Target, name: str, reading: Reading) -> Floats:
+def _read_truth(column: npt.NDArray[Any], target: Target, name: str, reading: Reading) -> Floats:
     """Values of a column that is a known target: of videos, as of their studies."""
     try:
         read = read_target(column, name, reading)

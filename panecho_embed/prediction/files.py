@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from panecho_embed.outputs import written_whole
-from panecho_embed.prediction.averages import Predictions, Spread
-from panecho_embed.prediction.outputs import Output
+from panecho_embed.prediction.averages import Output, Predictions, Spread
 from panecho_embed.records import EmbeddingTable, FloatArray
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def _csv_writer(frame: pd.DataFrame) -> Callable[[TextIO], object]:
     return lambda file: frame.to_csv(file, index=False, float_format="%.7g", lineterminator="\n")
 
 
-def views_of(predictions: Predictions, study: int) -> list[str]:
+def _views_of(predictions: Predictions, study: int) -> list[str]:
     """The views of a study's videos that are known, each once, in order."""
     return list(dict.fromkeys(filter(None, map(str, predictions.videos.view[predictions.videos_of[study]]))))
 
@@ -90,7 +89,7 @@ def _columns(predictions: Predictions, table: EmbeddingTable) -> dict[str, Any]:
     ids: dict[str, Any] = {"study_id": table.study_id, "patient_id": table.patient_id}
     if table.level == "study":
         videos, clips = predictions.over_videos.count, _clips_of_studies(predictions)
-        views = [";".join(views_of(predictions, study)) for study in range(len(table))]
+        views = [";".join(_views_of(predictions, study)) for study in range(len(table))]
         ids |= {"split": table.split, "views": views, "videos": videos, "clips": clips}
     else:
         ids = {"video_id": table.video_id, **ids, "view": table.view, "split": table.split}
@@ -125,7 +124,7 @@ def _study(predictions: Predictions, study: int, sheets: Mapping[str, str]) -> d
         "study_id": study_id,
         "patient_id": str(table.patient_id[study]),
         "split": str(table.split[study]),
-        "views": views_of(predictions, study),
+        "views": _views_of(predictions, study),
         "sheet": sheets.get(study_id),
         "num_videos": len(videos),
         "num_clips": int(predictions.over_clips.count[videos].sum()),

@@ -13,8 +13,7 @@ from panecho_embed.evaluation.report import cautions, interval_sentence, metric_
 from panecho_embed.prediction.agreement import Agreement
 from panecho_embed.prediction.averages import Predictions
 from panecho_embed.prediction.films import PICTURE_SECONDS, Films, pictures
-from panecho_embed.prediction.groups import grouped
-from panecho_embed.prediction.sheet import shown_videos, write_sheet
+from panecho_embed.prediction.sheet import grouped, shown_videos, write_sheet
 from panecho_embed.prediction.wording import (
     AVERAGING,
     DISCLAIMER,
@@ -33,7 +32,7 @@ from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task
 from panecho_embed.wording import counted
 
-SHEETS = "studies"
+_SHEETS = "studies"
 
 # In the index, where a model has more tasks than a page is wide: one of each part of the heart.
 _TASKS = 6
@@ -67,8 +66,8 @@ def write_pages(
     """
     names: Mapping[str, str] = {}
     if sheets.wanted:
-        names = _write_sheets(predictions, file, failures, out / SHEETS, sheets)
-    links = {study: f"{SHEETS}/{name}" for study, name in names.items()}
+        names = _write_sheets(predictions, file, failures, out / _SHEETS, sheets)
+    links = {study: f"{_SHEETS}/{name}" for study, name in names.items()}
     sections = [
         *([Section("Notice", _notices(file))] if _notices(file) else []),
         *([Section("Agreement with labels", _agreement_blocks(found, known))] if found else []),

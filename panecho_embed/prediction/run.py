@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+import torch
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
@@ -19,7 +20,7 @@ from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.extraction import extract
 from panecho_embed.manifest import local_path
 from panecho_embed.models.backbone import Backbone
-from panecho_embed.models.panecho import TaskTable
+from panecho_embed.models.panecho import PanEcho, TaskTable
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.zoo import panecho_with_heads
 from panecho_embed.outputs import written_run
@@ -27,15 +28,14 @@ from panecho_embed.prediction.agreement import Agreement, agreements, overlap, w
 from panecho_embed.prediction.averages import Predictions, average
 from panecho_embed.prediction.files import write_json, write_tables
 from panecho_embed.prediction.films import PICTURE_SECONDS
-from panecho_embed.prediction.heads import read_heads
 from panecho_embed.prediction.pages import Sheets, write_pages
 from panecho_embed.prediction.wording import about
 from panecho_embed.reclipping import check_pictures_are_frames, reclip
-from panecho_embed.records import Failure
+from panecho_embed.records import Failure, FloatArray
 from panecho_embed.remote import cached, check_url, file_name, is_url
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.store.layout import FAILURE_COLUMNS
-from panecho_embed.tasks import Task, write_tasks
+from panecho_embed.tasks import write_tasks
 
 EMBEDDINGS = "embeddings.h5"
 """What the videos are embedded into, in the output folder; kept, so that the same command goes on from it."""
@@ -90,20 +90,17 @@ def predict(
 ) -> PredictSummary:
     """Predict reporting tasks and write them into the folder `out`: tables, JSON, a report, a sheet per study.
 
-    source: what `extract` takes, which embeds it into `out`/embeddings.h5 first and goes on where it was stopped; or an
-    embedding file of clips of the same weights (seconds: the heads alone), or of frames where the model's pictures are
-    frames (clips are made first). Both may be at a URL.
-    backbone: "panecho", or "random" to try things out: every output then says that it means nothing. weights, tasks,
-    task_table: as for `PanEcho`. clips: which, as for `extract`; not for a file of clips. sheets: write a page a study
-    with pictures of its videos, for each of which a minute is allowed. reading: how label columns are read. threshold:
-    how the threshold of a yes-or-no task is chosen on rows of the split val, unless the model brings one. extraction:
-    the further arguments of `extract`, for videos alone.
+    source: what `extract` takes, which embeds it into `out`/embeddings.h5 first and resumes; or an embedding file of
+    clips of the same weights (only the heads run), or of frames where the model's pictures are frames (clips are made
+    first). Both may be at a URL. backbone: "panecho", or "random" to try things out. weights, tasks, task_table: as for
+    `PanEcho`. clips: which, as for `extract`; not for a file of clips. sheets: write a page for each study with
+    pictures of its videos, a minute at most for each. reading: how label columns are read. threshold: how that of a
+    yes-or-no task is chosen on rows of the split val, unless the model brings one. extraction: the further arguments of
+    `extract`, for videos only.
 
-    Raw outputs (logits) are averaged over a video's clips and turned into probabilities, which are averaged over a
-    study's videos; all views count the same, as in the published evaluation. Where the input has labels of the tasks'
-    names, the agreement with them is written too. Raises as `extract` does; SettingsMismatchError for an embedding file
-    of another model, ArgumentError for one of another level or without rows, TaskTableError, and StoreError if `out` is
-    a folder of something else.
+    docs/predict.md says how clips and videos are averaged, and how the agreement with labels of the tasks' names is
+    reported. Raises as `extract` does; SettingsMismatchError for an embedding file of another model, ArgumentError for
+    one of another level or without rows, TaskTableError, and StoreError if `out` is a folder of something else.
     """
     started = time.monotonic()
     if is_url(out):
@@ -117,91 +114,70 @@ def predict(
     notes: tuple[str, ...] = ()
     if ready is None:
         encoder.at_size(extraction.pop("image_size", None))
-        done = extract(
-            source,
-            _made(out) / EMBEDDINGS,
-            backbone=encoder,
-            clips=clips,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
-            announce=announce,
-            # Beside the folder, which is handed on as a whole.
-            id_table=local_path(out),
-            **extraction,
-        )
+        # The table of ids lies beside the folder, which is handed on as a whole.
+        how: dict[str, Any] = {"device": device, "overwrite": overwrite, "progress": progress, "announce": announce}
+        how["id_table"] = local_path(out)
+        done = extract(source, _made(out) / EMBEDDINGS, backbone=encoder, clips=clips, **how, **extraction)
         file, notes = EmbeddingFile(done.out), done.notes
     else:
-        _check_same_model(ready, encoder)
-        file = ready
-        if ready.level == "frame":
-            path = _made(out) / _CLIPS_OF_FRAMES
-            reclip(
-                ready.path,
-                path,
-                clips=clips,
-                weights=weights,
-                seed=seed,
-                device=device,
-                id_table=local_path(out),
-                overwrite=True,
-            )
-            file = EmbeddingFile(path)
-    table = file.table()
-    raw = read_heads(model, table.values)
-    predictions = average(model.tasks, dataclasses.replace(table, values=raw))
-    # Random weights have seen nobody.
-    patients = model.recorded.patients if encoder.weights.pretrained else TrainingPatients(())
-    found = tuple(
-        agreements(
-            predictions,
-            reading=reading,
-            thresholds=model.recorded.thresholds,
-            rule=threshold,
-            patients=patients,
-            seed=seed,
-        )
-    )
-    failures = file.failure_records()
+        file = _clips_of(ready, encoder, out, clips=clips, weights=weights, seed=seed, device=device)
     seconds = min(extraction.get("timeout_seconds", PICTURE_SECONDS), PICTURE_SECONDS)
     pages = Sheets(sheets, extraction.get("workers"), seconds, progress)
-    told, counts = overlap(patients, predictions.videos) if patients.trainings != () else ("", {"recorded": True})
-    head = about(file, model.tasks, _now(), fine_tuned=bool(model.recorded.init), patients=counts)
+    summary = _predict(file, encoder, model, _made(out), pages, reading, threshold, seed)
+    return dataclasses.replace(summary, notes=(*notes, *summary.notes), seconds=time.monotonic() - started)
+
+
+def _clips_of(file: EmbeddingFile, encoder: Backbone, out: Path, **options: Any) -> EmbeddingFile:
+    """An embedding file of clips; of frames the clips are made, by the options of `reclip`."""
+    _check_same_model(file, encoder)
+    if file.level != "frame":
+        return file
+    path = _made(out) / _CLIPS_OF_FRAMES
+    reclip(file.path, path, id_table=local_path(out), overwrite=True, **options)
+    return EmbeddingFile(path)
+
+
+def _predict(
+    file: EmbeddingFile,
+    encoder: Backbone,
+    model: PanEcho,
+    out: Path,
+    pages: Sheets,
+    reading: Reading | None,
+    rule: ThresholdRule | None,
+    seed: int,
+) -> PredictSummary:
+    """Run the heads, compare with labels, and write everything."""
+    table = file.table()
+    predictions = average(model.tasks, dataclasses.replace(table, values=read_heads(model, table.values)))
+    pretrained, recorded = encoder.weights.pretrained, model.recorded
+    # Random weights have seen nobody.
+    patients = recorded.patients if pretrained else TrainingPatients(())
+    found = tuple(
+        agreements(
+            predictions, reading=reading, thresholds=recorded.thresholds, rule=rule, patients=patients, seed=seed
+        )
+    )
+    told, counts = overlap(patients, predictions.videos) if pretrained else ("", {"recorded": True})
+    failures = file.failure_records()
+    head = about(file, model.tasks, fine_tuned=bool(recorded.init), patients=counts)
     with written_run(out) as new:
-        _write(new, file, model.tasks, predictions, found, failures, pages, head, told)
+        write_tables(predictions, new)
+        write_tasks(model.tasks, new / "tasks.csv")
+        links = write_pages(predictions, file, found, failures, new, pages, told)
+        listed = [{name: getattr(failure, name) for name in FAILURE_COLUMNS} for failure in failures]
+        write_json(predictions, head, links, listed, new / "predictions.json")
+        write_agreements(found, head, new)
     return PredictSummary(
         out,
         predictions,
         found,
         skipped=tuple(failure for failure in failures if failure.stage == "skipped"),
         failed=tuple(failure for failure in failures if failure.stage != "skipped"),
-        seconds=time.monotonic() - started,
-        random_weights=not encoder.weights.pretrained,
-        notes=(*notes, *([told] if told and (patients.known or found) else [])),
+        seconds=0.0,
+        random_weights=not pretrained,
+        notes=(told,) if told and (patients.known or found) else (),
     )
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _write(
-    out: Path,
-    file: EmbeddingFile,
-    tasks: tuple[Task, ...],
-    predictions: Predictions,
-    found: tuple[Agreement, ...],
-    failures: list[Failure],
-    sheets: Sheets,
-    head: Mapping[str, Any],
-    known: str,
-) -> None:
-    write_tables(predictions, out)
-    write_tasks(tasks, out / "tasks.csv")
-    pages = write_pages(predictions, file, found, failures, out, sheets, known)
-    told = [{name: getattr(failure, name) for name in FAILURE_COLUMNS} for failure in failures]
-    write_json(predictions, head, pages, told, out / "predictions.json")
-    write_agreements(found, head, out)
 
 
 def _check_readable(
@@ -282,3 +258,24 @@ def _made(out: Path) -> Path:
     except OSError as error:
         raise StoreError(f"{out}: can't be made: {error.strerror or error} (-o)") from error
     return out
+
+
+_BATCH = 8192
+
+
+@torch.inference_mode()
+def read_heads(model: PanEcho, embeddings: FloatArray) -> FloatArray:
+    """Apply a model's heads to clip embeddings.
+
+    (N, 768) to (N, K) float32, one column for each of `outputs_of(model.tasks)`. Outputs are raw, whether or not the
+    model was made with `activations`: logits for classes, for regressions the value as it was trained. `reported` in
+    `prediction.outputs` turns them, or means of them, into what is shown.
+    """
+    columns = sum(task.num_outputs for task in model.tasks)
+    parts = [
+        torch.cat([model.heads[task.name](clips) for task in model.tasks], dim=1)
+        for clips in (
+            torch.from_numpy(embeddings[i : i + _BATCH].astype(np.float32)) for i in range(0, len(embeddings), _BATCH)
+        )
+    ]
+    return torch.cat(parts).numpy() if parts else np.zeros((0, columns), dtype=np.float32)

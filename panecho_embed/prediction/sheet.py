@@ -15,10 +15,8 @@ import numpy.typing as npt
 
 from panecho_embed._version import __version__
 from panecho_embed.outputs import write_text
-from panecho_embed.prediction.averages import Predictions
+from panecho_embed.prediction.averages import Output, Predictions
 from panecho_embed.prediction.films import Films, Shown
-from panecho_embed.prediction.groups import grouped
-from panecho_embed.prediction.outputs import Output
 from panecho_embed.prediction.wording import (
     DISCLAIMER,
     RANDOM,
@@ -170,3 +168,43 @@ def _per_video(predictions: Predictions, videos: npt.NDArray[np.intp]) -> dict[s
         rows.append((name, "%" if output.label else output.unit, shown))
     columns = [str(predictions.videos.view[v] or predictions.videos.video_id[v]) for v in videos]
     return {"columns": columns, "rows": rows}
+
+
+_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "Left ventricle",
+        (
+            "EF",
+            "GLS",
+            "LVSystolicFunction",
+            "LVWallMotionAbnormalities",
+            "LVSize",
+            "LVIDd",
+            "LVIDs",
+            "LVEDV",
+            "LVESV",
+            "LVSV",
+            "LVWallThickness-increased-any",
+            "LVWallThickness-increased-modsev",
+            "IVSd",
+            "LVPWd",
+            "LVOTDiam",
+            "LVDiastolicFunction",
+            "E|EAvg",
+        ),
+    ),
+    ("Right ventricle", ("RVSystolicFunction", "TAPSE", "RVSVel", "RVSize", "RVIDd", "RVSP")),
+    ("Atria", ("LASize", "LAVol", "LAIDs2D", "RASize", "RADimensionM-L(cm)", "RAP-8-or-higher")),
+    ("Aortic valve and root", ("AVStructure", "AVStenosis", "AVPkVel(m|s)", "AVRegurg", "LVOT20mmHg", "AORoot")),
+    ("Mitral and tricuspid valves", ("MVStenosis", "MVRegurgitation", "TVRegurgitation", "TVPkGrad")),
+    ("Pericardium", ("pericardial-effusion",)),
+)
+_OTHERS = "Other tasks"
+
+
+def grouped(tasks: Iterable[Task]) -> list[tuple[str, list[Task]]]:
+    """The tasks by group, empty groups left out; a task that PanEcho does not have comes last, in the given order."""
+    by_name = {task.name: task for task in tasks}
+    groups = [(title, [by_name.pop(name) for name in names if name in by_name]) for title, names in _GROUPS]
+    only = not any(members for _, members in groups)
+    return [group for group in (*groups, ("Tasks" if only else _OTHERS, list(by_name.values()))) if group[1]]

@@ -6,10 +6,11 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from panecho_embed._version import __version__
-from panecho_embed.prediction.outputs import Output, outputs_of
+from panecho_embed.prediction.averages import Output, outputs_of
 from panecho_embed.provenance import Provenance
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import Task
@@ -30,13 +31,13 @@ SPREAD = (
 
 
 def about(
-    file: EmbeddingFile, tasks: tuple[Task, ...], created: str, *, fine_tuned: bool, patients: Mapping[str, Any]
+    file: EmbeddingFile, tasks: tuple[Task, ...], *, fine_tuned: bool, patients: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The head of predictions.json and metrics.json; patients: how many of them the model was trained on."""
     provenance = file.provenance
     weights = provenance.weights
     return {
-        "created_utc": created,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "panecho_embed": __version__,
         "notice": DISCLAIMER if weights.pretrained else f"{RANDOM} {DISCLAIMER}",
         "model": {

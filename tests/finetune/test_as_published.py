@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from panecho_embed.finetune.evaluate import Predicted, by_study, epoch_scores, predict_videos
+from panecho_embed.finetune.evaluate import Predicted, predict_videos
 from panecho_embed.finetune.losses import Loss
 from panecho_embed.finetune.model import FineTuneModel
-from panecho_embed.finetune.outcome import predictions_of
+from panecho_embed.finetune.outcome import epoch_scores, predictions_of
 from panecho_embed.finetune.processes import join_processes
 from panecho_embed.finetune.recipe import LossSettings
 from panecho_embed.finetune.recipe_files import load_recipe, recipe_differences, recipe_names
@@ -27,7 +28,7 @@ from tests.finetune.conftest import NARROW, finetune, rows_of
 from tests.finetune.fabricate import EF, GRADE, target_of
 
 NAN = float("nan")
-LOW = Task("LowEF", "binary", 1, ("yes", "no"), 0, "", NAN, "as in a table of tasks: index 0 is the positive class")
+LOW = Task("LowEF", "binary", 1, ("no", "yes"), 1, "", NAN, "EF below 50")
 TASKS = (EF, LOW, GRADE)
 
 
@@ -77,35 +78,56 @@ def test_the_loss_is_the_mean_over_the_clips_of_a_video(predicted: Predicted) ->
     assert predicted.task_losses[0] == pytest.approx((5 + 1) / 2 / 53.5)
 
 
+def fold_of(tasks: Sequence[Task], truth: np.ndarray, studies: Sequence[str]) -> SimpleNamespace:
+    """A fold whose videos all validate, and train as well."""
+    videos = [SimpleNamespace(video_id=f"v{i}", study_id=s, patient_id=s, view="") for i, s in enumerate(studies)]
+    targets = Targets(tuple(map(target_of, tasks)), tuple(tasks), truth, np.ones(len(tasks)))
+    n = np.arange(len(videos))
+    return SimpleNamespace(dataset=SimpleNamespace(videos=videos), targets=targets, number=None, train=n)
+
+
+def predicted_as(values: np.ndarray) -> Predicted:
+    return Predicted(np.arange(len(values)), values, 0.0, np.zeros(3), ())
+
+
+def studies_of(tasks: Sequence[Task], truth: np.ndarray, values: np.ndarray, studies: Sequence[str]) -> dict:
+    """The rows of studies of each target, as the tables of predictions have them."""
+    table = predictions_of(fold_of(tasks, truth, studies), {"val": predicted_as(values)}, load_recipe("multitask"))
+    return {one.target.name: one for one in table if one.level == "study"}
+
+
 def test_probabilities_are_averaged_over_the_videos_of_a_study(predicted: Predicted) -> None:
-    _, values = by_study(TASKS, np.full((2, 3), NAN), predicted.values, ["s", "s"])
-    assert values[0, :2] == pytest.approx([53.5, 0.5749], abs=1e-4)  # (0.2689 + 0.8808) / 2
+    rows = studies_of(TASKS, np.array([[51.0, 1, 0], [56.0, 1, 0]]), predicted.values, ["s", "s"])
+    assert rows["EF"].prediction.tolist() == [53.5]
+    assert rows["LowEF"].prediction == pytest.approx([0.5749], abs=1e-4)  # (0.2689 + 0.8808) / 2
 
 
 STUDY = ["a", "a", "b", "c", "c", "d", "d"]
-TRUTH = np.array([[50, 0], [60, 0], [40, 1], [70, 0], [70, 1], [55, 1], [NAN, NAN]])
-"""EF, and LowEF by index: 0 is its positive class. The videos of study c disagree."""
-VALUES = np.array([[52, 0.2], [62, 0.6], [40, 0.5], [64, 0.95], [72, 0.05], [50, 0.9], [64, 0.3]])
+TRUTH = np.array([[50, 1], [60, 1], [40, 0], [70, 1], [70, 0], [55, 0], [NAN, NAN]])
+"""EF, and LowEF, of which 1 is the positive class. The videos of study c disagree."""
+VALUES = np.array([[52, 0.8], [62, 0.4], [40, 0.5], [64, 0.05], [72, 0.95], [50, 0.1], [64, 0.7]])
 
 
 def test_a_study_is_the_average_of_its_videos() -> None:
-    truth, values = by_study((EF, LOW), TRUTH, VALUES, STUDY)
-    assert truth.tolist()[:2] == [[55, 0], [40, 1]]
-    np.testing.assert_array_equal(truth[2:], [[70, NAN], [55, 1]])
-    np.testing.assert_allclose(values, [[57, 0.4], [40, 0.5], [68, 0.5], [57, 0.6]])
+    rows = studies_of((EF, LOW), TRUTH, VALUES, STUDY)
+    assert rows["EF"].ids["study_id"].tolist() == ["a", "b", "c", "d"]
+    assert rows["EF"].truth.tolist() == [55, 40, 70, 55]
+    np.testing.assert_array_equal(rows["LowEF"].truth, [1, 0, NAN, 0])
+    np.testing.assert_allclose(rows["EF"].prediction, [57, 40, 68, 57])
+    np.testing.assert_allclose(rows["LowEF"].prediction, [0.6, 0.5, 0.5, 0.4])
 
 
 def test_scores_of_studies_by_hand() -> None:
-    score, columns = epoch_scores((EF, LOW), TRUTH, VALUES, STUDY)
+    score, columns = epoch_scores(fold_of((EF, LOW), TRUTH, STUDY), predicted_as(VALUES), "study")
     # Truth 55, 40, 70, 55 (mean 55) and residuals 2, 0, 2, 2: 1 - 12 / 450.
     assert columns["val_r2:EF"] == pytest.approx(1 - 12 / 450)
-    # The low study a has 1 - 0.4 = 0.6, above 0.5 of b and 0.4 of d; c has no truth.
+    # The low study a has 0.6, above 0.5 of b and 0.4 of d; c has no truth.
     assert columns["val_auroc:LowEF"] == 1
     assert score == pytest.approx((1 - 12 / 450 + 1) / 2)
 
 
 def test_scores_of_videos_by_hand() -> None:
-    score, columns = epoch_scores((EF, LOW), TRUTH, VALUES)
+    score, columns = epoch_scores(fold_of((EF, LOW), TRUTH, STUDY), predicted_as(VALUES), "video")
     # Truth 50, 60, 40, 70, 70, 55 (mean 57.5), squared residuals 4, 4, 0, 36, 4, 25.
     assert columns["val_r2:EF"] == pytest.approx(1 - 73 / 687.5)
     # Three low videos (0.8, 0.4, 0.05), three others (0.5, 0.95, 0.1): 0.8 > 0.5, 0.8 > 0.1 and 0.4 > 0.1.
@@ -113,30 +135,11 @@ def test_scores_of_videos_by_hand() -> None:
     assert score == pytest.approx((1 - 73 / 687.5 + 3 / 9) / 2)
 
 
-def test_a_study_without_a_label_has_no_truth_and_is_left_out() -> None:
-    truth, _ = by_study((EF, LOW), np.array([[NAN, NAN], [NAN, NAN], [50, 1]]), VALUES[:3], ["b", "b", "a"])
-    np.testing.assert_array_equal(truth, [[NAN, NAN], [50, 1]])
-
-
-def test_validation_averages_studies_as_the_tables_of_predictions_do() -> None:
-    rng = np.random.default_rng(0)
-    n = 60
-    studies = [f"s{i}" for i in rng.integers(0, 20, n)]
-    truth = np.column_stack([rng.normal(55, 9, n), rng.integers(0, 2, n), rng.integers(0, 3, n)]).astype(float)
-    truth[rng.random(truth.shape) < 0.4] = NAN
-    shares = rng.dirichlet([1, 1, 1], n)
-    values = np.column_stack([rng.normal(55, 9, n), rng.random(n), shares])
-    videos = [SimpleNamespace(video_id=f"v{i}", study_id=s, patient_id=s, view="") for i, s in enumerate(studies)]
-    targets = Targets(tuple(map(target_of, TASKS)), TASKS, truth, np.ones(3))
-    fold = SimpleNamespace(dataset=SimpleNamespace(videos=videos), targets=targets, number=None, train=np.arange(n))
-    predicted = Predicted(np.arange(n), values, 0.0, np.zeros(3), ())
-    table = predictions_of(fold, {"val": predicted}, load_recipe("multitask"))
-    truths, means = by_study(TASKS, truth, values, studies)
-    for i, (task, part) in enumerate(zip(TASKS, np.split(means, [1, 2], axis=1), strict=True)):
-        (rows,) = (one for one in table if (one.target.name, one.level) == (task.name, "study"))
-        assert rows.ids["study_id"].tolist() == list(dict.fromkeys(studies))
-        np.testing.assert_allclose(rows.truth, truths[:, i])
-        np.testing.assert_allclose(rows.prediction.reshape(part.shape), part)
+def test_a_target_without_a_labelled_study_has_no_score() -> None:
+    truth = np.array([[50, 1], [60, 0], [40, NAN]])
+    score, columns = epoch_scores(fold_of((EF, LOW), truth, ["a", "a", "b"]), predicted_as(VALUES[:3]), "study")
+    assert np.isnan(columns["val_auroc:LowEF"])
+    assert score == columns["val_r2:EF"]
 
 
 @pytest.mark.parametrize("level", ["study", "video"])

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.finetune.augment import augment
 from panecho_embed.finetune.recipe import AugmentationSettings
-from panecho_embed.finetune.sampling import Key, MicroBatches, TrainingClips, training_loader
+from panecho_embed.finetune.sampling import Key, MicroBatches, TrainingClips, augment, training_loader
 from panecho_embed.manifest import read_manifest
 from panecho_embed.provenance import Preprocess
 

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from panecho_embed.finetune.data import read_dataset
-from panecho_embed.finetune.folds import make_fold
+from panecho_embed.finetune.data import make_fold, read_dataset
 from panecho_embed.finetune.recipe_files import load_recipe
 from tests.finetune.conftest import NARROW, finetune, rows_of
 

@@ -84,9 +84,9 @@ def test_another_recipe_start_or_data_set_is_refused_by_name(tmp_path: Path) -> 
     with pytest.raises(SettingsMismatchError) as error:
         trial_state(trial, "ef" * 32)
     for text in (
-        "optimizer.lr: 3e-05, not 0.0001",
-        "init: imagenet, not panecho",
-        "data: cdcdcdcdcdcd, not efefefefefef",
+        "optimizer.lr: 0.0001, not 3e-05",
+        "init: panecho, not imagenet",
+        "splits and labels: efefefefefef, not cdcdcdcdcdcd",
     ):
         assert text in str(error.value)
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from panecho_embed.errors import StoreError
-from panecho_embed.finetune.checkpoints import read_checkpoint
+from panecho_embed.finetune.saved import read_checkpoint
 from tests.finetune.conftest import NARROW, SMALL, finetune
 from tests.finetune.test_several_processes import TORCHRUN
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from panecho_embed.finetune.data import read_dataset
-from panecho_embed.finetune.folds import make_fold
+from panecho_embed.finetune.data import make_fold, read_dataset
 from panecho_embed.finetune.learner import Learner
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.processes import join_processes

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from panecho_embed.finetune.learner import Rate
 from panecho_embed.finetune.recipe import ScheduleSettings
-from panecho_embed.finetune.schedule import Rate
 
 
 def test_the_plateau_halves_after_its_patience_and_remembers():

@@ -9,8 +9,8 @@ import torch
 
 from panecho_embed.models.panecho import PanEcho
 from panecho_embed.models.zoo import panecho_with_heads
-from panecho_embed.prediction.heads import read_heads
-from panecho_embed.prediction.outputs import outputs_of, reported
+from panecho_embed.prediction.averages import outputs_of, reported
+from panecho_embed.prediction.run import read_heads
 from panecho_embed.prediction.wording import shown_class, shown_number, shown_percent, shown_sd
 from panecho_embed.tasks import all_tasks, read_tasks
 

@@ -8,10 +8,9 @@ import pytest
 
 from panecho_embed.media import Cine
 from panecho_embed.prediction.films import _as_seen
-from panecho_embed.prediction.groups import grouped
 from panecho_embed.prediction.pages import _page_names
 from panecho_embed.prediction.run import predict
-from panecho_embed.prediction.sheet import _axis, _place
+from panecho_embed.prediction.sheet import _axis, _place, grouped
 from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Region
 from panecho_embed.tasks import Task, all_tasks
