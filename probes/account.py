@@ -15,7 +15,7 @@ from panecho_embed.evaluation.splits import leaking_patients
 from panecho_embed.evaluation.subgroups import subgroup_blocks
 from panecho_embed.provenance import Provenance
 from panecho_embed.report import Block, Facts, Figure, Section, Table, Text, figure
-from panecho_embed.wording import counted, number, plural
+from panecho_embed.wording import counted, interval, number, plural
 from probes.compare import Compared
 from probes.efficiency import LabelEfficiency
 from probes.problem import Problem
@@ -52,11 +52,7 @@ def account_of(
         warnings=[*_warnings(results), *(f"{name} was not evaluated: {why}" for name, why in refused.items())],
         baseline=_baseline_words(results),
         extra={result.evaluation.problem.target.name: _blocks(result) for result in results},
-        columns={
-            result.evaluation.problem.target.name: {"Shuffled labels": _control_cells(result)}
-            for result in results
-            if result.control is not None
-        },
+        columns={result.evaluation.problem.target.name: further_columns(result) for result in results},
         sections=[
             Section("Data and splits", _data(results)),
             Section("Embeddings", [Facts(_provenance_facts(problem.provenance, source))]),
@@ -101,6 +97,29 @@ def comparison_account(compared: Compared, reference: str | None, command: str) 
         methods=[methods],
         command=command,
     )
+
+
+def recording_notes(result: TargetResult) -> list[str]:
+    """What the recording-only baseline is, with a warning where it does as well as the probe."""
+    problem, scored = result.evaluation.problem, result.evaluation.scored
+    metric = display_name(scored.metric, problem.target.unit)
+    if not result.recording:
+        return []
+    facts, value = ", ".join(problem.recording), number(result.recording[scored.metric])
+    if not result.recording_suffices:
+        return [f"Recording only (a linear probe on {facts}, no image, same folds): {metric} {value}."]
+    return [
+        f"Warning: the recordings alone ({facts}; no image) reach {metric} {value}, within the interval of the probe "
+        f"({interval(scored.primary)}) or better. It is not shown that the embeddings tell more than how the patients "
+        "were recorded."
+    ]
+
+
+def further_columns(result: TargetResult) -> dict[str, dict[str, str]]:
+    """Columns of the table of metrics beside the baseline: recording only, and shuffled labels."""
+    alone = {name: number(value) for name, value in result.recording.items()}
+    found = {"Recording only": alone} if alone else {}
+    return found | ({"Shuffled labels": _control_cells(result)} if result.control is not None else {})
 
 
 def cautions_of(evaluation: Evaluation) -> list[str]:
@@ -174,7 +193,12 @@ def _baseline_words(results: Sequence[TargetResult]) -> str:
     kinds = {result.evaluation.problem.target.kind for result in results}
     numbers = "predicts the mean of the training labels" if "regression" in kinds else ""
     classes = "predicts the class frequencies of the training labels" if kinds - {"regression"} else ""
-    return f"The baseline {' or '.join(filter(None, (numbers, classes)))}."
+    facts = dict.fromkeys(name for result in results for name in result.evaluation.problem.recording)
+    alone = (
+        f" Recording only: a linear probe on what the file knows of the recordings ({', '.join(facts)}), without any "
+        "image, on the same patients."
+    )
+    return f"The baseline {' or '.join(filter(None, (numbers, classes)))}.{alone if facts else ''}"
 
 
 def methods_paragraph(results: Sequence[TargetResult]) -> str:
@@ -287,7 +311,11 @@ def _patients(result: TargetResult) -> str:
 
 def _warnings(results: Sequence[TargetResult]) -> list[str]:
     notes = _untrained_warning(results[0].evaluation.problem.provenance)
-    by_target = {result.evaluation.problem.target.name: cautions_of(result.evaluation) for result in results}
+    by_target = {
+        result.evaluation.problem.target.name: cautions_of(result.evaluation)
+        + (recording_notes(result) if result.recording_suffices else [])
+        for result in results
+    }
     same = set(map(tuple, by_target.values()))
     if len(same) == 1:
         return [*notes, *same.pop()]

@@ -104,6 +104,7 @@ def _document(result: TargetResult) -> dict[str, Any]:
         "threshold_rule": str(result.settings.threshold),
         "leaking_patients": leaking_patients(evaluation.folds, problem.patient),
         "chosen": [row for row in grid_rows(evaluation) if row["chosen"]],
+        "recording_only": {"facts": list(problem.recording), "metrics": result.recording},
         "control": result.control,
         "no_control": result.no_control,
         "subgroups": {

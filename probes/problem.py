@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +19,7 @@ from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, FloatArray, PoolHow
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 from probes.label_table import join_labels
+from probes.recording import Facts, recording_facts
 
 Ints = npt.NDArray[np.int64]
 Fusion = Literal["early", "late"]
@@ -35,7 +36,8 @@ class Problem:
     count the same, whatever the number of their rows. truth: (U,) value or class index, float64. ids: the units' id
     columns (U,), by name. patient, split: (U,) str objects. columns: (U,) view and all labels, for subgroups.
     n_missing: units left out because they have no label. pooling, fusion: how rows become units. provenance: of the
-    rows. note: what was taken for granted of the labels.
+    rows. note: what was taken for granted of the labels. recording: facts of the recordings of the units, see
+    `recording_facts`; empty where the file is not known.
     """
 
     target: Target
@@ -54,6 +56,7 @@ class Problem:
     fusion: Fusion
     provenance: Provenance
     note: str = ""
+    recording: Facts = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -91,6 +94,7 @@ class Problem:
             patient=self.patient[units],
             split=self.split[units],
             columns={name: column[units] for name, column in self.columns.items()},
+            recording={name: values[units] for name, values in self.recording.items()},
         )
 
 
@@ -159,7 +163,8 @@ def load_problems(
     names = target_names(units.labels, target, also={"view": units.view})
     if reading is not None:
         reading.check_names(names)
-    options: dict[str, Any] = {"pooling": pooling, "fusion": fusion, "reading": reading}
+    facts = {} if isinstance(file, EmbeddingTable) else recording_facts(EmbeddingFile(file).video_columns, units)
+    options: dict[str, Any] = {"pooling": pooling, "fusion": fusion, "reading": reading, "recording": facts}
     problems = []
     for name in names:
         try:
@@ -187,8 +192,12 @@ def make_problem(
     pooling: PoolHow = "mean",
     fusion: Fusion = "early",
     reading: Reading | None = None,
+    recording: Facts | None = None,
 ) -> Problem:
-    """The units of the two tables of `load_table` that have a label, and their rows."""
+    """The units of the two tables of `load_table` that have a label, and their rows.
+
+    recording: facts of the recordings of all units; that which is the target itself is left out.
+    """
     columns = {"view": units.view, **units.labels}
     read = read_target(columns[target], target, reading)
     unit = unit_of_rows(rows, units)
@@ -209,6 +218,7 @@ def make_problem(
         fusion=fusion,
         provenance=rows.provenance,
         note=read.note,
+        recording={name: values for name, values in (recording or {}).items() if name != target},
     )
     labelled = np.flatnonzero(np.isfinite(read.truth))
     if not len(labelled):

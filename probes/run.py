@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Chance
-from panecho_embed.evaluation.metrics import point_values
+from panecho_embed.evaluation.metrics import higher_is_better, point_values
 from panecho_embed.evaluation.predictions import Predictions, concatenated
 from panecho_embed.evaluation.scores import Scored, Scores, score
 from panecho_embed.evaluation.splits import Draw, Fold
@@ -21,6 +21,7 @@ from probes.base import BaseProbe, ClassHeldOutError, Floats, Ints
 from probes.efficiency import LabelEfficiency, check_sizes, label_efficiency
 from probes.fitting import fit_fold, too_few
 from probes.foreign import as_probe
+from probes.linear import LinearProbe
 from probes.plans import Plan, RunSettings, chance_of, drawn_plan, make_plans, run_plan
 from probes.problem import Problem
 
@@ -90,6 +91,8 @@ class TargetResult:
     subgroups : dict
         Column -> group -> metric -> score.
     efficiency : LabelEfficiency, optional
+    recording : dict
+        Metric -> value of `recording_only`; empty where nothing is known of the recordings.
     """
 
     evaluation: Evaluation
@@ -100,6 +103,16 @@ class TargetResult:
     no_control: str = ""
     subgroups: dict[str, dict[str, Scores]] = field(default_factory=dict)
     efficiency: LabelEfficiency | None = None
+    recording: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def recording_suffices(self) -> bool:
+        """Whether the recordings alone beat the baseline, and come within the interval of the probe's primary metric."""
+        scored = self.evaluation.scored
+        sign = 1 if higher_is_better(scored.metric) else -1
+        alone = sign * self.recording.get(scored.metric, float("nan"))
+        worst = min(sign * scored.primary.low, sign * scored.primary.high)
+        return bool(alone >= worst and alone > sign * scored.baseline[scored.metric].value)
 
 
 def evaluate(problem: Problem, probe: BaseProbe | BaseEstimator, settings: RunSettings | None = None) -> Evaluation:
@@ -187,7 +200,27 @@ def run_target(problem: Problem, probe: BaseProbe | BaseEstimator, settings: Run
         no_control=no_control,
         subgroups={column: subgroups_of(evaluation, column) for column in settings.subgroups},
         efficiency=efficiency,
+        recording=recording_only(problem, evaluation.plans, settings, chooses=probe.chooses()),
     )
+
+
+def recording_only(
+    problem: Problem, plans: Sequence[Plan], settings: RunSettings, *, chooses: bool = True
+) -> dict[str, float]:
+    """Every metric, the mean over the trainings, of a linear probe on facts of the recordings in place of embeddings.
+
+    Same folds, patients and draws. What it predicts comes from how patients were recorded. chooses: whether there are
+    enough patients to choose its strength. {} where nothing is known of the recordings.
+    """
+    if not problem.recording:
+        return {}
+    every = np.arange(len(problem))
+    values = np.column_stack(list(problem.recording.values()))
+    alone = replace(problem, source=values, row=every, unit=every, share=np.ones(len(problem)), fusion="early")
+    probe = LinearProbe(problem.target.kind, strengths=None if chooses else (1.0,))
+    tested = [run_plan(alone, probe, plan, settings.threshold)[0].of_split("test") for plan in plans]
+    found = [point_values(rows.metrics(settings.cutoffs)) for rows in tested]
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def subgroups_of(evaluation: Evaluation, column: str) -> dict[str, Scores]:

@@ -129,7 +129,7 @@ def print_scores(result: TargetResult) -> None:
     from panecho_embed.evaluation.report import answer, metric_rows
     from panecho_embed.evaluation.scores import caution_of
     from panecho_embed.wording import aligned, number
-    from probes.account import cautions_of
+    from probes.account import cautions_of, further_columns, recording_notes
 
     evaluation, problem = result.evaluation, result.evaluation.problem
     scored = evaluation.scored
@@ -137,13 +137,16 @@ def print_scores(result: TargetResult) -> None:
     several = f", {len(evaluation.plans)} trainings" if len(evaluation.plans) > 1 else ""
     counts = f"{scored.primary.n} tested, of {scored.primary.n_patients} patients{missing}{several}"
     click.echo(f"\n{problem.target.title}: {problem.target.kind}, {problem.level} level, {counts}")
-    control = result.control or {}
-    cells = {"shuffled labels": {name: number(values.mean()) for name, values in control.items()}} if control else {}
+    cells = {name.lower(): column for name, column in further_columns(result).items()}
+    if result.control:
+        cells["shuffled labels"] = {name: number(values.mean()) for name, values in result.control.items()}
     columns, rows = metric_rows(scored, cells)
     click.echo(aligned(columns, rows))
     for note in filter(None, [caution_of(scored.few), *cautions_of(evaluation), result.no_control]):
         click.echo(note)
     click.echo(answer(scored))
+    for note in recording_notes(result):
+        click.echo(note)
     if result.efficiency is not None:
         curve = result.efficiency
         click.echo()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,8 @@ def make_table(
     )
 
 
-def write_table(path: Path, table: EmbeddingTable) -> Path:
-    """The table as an embedding file."""
+def write_table(path: Path, table: EmbeddingTable, fps: Mapping[str, float] | None = None) -> Path:
+    """The table as an embedding file. fps: frame rate by video; 30 where not given."""
     ids, first, video = np.unique(table.video_id.astype(str), return_index=True, return_inverse=True)
     refs = tuple(
         VideoRef(
@@ -97,7 +97,8 @@ def write_table(path: Path, table: EmbeddingTable) -> Path:
     with EmbeddingWriter(path, table.provenance) as writer:
         writer.add(video, table.values, table.first_frame, table.frame_step, table.frames_per_clip)
         labels = {name: column[first] for name, column in table.labels.items()}
-        facts = [VideoFacts("done", "", int(n), 30.0, "test") for n in np.bincount(video)]
+        rates = [(fps or {}).get(name, 30.0) for name in ids]
+        facts = [VideoFacts("done", "", int(n), fps, "test") for n, fps in zip(np.bincount(video), rates, strict=True)]
         return writer.finish(Manifest(refs, labels), facts, [])
 
 

@@ -53,7 +53,16 @@ def test_keys_of_metrics_json_are_stable(embeddings: Path, tmp_path: Path) -> No
         *("task", "classes", "unit", "level", "n", "n_patients", "primary", "thresholds", "cutoffs", "trainings"),
         *("metrics", "baseline", "versus_baseline"),
         *("pooling", "fusion", "n_labelled", "n_missing", "note", "probe", "not_saved", "folds", "k_shot", "chance"),
-        *("threshold_rule", "leaking_patients", "chosen", "control", "no_control", "subgroups", "label_efficiency"),
+        *(
+            "threshold_rule",
+            "leaking_patients",
+            "chosen",
+            "recording_only",
+            "control",
+            "no_control",
+            "subgroups",
+            "label_efficiency",
+        ),
     ]
 
 

@@ -1,0 +1,76 @@
+"""What a file knows of how its videos were recorded, as numbers: the features of the recording-only baseline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.evaluation.predictions import mean_by
+from panecho_embed.records import EmbeddingTable
+
+Floats = npt.NDArray[np.float64]
+Facts = Mapping[str, Floats]
+"""Name of a fact -> (U, F) numbers of each unit."""
+
+# Whose a video is, and what changes with every file.
+_IDENTITIES = frozenset({"video_id", "study_id", "patient_id", "split", "path", "sha256", "status", "mtime_ns"})
+_WORDS = {"fps": "frame rate", "fps_source": "source of the frame rate", "num_frames": "number of frames"}
+_WORDS |= {"size_bytes": "file size"}
+_MOST_LEVELS = 20  # of a text, the most frequent first; the others count as one
+
+
+def recording_facts(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTable) -> Facts:
+    """Everything that a file knows of the recording of each unit.
+
+    Parameters
+    ----------
+    videos : mapping of str to (M,)
+        Ids and facts of the file's videos, as `EmbeddingFile.video_columns`. Every column that does not name a video is
+        a fact, and so is the type of its file.
+    units : EmbeddingTable
+        Frames, clips, videos or studies. A study has the mean of its videos, and their number.
+
+    Returns
+    -------
+    mapping of str to (U, F) float64
+        By the fact's name in words. Numbers as they are, unknown ones as the mean with a column that says so; texts as
+        a column of 0 and 1 for each value. Facts that are the same everywhere are left out.
+    """
+    of_study = units.level == "study"
+    ids = (units.study_id, videos["study_id"]) if of_study else (units.video_id, videos["video_id"])
+    place = {str(name): i for i, name in enumerate(dict.fromkeys(map(str, ids[0])))}
+    group = np.array([place.get(str(name), -1) for name in ids[1]], dtype=np.int64)
+    if "status" in videos:
+        group[np.asarray(videos["status"]) != "done"] = -1
+    here = np.flatnonzero(group >= 0)
+    back = np.array([place[str(name)] for name in ids[0]], dtype=np.int64)
+    columns = {name: column for name, column in videos.items() if name not in _IDENTITIES}
+    columns["type of file"] = np.array([PurePosixPath(str(p)).suffix.lower() for p in videos["path"]], dtype=object)
+    found = {}
+    for name, column in columns.items():
+        known = _numbers(column[here], name) if column.dtype.kind in "fiub" else _levels(column[here])
+        found[_WORDS.get(name, name.replace("_", " "))] = mean_by(group[here], known)[back]
+    if of_study:
+        found["number of videos"] = np.bincount(group[here], minlength=len(place))[back, None].astype(np.float64)
+    kept = {name: values[:, np.ptp(values, axis=0) > 0] for name, values in found.items() if len(values)}
+    return {name: values for name, values in kept.items() if values.shape[1]}
+
+
+def _numbers(column: npt.NDArray[Any], name: str) -> Floats:
+    """(M, 2) values, and whether they are not known."""
+    values = column.astype(np.float64)
+    unknown = ~np.isfinite(values) | ((values < 0) & (name == "size_bytes"))
+    mean = values[~unknown].mean() if not unknown.all() else 0.0
+    return np.column_stack([np.where(unknown, mean, values), unknown])
+
+
+def _levels(column: npt.NDArray[Any]) -> Floats:
+    """(M, L) 0 and 1 for each value of a text, the most frequent first."""
+    texts = [str(text) for text in column]
+    levels = [text for text, _ in Counter(texts).most_common(_MOST_LEVELS)]
+    return np.array([[text == level for level in levels] for text in texts], dtype=np.float64).reshape(len(texts), -1)

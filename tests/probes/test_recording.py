@@ -1,0 +1,137 @@
+"""The recording-only baseline: what the frame rate, the view and other facts of the videos tell without any image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from panecho_embed.cli.main import main
+from panecho_embed.records import EmbeddingTable
+from panecho_embed.store import EmbeddingFile
+from probes.linear import LinearProbe
+from probes.plans import RunSettings
+from probes.problem import Problem, load_problem, load_problems
+from probes.recording import recording_facts
+from probes.run import evaluate, recording_only, run_target
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def told(table: EmbeddingTable, write: Write, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file whose frame rates are the EF of the patient, nearly."""
+    rng = np.random.default_rng(0)
+    ef = dict(zip(table.video_id, table.labels["EF"], strict=True))
+    fps = {video: value + rng.normal(0, 0.5) for video, value in ef.items()}
+    return write(tmp_path_factory.mktemp("told") / "told.h5", table, fps)
+
+
+def lines_of(file: Path, out: Path, *words: object) -> str:
+    arguments = ["probe", "linear", file, "-o", out, "--draws", 100, *words]
+    result = CliRunner().invoke(main, [str(word) for word in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def facts_by_hand(units: EmbeddingTable) -> dict[str, np.ndarray]:
+    videos = {
+        "video_id": np.array(["a", "b", "c", "d"], dtype=object),
+        "study_id": np.array(["s", "s", "t", "t"], dtype=object),
+        "path": np.array(["a.dcm", "b.avi", "c.dcm", "d.dcm"], dtype=object),
+        "status": np.array(["done", "done", "done", "failed"], dtype=object),
+        "view": np.array(["A4C", "PLAX", "A4C", "A4C"], dtype=object),
+        "fps": np.array([20.0, 40.0, np.nan, 99.0]),
+        "manufacturer": np.array(["x", "x", "x", "x"], dtype=object),
+        "sha256": np.array(["1", "2", "3", "4"], dtype=object),
+    }
+    return dict(recording_facts(videos, units))
+
+
+def units_of(table: EmbeddingTable, level: str, **ids: list[str]) -> EmbeddingTable:
+    n = len(next(iter(ids.values())))
+    columns = {name: np.array(values, dtype=object) for name, values in ids.items()}
+    rows = {name: getattr(table, name)[:n] for name in ("patient_id", "view", "split", "first_frame", "frame_step")}
+    frames = table.frames_per_clip[:n]
+    return replace(table, values=table.values[:n], **rows, **columns, frames_per_clip=frames, labels={}, level=level)
+
+
+def test_facts_of_videos_by_hand(table: EmbeddingTable) -> None:
+    found = facts_by_hand(units_of(table, "video", video_id=["c", "a", "b"], study_id=["t", "s", "s"]))
+    # The unknown rate is the mean of the known ones, with a column that says so; a constant fact is left out.
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "view": [[1, 0], [1, 0], [0, 1]],
+        "frame rate": [[30, 1], [20, 0], [40, 0]],
+        "type of file": [[1, 0], [1, 0], [0, 1]],
+    }
+
+
+def test_a_study_has_the_mean_of_its_videos_and_their_number(table: EmbeddingTable) -> None:
+    found = facts_by_hand(units_of(table, "study", video_id=["", ""], study_id=["t", "s"]))
+    assert found["view"].tolist() == [[1, 0], [0.5, 0.5]]
+    assert found["number of videos"].tolist() == [[1], [2]]
+
+
+def test_it_learns_and_is_tested_as_the_probe_is(told: Path) -> None:
+    """By hand: a linear probe on the same facts as if they were embeddings, in the same partitions."""
+    problem = load_problem(told, "EF")
+    settings = RunSettings(folds=3, trainings=2, draws=20)
+    facts = np.column_stack(list(problem.recording.values()))
+    every = np.arange(len(problem))
+    expected = evaluate(replace(problem, source=facts, row=every, unit=every), LinearProbe(), settings).scored
+    found = run_target(problem, LinearProbe(), settings).recording
+    assert found["mae"] == pytest.approx(expected.primary.value)
+    assert found["mae"] < 1
+
+
+def test_the_command_warns_where_the_recordings_do_as_well(told: Path, tmp_path: Path) -> None:
+    said = lines_of(told, tmp_path / "run", "--target", "EF")
+    assert "Warning: the recordings alone (view, frame rate; no image) reach MAE [%]" in said
+    assert "recording only" in said
+    document = json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]["EF"]["recording_only"]
+    assert document["facts"] == ["view", "frame rate"]
+    assert document["metrics"]["mae"] < 1
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Recording only" in page
+    assert "It is not shown that the embeddings tell more" in page
+    assert "Recording only: a linear probe on what the file knows of the recordings (view, frame rate)" in page
+
+
+def test_no_warning_where_they_do_not(embeddings: Path, tmp_path: Path) -> None:
+    said = lines_of(embeddings, tmp_path / "run", "--target", "EF")
+    assert "Recording only (a linear probe on view, no image, same folds): MAE [%]" in said
+    assert "Warning: the recordings" not in said
+
+
+@pytest.mark.parametrize("target", ["LowEF", "Grade"])
+def test_classes_too(told: Path, target: str) -> None:
+    problem = load_problem(told, target)
+    found = run_target(problem, LinearProbe(problem.target.kind), RunSettings(draws=20)).recording
+    assert (found["auroc"] > 0.9) == (target == "LowEF")
+
+
+def test_what_is_to_be_predicted_is_no_fact(told: Path) -> None:
+    (view,) = load_problems(told, "view")
+    assert list(view.recording) == ["frame rate"]
+
+
+def test_a_table_knows_nothing_of_the_recordings(table: EmbeddingTable) -> None:
+    problem: Problem = load_problem(table, "EF")
+    assert recording_only(problem, (), RunSettings()) == {}
+    assert not run_target(problem, LinearProbe(), RunSettings(draws=20)).recording_suffices
+
+
+def test_a_file_at_study_level(told: Path) -> None:
+    facts = recording_facts(EmbeddingFile(told).video_columns, load_table_of(told))
+    assert all(len(values) == 60 for values in facts.values())
+
+
+def load_table_of(file: Path) -> EmbeddingTable:
+    from probes.problem import load_table
+
+    return load_table(file, level="study")[1]
