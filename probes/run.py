@@ -107,7 +107,7 @@ class TargetResult:
 
     @property
     def recording_suffices(self) -> bool:
-        """Whether the recordings alone beat the baseline, and come within the interval of the probe's primary metric."""
+        """Whether the recordings alone beat the baseline, and come within the interval of the probe or better."""
         scored = self.evaluation.scored
         sign = 1 if higher_is_better(scored.metric) else -1
         alone = sign * self.recording.get(scored.metric, float("nan"))

@@ -123,7 +123,7 @@ def predict(
         file = _clips_of(ready, encoder, out, clips=clips, weights=weights, seed=seed, device=device)
     seconds = min(extraction.get("timeout_seconds", PICTURE_SECONDS), PICTURE_SECONDS)
     pages = Sheets(sheets, extraction.get("workers"), seconds, progress)
-    summary = _predict(file, encoder, model, _made(out), pages, reading, threshold, seed)
+    summary = _predict(file, encoder, model, out, pages, reading, threshold, seed)
     return dataclasses.replace(summary, notes=(*notes, *summary.notes), seconds=time.monotonic() - started)
 
 
