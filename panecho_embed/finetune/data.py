@@ -27,6 +27,8 @@ _LOOKS_LIKE: dict[Layout, str] = {
     "csv": "a table (.csv, .tsv)",
     "folder": "a folder of videos",
 }
+Ints = npt.NDArray[np.int64]
+_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,11 +145,6 @@ def _fingerprint(videos: Sequence[VideoRef], split: npt.NDArray[np.object_], tar
         row = [video.video_id, video.study_id, video.patient_id, video.view, part, *map(repr, values.tolist())]
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
-
-
-Ints = npt.NDArray[np.int64]
-
-_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)

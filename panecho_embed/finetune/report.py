@@ -22,6 +22,7 @@ from panecho_embed.wording import counted, number
 
 _FEW = 4  # targets of which the table of levels stands open
 _PARTS = {"train": "Training", "val": "Validation", "test": "Test"}
+_MOST_LINES = 6
 
 
 def write_run(folder: str | Path) -> Path:
@@ -175,9 +176,6 @@ def _methods(outcome: Outcome, scored: Sequence[Scored]) -> str:
     evaluated = evaluation_sentences(recipe, outcome.tasks)
     intervals = f" {interval_sentence(scored)}" if scored else ""
     return f"{start_sentence(info)} {training} {evaluated}{intervals} The random seed was {recipe.seed}."
-
-
-_MOST_LINES = 6
 
 
 def _history_figures(outcome: Outcome) -> dict[str, tuple[Figure, str]]:

@@ -21,6 +21,9 @@ from panecho_embed.finetune.report import write_run
 from panecho_embed.records import Failure
 
 _MOST_WORKERS = 16
+_PATIENCE_SECONDS = 120.0
+"""How long folds on several machines wait for each other to write the folder that they share."""
+_OF_ALL = ("command", "versions", "weights", "preprocess", "plane_order", "device", "processes", "precision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +144,6 @@ def _workers(workers: int | None, processes: Processes) -> int:
     if workers < 0:
         raise ArgumentError(f"workers is {workers}; it must be 0 (decode in this process) or more (--workers)")
     return workers
-
-
-_PATIENCE_SECONDS = 120.0
-"""How long folds on several machines wait for each other to write the folder that they share."""
-
-_OF_ALL = ("command", "versions", "weights", "preprocess", "plane_order", "device", "processes", "precision")
 
 
 def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:

@@ -24,6 +24,7 @@ ensure_torchvision()
 from torchvision.transforms.v2 import functional  # noqa: E402
 
 Ints = npt.NDArray[np.int64]
+_ZOOM_CHANCE = 0.5
 
 
 class Key(NamedTuple):
@@ -138,9 +139,6 @@ def training_loader(clips: TrainingClips, batches: MicroBatches, workers: int, *
         persistent_workers=workers > 0,
         worker_init_fn=begin_loading,
     )
-
-
-_ZOOM_CHANCE = 0.5
 
 
 def augment(frames: Tensor, side: int, settings: AugmentationSettings, rng: np.random.Generator) -> Tensor:

@@ -24,6 +24,9 @@ from panecho_embed.outputs import explain_os_error
 from panecho_embed.provenance import Preprocess, WeightsInfo
 from panecho_embed.tasks import Task
 
+SCHEMA_VERSION = 2
+_STEM = "image_encoder.stem.0"
+
 
 def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     """Save tensors and plain values; `path` is replaced at once or left as it was; its folder is made.
@@ -47,10 +50,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StoreError(f"{path}: no readable checkpoint ({reason}); begin anew with --overwrite") from error
     return content
-
-
-SCHEMA_VERSION = 2
-_STEM = "image_encoder.stem.0"
 
 
 def write_model(

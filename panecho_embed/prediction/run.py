@@ -43,6 +43,7 @@ EMBEDDINGS = "embeddings.h5"
 _CLIPS_OF_FRAMES = "clips-of-frames.h5"
 _SUFFIXES = (".h5", ".hdf5")
 _OWN_FILES = (EMBEDDINGS, f"{EMBEDDINGS}.parts", "predictions.json")
+_BATCH = 8192
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,9 +259,6 @@ def _made(out: Path) -> Path:
     except OSError as error:
         raise StoreError(f"{out}: can't be made: {error.strerror or error} (-o)") from error
     return out
-
-
-_BATCH = 8192
 
 
 @torch.inference_mode()

@@ -36,6 +36,36 @@ if TYPE_CHECKING:
 
 _MOST_PICTURES = 12
 _STRIP = 100.0
+_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "Left ventricle",
+        (
+            "EF",
+            "GLS",
+            "LVSystolicFunction",
+            "LVWallMotionAbnormalities",
+            "LVSize",
+            "LVIDd",
+            "LVIDs",
+            "LVEDV",
+            "LVESV",
+            "LVSV",
+            "LVWallThickness-increased-any",
+            "LVWallThickness-increased-modsev",
+            "IVSd",
+            "LVPWd",
+            "LVOTDiam",
+            "LVDiastolicFunction",
+            "E|EAvg",
+        ),
+    ),
+    ("Right ventricle", ("RVSystolicFunction", "TAPSE", "RVSVel", "RVSize", "RVIDd", "RVSP")),
+    ("Atria", ("LASize", "LAVol", "LAIDs2D", "RASize", "RADimensionM-L(cm)", "RAP-8-or-higher")),
+    ("Aortic valve and root", ("AVStructure", "AVStenosis", "AVPkVel(m|s)", "AVRegurg", "LVOT20mmHg", "AORoot")),
+    ("Mitral and tricuspid valves", ("MVStenosis", "MVRegurgitation", "TVRegurgitation", "TVPkGrad")),
+    ("Pericardium", ("pericardial-effusion",)),
+)
+_OTHERS = "Other tasks"
 
 
 def write_sheet(
@@ -168,38 +198,6 @@ def _per_video(predictions: Predictions, videos: npt.NDArray[np.intp]) -> dict[s
         rows.append((name, "%" if output.label else output.unit, shown))
     columns = [str(predictions.videos.view[v] or predictions.videos.video_id[v]) for v in videos]
     return {"columns": columns, "rows": rows}
-
-
-_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        "Left ventricle",
-        (
-            "EF",
-            "GLS",
-            "LVSystolicFunction",
-            "LVWallMotionAbnormalities",
-            "LVSize",
-            "LVIDd",
-            "LVIDs",
-            "LVEDV",
-            "LVESV",
-            "LVSV",
-            "LVWallThickness-increased-any",
-            "LVWallThickness-increased-modsev",
-            "IVSd",
-            "LVPWd",
-            "LVOTDiam",
-            "LVDiastolicFunction",
-            "E|EAvg",
-        ),
-    ),
-    ("Right ventricle", ("RVSystolicFunction", "TAPSE", "RVSVel", "RVSize", "RVIDd", "RVSP")),
-    ("Atria", ("LASize", "LAVol", "LAIDs2D", "RASize", "RADimensionM-L(cm)", "RAP-8-or-higher")),
-    ("Aortic valve and root", ("AVStructure", "AVStenosis", "AVPkVel(m|s)", "AVRegurg", "LVOT20mmHg", "AORoot")),
-    ("Mitral and tricuspid valves", ("MVStenosis", "MVRegurgitation", "TVRegurgitation", "TVPkGrad")),
-    ("Pericardium", ("pericardial-effusion",)),
-)
-_OTHERS = "Other tasks"
 
 
 def grouped(tasks: Iterable[Task]) -> list[tuple[str, list[Task]]]:
