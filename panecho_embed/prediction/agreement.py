@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,13 @@ _NOT_RECORDED = (
     "Which patients these weights were trained on is not recorded. If any of them are in this input, the agreement is "
     "not that of new patients."
 )
+
+
+_OTHER_KEY = (
+    "It can't be told who of these patients was in the training of this model: their ids are hashes, and the model "
+    "knows none of them. With the key of the training data the ids are the same (--salt-file DATA.ids.csv)."
+)
+_OPAQUE = re.compile("[a-z]+-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,10 +266,24 @@ def _decided(rows: Predictions, threshold: float | None, rule: ThresholdRule) ->
     return replace(rows, threshold=np.full(len(rows), chosen))
 
 
+def comparable(patients: TrainingPatients, table: EmbeddingTable) -> bool:
+    """Whether a model's record can tell who of a table was in its training.
+
+    Ids of DICOM are hashes under a key of each output. Where all ids look so and the model knows none of them, nobody
+    can tell other patients from another key.
+    """
+    ids = [str(who) for who in table.patient_id]
+    return patients.known and (
+        not all(map(_OPAQUE.fullmatch, ids)) or bool((patients.parts_of(table.patient_id) != "").any())
+    )
+
+
 def overlap(patients: TrainingPatients, table: EmbeddingTable) -> tuple[str, dict[str, Any]]:
     """How many patients of a table the model was trained on: a sentence, and counts for predictions.json."""
     if not patients.known:
         return _NOT_RECORDED, {"recorded": False}
+    if not comparable(patients, table):
+        return _OTHER_KEY, {"recorded": True, "comparable": False}
     part = patients.parts_of(np.unique(table.patient_id.astype(str)))
     train, val = int((part == "train").sum()), int((part == "val").sum())
     counts = {"training": train, "validation": val, "neither": len(part) - train - val}

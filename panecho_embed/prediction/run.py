@@ -24,7 +24,7 @@ from panecho_embed.models.panecho import PanEcho, TaskTable
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.zoo import panecho_with_heads
 from panecho_embed.outputs import written_run
-from panecho_embed.prediction.agreement import Agreement, agreements, overlap, write_agreements
+from panecho_embed.prediction.agreement import Agreement, agreements, comparable, overlap, write_agreements
 from panecho_embed.prediction.averages import Predictions, average
 from panecho_embed.prediction.files import write_json, write_tables
 from panecho_embed.prediction.films import PICTURE_SECONDS
@@ -154,12 +154,14 @@ def _predict(
     pretrained, recorded = encoder.weights.pretrained, model.recorded
     # Random weights have seen nobody.
     patients = recorded.patients if pretrained else TrainingPatients(())
+    told, counts = overlap(patients, predictions.videos) if pretrained else ("", {"recorded": True})
+    if not comparable(patients, predictions.videos):
+        patients = TrainingPatients()
     found = tuple(
         agreements(
             predictions, reading=reading, thresholds=recorded.thresholds, rule=rule, patients=patients, seed=seed
         )
     )
-    told, counts = overlap(patients, predictions.videos) if pretrained else ("", {"recorded": True})
     failures = file.failure_records()
     head = about(file, model.tasks, fine_tuned=bool(recorded.init), patients=counts)
     with written_run(out) as new:
@@ -177,7 +179,7 @@ def _predict(
         failed=tuple(failure for failure in failures if failure.stage != "skipped"),
         seconds=0.0,
         random_weights=not pretrained,
-        notes=(told,) if told and (patients.known or found) else (),
+        notes=(told,) if told and (recorded.patients.known or found) else (),
     )
 
 

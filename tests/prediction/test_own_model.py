@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
+from panecho_embed.manifest.ids import hashed_id
 from tests.finetune.conftest import NARROW, finetune, graded, rows_of
 
 __all__ = ["graded"]
@@ -176,6 +177,20 @@ def test_where_nothing_is_recorded_the_output_says_so_and_calls_all_of_them_all(
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Studies: all." in page
     assert "trained on is not recorded" in page
+
+
+def test_hashed_ids_that_the_model_does_not_know_are_not_called_new_patients(
+    graded: Path, tuned: Path, tmp_path: Path
+) -> None:
+    """The ids of DICOM are hashes under a key: under another one the same patients have other ids."""
+    table = pd.read_csv(graded)
+    table.assign(patient_id=[hashed_id("patient", str(i), "x" * 16) for i in range(len(table))]).to_csv(
+        tmp_path / "new.csv", index=False
+    )
+    said = predict(tmp_path / "new.csv", tuned, tmp_path / "out")
+    assert "It can't be told who of these patients was in the training of this model" in said
+    assert "not in training" not in said
+    assert list(targets_of(tmp_path / "out")["EF"]["splits"]) == ["test", "val", "train"]
 
 
 def test_a_model_made_from_another_knows_the_patients_of_both(graded: Path, tuned: Path, tmp_path: Path) -> None:
