@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools, Ints
 from panecho_embed.errors import ArgumentError, MediaError, NotACineError
 
 ShortVideoPolicy = Literal["repeat", "wrap", "skip"]
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 _EXCLUSIVE = (("target_fps", "frame_step"), ("stride", "num_clips"))
 
@@ -92,7 +90,7 @@ class ClipPlan:
             )
         return fps / self.target_fps
 
-    def starts(self, num_frames: int, fps: float | None = None) -> IntArray:
+    def starts(self, num_frames: int, fps: float | None = None) -> Ints:
         """First frame of every clip, (N,) int64, ascending and without repeats; empty if the video is skipped."""
         if num_frames < 1:
             raise ArgumentError(f"num_frames is {num_frames}; a video has 1 frame or more")
@@ -113,25 +111,25 @@ class ClipPlan:
         numerators = np.arange(count, dtype=np.int64) * last_start * 2 + (count - 1)
         return np.unique(numerators // (2 * (count - 1)))
 
-    def indices(self, num_frames: int, fps: float | None = None) -> IntArray:
+    def indices(self, num_frames: int, fps: float | None = None) -> Ints:
         """Frame numbers of every clip, (N, frames_per_clip) int64, each in [0, num_frames).
 
         num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed with `target_fps` alone.
         """
         return self.indices_from(self.starts(num_frames, fps), num_frames, fps)
 
-    def indices_from(self, starts: IntArray, num_frames: int, fps: float | None = None) -> IntArray:
+    def indices_from(self, starts: Ints, num_frames: int, fps: float | None = None) -> Ints:
         """As `indices`, of the clips that begin at `starts` (N,)."""
         return self._inside(starts[:, None] + self.offsets(fps)[None, :], num_frames)
 
-    def used(self, num_frames: int, fps: float | None = None) -> BoolArray:
+    def used(self, num_frames: int, fps: float | None = None) -> Bools:
         """Which frames any clip uses, (num_frames,), without a list of all clips' frames."""
         starts, found = self.starts(num_frames, fps), np.zeros(num_frames, dtype=np.bool_)
         for offset in self.offsets(fps):
             found[self._inside(starts + offset, num_frames)] = True
         return found
 
-    def require(self, num_frames: int, fps: float | None = None) -> IntArray:
+    def require(self, num_frames: int, fps: float | None = None) -> Ints:
         """`indices`, but a video that the plan skips raises NotACineError, which says why."""
         indices = self.indices(num_frames, fps)
         if not len(indices):
@@ -141,24 +139,24 @@ class ClipPlan:
             )
         return indices
 
-    def offsets(self, fps: float | None = None) -> IntArray:
+    def offsets(self, fps: float | None = None) -> Ints:
         """Distance of every frame of a clip from its first, in frames, (frames_per_clip,) int64."""
         exact = np.arange(self.frames_per_clip, dtype=np.float64) * self.step(fps)
         return np.floor(exact + 0.5).astype(np.int64)
 
-    def _inside(self, indices: IntArray, num_frames: int) -> IntArray:
+    def _inside(self, indices: Ints, num_frames: int) -> Ints:
         """Frame numbers past a short video's end, brought back into it."""
-        inside: IntArray = indices % num_frames if self.short == "wrap" else np.minimum(indices, num_frames - 1)
+        inside: Ints = indices % num_frames if self.short == "wrap" else np.minimum(indices, num_frames - 1)
         return inside
 
 
 class Clips(Protocol):
     """What decoding asks of clips, however they are chosen; see `ClipPlan`."""
 
-    def used(self, num_frames: int, fps: float | None = None) -> BoolArray:
+    def used(self, num_frames: int, fps: float | None = None) -> Bools:
         """Which frames any clip uses, (num_frames,)."""
 
-    def require(self, num_frames: int, fps: float | None = None) -> IntArray:
+    def require(self, num_frames: int, fps: float | None = None) -> Ints:
         """Frame numbers of every clip, (N, L) int64; raises NotACineError for a video that is skipped."""
 
 
@@ -177,7 +175,7 @@ class OneClip:
         if not 0 <= self.position < 1:
             raise ArgumentError(f"position is {self.position}; allowed is 0 to below 1")
 
-    def starts(self, num_frames: int, fps: float | None = None) -> IntArray:
+    def starts(self, num_frames: int, fps: float | None = None) -> Ints:
         """First frame of the clip, (1,) int64; empty if the plan skips such a short video."""
         starts = self.plan.starts(num_frames, fps)
         last_start = num_frames - 1 - int(self.plan.offsets(fps)[-1])
@@ -185,17 +183,17 @@ class OneClip:
             return starts
         return np.array([int(self.position * (last_start + 1))], dtype=np.int64)
 
-    def indices(self, num_frames: int, fps: float | None = None) -> IntArray:
+    def indices(self, num_frames: int, fps: float | None = None) -> Ints:
         """Frame numbers of the clip, (1, frames_per_clip) int64."""
         return self.plan.indices_from(self.starts(num_frames, fps), num_frames, fps)
 
-    def used(self, num_frames: int, fps: float | None = None) -> BoolArray:
+    def used(self, num_frames: int, fps: float | None = None) -> Bools:
         """Which frames the clip uses, (num_frames,)."""
         found = np.zeros(num_frames, dtype=np.bool_)
         found[self.indices(num_frames, fps)] = True
         return found
 
-    def require(self, num_frames: int, fps: float | None = None) -> IntArray:
+    def require(self, num_frames: int, fps: float | None = None) -> Ints:
         """As the plan's, of this clip."""
         self.plan.require(num_frames, fps)
         return self.indices(num_frames, fps)

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from panecho_embed.arraytypes import UInt8Array
 from panecho_embed.errors import MediaError
 from panecho_embed.media import Cine
-from panecho_embed.records import UInt8Array
 
 DEFAULT_FPS = 30.0
 """Frames per second at which a video is shown whose file says nothing."""

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from panecho_embed.clips import IntArray
+from panecho_embed.arraytypes import Ints
 
 PlaneOrder = Literal["published", "frames"]
 """How a clip's planes become pictures.
@@ -34,16 +34,16 @@ class Pictures:
     clips: as they were given, (N, L) int64 each: for every clip the positions of its pictures in `planes`, in order.
     """
 
-    planes: IntArray
-    clips: tuple[IntArray, ...]
+    planes: Ints
+    clips: tuple[Ints, ...]
 
 
-def frame_planes(num_frames: int) -> IntArray:
+def frame_planes(num_frames: int) -> Ints:
     """The planes of every frame as a picture, (num_frames, 3) int64."""
     return np.arange(CHANNELS * num_frames, dtype=np.int64).reshape(num_frames, CHANNELS)
 
 
-def pictures_of(clips: Sequence[IntArray], num_frames: int, order: PlaneOrder) -> Pictures:
+def pictures_of(clips: Sequence[Ints], num_frames: int, order: PlaneOrder) -> Pictures:
     """The distinct pictures of the clips of one video.
 
     clips: of one plan or several, (N, L) int64 each, frame numbers from 0 to below `num_frames`. In the order "frames"
@@ -58,9 +58,9 @@ def pictures_of(clips: Sequence[IntArray], num_frames: int, order: PlaneOrder) -
     return Pictures(planes, tuple(part.reshape(some.shape) for part, some in zip(parts, clips, strict=True)))
 
 
-def _published(clips: IntArray) -> IntArray:
+def _published(clips: Ints) -> Ints:
     """The planes of every picture of clips (N, L), clip after clip, (N L, 3)."""
     count, length = clips.shape
     place = np.arange(CHANNELS * length)
-    planes: IntArray = CHANNELS * clips[:, place % length] + place // length
+    planes: Ints = CHANNELS * clips[:, place % length] + place // length
     return planes.reshape(count * length, CHANNELS)

@@ -10,11 +10,12 @@ from typing import Any, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import FloatArray
 from panecho_embed.errors import ArgumentError
 from panecho_embed.manifest import carry_over, local_path
 from panecho_embed.outputs import refuse_to_replace
 from panecho_embed.provenance import Level, Provenance
-from panecho_embed.records import EmbeddingTable, Failure, FloatArray, Manifest, PoolBy, PoolHow, VideoFacts, VideoRef
+from panecho_embed.records import EmbeddingTable, Failure, Manifest, PoolBy, PoolHow, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk
 from panecho_embed.store.layout import FACT_TYPES, common_type, fact_columns, missing
 

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from panecho_embed.arraytypes import Bools, UInt8Array
 from panecho_embed.media.sector import apply_mask
 from panecho_embed.provenance import Interpolation, Preprocess
-from panecho_embed.records import BoolArray, Region, UInt8Array
+from panecho_embed.records import Region
 
 # As torchvision and timm resize: with a filter that widens when an image shrinks, which OpenCV's own do not.
 _PILLOW: dict[Interpolation, Image.Resampling] = {
@@ -21,9 +22,7 @@ _PILLOW: dict[Interpolation, Image.Resampling] = {
 FramePreparer = Callable[[UInt8Array], UInt8Array]
 
 
-def frame_preparer(
-    preprocess: Preprocess, region: Region | None = None, mask: BoolArray | None = None
-) -> FramePreparer:
+def frame_preparer(preprocess: Preprocess, region: Region | None = None, mask: Bools | None = None) -> FramePreparer:
     """A function (H, W, 3) RGB uint8 -> (3, S, S) uint8, channels in the model's order.
 
     In this order: the mask is applied ((H, W), True inside the sector; None for none), the region cut out (if the

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from panecho_embed.clips import ClipPlan, IntArray, resolve_plan
+from panecho_embed.arraytypes import Ints
+from panecho_embed.clips import ClipPlan, resolve_plan
 from panecho_embed.engines.choose import Announce
 from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.engines.encode import not_finite, stored
@@ -38,7 +39,7 @@ class _Cut:
     position: int
     start: int
     stop: int
-    clips: IntArray
+    clips: Ints
     step: float
 
 

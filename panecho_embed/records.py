@@ -11,12 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import FloatArray, Texts, UInt8Array
 from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.provenance import Level, Provenance
-
-UInt8Array = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.floating[Any]]
 
 Layout = Literal["auto", "folder", "images", "csv", "echonet-dynamic", "echonet-pediatric", "echonet-lvh"]
 Ids = Literal["auto", "opaque", "plain"]
@@ -221,11 +218,11 @@ class EmbeddingTable:
     """
 
     values: FloatArray
-    video_id: npt.NDArray[np.object_]
-    study_id: npt.NDArray[np.object_]
-    patient_id: npt.NDArray[np.object_]
-    view: npt.NDArray[np.object_]
-    split: npt.NDArray[np.object_]
+    video_id: Texts
+    study_id: Texts
+    patient_id: Texts
+    view: Texts
+    split: Texts
     first_frame: npt.NDArray[np.integer[Any]]
     frame_step: FloatArray
     frames_per_clip: npt.NDArray[np.integer[Any]]

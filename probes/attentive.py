@@ -12,9 +12,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
+from panecho_embed.arraytypes import Bools, Floats, Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.wording import plural
-from probes.base import BaseProbe, Floats, Ints, TaskType, at_rows, is_classifier
+from probes.base import BaseProbe, TaskType, at_rows, is_classifier
 from probes.logistic import probabilities
 from probes.standardise import BOUND, FAR_SHARE, Standardiser, check_bound, prediction_range
 
@@ -107,7 +108,7 @@ class AttentiveProbe(BaseProbe):
         """Probability of each class, (N, K), equal within a bag."""
         return probabilities(self._rows(X, bags))
 
-    def far_outside(self, X: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    def far_outside(self, X: npt.ArrayLike) -> Bools:
         """Whether each row (N,), of X (N, D), is far outside the training rows: 5% or more of its features are cut."""
         return np.asarray(self.share_cut(X) >= FAR_SHARE)
 

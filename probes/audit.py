@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from panecho_embed.arraytypes import Bools, Ints, Texts
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.targets import as_text
 from panecho_embed.manifest import LocalIds
@@ -124,7 +125,7 @@ def _same_embeddings(videos: EmbeddingTable, near: float) -> Iterator[Finding]:
         yield _finding("warning", "near_embedding_across_splits", text, _named(videos, apart))
 
 
-def _positions(mask: npt.NDArray[np.bool_], index: npt.NDArray[np.int64]) -> tuple[list[int], list[int]]:
+def _positions(mask: Bools, index: Ints) -> tuple[list[int], list[int]]:
     rows, columns = np.nonzero(mask)
     return rows.tolist(), index[rows, columns].tolist()
 
@@ -178,7 +179,7 @@ def _relation(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> str:
     return ""
 
 
-def _separation(number: npt.NDArray[Any], classes: npt.NDArray[np.object_]) -> float:
+def _separation(number: npt.NDArray[Any], classes: Texts) -> float:
     """The smallest AUROC by which a number tells two classes that are neighbours in the order of their mean ranks."""
     ranks = rankdata(number)
     ordered = sorted(set(classes.tolist()), key=lambda name: float(ranks[classes == name].mean()))

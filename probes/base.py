@@ -16,12 +16,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
+from panecho_embed.arraytypes import Bools, Floats, Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.splits import grouped_folds
 from panecho_embed.evaluation.targets import Kind, median_class
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 TaskType = Kind
 ClassWeight = str | Mapping[Any, float] | None
 
@@ -103,7 +102,7 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
         """Every setting tried, its held-out loss, and whether it was chosen: one dict each."""
         return []
 
-    def far_outside(self, X: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    def far_outside(self, X: npt.ArrayLike) -> Bools:
         """Whether each row (N,) is unlike all training rows, so that its prediction is to be distrusted.
 
         A row is far outside when 5% or more of its features are cut at the bound. Always False for probes without one.
@@ -190,7 +189,7 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
 
     def _labelled(
         self, X: npt.ArrayLike, y: npt.ArrayLike, *columns: npt.ArrayLike | None
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], npt.NDArray[Any], list[npt.NDArray[Any] | None]]:
+    ) -> tuple[Bools, npt.NDArray[Any], npt.NDArray[Any], list[npt.NDArray[Any] | None]]:
         """Which rows have a label (N,), and X, y (as `_check_fit` gives it) and optional columns at these rows."""
         x, given = self._check_fit(X, y)
         there = np.isfinite(given)
@@ -198,7 +197,7 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
             raise ArgumentError("the target has no labels at all")
         return there, x[there], given[there], [at_rows(column, there) for column in columns]
 
-    def _hold_out(self, there: npt.NDArray[np.bool_], predicted: Floats) -> None:
+    def _hold_out(self, there: Bools, predicted: Floats) -> None:
         """Set `holdout_prediction_` from the predictions (L, K) of the rows with a label."""
         held = np.full((len(there), predicted.shape[1]), np.nan)
         held[there] = predicted

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.metrics import PRIMARY
 from panecho_embed.evaluation.splits import Draw, Size, check_fractions, check_no_leakage, check_shots
@@ -32,8 +32,8 @@ class LabelEfficiency:
     metric: str
     unit: Size
     sizes: tuple[float, ...]
-    values: npt.NDArray[np.float64]
-    n_patients: npt.NDArray[np.float64]
+    values: Floats
+    n_patients: Floats
     draws: tuple[Draw, ...]
 
     @property

@@ -7,12 +7,11 @@ from typing import Any, Literal, get_args
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import FloatArray, Floats32, Ints
 from panecho_embed.errors import ArgumentError
-from probes.base import Ints
 from probes.knn import KNNProbe
-from probes.neighbours import FloatArray, Metric, Neighbours, check_metric, unit_length
+from probes.neighbours import Metric, Neighbours, check_metric, unit_length
 
 IndexType = Literal["flat", "ivf", "hnsw", "sq8", "pq"]
 Device = Literal["cpu", "gpu"]
@@ -59,7 +58,7 @@ class FaissNeighbours:
         distance = 1 - distance if self._metric == "cosine" else np.sqrt(np.maximum(distance, 0))
         return np.where(found >= 0, np.maximum(distance, 0), np.inf).astype(np.float32), found
 
-    def _prepare(self, rows: FloatArray) -> npt.NDArray[np.float32]:
+    def _prepare(self, rows: FloatArray) -> Floats32:
         scaled = unit_length(rows) if self._metric == "cosine" else rows
         return np.ascontiguousarray(scaled, dtype=np.float32)
 

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 
+from panecho_embed.arraytypes import Floats, Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.splits import Fold, patients_of_classes
-from probes.base import BaseProbe, ClassHeldOutError, Floats, Ints, accepts, is_classifier
+from probes.base import BaseProbe, ClassHeldOutError, accepts, is_classifier
 from probes.problem import Problem
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats, Ints
 from panecho_embed.errors import ArgumentError
-from probes.base import Floats, TaskType
+from probes.base import TaskType
 from probes.linear import LinearProbe
 
 
@@ -29,6 +30,6 @@ def linear_probe(values: Floats, truth: Floats, split: npt.NDArray[np.str_], *, 
     return np.asarray(probe.predict(values[test]) if task == "regression" else probe.predict_proba(values[test]))
 
 
-def _check_classes(trained: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> None:
+def _check_classes(trained: Ints, known: Ints) -> None:
     if missing := sorted(set(known.tolist()) - set(trained.tolist())):
         raise ArgumentError(f"no training row has class {', '.join(map(str, missing))}")

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from panecho_embed.arraytypes import Bools, FloatArray, Floats, Ints
 from panecho_embed.errors import ArgumentError
-from probes.base import BaseProbe, Floats, Ints, TaskType, is_classifier
-from probes.neighbours import ExactNeighbours, FloatArray, Metric, Neighbours, check_metric
+from probes.base import BaseProbe, TaskType, is_classifier
+from probes.neighbours import ExactNeighbours, Metric, Neighbours, check_metric
 
 Weights = Literal["softmax", "distance", "uniform"]
 Centre = bool | Literal["auto"]
@@ -202,7 +203,7 @@ class KNNProbe(BaseProbe):
         mean = x.mean(axis=0, dtype=np.float64).astype(x.dtype) if centre else np.zeros(x.shape[1], dtype=x.dtype)
         return self._index(x - mean), mean
 
-    def _held_out(self, x: FloatArray, out: npt.NDArray[np.bool_], centre: bool, k: int) -> Found:
+    def _held_out(self, x: FloatArray, out: Bools, centre: bool, k: int) -> Found:
         """The k nearest of the other rows for each row that is out."""
         neighbours, mean = self._index_of(x[~out], centre)
         distance, index = neighbours.search(x[out] - mean, k)
@@ -247,7 +248,7 @@ class KNNProbe(BaseProbe):
         self,
         searches: Mapping[bool, Sequence[Found]],
         targets: Floats,
-        parts: Sequence[npt.NDArray[np.bool_]],
+        parts: Sequence[Bools],
         ks: Ints,
     ) -> int:
         """Position of the setting with the smallest held-out loss; the last of equals, or if nothing was held out."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Texts
 from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.evaluation.targets import some
 from panecho_embed.manifest import LocalIds, is_opaque
@@ -115,7 +116,7 @@ def _at(column: npt.NDArray[Any], row: npt.NDArray[np.intp]) -> npt.NDArray[Any]
     return values[row]
 
 
-def _check_ids(path: Path, key: str, given: pd.Index[Any], wanted: npt.NDArray[np.object_]) -> None:
+def _check_ids(path: Path, key: str, given: pd.Index[Any], wanted: Texts) -> None:
     twice = given[given.duplicated()].unique()
     if len(twice):
         raise ArgumentError(f"{path}: {key} stands more than once for {some(twice)} ({len(twice)} in all) (--labels)")

@@ -11,18 +11,9 @@ import numpy.typing as npt
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from panecho_embed.arraytypes import Bools, Floats, Ints
 from panecho_embed.errors import ArgumentError
-from probes.base import (
-    BaseProbe,
-    ClassHeldOutError,
-    ClassWeight,
-    Floats,
-    Ints,
-    TaskType,
-    at_rows,
-    class_weights,
-    is_classifier,
-)
+from probes.base import BaseProbe, ClassHeldOutError, ClassWeight, TaskType, at_rows, class_weights, is_classifier
 from probes.logistic import LogisticPath, probabilities
 from probes.ordinal import OrdinalPath, ordinal_probabilities
 from probes.ridge import ridge_paths
@@ -136,7 +127,7 @@ class LinearProbe(BaseProbe):
         """Probability of each class, (N, K), in the order of `classes_`."""
         return self._probabilities(self._linear(X))
 
-    def far_outside(self, X: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    def far_outside(self, X: npt.ArrayLike) -> Bools:
         """Whether each row (N,), of X (N, D), is far outside the training rows: 5% or more of its features are cut."""
         return np.asarray(self.share_cut(X) >= FAR_SHARE)
 

@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp, softmax
 
+from panecho_embed.arraytypes import Floats, Ints
 from panecho_embed.errors import PanEchoEmbedError
 from probes.standardise import Rotated, Standardiser
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 MAX_STEPS = 2000
 

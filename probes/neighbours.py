@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import FloatArray, Ints
 from panecho_embed.errors import ArgumentError
 
 Metric = Literal["cosine", "euclidean"]
-FloatArray = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.int64]
 
 BLOCK_ELEMENTS = 8_000_000
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats, Ints, Texts
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Chance
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
@@ -26,7 +26,7 @@ from panecho_embed.evaluation.splits import (
     with_patients,
 )
 from panecho_embed.evaluation.thresholds import ThresholdRule
-from probes.base import BaseProbe, Floats, Ints
+from probes.base import BaseProbe
 from probes.fitting import fit_fold, predict_units, trivial_prediction
 from probes.problem import Problem
 
@@ -251,5 +251,5 @@ def _share(problem: Problem, whole: Fold, small: Fold) -> float:
     return min(max(drawn.get(index, 0) / count for index, count in pool.items()), 0.99)
 
 
-def _repeated(parts: Sequence[tuple[str, int]]) -> npt.NDArray[np.object_]:
+def _repeated(parts: Sequence[tuple[str, int]]) -> Texts:
     return np.array([text for text, count in parts for _ in range(count)], dtype=object)

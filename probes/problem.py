@@ -11,17 +11,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import FloatArray, Floats, Ints, Texts
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.targets import Reading, Target, read_target, target_names
 from panecho_embed.manifest import LocalIds
 from panecho_embed.pooling import pool_table
 from panecho_embed.provenance import Level, Provenance
-from panecho_embed.records import EmbeddingTable, FloatArray, PoolHow
+from panecho_embed.records import EmbeddingTable, PoolHow
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 from probes.label_table import join_labels
 from probes.recording import Facts, recording_facts
 
-Ints = npt.NDArray[np.int64]
 Fusion = Literal["early", "late"]
 
 LEVELS: tuple[Level, ...] = ("frame", "clip", "video", "study")
@@ -45,11 +45,11 @@ class Problem:
     source: FloatArray
     row: Ints
     unit: Ints
-    share: npt.NDArray[np.float64]
-    truth: npt.NDArray[np.float64]
+    share: Floats
+    truth: Floats
     ids: Mapping[str, npt.NDArray[Any]]
-    patient: npt.NDArray[np.object_]
-    split: npt.NDArray[np.object_]
+    patient: Texts
+    split: Texts
     columns: Mapping[str, npt.NDArray[Any]]
     n_missing: int
     pooling: PoolHow
@@ -280,7 +280,7 @@ def unit_of_rows(rows: EmbeddingTable, units: EmbeddingTable) -> Ints:
     return np.array([position[name] for name in ids[1]], dtype=np.int64)
 
 
-def shares(rows: EmbeddingTable, unit: Ints) -> npt.NDArray[np.float64]:
+def shares(rows: EmbeddingTable, unit: Ints) -> Floats:
     """How much each row counts in the mean over its unit, (N,): first over the rows of a video, then over videos."""
     _, video, rows_of_video = np.unique(rows.video_id.astype(str), return_inverse=True, return_counts=True)
     weight = 1 / rows_of_video[video]

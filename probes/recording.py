@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.evaluation.predictions import mean_by
 from panecho_embed.records import EmbeddingTable
 
-Floats = npt.NDArray[np.float64]
 Facts = Mapping[str, Floats]
 """Name of a fact -> (U, F) numbers of each unit."""
 

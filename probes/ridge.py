@@ -8,11 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 
+from panecho_embed.arraytypes import Bools, Floats, Ints
 from probes.standardise import Standardiser, prediction_range
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

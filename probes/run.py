@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
+from panecho_embed.arraytypes import Floats, Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Chance
 from panecho_embed.evaluation.metrics import higher_is_better, point_values
@@ -17,7 +18,7 @@ from panecho_embed.evaluation.predictions import Predictions, concatenated
 from panecho_embed.evaluation.scores import Scored, Scores, score
 from panecho_embed.evaluation.splits import Draw, Fold
 from panecho_embed.evaluation.subgroups import subgroup_scores
-from probes.base import BaseProbe, ClassHeldOutError, Floats, Ints
+from probes.base import BaseProbe, ClassHeldOutError
 from probes.efficiency import LabelEfficiency, check_sizes, label_efficiency
 from probes.fitting import fit_fold, too_few
 from probes.foreign import as_probe

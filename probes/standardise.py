@@ -9,10 +9,8 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
+from panecho_embed.arraytypes import Bools, Floats, Ints
 from panecho_embed.errors import ArgumentError
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 BOUND = 5.0  # standard deviations; of Gaussian values one in two million lies beyond
 FLOOR = 0.1  # of the median standard deviation
@@ -71,7 +69,7 @@ class Standardiser:
         reach = self.bound * self.scale
         return np.asarray((highest > self.mean + reach) | (lowest < self.mean - reach))
 
-    def excess(self, x: Floats, columns: npt.NDArray[np.int64], inside: Bools) -> csr_array:
+    def excess(self, x: Floats, columns: Ints, inside: Bools) -> csr_array:
         """What cutting removes from the standardised values of `x` (N, D), as a sparse array (N, D).
 
         columns: features in which any value may be cut. inside: (N,) rows to look at. By Chebyshev's inequality at most

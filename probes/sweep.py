@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Ints
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError
 from panecho_embed.records import EmbeddingTable
@@ -17,8 +17,6 @@ from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 if TYPE_CHECKING:
     from panecho_embed.engines.clip_engine import ClipEngine
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

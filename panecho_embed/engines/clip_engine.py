@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from panecho_embed.clips import IntArray
+from panecho_embed.arraytypes import Ints
 from panecho_embed.engines.choose import Announce, agreement
 from panecho_embed.engines.image_engine import WEIGHTS_DTYPES
 from panecho_embed.engines.memory import is_out_of_memory
@@ -52,7 +52,7 @@ class ClipEngine:
         """Where the features should be."""
         return self._backbone.device
 
-    def __call__(self, features: Tensor, clips: IntArray) -> Tensor:
+    def __call__(self, features: Tensor, clips: Ints) -> Tensor:
         """Vectors of pictures (P, ...) and clips (N, L) of positions in them to clip embeddings (N, dim) float32.
 
         Raises NoMemoryError if memory does not suffice for one clip.

@@ -17,7 +17,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from panecho_embed.clips import BoolArray, Clips, IntArray
+from panecho_embed.arraytypes import Bools, Ints, UInt8Array
+from panecho_embed.clips import Clips
 from panecho_embed.content import Stamp, content_sha256, stamp
 from panecho_embed.engines.profile import DecodeTimes
 from panecho_embed.errors import MediaError, PanEchoEmbedError, RemoteError
@@ -25,7 +26,7 @@ from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import sector_mask
 from panecho_embed.preprocess import FramePreparer, frame_preparer
 from panecho_embed.provenance import Preprocess
-from panecho_embed.records import FPS_OF_MANIFEST, Failure, UInt8Array, VideoFacts, VideoRef
+from panecho_embed.records import FPS_OF_MANIFEST, Failure, VideoFacts, VideoRef
 from panecho_embed.remote import fetched
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class DecodedVideo:
     video_id: str
     path: str
     pixels: UInt8Array
-    clips: tuple[IntArray, ...] | None
+    clips: tuple[Ints, ...] | None
     facts: VideoFacts
     times: DecodeTimes | None = None
 
@@ -135,7 +136,7 @@ def _decode(
     return DecodedVideo(video.video_id, video.path, pixels, clips, facts, times)
 
 
-def _positions(plans: Sequence[Clips], num_frames: int, fps: float | None) -> tuple[IntArray, ...]:
+def _positions(plans: Sequence[Clips], num_frames: int, fps: float | None) -> tuple[Ints, ...]:
     """Clips of every plan, (N, L), by positions in the frames that any of them uses.
 
     Raises MediaError if the only plan gives none; of several, each file says itself why it has no row.
@@ -146,7 +147,7 @@ def _positions(plans: Sequence[Clips], num_frames: int, fps: float | None) -> tu
     return tuple(none if clips is None else np.searchsorted(frames, clips) for clips in found)
 
 
-def _used(plans: Sequence[Clips], num_frames: int, fps: float | None) -> BoolArray:
+def _used(plans: Sequence[Clips], num_frames: int, fps: float | None) -> Bools:
     """Which frames any clip of any plan uses, (num_frames,). Raises MediaError if the only plan can't say."""
     used = np.zeros(num_frames, dtype=np.bool_)
     for found in _of_each(plans, lambda plan: plan.used(num_frames, fps)):

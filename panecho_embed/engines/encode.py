@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from panecho_embed.arraytypes import FloatArray, UInt8Array
 from panecho_embed.engines.choose import Announce, check_backend, choose_engine
 from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.engines.decode import DecodedVideo
@@ -21,7 +22,7 @@ from panecho_embed.errors import NoMemoryError
 from panecho_embed.models.backbones import Backbone
 from panecho_embed.planes import CHANNELS, Pictures
 from panecho_embed.provenance import Precision, StoredType
-from panecho_embed.records import EngineBackend, Failure, FloatArray, UInt8Array, VideoFacts
+from panecho_embed.records import EngineBackend, Failure, VideoFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,13 +12,14 @@ from typing import Self
 
 import numpy as np
 
-from panecho_embed.clips import ClipPlan, IntArray
+from panecho_embed.arraytypes import FloatArray, Ints
+from panecho_embed.clips import ClipPlan
 from panecho_embed.engines.encode import EncodedVideo
 from panecho_embed.engines.job import Output
 from panecho_embed.engines.profile import Profile
 from panecho_embed.errors import MediaError, StoreError
 from panecho_embed.provenance import Provenance
-from panecho_embed.records import Failure, FloatArray, Manifest, Status, VideoFacts, VideoRef
+from panecho_embed.records import Failure, Manifest, Status, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, Parts
 
 # A part is what a kill can cost: a minute's work, or less where videos are quick.
@@ -35,7 +36,7 @@ class Rows:
     """The rows of one video in one file: values (N, D); first_frame (N,); frame_step and frames_per_clip in frames."""
 
     values: FloatArray
-    first_frame: IntArray
+    first_frame: Ints
     frame_step: float
     frames_per_clip: int
     facts: VideoFacts

@@ -9,8 +9,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Candidate, Chance, line_up
 from panecho_embed.evaluation.inference import (
@@ -31,7 +31,6 @@ from panecho_embed.evaluation.targets import Target
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = npt.NDArray[np.float64]
 
 _MEANS = {"auroc": "Mean over {} class targets", "r2": "Mean over {} regressions"}
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import betaincinv, ndtri, stdtrit
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from panecho_embed.arraytypes import Bools, FloatArray, Floats, Ints
+
 Values = dict[str, Floats]
 
 
@@ -185,7 +182,7 @@ def patient_variance(influence: Floats, codes: Ints) -> float:
     return float(influence @ influence) * patients / (patients - 1) if patients > 1 else float("inf")
 
 
-def summed(values: npt.NDArray[np.floating[Any]], codes: Ints, n_patients: int) -> Floats:
+def summed(values: FloatArray, codes: Ints, n_patients: int) -> Floats:
     """Sum over the rows of each patient (P,)."""
     return np.bincount(codes, weights=values, minlength=n_patients).astype(np.float64)
 

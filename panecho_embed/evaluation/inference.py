@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.intervals import bootstrap
-from panecho_embed.evaluation.metrics import Draws, Floats, Metrics
+from panecho_embed.evaluation.metrics import Draws, Metrics
 
 Replicates = Literal["draws", "folds", "seeds", "none"]
 Verdict = Literal["better", "worse", "equivalent", "undecided"]

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.estimates import estimates_of
-from panecho_embed.evaluation.metrics import Draws, Floats, Metrics, base_name, point_values
+from panecho_embed.evaluation.metrics import Draws, Metrics, base_name, point_values
 from panecho_embed.records import Score
 
 DEFAULT_DRAWS = 10_000

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools, Floats, Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.estimates import (
     EstimatedPart,
@@ -25,9 +26,6 @@ from panecho_embed.evaluation.estimates import (
 from panecho_embed.evaluation.ranking import auroc, ranking_part, ranking_values
 from panecho_embed.evaluation.targets import Kind, Target, median_class
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 Draws = dict[str, Floats]
 Part = Callable[[Floats], Draws]
 

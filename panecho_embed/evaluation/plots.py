@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
+from panecho_embed.arraytypes import Bools, FloatArray
 from panecho_embed.evaluation.intervals import patient_weights
 from panecho_embed.records import Score
 from panecho_embed.report import FIRST, INK, MUTED, SECOND, SERIES
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from panecho_embed.evaluation.predictions import Predictions
     from panecho_embed.evaluation.scores import Scored
 
-Floats = npt.NDArray[np.floating[Any]]
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _MANY_POINTS = 3000  # above, points of a scatter are drawn as a picture: an SVG of them would be megabytes
@@ -88,7 +88,7 @@ def _legend(axes: Axes, place: Literal["best", "lower left", "lower right", "abo
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc=place)
 
 
-def _points(axes: Axes, x: Floats, y: Floats) -> None:
+def _points(axes: Axes, x: FloatArray, y: FloatArray) -> None:
     """A cloud of points, light enough for a page however many they are."""
     many = len(x) > _MANY_POINTS
     axes.scatter(x, y, s=6 if many else 12, alpha=0.3 if many else 0.5, color=FIRST, linewidths=0, rasterized=many)
@@ -100,7 +100,7 @@ def _identity(axes: Axes, low: float, high: float) -> None:
     axes.set_aspect("equal", adjustable="box")
 
 
-def scatter(truth: Floats, prediction: Floats, label: str) -> Figure:
+def scatter(truth: FloatArray, prediction: FloatArray, label: str) -> Figure:
     """Prediction against truth, both (N,), with the line of identity. label: the target, with its unit."""
     figure, axes = _new_axes()
     _identity(axes, min(truth.min(), prediction.min()), max(truth.max(), prediction.max()))
@@ -110,7 +110,7 @@ def scatter(truth: Floats, prediction: Floats, label: str) -> Figure:
     return figure
 
 
-def bland_altman(truth: Floats, prediction: Floats, scores: Mapping[str, Score], label: str) -> Figure:
+def bland_altman(truth: FloatArray, prediction: FloatArray, scores: Mapping[str, Score], label: str) -> Figure:
     """Prediction minus truth against their mean, with bias and limits of agreement (Bland and Altman, Lancet 1986).
 
     truth, prediction: (N,). scores: "bias", "loa_low" and "loa_high" with their intervals, drawn as bands.
@@ -136,7 +136,7 @@ def bland_altman(truth: Floats, prediction: Floats, scores: Mapping[str, Score],
     return figure
 
 
-def calibration(curves: Sequence[tuple[str, Floats, Floats]], xlabel: str, ylabel: str) -> Figure:
+def calibration(curves: Sequence[tuple[str, FloatArray, FloatArray]], xlabel: str, ylabel: str) -> Figure:
     """What came true, in tenths of what was predicted; curves: (name, truth (N,), prediction (N,)) each."""
     figure, axes = _new_axes()
     for colour, (name, happened, expected) in zip(cycle(SERIES), curves, strict=False):
@@ -184,8 +184,8 @@ class Ranking:
     """
 
     name: str
-    positive: npt.NDArray[np.bool_]
-    score: Floats
+    positive: Bools
+    score: FloatArray
     area: float
 
 
@@ -217,7 +217,7 @@ def _draw(
     named: Sequence[tuple[str, Ranking]],
     patients: npt.ArrayLike,
     seed: int,
-    curve: Callable[[Floats, Floats], Floats],
+    curve: Callable[[FloatArray, FloatArray], FloatArray],
 ) -> None:
     """curve: turns cumulated weights (B, G) of positives and negatives, from the highest score down, into (B, 101)."""
     ids, patient = np.unique(np.asarray(patients).astype(str), return_inverse=True)
@@ -232,14 +232,14 @@ def _draw(
 
 
 def _sampler(
-    ranking: Ranking, patient: npt.NDArray[Any], curve: Callable[[Floats, Floats], Floats]
-) -> Callable[[Floats], Floats]:
+    ranking: Ranking, patient: npt.NDArray[Any], curve: Callable[[FloatArray, FloatArray], FloatArray]
+) -> Callable[[FloatArray], FloatArray]:
     """Patient weights (B, P) to curves (B', 101), of the draws that hold both classes."""
     order = np.argsort(-ranking.score, kind="stable")
     ends = np.flatnonzero(np.r_[np.diff(ranking.score[order]) < 0, True])
     positive = ranking.positive[order]
 
-    def sampled(weights: Floats) -> Floats:
+    def sampled(weights: FloatArray) -> FloatArray:
         rows = weights[:, patient[order]]
         found = np.cumsum(rows * positive, axis=1)[:, ends]
         false = np.cumsum(rows * ~positive, axis=1)[:, ends]
@@ -249,18 +249,18 @@ def _sampler(
     return sampled
 
 
-def _sensitivity(found: Floats, false: Floats) -> Floats:
+def _sensitivity(found: FloatArray, false: FloatArray) -> FloatArray:
     zero = np.zeros((len(found), 1))
     sensitivity, false_positive = (np.hstack([zero, part / part[:, -1:]]) for part in (found, false))
     return _interpolated(false_positive, sensitivity)
 
 
-def _precision(found: Floats, false: Floats) -> Floats:
+def _precision(found: FloatArray, false: FloatArray) -> FloatArray:
     precision = found / np.maximum(found + false, 1e-12)
     return _interpolated(found / found[:, -1:], precision)
 
 
-def _interpolated(x: Floats, y: Floats) -> Floats:
+def _interpolated(x: FloatArray, y: FloatArray) -> FloatArray:
     return np.array([np.interp(_AT, *pair) for pair in zip(x, y, strict=True)])
 
 
@@ -272,10 +272,10 @@ class Efficiency:
     """
 
     name: str
-    n_patients: Floats
-    value: Floats
-    low: Floats
-    high: Floats
+    n_patients: FloatArray
+    value: FloatArray
+    low: FloatArray
+    high: FloatArray
     like: str = ""
 
 
@@ -340,7 +340,7 @@ def label_efficiency(curves: Sequence[Efficiency], ylabel: str) -> Figure:
     return figure
 
 
-def history(epochs: Floats, curves: Mapping[str, Floats], ylabel: str, *, best: float | None = None) -> Figure:
+def history(epochs: FloatArray, curves: Mapping[str, FloatArray], ylabel: str, *, best: float | None = None) -> Figure:
     """Values over the epochs of one run; curves: (E,) by name, NaN where there is none. best: the epoch kept."""
     figure, axes = _new_axes(_WIDTH, _HEIGHT)
     for colour, (name, values) in zip(cycle(SERIES), curves.items(), strict=False):
@@ -351,7 +351,7 @@ def history(epochs: Floats, curves: Mapping[str, Floats], ylabel: str, *, best: 
     return figure
 
 
-def histories(runs: Sequence[tuple[str, Floats, Floats]], ylabel: str) -> Figure:
+def histories(runs: Sequence[tuple[str, FloatArray, FloatArray]], ylabel: str) -> Figure:
     """Values over the epochs of several runs: (group, epochs, values) each; the runs of a group share its colour."""
     figure, axes = _new_axes(_WIDTH, _HEIGHT)
     colour_of = dict(zip(dict.fromkeys(group for group, *_ in runs), cycle(SERIES), strict=False))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats, Ints, Texts
 from panecho_embed.digests import read_checked
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.metrics import OF_THE_ORDER, Draws, Metrics, base_name, target_metrics
@@ -26,9 +27,6 @@ from panecho_embed.outputs import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Texts = npt.NDArray[np.object_]
 
 FILE = "predictions.csv"
 LEVELS = ("study", "video", "clip", "frame")

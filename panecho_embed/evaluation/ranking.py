@@ -16,14 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
+from panecho_embed.arraytypes import Bools, Floats, Ints
 from panecho_embed.evaluation.estimates import (
     TAIL,
-    Bools,
     Estimate,
     EstimatedPart,
     Estimates,
-    Floats,
-    Ints,
     Z,
     clopper_pearson,
     independent_rows,

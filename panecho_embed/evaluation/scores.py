@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed._version import __version__
+from panecho_embed.arraytypes import Floats
 from panecho_embed.digests import read_checked
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.estimates import EstimatedPart, mean_estimates
@@ -26,7 +27,6 @@ from panecho_embed.outputs import write_text
 from panecho_embed.records import Score
 from panecho_embed.wording import counted
 
-Floats = npt.NDArray[np.float64]
 Scores = Mapping[str, Score]
 
 FILE = "metrics.json"
@@ -149,7 +149,7 @@ def _one_number(sampled: Floats) -> float | None:
     return float(known[0]) if len(known) and np.ptp(known) < 1e-12 else None
 
 
-def few_tested(patients: npt.NDArray[Any], truth: npt.NDArray[np.float64], classes: Sequence[str]) -> str:
+def few_tested(patients: npt.NDArray[Any], truth: Floats, classes: Sequence[str]) -> str:
     """How many patients there are, or how many of the rarest class among them, where too few; else "".
 
     patients, truth: (N,) id, and value or index in `classes`, of the rows tested. classes: () of a regression.

@@ -10,11 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools, Floats, Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.wording import plural
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Size = Literal["fraction", "shots"]
 
 SPLITS = ("train", "val", "test")
@@ -209,7 +208,7 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 def with_patients(fold: Fold, patients: npt.NDArray[Any], chosen: Sequence[str]) -> Fold:
     """The fold with only some patients to train on, and none to validate: inner folds of them choose the settings."""
-    kept: npt.NDArray[np.bool_] = np.isin(patients[fold.train].astype(str), chosen)
+    kept: Bools = np.isin(patients[fold.train].astype(str), chosen)
     return Fold(fold.name, fold.train[kept], np.empty(0, dtype=np.int64), fold.test)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats, Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.intervals import bootstrap, scores_of
 from panecho_embed.evaluation.metrics import SHORT, display_name, point_values
 from panecho_embed.evaluation.scores import TOO_NARROW, Scored, Scores, averaged, few_tested, with_runs
 from panecho_embed.report import Block, Table, figure
 from panecho_embed.wording import interval, number
-
-Ints = npt.NDArray[np.int64]
 
 _MAX_TEXTS = 12
 _MAX_NUMBERS = 6
@@ -89,7 +88,7 @@ def subgroup_blocks(
     return [table, figure(drawing, f"{target.name}: {label} by {column}; dashed: all.")]
 
 
-def _number_groups(values: npt.NDArray[np.float64]) -> dict[str, Ints]:
+def _number_groups(values: Floats) -> dict[str, Ints]:
     there = np.isfinite(values)
     different = np.unique(values[there])
     groups: dict[str, Ints]

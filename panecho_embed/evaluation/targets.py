@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats, Ints, Texts
 from panecho_embed.errors import ArgumentError
 from panecho_embed.tasks import Task, all_tasks
 
-Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[Any]]
 Kind = Literal["regression", "binary", "multiclass", "ordinal"]
 
@@ -84,7 +84,7 @@ class Target:
         """Shape of predictions for n rows: (n,), or (n, K)."""
         return (n,) if self.outputs == 1 else (n, self.outputs)
 
-    def called(self, prediction: Floats, threshold: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    def called(self, prediction: Floats, threshold: npt.ArrayLike) -> Ints:
         """Class index (N,) that predictions amount to.
 
         Parameters
@@ -104,7 +104,7 @@ class Target:
             return median_class(prediction)
         return np.asarray(prediction.argmax(axis=1), dtype=np.int64)
 
-    def names_of(self, indices: npt.ArrayLike) -> npt.NDArray[np.object_]:
+    def names_of(self, indices: npt.ArrayLike) -> Texts:
         """Class names (N,) of class indices; "" for NaN."""
         given = np.asarray(indices, dtype=np.float64)
         return np.array([self.classes[int(i)] if np.isfinite(i) else "" for i in given], dtype=object)
@@ -269,7 +269,7 @@ def matched_classes(target: Target, task: Task) -> list[int]:
     return [index[_key(label)] for label in target.classes]
 
 
-def median_class(probability: Floats) -> npt.NDArray[np.int64]:
+def median_class(probability: Floats) -> Ints:
     """First class (N,) whose cumulative probability reaches 0.5, of probabilities (N, K) of ordered classes."""
     reached = np.cumsum(probability, axis=1) >= 0.5 - 1e-12
     return np.asarray(reached.argmax(axis=1), dtype=np.int64)
@@ -285,7 +285,7 @@ def class_names(classes: Iterable[str]) -> dict[str, int]:
     return {part: i for part, i in parts.items() if i >= 0} | {_key(name): i for i, name in enumerate(names)}
 
 
-def as_text(column: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
+def as_text(column: npt.NDArray[Any]) -> Texts:
     """Values as text, "" where missing; numbers without needless decimals."""
     if column.dtype.kind not in "fiub":
         return column.astype(object)
@@ -375,7 +375,7 @@ def _regression(column: npt.NDArray[Any], name: str, known: Task | None, numeric
 
 
 def _classes(
-    text: npt.NDArray[np.object_], name: str, kind: Kind, known: Task | None, reading: Reading
+    text: Texts, name: str, kind: Kind, known: Task | None, reading: Reading
 ) -> tuple[tuple[str, ...], dict[str, int], str]:
     """Classes in the order of their index, the index of every label, and a note."""
     different = sorted({label for label in text.tolist() if label}, key=_number_first)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.predictions import Predictions
 
-Floats = npt.NDArray[np.float64]
 Name = Literal["youden", "sensitivity", "specificity", "fixed"]
 
 _ALLOWED = "allowed are youden, sensitivity=0.9, specificity=0.9, or a number such as 0.5 (--threshold)"

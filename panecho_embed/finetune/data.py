@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Ints, Texts
 from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.evaluation.splits import SPLITS, draw_patients, split_name
 from panecho_embed.finetune.recipe import DataSettings
@@ -27,7 +27,6 @@ _LOOKS_LIKE: dict[Layout, str] = {
     "csv": "a table (.csv, .tsv)",
     "folder": "a folder of videos",
 }
-Ints = npt.NDArray[np.int64]
 _LISTED = 5
 
 
@@ -42,7 +41,7 @@ class Dataset:
     path: Path
     videos: tuple[VideoRef, ...]
     targets: Targets
-    split: npt.NDArray[np.object_]
+    split: Texts
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
     fingerprint: str
@@ -139,7 +138,7 @@ def _split(video: VideoRef, folds: int) -> str:
     )
 
 
-def _fingerprint(videos: Sequence[VideoRef], split: npt.NDArray[np.object_], targets: Targets) -> str:
+def _fingerprint(videos: Sequence[VideoRef], split: Texts, targets: Targets) -> str:
     digest = hashlib.sha256(json.dumps([task.name for task in targets.tasks]).encode())
     for video, part, values in zip(videos, split, targets.values, strict=True):
         row = [video.video_id, video.study_id, video.patient_id, video.view, part, *map(repr, values.tolist())]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from panecho_embed.arraytypes import Floats, Ints
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines.decode import DecodeSettings, decode_video
 from panecho_embed.finetune.losses import Loss, mean_loss
@@ -23,8 +23,6 @@ from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
 from panecho_embed.tasks import Task
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _Decoded = tuple[int, Tensor, Tensor, Tensor] | Failure
 
 _PICTURES_AT_ONCE = 256

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.predictions import FILE, Predictions, write_predictions
 from panecho_embed.evaluation.splits import SPLITS
@@ -24,8 +25,6 @@ from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import TaskType
-
-Floats = npt.NDArray[np.float64]
 
 
 class FrozenProbe(Protocol):
@@ -151,7 +150,7 @@ def _predict(
 ) -> Floats:
     """(n, num_outputs) of all test rows, labelled or not."""
     used = np.isfinite(truth) | (split == "test")
-    there: npt.NDArray[np.float64] = np.array([])
+    there: Floats = np.array([])
     if task == "multiclass":
         # A class that no training row has can't be learned: nobody is given it, and it chooses no settings.
         there = np.unique(truth[(split == "train") & np.isfinite(truth)])

@@ -8,12 +8,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from panecho_embed.arraytypes import Ints
 from panecho_embed.finetune.data import Fold
 from panecho_embed.finetune.layers import choose_trainable, parameter_groups, set_training
 from panecho_embed.finetune.losses import Loss, mean_loss
@@ -22,8 +22,6 @@ from panecho_embed.finetune.processes import Processes
 from panecho_embed.finetune.recipe import Recipe, ScheduleSettings
 from panecho_embed.finetune.sampling import Batch
 from panecho_embed.records import Failure
-
-Ints = npt.NDArray[np.int64]
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 

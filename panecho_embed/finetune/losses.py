@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.errors import RecipeError
 from panecho_embed.finetune.recipe import LossSettings
 from panecho_embed.tasks import Task
-
-Floats = npt.NDArray[np.float64]
 
 # Below this share of its deviation, a mean says nothing of a target's size.
 _SMALL_MEAN = 0.05

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats, Texts
 from panecho_embed.digests import read_checked
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.metrics import point_values
@@ -26,8 +26,6 @@ from panecho_embed.tasks import Task, read_tasks
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,7 +169,7 @@ def _videos(fold: Fold, predicted: Mapping[str, Predicted], seed: int) -> list[P
     values = np.split(np.concatenate([one.values for one in predicted.values()]), stops, axis=1)
     videos = [fold.dataset.videos[i] for i in index]
 
-    def column(name: str) -> npt.NDArray[np.object_]:
+    def column(name: str) -> Texts:
         return np.array([getattr(video, name) for video in videos], dtype=object)
 
     split = np.array([name for name, one in predicted.items() for _ in one.index], dtype=object)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from panecho_embed.arraytypes import Ints
 from panecho_embed.clips import ClipPlan, OneClip
 from panecho_embed.engines.decode import DecodeSettings, decode_video
 from panecho_embed.finetune.recipe import AugmentationSettings
@@ -23,7 +23,6 @@ from panecho_embed.records import Failure, VideoRef
 ensure_torchvision()
 from torchvision.transforms.v2 import functional  # noqa: E402
 
-Ints = npt.NDArray[np.int64]
 _ZOOM_CHANCE = 0.5
 
 

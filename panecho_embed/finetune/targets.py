@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from panecho_embed.arraytypes import Bools, Floats
 from panecho_embed.errors import ArgumentError, ManifestError
 from panecho_embed.evaluation.targets import Reading, Target, matched_classes, read_target
 from panecho_embed.finetune.recipe import DataSettings
 from panecho_embed.nearest import nearest
 from panecho_embed.tasks import Task, all_tasks, read_tasks
 
-Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[Any]]
 
 _TAKEN = frozenset(dir(nn.ModuleDict()))
@@ -77,7 +77,7 @@ def make_targets(labels: Columns, settings: DataSettings) -> Targets:
     return Targets(tuple(targets), tuple(tasks), np.column_stack(columns), np.array(signs), tuple(notes))
 
 
-def with_training_means(targets: Targets, train: npt.NDArray[np.bool_]) -> Targets:
+def with_training_means(targets: Targets, train: Bools) -> Targets:
     """The same, the tasks' training means being those of the videos in `train` (M,)."""
     means = [float(np.nanmean(column)) for column in targets.values[train].T]
     tasks = tuple(replace(task, training_mean=mean) for task, mean in zip(targets.tasks, means, strict=True))

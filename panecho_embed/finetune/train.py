@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from panecho_embed.arraytypes import Ints
 from panecho_embed.errors import ManifestError, MediaError, TrainingError
 from panecho_embed.finetune.data import Fold
 from panecho_embed.finetune.evaluate import EvaluationClips, Predicted, predict_videos
@@ -73,9 +72,6 @@ class Progress:
         """Read what `state` gave."""
         failures = {name: Failure(**fields) for name, fields in state["failures"].items()}
         return cls(**{**state, "failures": failures})
-
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
+from panecho_embed.arraytypes import UInt8Array
 from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
 from panecho_embed.media.cine import Cine, MediaInfo, check_size, plausible_fps
-from panecho_embed.records import Recording, UInt8Array
+from panecho_embed.records import Recording
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 """Suffixes of array files, in small letters."""

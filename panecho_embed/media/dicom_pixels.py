@@ -32,6 +32,7 @@ from pydicom.uid import (
     MPEGTransferSyntaxes,
 )
 
+from panecho_embed.arraytypes import Floats32, UInt8Array
 from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
 from panecho_embed.media.cine import check_size
@@ -39,11 +40,10 @@ from panecho_embed.media.codestream import jpeg2000_size, read_jpeg_header
 from panecho_embed.media.dicom_header import DicomHeader, PixelElement, open_dataset, quiet
 from panecho_embed.media.images import decode_image, is_whole_jpeg
 from panecho_embed.media.video import decode_video
-from panecho_embed.records import UInt8Array
 
 StoredArray = npt.NDArray[Any]
 Render = Callable[[StoredArray], UInt8Array]
-Levels = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+Levels = Callable[[Floats32], Floats32]
 """Values of any range to 0-1, to be clipped."""
 
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
@@ -392,7 +392,7 @@ def _window(header: DicomHeader) -> Levels | None:
     return _linear(centre - width / 2, centre + width / 2)
 
 
-def _sigmoid(centre: float, width: float, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _sigmoid(centre: float, width: float, values: Floats32) -> Floats32:
     return np.asarray(1 / (1 + np.exp(-4 * (values - centre) / width)), dtype=np.float32)
 
 

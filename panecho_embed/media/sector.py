@@ -11,13 +11,11 @@ from collections.abc import Iterable
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools, Floats, UInt8Array
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import UInt8Array
 
-BoolArray = npt.NDArray[np.bool_]
-_FloatImage = npt.NDArray[np.float64]
+_FloatImage = Floats
 
 _CHANGE_CAP = np.uint8(12)
 """Grey levels. A change counts up to here, so that a bright trace that passes once weighs no more than speckle."""
@@ -35,7 +33,7 @@ _MIN_SHARE = 0.02
 """Share of the image below which a moving patch is no sector."""
 
 
-def sector_mask(frames: Iterable[UInt8Array]) -> BoolArray:
+def sector_mask(frames: Iterable[UInt8Array]) -> Bools:
     """Find the ultrasound sector of a loop, (H, W) bool, True inside.
 
     frames: (H, W, 3) uint8 of one size, at least one; read once, in constant memory. The mask is the convex hull of the
@@ -52,7 +50,7 @@ def sector_mask(frames: Iterable[UInt8Array]) -> BoolArray:
     return np.ones(brightness.shape, dtype=np.bool_) if mask is None else mask
 
 
-def apply_mask(frame: UInt8Array, mask: BoolArray) -> UInt8Array:
+def apply_mask(frame: UInt8Array, mask: Bools) -> UInt8Array:
     """Black out everything outside `mask`, (H, W), in a copy of `frame`, (H, W, 3) or (T, H, W, 3)."""
     if frame.shape[-3:-1] != mask.shape:
         raise ArgumentError(f"the mask is {mask.shape}, the frame {frame.shape[-3:-1]}; they must be of one size")
@@ -112,7 +110,7 @@ def _disc(radius: int) -> cv2.typing.MatLike:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
-def _largest_patches(values: _FloatImage, threshold: float, *, corners: bool) -> BoolArray | None:
+def _largest_patches(values: _FloatImage, threshold: float, *, corners: bool) -> Bools | None:
     """Convex hulls of the largest patches above `threshold` that are no thin lines; None where there are none.
 
     corners: take back what the removal of thin lines took from the patches' corners, such as the sector's apex. Not

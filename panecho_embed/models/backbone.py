@@ -10,7 +10,8 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from panecho_embed.clips import ClipPlan, IntArray
+from panecho_embed.arraytypes import Ints
+from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.planes import Pictures, PlaneOrder, frame_planes, pictures_of
@@ -119,7 +120,7 @@ class Backbone:
         finally:
             cudnn.allow_tf32 = tf32
 
-    def pictures(self, clips: Sequence[IntArray] | None, num_frames: int) -> Pictures:
+    def pictures(self, clips: Sequence[Ints] | None, num_frames: int) -> Pictures:
         """The distinct pictures that the clips of a video are made of; see `panecho_embed.planes`.
 
         clips: of one plan or several, (N, L) int64 each, frame numbers below `num_frames`; None for no clips and every

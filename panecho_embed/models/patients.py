@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Texts
 from panecho_embed.errors import WeightsError
 
 _PARTS = ("train", "val")
@@ -55,7 +56,7 @@ class TrainingPatients:
         }
         return TrainingPatients((*(self.trainings or ()), added), self.before if self.known else start)
 
-    def parts_of(self, patients: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
+    def parts_of(self, patients: npt.NDArray[Any]) -> Texts:
         """The part that each patient id (N,) had in any training: "train", else "val", else ""."""
         ids = list(dict.fromkeys(map(str, patients)))
         part = dict.fromkeys(ids, "")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from panecho_embed.phantom.patients import Float, PhantomPatient, ramp, walls
+from panecho_embed.arraytypes import Floats
+from panecho_embed.phantom.patients import PhantomPatient, ramp, walls
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Moment:
         return self.tip + self.length0
 
 
-def moments(patient: PhantomPatient, phase: Float, kick: float) -> list[Moment]:
+def moments(patient: PhantomPatient, phase: Floats, kick: float) -> list[Moment]:
     """The heart at each phase of the cycle, 0 = R wave; kick: share of the filling that the atrium gives."""
     systole = 0.34 * math.sqrt(patient.heart_rate_bpm / 60)
     early = phase / systole

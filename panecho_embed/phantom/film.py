@@ -9,9 +9,10 @@ from typing import Any, get_args
 import cv2
 import numpy as np
 
+from panecho_embed.arraytypes import Floats, Floats32
 from panecho_embed.phantom.cycle import Moment, moments
 from panecho_embed.phantom.outlines import PROJECTIONS, psax
-from panecho_embed.phantom.patients import WIDEST, Float, Float32, PhantomPatient, View, profile, ramp
+from panecho_embed.phantom.patients import WIDEST, PhantomPatient, View, profile, ramp
 
 _BEAMS, _SAMPLES = 192, 384
 
@@ -32,12 +33,12 @@ class Fan:
     near: float = 0.35
 
     @property
-    def radius(self) -> Float:
+    def radius(self) -> Floats:
         """(_SAMPLES, 1), cm."""
         return np.linspace(self.near, self.depth, _SAMPLES)[:, None]
 
     @property
-    def angle(self) -> Float:
+    def angle(self) -> Floats:
         """(1, _BEAMS), radians, 0 = straight down."""
         return np.linspace(-self.half_angle, self.half_angle, _BEAMS)[None, :]
 
@@ -47,7 +48,7 @@ class Fan:
         return column, (np.hypot(x, y) - self.near) * ((_SAMPLES - 1) / (self.depth - self.near))
 
 
-def _smooth_noise(chance: np.random.Generator, shape: tuple[int, int], sigma: tuple[float, float]) -> Float32:
+def _smooth_noise(chance: np.random.Generator, shape: tuple[int, int], sigma: tuple[float, float]) -> Floats32:
     """Unit-variance noise, correlated over `sigma` (columns, rows)."""
     noise = chance.standard_normal(shape, dtype=np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma[0], sigmaY=sigma[1], borderType=cv2.BORDER_REFLECT)
@@ -138,7 +139,7 @@ class Acquisition:
         floor = 14 + 24 * depth**2 + 0 * across
         self.floor = np.asarray(np.exp((floor - 255) * _PER_GREY)[..., None], dtype=np.float32)
 
-    def place(self, points: Float) -> tuple[Any, Any]:
+    def place(self, points: Floats) -> tuple[Any, Any]:
         """Heart coordinates (..., 2) to cm in the fan."""
         w = -points[..., 0] if self.mirrored else points[..., 0]
         z, cos, sin = points[..., 1], math.cos(self.axis), math.sin(self.axis)
@@ -167,7 +168,7 @@ class Acquisition:
         swayed = self.fan.to_grid(x + self.sway[0], y + self.sway[1])
         self.drift = [np.asarray(h - t, dtype=np.float32) for h, t in zip(here, swayed, strict=True)]
 
-    def grey(self, moment: Moment, sway: float) -> Float32:
+    def grey(self, moment: Moment, sway: float) -> Floats32:
         """One frame on the polar grid, 0-255. sway: -1 to 1, how far breathing has moved the heart."""
         level = self.background.copy()
         for points, value in self.shapes(moment):

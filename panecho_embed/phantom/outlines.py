@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.phantom.cycle import Moment
-from panecho_embed.phantom.patients import AT_BASE, PROFILE, Float, Shape, U, profile
+from panecho_embed.phantom.patients import AT_BASE, PROFILE, Shape, U, profile
 
 _STEPS = np.arange(8) / 8
 
@@ -26,48 +27,50 @@ _CATMULL_ROM = np.stack(
 _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 48)), np.sin(np.linspace(0, 2 * np.pi, 48))], axis=1)
 
 
-def _closed(points: Sequence[tuple[float, float]]) -> Float:
+def _closed(points: Sequence[tuple[float, float]]) -> Floats:
     p = np.array(points)
     around = np.stack([np.roll(p, 1, 0), p, np.roll(p, -1, 0), np.roll(p, -2, 0)], axis=1)
     return np.asarray(_CATMULL_ROM @ around).reshape(-1, 2)
 
 
-def _curve(points: Sequence[tuple[float, float]]) -> Float:
+def _curve(points: Sequence[tuple[float, float]]) -> Floats:
     p = np.array(points)
     p = np.concatenate([[2 * p[0] - p[1]], p, [2 * p[-1] - p[-2]]])
     around = np.stack([p[:-3], p[1:-2], p[2:-1], p[3:]], axis=1)
     return np.concatenate([np.asarray(_CATMULL_ROM @ around).reshape(-1, 2), p[-2:-1]])
 
 
-def _ribbon(line: Float, width: float) -> Float:
+def _ribbon(line: Floats, width: float) -> Floats:
     along = np.gradient(line, axis=0)
     normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.hypot(along[:, 0], along[:, 1])[:, None]
     return np.concatenate([line + normal * width / 2, (line - normal * width / 2)[::-1]])
 
 
-def _ellipse(w: float, z: float, half_w: float, half_z: float) -> Float:
+def _ellipse(w: float, z: float, half_w: float, half_z: float) -> Floats:
     return _CIRCLE * (half_w, half_z) + (w, z)
 
 
-def _leaflet(hinge: tuple[float, float], shut: tuple[float, float], wide: tuple[float, float], opening: float) -> Float:
+def _leaflet(
+    hinge: tuple[float, float], shut: tuple[float, float], wide: tuple[float, float], opening: float
+) -> Floats:
     """A valve leaflet from its hinge to a tip between `shut` and `wide`, bowed a little."""
     h, tip = np.array(hinge), np.array(shut) + opening * (np.array(wide) - np.array(shut))
     middle = (h + tip) / 2 + (0.12 - 0.2 * opening) * np.array([tip[1] - h[1], h[0] - tip[0]])
     return _ribbon(_curve([tuple(h), tuple(middle), tuple(tip)]), 0.15)
 
 
-def _cavity(m: Moment) -> Float:
+def _cavity(m: Moment) -> Floats:
     half, z = PROFILE * m.radius, m.tip + U * m.length
     return np.concatenate([np.stack([-half, z], axis=1)[::-1], np.stack([half, z], axis=1)])
 
 
-def _epicardium(m: Moment, minus: float, plus: float) -> Float:
+def _epicardium(m: Moment, minus: float, plus: float) -> Floats:
     z = U * m.base
     sides = [np.stack([sign * PROFILE * (m.radius + wall), z], axis=1) for sign, wall in ((-1, minus), (1, plus))]
     return np.concatenate([sides[0][::-1], sides[1]])
 
 
-def _side(m: Moment, wall: float, start: float, stop: float) -> Float:
+def _side(m: Moment, wall: float, start: float, stop: float) -> Floats:
     """The epicardial border of one side, from share `start` to share `stop` of the way to the base."""
     u = np.linspace(start, stop, 24)
     return np.stack([math.copysign(1, wall) * profile(u) * (m.radius + abs(wall)), u * m.base], axis=1)
@@ -86,7 +89,7 @@ def _mitral(m: Moment) -> list[Shape]:
     ]
 
 
-def _atrium(m: Moment, w: float, half: float, floor: float) -> Float:
+def _atrium(m: Moment, w: float, half: float, floor: float) -> Floats:
     """An atrium below the annulus: its far wall stays, its near wall follows the annulus."""
     top, bottom = m.base - 0.1 * m.scale, m.base0 + floor
     tall = bottom - top
@@ -95,7 +98,7 @@ def _atrium(m: Moment, w: float, half: float, floor: float) -> Float:
     return _closed([(w + half * x, top + tall * z) for x, z in outline])
 
 
-def _thickened(outline: Float) -> Float:
+def _thickened(outline: Floats) -> Floats:
     return np.asarray(outline + (outline - outline.mean(axis=0)) * 0.135)
 
 

@@ -7,23 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats
 from panecho_embed.errors import ArgumentError
 
 View = Literal["A4C", "A2C", "PLAX", "PSAX"]
 
-Float = npt.NDArray[np.float64]
 
-Float32 = npt.NDArray[np.float32]
-
-Shape = tuple[Float, int]
+Shape = tuple[Floats, int]
 
 # The ventricle's half width along its axis (0 = apex, 1 = base): an ellipse to its widest point, then a slight taper.
 WIDEST, AT_BASE = 0.62, 0.78
 
 
-def profile(u: Any) -> Float:
+def profile(u: Any) -> Floats:
     """The cavity's half width, as a share of its widest, at share `u` of the way from the apex to the base."""
     u = np.clip(u, 0.0, 1.0)
     tip = np.sqrt(np.maximum(0.0, 1 - (1 - u / WIDEST) ** 2))
@@ -117,13 +114,13 @@ def _make_patient(number: int, seed: int, pediatric: bool) -> PhantomPatient:
     )
 
 
-def ramp(x: Any, start: float, stop: float) -> Float:
+def ramp(x: Any, start: float, stop: float) -> Floats:
     """0 up to `start`, 1 from `stop`, smooth between."""
     t = np.clip((np.asarray(x, dtype=np.float64) - start) / (stop - start), 0.0, 1.0)
     return np.asarray(t * t * (3 - 2 * t))
 
 
-def walls(patient: PhantomPatient, contraction: Float) -> tuple[Float, Float, Float, Float]:
+def walls(patient: PhantomPatient, contraction: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Length, diameter, thickness of septum and posterior wall: the volume is exact, the wall's own volume constant."""
     volume = patient.edv_ml - (patient.edv_ml - patient.esv_ml) * contraction
     length = patient.lv_length_cm * (1 - 0.27 * patient.ef_percent / 100 * contraction)

@@ -7,9 +7,10 @@ import math
 import cv2
 import numpy as np
 
+from panecho_embed.arraytypes import Floats, Floats32, UInt8Array
 from panecho_embed.phantom.film import Fan
-from panecho_embed.phantom.patients import Float, Float32, PhantomPatient
-from panecho_embed.records import Region, UInt8Array
+from panecho_embed.phantom.patients import PhantomPatient
+from panecho_embed.records import Region
 
 _INK = (210, 210, 200)
 
@@ -45,7 +46,7 @@ class Screen:
             physical_delta_y=1 / self.per_cm,
         )
 
-    def show(self, grey: Float32, colours: UInt8Array) -> UInt8Array:
+    def show(self, grey: Floats32, colours: UInt8Array) -> UInt8Array:
         """A polar frame as (H, W, 3) RGB. colours: (256, 1, 3)."""
         picture = cv2.remap(grey, self.maps[0], self.maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         picture = np.clip(picture, 0, 255) * self.edge
@@ -53,7 +54,7 @@ class Screen:
             picture = cv2.resize(picture, (self.width, self.height), interpolation=cv2.INTER_AREA)
         return np.asarray(cv2.applyColorMap((picture + 0.5).astype(np.uint8), colours), dtype=np.uint8)
 
-    def annotate(self, patient: PhantomPatient, fps: float, beats: Float) -> tuple[UInt8Array, list[tuple[int, int]]]:
+    def annotate(self, patient: PhantomPatient, fps: float, beats: Floats) -> tuple[UInt8Array, list[tuple[int, int]]]:
         """What a scanner burns in, on black; and where on the electrocardiogram each frame stands. beats: of each."""
         canvas = np.zeros((self.height, self.width, 3), np.uint8)
         left = [patient.patient_id, "SYNTHETIC", "", f"FR {fps:.0f}Hz", f"{self.fan.depth:.0f}cm", "", "2D", "  68%"]
@@ -95,7 +96,7 @@ class Screen:
         cv2.circle(canvas, mark, round(4 * unit), (70, 130, 250), -1, cv2.LINE_AA)
 
 
-def _electrocardiogram(beats: Float) -> Float:
+def _electrocardiogram(beats: Floats) -> Floats:
     """Millivolts over time counted in beats, the R wave at whole numbers."""
     phase = (beats + 0.3) % 1.0
     waves = ((0.12, 0.14, 0.025), (-0.1, 0.28, 0.008), (1.0, 0.3, 0.011), (-0.22, 0.325, 0.01), (0.26, 0.58, 0.045))

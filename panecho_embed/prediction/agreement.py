@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats, Texts
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.evaluation.metrics import SHORT, display_name
@@ -24,8 +25,6 @@ from panecho_embed.prediction.averages import Predictions as Averages
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.tasks import Task
 from panecho_embed.wording import counted, interval, number
-
-Floats = npt.NDArray[np.float64]
 
 _NAMES = {"test": "test", "val": "validation", "train": "training"}
 _NOT_RECORDED = (
@@ -189,7 +188,7 @@ def _read_truth(column: npt.NDArray[Any], target: Target, name: str, reading: Re
 def _rows(
     table: EmbeddingTable,
     truth: Floats,
-    split: npt.NDArray[np.object_],
+    split: Texts,
     target: Target,
     task: Task,
     columns: Sequence[int],
@@ -225,7 +224,7 @@ def _same_positive(target: Target, task: Task) -> bool:
     return matched_classes(target, task)[1] == task.positive_class_index
 
 
-def _splits(table: EmbeddingTable, patients: TrainingPatients, chooses: bool) -> tuple[npt.NDArray[np.object_], str]:
+def _splits(table: EmbeddingTable, patients: TrainingPatients, chooses: bool) -> tuple[Texts, str]:
     """What each row was to the model: "train", "val" or "test"; see `agreements`. And what was taken for granted."""
     names = np.array([split_name(str(name)) for name in table.split], dtype=object)
     if patients.known:

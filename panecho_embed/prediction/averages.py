@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import FloatArray, Ints, Texts
 from panecho_embed.pooling import pool_table
-from panecho_embed.records import EmbeddingTable, FloatArray
+from panecho_embed.records import EmbeddingTable
 from panecho_embed.tasks import Task
 
 
@@ -73,7 +74,7 @@ class Spread:
     sd: standard deviation with n - 1 in the denominator; low, high: smallest and largest. All NaN for one member.
     """
 
-    count: npt.NDArray[np.int64]
+    count: Ints
     sd: FloatArray
     low: FloatArray
     high: FloatArray
@@ -127,7 +128,7 @@ def average(tasks: Sequence[Task], clips: EmbeddingTable) -> Predictions:
     )
 
 
-def _groups(ids: npt.NDArray[np.object_], order: npt.NDArray[np.object_]) -> npt.NDArray[np.intp]:
+def _groups(ids: Texts, order: Texts) -> npt.NDArray[np.intp]:
     position = {name: i for i, name in enumerate(order)}
     return np.fromiter((position[name] for name in ids), dtype=np.intp, count=len(ids))
 

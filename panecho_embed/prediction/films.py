@@ -15,6 +15,7 @@ from typing import Any
 import numpy.typing as npt
 from pebble import ProcessExpired, ProcessPool
 
+from panecho_embed.arraytypes import UInt8Array
 from panecho_embed.cores import usable_cores
 from panecho_embed.errors import MediaError, RemoteError
 from panecho_embed.manifest import located
@@ -23,7 +24,6 @@ from panecho_embed.media.sector import apply_mask, sector_mask
 from panecho_embed.orphans import end_with_parent
 from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
 from panecho_embed.provenance import Preprocess, Provenance
-from panecho_embed.records import UInt8Array
 from panecho_embed.remote import fetched
 from panecho_embed.store import EmbeddingFile
 

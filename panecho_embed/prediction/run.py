@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import torch
 
+from panecho_embed.arraytypes import FloatArray
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.evaluation.targets import Reading
@@ -31,7 +32,7 @@ from panecho_embed.prediction.films import PICTURE_SECONDS
 from panecho_embed.prediction.pages import Sheets, write_pages
 from panecho_embed.prediction.wording import about
 from panecho_embed.reclipping import check_pictures_are_frames, reclip
-from panecho_embed.records import Failure, FloatArray
+from panecho_embed.records import Failure
 from panecho_embed.remote import cached, check_url, file_name, is_url
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.store.layout import FAILURE_COLUMNS

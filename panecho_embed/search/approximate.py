@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from panecho_embed.arraytypes import Bools, Floats32, Ints
 from panecho_embed.errors import StoreError
-from panecho_embed.records import BoolArray
-from panecho_embed.search.similarity import Floats32, Ints
 
 IndexKind = Literal["exact", "ivf", "hnsw", "sq8", "pq"]
 
@@ -81,7 +80,7 @@ class FaissIndex:
     def __len__(self) -> int:
         return int(self._cpu.ntotal)
 
-    def candidates(self, queries: Floats32, count: int, allowed: BoolArray) -> Ints:
+    def candidates(self, queries: Floats32, count: int, allowed: Bools) -> Ints:
         """Positions of about `count` vectors near each of the queries (Q, D), among those allowed (N,); ascending."""
         everywhere = selects(allowed)
         if self._gpu is not None and not (everywhere and self._gpu.nlist > _GPU_MOST):
@@ -107,7 +106,7 @@ class FaissIndex:
         return found
 
 
-def selects(allowed: BoolArray) -> bool:
+def selects(allowed: Bools) -> bool:
     """Whether a filter (N,) leaves so little that the nearest allowed may lie far from where an index looks."""
     return bool(allowed.mean() < _NEARLY_ALL)
 

@@ -11,13 +11,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools, Floats, Floats32, Texts
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.nearest import ManyNames
 from panecho_embed.pooling import pool_table
 from panecho_embed.provenance import Provenance
-from panecho_embed.records import BoolArray, EmbeddingTable
+from panecho_embed.records import EmbeddingTable
 from panecho_embed.search.filters import Columns
-from panecho_embed.search.similarity import Floats32, Groups, ViewMeans, pointing, unit, view_means
+from panecho_embed.search.similarity import Groups, ViewMeans, pointing, unit, view_means
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 SearchLevel = Literal["clip", "video", "study"]
@@ -40,7 +41,7 @@ class Items:
     """
 
     level: SearchLevel
-    ids: npt.NDArray[np.object_]
+    ids: Texts
     units: Floats32
     columns: Columns
 
@@ -48,12 +49,12 @@ class Items:
         return len(self.ids)
 
     @property
-    def patients(self) -> npt.NDArray[np.object_]:
+    def patients(self) -> Texts:
         """(N,) patient ids."""
         return self.columns["patient_id"]
 
     @property
-    def studies(self) -> npt.NDArray[np.object_]:
+    def studies(self) -> Texts:
         """(N,) study ids."""
         return self.columns["study_id"]
 
@@ -202,7 +203,7 @@ class Collection:
         return view_means(self.videos.units, self.groups, self.videos.columns["view"])
 
     @cached_property
-    def pointing(self) -> BoolArray | None:
+    def pointing(self) -> Bools | None:
         """Which videos are more than zeros, (V,); None where all are."""
         return pointing(self.videos.units)
 
@@ -256,5 +257,5 @@ def _columns(table: EmbeddingTable, without: tuple[str, ...] = ()) -> dict[str, 
     return ids | {name: column for name, column in labels.items() if name not in ids}
 
 
-def _number(column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _number(column: npt.NDArray[Any]) -> Floats:
     return column.astype(np.float64)

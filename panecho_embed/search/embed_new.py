@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import FloatArray, Texts
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings
 from panecho_embed.engines.encode import EncodedVideo, Encoder
 from panecho_embed.engines.pool import GoOn, decoded
@@ -20,7 +20,7 @@ from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.pooling import pool_table, pooling_steps
 from panecho_embed.provenance import Provenance
-from panecho_embed.records import EmbeddingTable, Failure, FloatArray, VideoRef
+from panecho_embed.records import EmbeddingTable, Failure, VideoRef
 from panecho_embed.search.whose import one_study
 
 _SEED = re.compile(r"seed (\d+)")
@@ -165,7 +165,7 @@ class Embedder:
         counts = [len(values) for _, values in done]
         refs = [videos[position] for position, _ in done]
 
-        def column(values: Sequence[str]) -> npt.NDArray[np.object_]:
+        def column(values: Sequence[str]) -> Texts:
             return np.repeat(np.array(values, dtype=object), counts)
 
         rows = sum(counts)

@@ -10,14 +10,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools, Floats, Floats32, Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, scores
-from panecho_embed.evaluation.metrics import Draws, Floats, Metrics
+from panecho_embed.evaluation.metrics import Draws, Metrics
 from panecho_embed.nearest import nearest
 from panecho_embed.records import Score
 from panecho_embed.search.collection import Collection, Items, SearchLevel
 from panecho_embed.search.find import measure_of, study_query, study_scores
-from panecho_embed.search.similarity import Floats32, Ints, Measure, NothingToCompareError, cosines
+from panecho_embed.search.similarity import Measure, NothingToCompareError, cosines
 
 LabelKind = Literal["class", "number"]
 CLASS_METRICS = ("top1", "top5", "map", "ndcg")
@@ -140,7 +141,7 @@ class _Labels:
     kind: LabelKind
     why: str
     values: npt.NDArray[Any]
-    there: npt.NDArray[np.bool_]
+    there: Bools
 
 
 def _labels(items: Items, column: str, kind: LabelKind | None) -> _Labels:
@@ -233,7 +234,7 @@ def _class_values(labels: npt.NDArray[Any], own: Any, starts: Ints) -> tuple[lis
     return _expected(relevant, starts), _expected(relevant, np.zeros(1, dtype=np.int64))
 
 
-def _expected(relevant: npt.NDArray[np.bool_], starts: Ints) -> list[float]:
+def _expected(relevant: Bools, starts: Ints) -> list[float]:
     total, number = len(relevant), int(relevant.sum())
     sizes = np.diff(starts, append=total)
     found = np.add.reduceat(relevant, starts, dtype=np.int64)

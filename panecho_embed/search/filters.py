@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools
 from panecho_embed.errors import ArgumentError
 from panecho_embed.nearest import nearest
-from panecho_embed.records import BoolArray
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -45,7 +45,7 @@ _ALLOWED = (
 )
 
 
-def matches(where: str, columns: Columns) -> BoolArray:
+def matches(where: str, columns: Columns) -> Bools:
     """Which rows a filter picks, (N,) bool.
 
     where: comparisons of columns with numbers, 'texts', lists of them (`view in ['A4C', 'A2C']`) or None, joined by
@@ -63,7 +63,7 @@ class _Filter:
         self._columns = columns
         self._aliases: dict[str, str] = {}
 
-    def mask(self) -> BoolArray:
+    def mask(self) -> Bools:
         if not self._where.strip():
             raise ArgumentError(f"the filter is empty; {_ALLOWED}")
         if len(self._where) > MAX_LENGTH:
@@ -93,11 +93,11 @@ class _Filter:
     def _is_compared(self, match: re.Match[str]) -> bool:
         return match[0] in self._columns or bool(_COMPARISON.match(match.string, match.end()))
 
-    def _test(self, node: ast.expr) -> BoolArray:
+    def _test(self, node: ast.expr) -> Bools:
         if isinstance(node, ast.BoolOp):
             join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
             parts = [self._test(value) for value in node.values]
-            whole: BoolArray = join.reduce(parts)
+            whole: Bools = join.reduce(parts)
             return whole
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return ~self._test(node.operand)
@@ -107,11 +107,11 @@ class _Filter:
                 self._compare(left, op, right)
                 for left, op, right in zip(operands[:-1], node.ops, operands[1:], strict=True)
             ]
-            joined: BoolArray = np.logical_and.reduce(parts)
+            joined: Bools = np.logical_and.reduce(parts)
             return joined
         raise self._refused(node)
 
-    def _compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> BoolArray:
+    def _compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Bools:
         if isinstance(right, ast.Name) and not isinstance(left, ast.Name) and type(op) in _ORDER:
             turned = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
             return self._compare(right, turned.get(type(op), type(op))(), left)
@@ -119,7 +119,7 @@ class _Filter:
             raise self._refused(left)
         name = self._aliases.get(left.id, left.id)
         column = self._column(name)
-        there: BoolArray = np.asarray(~np.isnan(column) if _is_number(column) else column != "", dtype=np.bool_)
+        there: Bools = np.asarray(~np.isnan(column) if _is_number(column) else column != "", dtype=np.bool_)
         value = self._value(right, name)
         if value is None and isinstance(op, ast.Is | ast.Eq):
             return ~there

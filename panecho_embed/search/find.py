@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools, FloatArray, Floats32, Ints, Texts
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import BoolArray, FloatArray
 from panecho_embed.search.collection import Collection, Items, SearchLevel
 from panecho_embed.search.filters import matches
 from panecho_embed.search.similarity import (
-    Floats32,
-    Ints,
     Measure,
     NothingToCompareError,
     best_match,
@@ -45,7 +43,7 @@ class Query:
 
     label: str
     units: Floats32
-    views: npt.NDArray[np.object_]
+    views: Texts
     level: SearchLevel
     patients: tuple[str, ...] = ()
     studies: tuple[str, ...] = ()
@@ -141,9 +139,7 @@ def vector_query(collection: Collection, vectors: FloatArray, label: str, views:
     return Query(label, units, known, level, note=note)
 
 
-def _without_zeros(
-    units: Floats32, views: npt.NDArray[np.object_], label: str
-) -> tuple[Floats32, npt.NDArray[np.object_], str]:
+def _without_zeros(units: Floats32, views: Texts, label: str) -> tuple[Floats32, Texts, str]:
     there = pointing(units)
     if there is None:
         return units, views, ""
@@ -213,7 +209,7 @@ def measure_of(level: SearchLevel, similarity: Measure | None) -> Measure:
 
 def _allowed(
     collection: Collection, items: Items, query: Query, where: str | None, include_same_patient: bool
-) -> BoolArray:
+) -> Bools:
     allowed = np.ones(len(items), dtype=np.bool_)
     if where:
         allowed &= filtered(collection, items, where)
@@ -227,14 +223,14 @@ def _allowed(
     return allowed
 
 
-def _among(ids: npt.NDArray[np.object_], names: tuple[str, ...]) -> BoolArray:
+def _among(ids: Texts, names: tuple[str, ...]) -> Bools:
     if len(names) == 1:
         return np.asarray(ids == names[0], dtype=np.bool_)
     known = set(names)
     return np.fromiter((name in known for name in ids), dtype=np.bool_, count=len(ids))
 
 
-def filtered(collection: Collection, items: Items, where: str) -> BoolArray:
+def filtered(collection: Collection, items: Items, where: str) -> Bools:
     """Which items a filter picks, (N,); a study if one of its videos is picked, or it is by its own columns."""
     if items.level != "study" or not collection.has_videos:
         return matches(where, items.columns)
@@ -272,7 +268,7 @@ def study_scores(collection: Collection, query: Query, similarity: Measure) -> F
     return _scores(collection, query, "study", similarity)
 
 
-def _by_index(videos: Items, index: VideoIndex, query: Query, k: int, allowed: BoolArray) -> tuple[Ints, Floats32]:
+def _by_index(videos: Items, index: VideoIndex, query: Query, k: int, allowed: Bools) -> tuple[Ints, Floats32]:
     """Candidates from an index over videos, compared exactly."""
     near = index.nearest(query.units, k, allowed)
     scores = closest(np.asarray(videos.units[near]), query.units)

@@ -22,13 +22,13 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from panecho_embed.arraytypes import Bools, Floats32, Ints
 from panecho_embed.digests import SUMS, block_sums, read_checked
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.outputs import READY, TEMPORARY, make_room, settle, written_run
-from panecho_embed.records import BoolArray
 from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, selects, trained, write
 from panecho_embed.search.collection import Collection, Kept
-from panecho_embed.search.similarity import Floats32, Ints, across, top
+from panecho_embed.search.similarity import across, top
 from panecho_embed.store import EmbeddingFile
 
 SUFFIX = ".index"
@@ -61,7 +61,7 @@ class VideoIndex(Protocol):
         """What it is called."""
         ...
 
-    def nearest(self, queries: Floats32, k: int, allowed: BoolArray) -> Ints:
+    def nearest(self, queries: Floats32, k: int, allowed: Bools) -> Ints:
         """Positions of videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are."""
         ...
 
@@ -203,7 +203,7 @@ class SavedIndex:
             raise _damaged(self.path, self._emb, f"index.faiss holds {len(index)} videos")
         return index
 
-    def nearest(self, queries: Floats32, k: int, allowed: BoolArray) -> Ints:
+    def nearest(self, queries: Floats32, k: int, allowed: Bools) -> Ints:
         """Positions of videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are.
 
         More candidates than k are taken from a compressed index, and compared exactly. All that the filter leaves are

@@ -10,10 +10,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from panecho_embed.arraytypes import Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.search.collection import Items
 from panecho_embed.search.find import record
-from panecho_embed.search.similarity import Ints, cosines, top
+from panecho_embed.search.similarity import cosines, top
 
 NEIGHBOURS = 5
 """An outlier is far from its five nearest: one twin does not make a pair of outliers ordinary."""

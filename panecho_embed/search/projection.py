@@ -14,18 +14,16 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Floats32
 from panecho_embed.errors import ArgumentError, NotInstalledError, StoreError
 from panecho_embed.orphans import end_with_parent
 from panecho_embed.outputs import written_whole
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.index import binding
-from panecho_embed.search.similarity import Floats32
 
 Method = Literal["pca", "umap"]
 State = Literal["ready", "computing", "failed"]
-Points = npt.NDArray[np.float32]
 
 SUFFIX = ".map.npz"
 _SAMPLE = 20_000
@@ -37,7 +35,7 @@ def map_items(collection: Collection) -> Items:
     return collection.videos if collection.has_videos else collection.studies
 
 
-def pca(units: Floats32) -> Points:
+def pca(units: Floats32) -> Floats32:
     """The two directions of largest variance, (N, 2), each with its largest loading positive."""
     if len(units) < 2:
         return np.zeros((len(units), 2), dtype=np.float32)
@@ -51,7 +49,7 @@ def pca(units: Floats32) -> Points:
     return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))).astype(np.float32)
 
 
-def umap(units: Floats32) -> Points:
+def umap(units: Floats32) -> Floats32:
     """UMAP of the cosines, (N, 2) (McInnes, Healy and Melville, arXiv:1802.03426, 2018); PCA of three points or fewer.
 
     Raises ArgumentError where umap-learn is not installed.
@@ -89,14 +87,14 @@ class Maps:
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
         self.path = collection.path.with_name(collection.path.name + SUFFIX)
-        self._points: dict[str, Points] = {}
+        self._points: dict[str, Floats32] = {}
         self._failed: dict[str, str] = {}
         self._lock = threading.Lock()
         self._worker: threading.Thread | None = None
         self._bound_to = binding(collection.file)
         self._load()
 
-    def state(self, method: Method) -> tuple[State, Points | str]:
+    def state(self, method: Method) -> tuple[State, Floats32 | str]:
         """The points (N, 2) of a map, or why there are none (yet); asking for UMAP begins it."""
         if method not in get_args(Method):
             raise ArgumentError(f"method is {method!r}; allowed are {', '.join(get_args(Method))}")
@@ -113,7 +111,7 @@ class Maps:
         self._compute(method)
         return self.state(method)
 
-    def points(self, method: Method) -> Points:
+    def points(self, method: Method) -> Floats32:
         """The points (N, 2) of a map, computed here and now if need be."""
         if method not in self._points:
             self._compute(method)
@@ -139,7 +137,7 @@ class Maps:
         except ArgumentError as error:
             self._keep(method, str(error))
 
-    def _keep(self, method: Method, made: Points | str) -> None:
+    def _keep(self, method: Method, made: Floats32 | str) -> None:
         with self._lock:
             if isinstance(made, str):
                 self._failed[method] = made

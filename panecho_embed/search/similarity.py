@@ -9,16 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools, FloatArray, Floats32, Ints, Texts
 from panecho_embed.errors import ArgumentError
-from panecho_embed.records import BoolArray, FloatArray
 from panecho_embed.store import RowsOnDisk
 
 Measure = Literal["mean", "best", "view"]
 """How two studies are compared: the cosine of their mean embeddings; every video with its best match in the other
 study, averaged over both directions; the mean over the views that both have of the cosine of the views' means."""
 
-Floats32 = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 _BLOCK = 4096
 
@@ -62,7 +60,7 @@ def query_unit(values: FloatArray, dim: int, what: str) -> Floats32:
     return unit(rows)
 
 
-def pointing(units: Floats32) -> BoolArray | None:
+def pointing(units: Floats32) -> Bools | None:
     """Which rows (N, D) are more than zeros, (N,); None where all are."""
     there = np.empty(len(units), dtype=np.bool_)
     for start in range(0, len(units), _BLOCK):
@@ -141,7 +139,7 @@ def _middle(query: Floats32) -> Floats32:
     return middle
 
 
-def best_match(units: Floats32, groups: Groups, query: Floats32, counted: BoolArray | None = None) -> Floats32:
+def best_match(units: Floats32, groups: Groups, query: Floats32, counted: Bools | None = None) -> Floats32:
     """Every video with its best match in the other study, averaged over both directions; (S,), 1 for equal bags.
 
     counted: (N,) the videos that are more than zeros, see `pointing`; the others belong to no study here.
@@ -152,7 +150,7 @@ def best_match(units: Floats32, groups: Groups, query: Floats32, counted: BoolAr
     return both_ways(between, groups.starts, None if counted is None else counted[groups.order])
 
 
-def both_ways(between: Floats32, starts: Ints, counted: BoolArray | None = None) -> Floats32:
+def both_ways(between: Floats32, starts: Ints, counted: Bools | None = None) -> Floats32:
     """`best_match` from the cosines (Q, N) of the query's videos with those of every study, which begin at `starts`."""
     nearest = between.max(axis=0)
     if counted is None:
@@ -171,7 +169,7 @@ ViewMeans = Mapping[str, tuple[Ints, Floats32]]
 """View -> (studies that have it, (n,); unit vectors of their means in it, (n, D))."""
 
 
-def view_means(units: Floats32, groups: Groups, views: npt.NDArray[np.object_]) -> ViewMeans:
+def view_means(units: Floats32, groups: Groups, views: Texts) -> ViewMeans:
     """The mean of every study in every known view ("" is not known). A video of zeros shows no view."""
     means = {}
     for view in sorted(set(views) - {""}):
@@ -185,7 +183,7 @@ def view_means(units: Floats32, groups: Groups, views: npt.NDArray[np.object_]) 
     return means
 
 
-def query_view_means(query: Floats32, views: npt.NDArray[np.object_]) -> dict[str, Floats32]:
+def query_view_means(query: Floats32, views: Texts) -> dict[str, Floats32]:
     """View -> the mean of a query's videos (Q, D) in it, a unit vector (1, D). Raises NothingToCompareError."""
     known = sorted(set(views) - {""})
     if not known:
@@ -194,9 +192,7 @@ def query_view_means(query: Floats32, views: npt.NDArray[np.object_]) -> dict[st
     return {str(view): _middle(query[views == view]) for view in known}
 
 
-def view_similarity(
-    means: ViewMeans, num_studies: int, query: Floats32, query_views: npt.NDArray[np.object_]
-) -> Floats32:
+def view_similarity(means: ViewMeans, num_studies: int, query: Floats32, query_views: Texts) -> Floats32:
     """Mean over the views that both have of the cosine of the views' means, (S,); NaN where none is common.
 
     Raises NothingToCompareError when the query's views are not known.
@@ -210,7 +206,7 @@ def view_similarity(
         return np.asarray(total / shared, dtype=np.float32)
 
 
-def top(scores: FloatArray, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> Ints:
+def top(scores: FloatArray, k: int, allowed: Bools | None = None) -> Ints:
     """Positions of the k highest scores among those allowed, best first; ties in order of position, NaN never."""
     candidates = np.flatnonzero(~np.isnan(scores) if allowed is None else allowed & ~np.isnan(scores))
     picked = scores[candidates]

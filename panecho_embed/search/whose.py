@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from panecho_embed.arraytypes import Bools, Texts
 from panecho_embed.content import content_sha256
 from panecho_embed.errors import ArgumentError
 from panecho_embed.nearest import nearest
-from panecho_embed.records import BoolArray, VideoRef
+from panecho_embed.records import VideoRef
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import Query
 
@@ -47,7 +47,7 @@ def recognised(
     return dataclasses.replace(query, patients=patients, studies=studies, videos=videos, note=note)
 
 
-def one_study(label: str, studies: Sequence[str], wanted: str | None) -> npt.NDArray[np.bool_]:
+def one_study(label: str, studies: Sequence[str], wanted: str | None) -> Bools:
     """Which of a query's videos, (V,), are of the study that is wanted; None: of the only one there is.
 
     studies: (V,) their ids, "" where not known. Raises ArgumentError for several studies, or none of that name.
@@ -74,12 +74,12 @@ def recognised_files(collection: Collection, query: Query, videos: Sequence[Vide
     )
 
 
-def _among(ids: npt.NDArray[np.object_], names: Iterable[str]) -> BoolArray:
+def _among(ids: Texts, names: Iterable[str]) -> Bools:
     known = set(names) - {""}
     return np.fromiter((name in known for name in ids), dtype=np.bool_, count=len(ids))
 
 
-def _distinct(ids: npt.NDArray[np.object_]) -> tuple[str, ...]:
+def _distinct(ids: Texts) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(name) for name in ids))
 
 

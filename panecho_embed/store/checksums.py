@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import UInt8Array
+
 BLOCK_BYTES = 2 * 1024 * 1024
 """Most bytes that one checksum covers, unless a single item is larger."""
 
@@ -19,7 +21,7 @@ def items_per_block(item_bytes: int) -> int:
     return max(1, BLOCK_BYTES // max(item_bytes, 1))
 
 
-def checksum(block: npt.NDArray[np.uint8]) -> int:
+def checksum(block: UInt8Array) -> int:
     """CRC-32 of the sums of a block of bytes.
 
     The bytes, filled up with zeros, are a table of 64-bit words, 512 in a row; what goes through CRC-32 are the sums of
@@ -54,6 +56,6 @@ def combined(several: Iterable[int]) -> int:
     return zlib.crc32(np.fromiter(several, "<u4").data)
 
 
-def as_bytes(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+def as_bytes(values: npt.NDArray[np.generic]) -> UInt8Array:
     """The memory of a contiguous array, as bytes that can be written to."""
     return values.reshape(-1).view(np.uint8)

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Ints
 from panecho_embed.errors import StoreError
 from panecho_embed.records import Failure, VideoFacts
 from panecho_embed.store.layout import FACT_TYPES, common_type, decode_column, joined
 from panecho_embed.store.read import EmbeddingFile
-
-IndexArray = npt.NDArray[np.int64]
 
 _OWN = ("part", "first_row", "row_count")
 
@@ -69,7 +68,7 @@ class Ledger:
         self.engines.update(filter(None, file.provenance.engine.split(", ")))
         self.__dict__.pop("columns", None)
 
-    def entries(self, video_ids: Sequence[str]) -> IndexArray:
+    def entries(self, video_ids: Sequence[str]) -> Ints:
         """The entry that counts of each video; -1 where no part knows it."""
         return np.fromiter((self._latest.get(name, -1) for name in video_ids), dtype=np.int64, count=len(video_ids))
 
@@ -84,11 +83,11 @@ class Ledger:
             name: common_type(types, some_lack=len(types) < len(self.paths)) for name, types in self._row_types.items()
         }
 
-    def fact_columns(self, entries: IndexArray) -> dict[str, npt.NDArray[Any]]:
+    def fact_columns(self, entries: Ints) -> dict[str, npt.NDArray[Any]]:
         """What reading the videos told, and columns that are not known here; texts as bytes."""
         return {name: column[entries] for name, column in self.columns.items() if name not in _OWN}
 
-    def facts(self, entries: IndexArray) -> Iterator[VideoFacts]:
+    def facts(self, entries: Ints) -> Iterator[VideoFacts]:
         """What reading the videos told, but for their recordings."""
         if not len(entries):
             return

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panecho_embed.arraytypes import Ints
 from panecho_embed.errors import SettingsMismatchError, StoreError
 from panecho_embed.provenance import Provenance
 from panecho_embed.records import Manifest
 from panecho_embed.store.layout import missing
-from panecho_embed.store.ledger import IndexArray, Ledger
+from panecho_embed.store.ledger import Ledger
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.write import EmbeddingWriter
 
@@ -73,7 +74,7 @@ def merge_ledger(
         return writer.written
 
 
-def _blocks(counts: IndexArray, block_rows: int) -> Iterator[tuple[int, int]]:
+def _blocks(counts: Ints, block_rows: int) -> Iterator[tuple[int, int]]:
     """Ranges of videos with at most `block_rows` rows each, or of one video that has more."""
     ends = np.cumsum(counts)
     start = 0
@@ -93,7 +94,7 @@ class _Gatherer:
         # The parts of many machines interleave: each holds some of the next videos.
         self._opened = lru_cache(_MOST_OPEN)(lambda part: EmbeddingFile(ledger.paths[part]))
 
-    def __call__(self, entries: IndexArray) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, entries: Ints) -> dict[str, npt.NDArray[Any]]:
         """The rows of some videos, in their order; `video` is a position in `entries`."""
         columns = self._ledger.columns
         parts, first_rows, counts = (columns[name][entries] for name in ("part", "first_row", "row_count"))
@@ -117,7 +118,7 @@ class _Gatherer:
         return rows
 
 
-def _runs(videos: IndexArray, first_rows: IndexArray, counts: IndexArray) -> list[IndexArray]:
+def _runs(videos: Ints, first_rows: Ints, counts: Ints) -> list[Ints]:
     """Split videos of one part, in its order, where their rows do not follow on each other: each run is one reading."""
     gaps = np.flatnonzero(first_rows[videos[1:]] != first_rows[videos[:-1]] + counts[videos[:-1]])
     return np.split(videos, gaps + 1)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.records import FloatArray
+from panecho_embed.arraytypes import FloatArray, Ints
 from panecho_embed.store.checksums import as_bytes, checksum, items_per_block
 from panecho_embed.store.contents import SealedFile
-
-Ints = npt.NDArray[np.int64]
 
 _BLOCK_ROWS = 16_384
 # Rows that nobody asked for are cheaper to read along than another call is.

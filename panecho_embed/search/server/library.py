@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from panecho_embed.arraytypes import Bools, Ints
 from panecho_embed.errors import ArgumentError
 from panecho_embed.nearest import nearest
-from panecho_embed.records import BoolArray
 from panecho_embed.search.collection import Collection, Items, UnknownIdError
 from panecho_embed.search.find import Found, Query, filtered, record, search, study_query, video_query
 from panecho_embed.search.index import SavedIndex, binding
@@ -30,7 +30,7 @@ from panecho_embed.search.server.models import (
 )
 from panecho_embed.search.server.pairs import paired
 from panecho_embed.search.server.upload import UploadLimits
-from panecho_embed.search.similarity import Ints, Measure
+from panecho_embed.search.similarity import Measure
 from panecho_embed.search.transcode import MAX_FRAMES
 
 ShownLevel = Literal["study", "video"]
@@ -119,7 +119,7 @@ class Library:
 
     def listing(self, text: str, where: str | None, sort: str, descending: bool, offset: int, limit: int) -> Listing:
         """A page of the table of studies that hold `text` in an id or view and match the filter."""
-        keep: BoolArray = np.ones(len(self.studies), dtype=np.bool_)
+        keep: Bools = np.ones(len(self.studies), dtype=np.bool_)
         if text:
             wanted = text.lower()
             keep &= np.fromiter((wanted in one for one in self._text), dtype=np.bool_, count=len(keep))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from panecho_embed.arraytypes import Ints
 from panecho_embed.search.collection import Items
 from panecho_embed.search.find import Query
-from panecho_embed.search.similarity import Ints, cosines
+from panecho_embed.search.similarity import cosines
 
 
 def paired(videos: Items, rows: Ints, query: Query) -> tuple[Ints, list[float]]:
