@@ -56,10 +56,8 @@ def serve(
     The JSON API behind it describes itself at /api/openapi.json. Needs the extra: pip install 'panecho-embed[serve]'.
     """
     try:
-        import uvicorn
-
         from panecho_embed.search.server.app import ServeSettings, create_app
-        from panecho_embed.search.server.listen import listening
+        from panecho_embed.search.server.listen import listening, server_of
         from panecho_embed.search.server.upload import UploadLimits
     except ModuleNotFoundError as error:
         raise NotInstalledError(error.name or "fastapi", "serve") from error
@@ -72,6 +70,4 @@ def serve(
     with listening(host, port) as (socket, address):
         click.echo(f"{address}?token={quote(chosen, safe='')}")
         click.echo("Ctrl-C ends it.", err=True)
-        # Requests are not logged: they name studies.
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=10)
-        uvicorn.Server(config).run(sockets=[socket])
+        server_of(app).run(sockets=[socket])

@@ -67,20 +67,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Read with `weights_only=True`, so that no code in it runs. Raises WeightsError, which names the file and its size,
     when it is damaged, cut short, or no such file.
     """
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise WeightsError(f"{path}: can't be read: {error.strerror or error} (--weights)") from error
-    try:
-        with stream, warnings.catch_warnings():
-            # torch remarks on odd pickles; whether they hold what they should is judged here.
-            warnings.simplefilter("ignore")
-            content = _read(stream)
-    except _DAMAGED as error:
-        raise WeightsError(
-            f"{path}: no readable weights file, or only the beginning of one; it has {path.stat().st_size:,} bytes. "
-            f"Fetch or copy it again (--weights). Found: {_first_sentence(error)}"
-        ) from error
+    content = _opened(path)
     recorded = Recorded()
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -98,6 +85,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if odd := [name for name, tensor in content.items() if tensor.layout != torch.strided or tensor.is_quantized]:
         raise WeightsError(f"{path}: sparse or quantised tensors, which no model here takes: {_some(odd)}")
     return Checkpoint(content, recorded)
+
+
+def count_tensors(path: Path) -> int:
+    """How many tensors a weights file, or a checkpoint of a training, holds. Raises WeightsError if it is damaged."""
+    return sum(1 for _ in _tensors_in(_opened(path)))
+
+
+def _opened(path: Path) -> Any:
+    """What is in a file of tensors. Raises WeightsError."""
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error} (--weights)") from error
+    try:
+        with stream, warnings.catch_warnings():
+            # torch remarks on odd pickles; whether they hold what they should is judged here.
+            warnings.simplefilter("ignore")
+            return _read(stream)
+    except _DAMAGED as error:
+        raise WeightsError(
+            f"{path}: no readable weights file, or only the beginning of one; it has {path.stat().st_size:,} bytes. "
+            f"Fetch or copy it again (--weights). Found: {_first_sentence(error)}"
+        ) from error
 
 
 def _read(stream: BinaryIO) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from panecho_embed.search.similarity import cosines, top
 NEIGHBOURS = 15
 _BLOCK = 512
 _THUMBNAIL_SIDE = 128
+_DIGEST, _NO_DIGEST = "panecho_embed.sha256", "0" * 64
 
 
 def write_atlas(
@@ -59,9 +62,34 @@ def write_atlas(
     table = pa.table(columns)
     weights = collection.provenance.weights
     facts = {"panecho_embed.fingerprint": collection.file.fingerprint, "panecho_embed.weights": weights.source}
-    with written_whole(Path(out)) as temporary:
-        pq.write_table(table.replace_schema_metadata(facts), temporary)
+    with written_whole(Path(out), size=table.nbytes // 8) as temporary:
+        # Without Arrow's own copy of the schema, which would hold the digest a second time.
+        with pq.ParquetWriter(temporary, table.schema.remove_metadata(), store_schema=False) as writer:
+            writer.write_table(table.replace_schema_metadata(None))
+            writer.add_key_value_metadata(facts | {_DIGEST: _NO_DIGEST})
+        _seal(temporary)
     return Path(out)
+
+
+def atlas_problems(path: Path) -> list[str]:
+    """What is wrong with a table that `write_atlas` wrote: its SHA-256 stands in it, and must be that of the rest."""
+    content = path.read_bytes()
+    found = re.search(_DIGEST.encode() + rb".{0,8}?([0-9a-f]{64})", content, re.DOTALL)
+    if found is None:
+        return [f"{path}: no SHA-256 is recorded in it: damaged, or not written by `panecho-embed atlas`"]
+    rest = content[: found.start(1)] + _NO_DIGEST.encode() + content[found.end(1) :]
+    if hashlib.sha256(rest).hexdigest() != found[1].decode():
+        return [f"{path} is damaged, or was changed after it was written: its SHA-256 is another one"]
+    return []
+
+
+def _seal(path: Path) -> None:
+    """Write the SHA-256 of a file into the place that was kept free for it."""
+    content = path.read_bytes()
+    place = content.rindex(_NO_DIGEST.encode())
+    with path.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(hashlib.sha256(content).hexdigest().encode())
 
 
 def _plain(values: Any) -> Any:
