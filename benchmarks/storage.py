@@ -1,212 +1,175 @@
-"""How fast embeddings are written and read: layouts of an HDF5 file, and readers of a file as this package writes it.
+"""How fast an embedding file is written and read, beside a plain write and a plain read of the same bytes.
 
-Rows lie close to each other as those of one video do. Every speed is a share of a plain read of the same bytes, by
-`readinto`: "warm" from the page cache, "cold" after the kernel was asked to forget the file (POSIX_FADV_DONTNEED; what
-the disk or the host of a virtual machine keeps, it can't be asked to forget). Readers read 65,536 rows at a time, so
-that memory for three gigabytes at once is not what is measured.
+The ways are taken in turn, several times, and the fastest run of each counts. Reads are warm, from the page cache.
+Where others use the machine, `--clock cpu` counts this process's own time: nothing here waits but for the disk.
 
-    python benchmarks/storage.py --rows 100000 --reading-rows 1000000 --folder storage/
+    python benchmarks/storage.py --rows 60000 --videos 100000 --folder storage/
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
-from panecho_embed.store.mapped import Read, rows_on_disk
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
+from panecho_embed.store.headers import place_of_rows
 
 DIM = 768
-SOME, BLOCK_ROWS = 2000, 65_536
-LAYOUTS: list[tuple[str, int, dict[str, Any]]] = [
-    ("one piece", 0, {}),
-    *(("Fletcher-32", kib, {"fletcher32": True}) for kib in (3, 64, 256, 1024)),
-    ("none", 256, {}),
-    ("LZF", 256, {"compression": "lzf", "shuffle": True}),
-    ("gzip 1", 256, {"compression": "gzip", "compression_opts": 1, "shuffle": True}),
-]
-"""Packed or checked by what, KiB a chunk (0: no chunks), and what h5py is told."""
+SOME, STEP = 2000, 8 << 20
 
 
-def seconds(run: Callable[[], object], before: Callable[[], object] = lambda: None, times: int = 3) -> float:
-    """The fastest of some runs, each after `before`, which is not counted."""
-    best = float("inf")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def seconds(ways: dict[str, Callable[[], object]], times: int, clock: Callable[[], float]) -> dict[str, float]:
+    """The fastest run of each way, taken in turn."""
+    best = dict.fromkeys(ways, float("inf"))
     for _ in range(times):
-        before()
-        started = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - started)
+        for name, run in ways.items():
+            started = clock()
+            run()
+            best[name] = min(best[name], clock() - started)
     return best
 
 
-def forget(path: Path) -> None:
-    """Ask the kernel to drop what it keeps of a file in memory."""
-    with path.open("rb+") as stream:
+def provenance() -> Provenance:
+    info = WeightsInfo("random", "0" * 64, "none", pretrained=False)
+    return Provenance("random", info, Preprocess(), ClipPlan(), "clip", dim=DIM)
+
+
+def videos(count: int) -> tuple[VideoRef, ...]:
+    return tuple(
+        VideoRef(f"0X{i:016X}", f"study-{i // 4}", f"patient-{i // 8}", f"/data/Videos/0X{i:016X}.avi")
+        for i in range(count)
+    )
+
+
+def write(path: Path, values: np.ndarray) -> None:
+    """Write rows as `extract` does, a video's at a time."""
+    refs = videos(len(values) // 4)
+    with EmbeddingWriter(path, provenance()) as writer:
+        for i in range(len(refs)):
+            writer.add(i, values[4 * i : 4 * i + 4], np.arange(4), 1.0, 16)
+        writer.finish(Manifest(refs), [VideoFacts("done", "ab" * 32, num_frames=64)] * len(refs), [])
+
+
+def write_in_blocks(path: Path, values: np.ndarray) -> None:
+    """Write rows as `merge` does."""
+    refs = videos(1)
+    with EmbeddingWriter(path, provenance()) as writer:
+        for start in range(0, len(values), 16_384):
+            some = values[start : start + 16_384]
+            writer.add(0, some, np.arange(start, start + len(some)), 1.0, 16)
+        writer.finish(Manifest(refs), [VideoFacts("done", num_frames=len(values))], [])
+
+
+def write_plainly(path: Path, values: np.ndarray) -> None:
+    with path.open("wb", buffering=0) as stream:
+        view = memoryview(values.reshape(-1).view(np.uint8))
+        for start in range(0, len(view), STEP):
+            stream.write(view[start : start + STEP])
         os.fsync(stream.fileno())
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_plainly(path: Path, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """The bytes of a file from one to below the other."""
-    values = np.empty((path.stat().st_size if stop is None else stop) - start, np.uint8)
+def read_plainly(path: Path, start: int, size: int) -> np.ndarray:
+    """The same bytes: where they lie decides too how fast they are copied."""
+    values = np.empty(size, np.uint8)
     view, place = memoryview(values), 0
     with path.open("rb", buffering=0) as stream:
         stream.seek(start)
-        while count := stream.readinto(view[place : place + (8 << 20)]):
+        while count := stream.readinto(view[place : place + STEP]):
             place += count
     return values
 
 
-def write(path: Path, values: np.ndarray, options: dict[str, Any]) -> None:
-    with h5py.File(path, "w") as file:
-        dataset = file.create_dataset("embeddings", values.shape, values.dtype, **options)
-        for start in range(0, len(values), 1365):
-            dataset[start : start + 1365] = values[start : start + 1365]
-
-
-def read_all(path: Path) -> None:
+def read_by_hdf5(path: Path) -> np.ndarray:
     with h5py.File(path) as file:
-        file["embeddings"][...]
-
-
-def read_mapped(path: Path, rows: slice = slice(None)) -> bool:
-    """Whether that can be done."""
-    with h5py.File(path) as file:
-        found = rows_on_disk(file["embeddings"], lambda *_: np.empty(0))
-    return found.mapped and found[rows] is not None
-
-
-def read_some(path: Path, rows: np.ndarray) -> None:
-    with h5py.File(path) as file:
-        dataset = file["embeddings"]
-        for row in rows:
-            dataset[row]
-
-
-def similar(rows: int, generator: np.random.Generator) -> np.ndarray:
-    """Fours of rows that differ by a tenth, (rows, 768) float32."""
-    values = np.repeat(generator.standard_normal((rows // 4 + 1, DIM), np.float32), 4, axis=0)[:rows]
-    values += 0.1 * generator.standard_normal((rows, DIM), np.float32)
+        values: np.ndarray = file["embeddings"][:]
     return values
 
 
-def layouts(path: Path, rows: int) -> None:
-    """A line for every layout: size, and speeds from the page cache as shares of a plain read's."""
-    generator = np.random.default_rng(0)
-    values32 = similar(rows, generator)
-    some = generator.integers(0, rows, SOME)
-    print(f"{rows} rows of {DIM}, warm; speeds as shares of a plain read\n")
-    print("| stored | KiB a chunk | packed or checked by | size | write | all by HDF5 | all mapped | a row by HDF5 |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for dtype in (np.float32, np.float16):
-        values = values32.astype(dtype)
-        for name, kib, options in LAYOUTS:
-            chunks = {"chunks": (max(kib * 1024 // (DIM * values.itemsize), 1), DIM)} if kib else {}
-            wrote = seconds(lambda v=values, o={**options, **chunks}: write(path, v, o), times=1)
-            size = path.stat().st_size
-            # As many bytes as the values have, whatever the file's size.
-            plain = seconds(lambda: read_plainly(path)) * values.nbytes / size
-            h5 = seconds(lambda: read_all(path))
-            mapped = seconds(lambda: read_mapped(path)) if read_mapped(path, slice(1)) else float("inf")
-            one = seconds(lambda: read_some(path, some)) / SOME
-            print(
-                f"| {values.dtype} | {kib or 'none'} | {name} | {size / values.nbytes:.2f} | {plain / wrote:.2f} | "
-                f"{plain / h5:.2f} | {'-' if mapped == float('inf') else f'{plain / mapped:.2f}'} | "
-                f"{1e6 * one:.0f} µs |",
-                flush=True,
-            )
-    path.unlink()
+def rows(folder: Path, count: int, times: int, clock: Callable[[], float]) -> None:
+    """Lines for writing and reading rows."""
+    values = np.random.default_rng(0).standard_normal((count, DIM), np.float32)
+    path, plain = folder / "rows.h5", folder / "rows.bin"
+    write(path, values)
+    file = EmbeddingFile(path)
+    file.mapped()[:]
+    some = np.random.default_rng(1).integers(0, count, SOME).tolist()
+    taken = seconds(
+        {
+            "plain write": lambda: write_plainly(plain, values),
+            "write as `merge` does": lambda: write_in_blocks(folder / "blocks.h5", values),
+        },
+        times,
+        clock,
+    )
+    taken |= seconds(
+        {
+            "plain read": lambda: read_plainly(path, place_of_rows(), values.nbytes),
+            "everything, opened and checked": lambda: EmbeddingFile(path).embeddings,
+            "everything, checked before": lambda: file.embeddings,
+            "everything by h5py, not checked": lambda: read_by_hdf5(path),
+            f"{SOME} rows one by one, checked before": lambda: [file.mapped()[row] for row in some],
+            f"{SOME} rows at once, checked before": lambda: file.mapped()[some],
+        },
+        times,
+        clock,
+    )
+    gigabytes = values.nbytes / 1e9
+    print(f"{count} rows of {DIM} float32, {gigabytes:.2f} GB\n")
+    print("| what | time | speed | as fast as plain |\n| --- | --- | --- | --- |")
+    for name, took in taken.items():
+        if name.startswith(str(SOME)):
+            print(f"| {name} | {1e6 * took / SOME:.1f} µs a row | | |")
+            continue
+        beside = taken["plain write" if "write" in name else "plain read"]
+        print(f"| {name} | {1e3 * took:.0f} ms | {gigabytes / took:.2f} GB/s | {beside / took:.2f} |")
 
 
-def fabricate(path: Path, rows: int) -> None:
-    """An embedding file of one video with so many rows, and `path`.npy with the same numbers."""
-    info = WeightsInfo("random", "0" * 64, "none", pretrained=False)
-    made = Provenance("random", info, Preprocess(), ClipPlan(), "clip", dim=DIM)
-    values = similar(4096, np.random.default_rng(0))
-    plain = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.float32, (rows, DIM))
-    with EmbeddingWriter(path, made) as writer:
-        for start in range(0, rows, len(values)):
-            count = min(len(values), rows - start)
-            plain[start : start + count] = values[:count]
-            writer.add(0, values[:count], np.arange(start, start + count), 1.0, 16)
-        video = VideoRef("video", "study", "patient", "video.avi")
-        writer.finish(Manifest((video,)), [VideoFacts("done", num_frames=rows)], [])
-    plain.flush()
-
-
-def readers(path: Path, rows: int) -> None:
-    """A line for every way to read an embedding file."""
-    if not path.exists() or len(EmbeddingFile(path)) != rows:
-        fabricate(path, rows)
-    array = path.with_suffix(".npy")
-    some = np.random.default_rng(1).integers(0, rows, SOME)
-    file, per_row = EmbeddingFile(path), path.stat().st_size / rows
-    ways: list[tuple[str, Path, Callable[[], Read], Callable[[], object] | None]] = [
-        (
-            "plain read of the embedding file",
-            path,
-            lambda: lambda start, stop: read_plainly(path, int(start * per_row), int(stop * per_row)),
-            None,
-        ),
-        (
-            "`np.load(mmap_mode)` of the array in one piece",
-            array,
-            lambda: (lambda mapped: lambda start, stop: np.array(mapped[start:stop]))(np.load(array, mmap_mode="r")),
-            lambda: np.load(array, mmap_mode="r")[some],
-        ),
-        ("`EmbeddingFile.read`", path, lambda: file.read, lambda: read_some(path, some)),
-        (
-            "`EmbeddingFile.mapped`",
-            path,
-            lambda: (lambda mapped: lambda start, stop: mapped[start:stop])(file.mapped()),
-            lambda: file.mapped()[some],
-        ),
-    ]
-    gigabytes = rows * DIM * 4 / 1e9
-    print(f"\n{rows} rows of {DIM}, float32, {gigabytes:.2f} GB\n")
-    print(f"| reader | cold | as fast as plain | warm | as fast as plain | {SOME} rows anywhere, warm |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    plain: tuple[float, float] | None = None
-    for name, source, opened, a_few in ways:
-        # Room in the page cache for the one that is read.
-        forget(array if source == path else path)
-        cold = seconds(lambda o=opened: in_blocks(o(), rows), lambda source=source: forget(source))
-        warm = seconds(lambda o=opened: in_blocks(o(), rows))
-        plain = plain or (cold, warm)
-        few = f"{1e3 * seconds(a_few):.1f} ms" if a_few else ""
-        print(
-            f"| {name} | {gigabytes / cold:.2f} GB/s | {plain[0] / cold:.2f} | {gigabytes / warm:.2f} GB/s | "
-            f"{plain[1] / warm:.2f} | {few} |",
-            flush=True,
-        )
-
-
-def in_blocks(read: Read, rows: int) -> None:
-    for start in range(0, rows, BLOCK_ROWS):
-        read(start, min(start + BLOCK_ROWS, rows))
+def ids(folder: Path, count: int, times: int, clock: Callable[[], float]) -> None:
+    """Lines for a file of many videos."""
+    path, refs = folder / "ids.h5", videos(count)
+    with EmbeddingWriter(path, provenance()) as writer:
+        writer.add(np.arange(count), np.zeros((count, DIM), np.float32), np.zeros(count, int), 1.0, 16)
+        writer.finish(Manifest(refs), [VideoFacts("done", "ab" * 32, 64, 30.0, "container", 1, 2)] * count, [])
+    file = EmbeddingFile(path)
+    taken = seconds(
+        {
+            "open, and check every column": lambda: EmbeddingFile(path),
+            "ids of all videos": lambda: file.read_videos(["video_id"]),
+        },
+        times,
+        clock,
+    )
+    print(f"\n{count} videos\n\n| what | time |\n| --- | --- |")
+    for name, took in taken.items():
+        print(f"| {name} | {1e3 * took:.1f} ms |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000, help="of the layouts that are compared; 0 for none")
-    parser.add_argument("--reading-rows", type=int, default=1_000_000, help="of the file that is read; 0 for none")
-    parser.add_argument("--folder", type=Path, default=Path("storage"), help="kept, so that the file is made once")
+    parser.add_argument("--rows", type=int, default=60_000, help="rows of the file that is written and read")
+    parser.add_argument("--videos", type=int, default=100_000, help="videos of the file whose ids are read")
+    parser.add_argument("--times", type=int, default=7, help="runs of each, of which the fastest counts")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="the clock, or this process's own time")
+    parser.add_argument("--folder", type=Path, default=Path("storage"), help="where the files are written")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    if arguments.rows:
-        layouts(arguments.folder / "layout.h5", arguments.rows)
-    if arguments.reading_rows:
-        readers(arguments.folder / f"{arguments.reading_rows}.h5", arguments.reading_rows)
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}\n")
+    clock = CLOCKS[arguments.clock]
+    rows(arguments.folder, arguments.rows, arguments.times, clock)
+    ids(arguments.folder, arguments.videos, arguments.times, clock)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from panecho_embed.arraytypes import UInt8Array
 BLOCK_BYTES = 2 * 1024 * 1024
 """Most bytes that one checksum covers, unless a single item is larger."""
 
-_WORDS = 512
+# A prime: no sector, page or row that is found elsewhere adds to the same sums there.
+_SUMS = 1021
 
 
 def items_per_block(item_bytes: int) -> int:
@@ -24,9 +25,9 @@ def items_per_block(item_bytes: int) -> int:
 def checksum(block: UInt8Array) -> int:
     """CRC-32 of the sums of a block of bytes.
 
-    The bytes, filled up with zeros, are a table of 64-bit words, 512 in a row; what goes through CRC-32 are the sums of
-    its rows, the sums of its columns (modulo 2^64) and the number of bytes. Any change within one word changes a sum,
-    and so does any move; numpy adds several times faster than `zlib.crc32` reads.
+    The bytes, filled up with zeros, are 64-bit words; word i is added to sum i modulo 1,021, and the sums (modulo 2^64)
+    and the number of bytes go through CRC-32. Any change within one word changes a sum, and so does what is moved;
+    numpy adds many times faster than `zlib.crc32` reads.
 
     Parameters
     ----------
@@ -38,11 +39,13 @@ def checksum(block: UInt8Array) -> int:
         0 to 2^32 - 1.
     """
     count = len(block)
-    if short := -count % (8 * _WORDS):
+    if short := -count % 8:
         block = np.concatenate([block, np.zeros(short, np.uint8)])
-    words = block.view("<u8").reshape(-1, _WORDS)
-    crc = zlib.crc32(words.sum(axis=1, dtype="<u8").data)
-    return zlib.crc32(count.to_bytes(8, "little"), zlib.crc32(words.sum(axis=0, dtype="<u8").data, crc))
+    words = block.view("<u8")
+    whole = len(words) - len(words) % _SUMS
+    sums = words[:whole].reshape(-1, _SUMS).sum(axis=0, dtype="<u8")
+    sums[: len(words) - whole] += words[whole:]
+    return zlib.crc32(count.to_bytes(8, "little"), zlib.crc32(sums.data))
 
 
 def checksums(values: npt.NDArray[np.generic]) -> list[int]:

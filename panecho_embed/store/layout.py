@@ -68,11 +68,14 @@ def decode_column(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """What `encode_column` was given: numbers, or an array of str objects."""
     if column.dtype.kind != "S":
         return column
-    text = np.empty(column.shape, dtype=object)
-    if len(text):
-        # As one text: a hundred thousand ids, one by one, take three times as long.
-        text[:] = b"\0".join(column.tolist()).decode(*_ENCODING).split("\0")
-    return text
+    # As one text, in which one zero byte ends each: a hundred thousand ids, one by one, take twice as long.
+    length = column.itemsize
+    ended = np.zeros((len(column), length + 1), np.uint8)
+    ended[:, :length] = np.ascontiguousarray(column).view(np.uint8).reshape(len(column), length)
+    kept = ended != 0
+    kept[:, length] = True
+    texts = (ended if kept.all() else ended[kept]).tobytes().decode(*_ENCODING).split("\0")
+    return np.fromiter(texts, dtype=object, count=len(column))
 
 
 def fact_columns(facts: Sequence[VideoFacts]) -> dict[str, npt.NDArray[Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -66,14 +68,8 @@ class RowsOnDisk:
     def read(self, start: int, stop: int) -> FloatArray:
         """Rows from `start` to below `stop`, (stop - start, D), 0 <= start <= stop <= N."""
         found: FloatArray = np.empty((stop - start, self.shape[1]), self.dtype)
-        if start == stop:
-            return found
-        first, last = start // self._per_block, (stop - 1) // self._per_block
-        if self._passed[first : last + 1].all():
-            self._file.read(found, self._at + start * self._row_bytes)
-            return found
-        for block in range(first, last + 1):
-            self._read_block(block, found, start)
+        if start < stop:
+            self._fill(found, start)
         return found
 
     def not_finite(self) -> Ints:
@@ -81,6 +77,15 @@ class RowsOnDisk:
         starts = range(0, len(self), _BLOCK_ROWS)
         bad = [start + np.flatnonzero(~np.isfinite(self[start : start + _BLOCK_ROWS]).all(axis=1)) for start in starts]
         return np.concatenate([np.zeros(0, np.int64), *bad])
+
+    def _fill(self, found: FloatArray, start: int) -> None:
+        """Copy the rows from `start` on into `found`, (1 or more, D)."""
+        first, last = start // self._per_block, (start + len(found) - 1) // self._per_block
+        if self._passed[first] if first == last else self._passed[first : last + 1].all():
+            self._file.read(found, self._at + start * self._row_bytes)
+            return
+        for block in range(first, last + 1):
+            self._read_block(block, found, start)
 
     def _read_block(self, block: int, found: FloatArray, start: int) -> None:
         """Copy the rows of a block that belong into `found`, which begins with row `start`."""
@@ -109,8 +114,12 @@ class RowsOnDisk:
         """Copies of rows in any order, (n, D); those that lie close to each other are read together."""
         found: FloatArray = np.empty((len(rows), self.shape[1]), self.dtype)
         order = np.argsort(rows, kind="stable")
-        for run in np.split(order, np.flatnonzero(np.diff(rows[order]) > _NEAR) + 1):
-            if len(run):
-                first, last = int(rows[run[0]]), int(rows[run[-1]])
-                found[run] = self.read(first, last + 1)[rows[run] - first]
+        ordered = rows[order]
+        ends = [0, *(np.flatnonzero(np.diff(ordered) > _NEAR) + 1).tolist(), len(rows)]
+        for start, stop in pairwise(ends):
+            if stop == start + 1:
+                self._fill(found[order[start] : order[start] + 1], int(ordered[start]))
+            elif stop > start:
+                near = self.read(int(ordered[start]), int(ordered[stop - 1]) + 1)
+                found[order[start:stop]] = near[ordered[start:stop] - ordered[start]]
         return found

@@ -104,8 +104,7 @@ class EmbeddingWriter:
             "frames_per_clip": frames_per_clip,
         }
         for name, column in columns.items():
-            typed = np.array(column, ndmin=1).astype(ROW_TYPES[name])
-            self._columns[name].append(np.broadcast_to(typed, (count,)))
+            self._columns[name].append(np.full(count, column, ROW_TYPES[name]))
         for name, column in others.items():
             self._columns.setdefault(name, []).append(encode_column(f"rows/{name}", column))
         done = 0
