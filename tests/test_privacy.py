@@ -20,6 +20,7 @@ from panecho_embed import extraction
 from panecho_embed.cli.main import main
 from panecho_embed.manifest import LocalIds
 from panecho_embed.search import embed_new
+from tests.finetune.conftest import NARROW, finetune, rows_of
 from tests.manifest.test_folder import write_dicom
 from tests.tiny import tiny
 
@@ -254,6 +255,19 @@ def test_predictions_show_the_videos_and_say_where_the_table_is_if_they_can_not(
     assert any("data:image/webp" in sheet for sheet in sheets)
     assert (folder / "predicted.ids.csv").stat().st_mode & 0o777 == 0o600
     assert not list((folder / "predicted").rglob("*.ids.csv"))
+
+
+def test_no_identifier_reaches_a_fine_tuning_run(hospital, tmp_path):
+    _, _, paths, secrets = hospital
+    lines = [f"{path},Q{i}704815162342,{('train', 'val', 'test')[i % 3]},{40 + i}" for i, path in enumerate(paths[:9])]
+    table = tmp_path / "data" / "mine.csv"
+    table.parent.mkdir()
+    table.write_text("path,patient_id,split,EF\n" + "\n".join(lines) + "\n")
+    settings = {"data.targets": "EF", "model.width": NARROW}
+    said = finetune("custom", "--init", "random", "--data", table, "-o", tmp_path / "run", **settings).output
+    assert (tmp_path / "data" / "mine.csv.ids.csv").stat().st_mode & 0o777 == 0o600
+    assert rows_of(tmp_path / "run")["patient_id"].str.startswith("patient-").all()
+    assert leaks(files_below(tmp_path / "run") | {"said": said.encode()}, secrets) == []
 
 
 def test_nothing_is_logged(hospital, small_model, tmp_path, caplog, capfd):

@@ -89,12 +89,17 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
 
 def _as_here(collection: Collection, kind: str, name: str) -> str:
     """The id of a study or video in the file, where those are opaque and it is asked for as the hospital calls it."""
-    from panecho_embed.manifest import LocalIds, is_opaque
+    from panecho_embed.manifest import LocalIds, is_opaque, local_path
 
     if not any(map(is_opaque, collection.file.video_columns[f"{kind}_id"][:1])) or is_opaque(name):
         return name
     known = LocalIds.beside(collection.path)
-    return name if known is None else known.translated(kind, [name])[0]
+    if known is None:
+        raise ArgumentError(
+            f"{collection.path} has opaque ids, and {name!r} is none; the local table that knows the hospital's own, "
+            f"{local_path(collection.path)}, is not there (--{kind})"
+        )
+    return known.translated(kind, [name])[0]
 
 
 def _as_dict(collection: Collection, found: Found, options: dict[str, Any]) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def checked_salt(salt: str, whence: str) -> str:
     # The identifiers of a hospital are few: whoever guesses the salt finds them all by trying.
     if len(salt) < _SHORTEST_SALT or len(set(salt)) < _FEWEST_CHARACTERS:
         raise ArgumentError(
-            f"the salt in {whence} has {len(salt)} characters, {len(set(salt))} of them different; it needs "
-            f"{_SHORTEST_SALT} or more, {_FEWEST_CHARACTERS} of them different, so that nobody guesses it: "
+            f"the salt in {whence} can be guessed: it needs {_SHORTEST_SALT} characters or more, "
+            f"{_FEWEST_CHARACTERS} of them different, such as those of "
             'python -c "import secrets; print(secrets.token_hex(16))" > salt.txt'
         )
     return salt

@@ -124,7 +124,7 @@ def test_a_study_without_a_patient_is_a_patient_of_its_own(tmp_path):
 @pytest.mark.parametrize("salt", ["", "  ", "x", "x" * 40, "fifteen letters"])
 def test_a_salt_that_can_be_guessed_is_refused_and_not_quoted(tmp_path, salt):
     write_dicom(tmp_path / "a")
-    with pytest.raises(ArgumentError, match="needs 16 or more") as error:
+    with pytest.raises(ArgumentError, match="needs 16 characters or more") as error:
         read_manifest(tmp_path, salt=salt)
     assert not salt.strip() or f"{salt} " not in str(error.value)
 
