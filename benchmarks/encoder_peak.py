@@ -70,7 +70,7 @@ def peak_flops(precision: Precision, device: torch.device, seconds: float) -> fl
 def flops_per_picture(backbone: Backbone) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
-    side = backbone.preprocess.crop
+    side = backbone.feeding.crop
     with FlopCounterMode(display=False) as counter:
         EagerEngine(backbone, "fp32")(PictureBatch.of_frames(torch.zeros(1, 3, side, side, dtype=torch.uint8)))
     return float(counter.get_total_flops())

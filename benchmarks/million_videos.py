@@ -37,10 +37,11 @@ def make_table(folder: Path, videos: int) -> None:
 
 def provenance(dim: int) -> Any:
     from panecho_embed.clips import ClipPlan
-    from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+    from panecho_embed.feeding import Feeding
+    from panecho_embed.provenance import Provenance, WeightsInfo
 
     weights = WeightsInfo("random (seed 0)", "ab" * 32, "none", pretrained=False)
-    return Provenance("random", weights, Preprocess(), ClipPlan(), "clip", dim=dim)
+    return Provenance("random", weights, Feeding(), ClipPlan(), "clip", dim=dim)
 
 
 def read_table(folder: Path, _: argparse.Namespace) -> None:

@@ -30,7 +30,8 @@ from scipy.stats import binomtest
 from panecho_embed.evaluation.inference import Replicates, Sample, difference, sample
 from panecho_embed.evaluation.metrics import Metrics, binary_metrics, regression_metrics
 from panecho_embed.evaluation.splits import Fold, kfold
-from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.feeding import Feeding
+from panecho_embed.provenance import Provenance, WeightsInfo
 from panecho_embed.records import EmbeddingTable
 from probes.fitting import fit_fold, predict_units
 from probes.linear import LinearProbe
@@ -56,7 +57,7 @@ def make_problem(values: np.ndarray, truth: np.ndarray) -> Problem:
     n = len(truth)
     names, empty = np.array([f"p{i:04d}" for i in range(n)], dtype=object), np.full(n, "", dtype=object)
     weights = WeightsInfo("random (seed 0)", "0" * 64, "none", False)
-    provenance = Provenance("random", weights, Preprocess(), None, "video", values.shape[1], pooling="mean")
+    provenance = Provenance("random", weights, Feeding(), None, "video", values.shape[1], pooling="mean")
     table = EmbeddingTable(
         values=values.astype(np.float32),
         video_id=names,

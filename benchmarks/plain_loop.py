@@ -46,8 +46,8 @@ def share_of(folder: Path, share: str) -> list[Path]:
 class Clips:
     """A data set: one clip of one video, (16, 3, S, S) float32, normalised, read until its last frame."""
 
-    def __init__(self, paths: list[Path], plan: ClipPlan, preprocess: Any, frames: int) -> None:
-        self._preprocess = preprocess
+    def __init__(self, paths: list[Path], plan: ClipPlan, feeding: Any, frames: int) -> None:
+        self._feeding = feeding
         self._clips = [(path, indices) for path in paths for indices in plan.indices(frames)]
 
     def __len__(self) -> int:
@@ -58,17 +58,17 @@ class Clips:
         import torch
 
         path, indices = self._clips[position]
-        size, crop = self._preprocess.resize, self._preprocess.crop
+        size, crop = self._feeding.resize, self._feeding.crop
         low = (size - crop) // 2
         capture = cv2.VideoCapture(str(path))
         frames = [capture.read()[1] for _ in range(int(indices.max()) + 1)]
         capture.release()
         resized = [cv2.resize(frames[i], (size, size), interpolation=cv2.INTER_AREA) for i in indices]
         clip = np.stack(resized)[:, low : low + crop, low : low + crop].transpose(0, 3, 1, 2)
-        if self._preprocess.channel_order == "rgb":
+        if self._feeding.channel_order == "rgb":
             clip = clip[:, ::-1]
-        pixels = torch.from_numpy(np.ascontiguousarray(clip)).float() * self._preprocess.scale
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self._preprocess.mean, self._preprocess.std))
+        pixels = torch.from_numpy(np.ascontiguousarray(clip)).float() * self._feeding.scale
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self._feeding.mean, self._feeding.std))
         return (pixels - mean) / std
 
 
@@ -85,7 +85,7 @@ def plain(folder: Path, plan: str, arguments: argparse.Namespace) -> None:
     some = share_of(folder, arguments.share)
     loaded = time.perf_counter()
     loader = torch.utils.data.DataLoader(
-        Clips(some, plan_of(plan), model.preprocess, arguments.frames), arguments.batch_clips, num_workers=1
+        Clips(some, plan_of(plan), model.feeding, arguments.frames), arguments.batch_clips, num_workers=1
     )
     rows = []
     with torch.inference_mode():

@@ -30,7 +30,8 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import StandardScaler
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.feeding import Feeding
+from panecho_embed.provenance import Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 from probes.linear import LOGISTIC_CS, RIDGE_ALPHAS
@@ -69,7 +70,7 @@ def write_file(path: Path, targets: int) -> tuple[np.ndarray, dict[str, np.ndarr
     columns = labels(signal / signal.std(axis=0), rng)
     refs = tuple(VideoRef(f"v{i:05d}", f"s{i:05d}", f"p{i:05d}", f"{i}.avi", "A4C", s) for i, s in enumerate(split))
     weights = WeightsInfo("random (seed 0)", "0" * 64, "none", False)
-    provenance = Provenance("random", weights, Preprocess(), ClipPlan(num_clips=1), "clip", DIM)
+    provenance = Provenance("random", weights, Feeding(), ClipPlan(num_clips=1), "clip", DIM)
     rows = np.arange(len(x))
     with EmbeddingWriter(path, provenance) as writer:
         writer.add(rows, x, np.zeros_like(rows), 1.0, np.full(len(x), 16))

@@ -35,7 +35,7 @@ def main() -> None:
     model = load_backbone("random", image_size=32)
     plan = ClipPlan(num_clips=1)
     provenance = Provenance(
-        model.name, model.weights, model.preprocess, plan, "clip", dim=model.dim, versions=package_versions()
+        model.name, model.weights, model.feeding, plan, "clip", dim=model.dim, versions=package_versions()
     )
     with tempfile.TemporaryDirectory() as name, ray_cluster(None):
         folder = Path(name)
@@ -56,7 +56,7 @@ def main() -> None:
                     range(count),
                     provenance,
                     model,
-                    DecodeSettings(model.preprocess, (plan,)),
+                    DecodeSettings(model.feeding, (plan,)),
                     EncodeSettings("fp32", "float32", "eager", None),
                     "cpu",
                     None,

@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.feeding import Feeding
+from panecho_embed.provenance import Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection, search, study_query, vector_query, video_query
 from panecho_embed.search.find import study_scores
@@ -42,7 +43,7 @@ SHARES = (0.01, 0.1, 0.5)
 def write_vectors(path: Path, videos: int, dim: int, seed: int = 0, videos_per_study: int = VIEWS) -> None:
     rng = np.random.default_rng(seed)
     weights = WeightsInfo("synthetic", "0" * 64, "none", pretrained=False)
-    provenance = Provenance("synthetic", weights, Preprocess(), ClipPlan(), "video", dim=dim)
+    provenance = Provenance("synthetic", weights, Feeding(), ClipPlan(), "video", dim=dim)
     centres = rng.normal(size=(VIEWS, dim)).astype(np.float32)
     with EmbeddingWriter(path, provenance) as writer:
         for start in range(0, videos, 65_536):

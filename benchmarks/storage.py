@@ -19,7 +19,8 @@ import h5py
 import numpy as np
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.feeding import Feeding
+from panecho_embed.provenance import Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 from panecho_embed.store.headers import place_of_rows
@@ -44,7 +45,7 @@ def seconds(ways: dict[str, Callable[[], object]], times: int, clock: Callable[[
 
 def provenance() -> Provenance:
     info = WeightsInfo("random", "0" * 64, "none", pretrained=False)
-    return Provenance("random", info, Preprocess(), ClipPlan(), "clip", dim=DIM)
+    return Provenance("random", info, Feeding(), ClipPlan(), "clip", dim=DIM)
 
 
 def videos(count: int) -> tuple[VideoRef, ...]:

@@ -14,7 +14,10 @@ import numpy as np
 from panecho_embed.arraytypes import Bools, Ints
 from panecho_embed.errors import ArgumentError, MediaError, NotACineError
 
-ShortVideoPolicy = Literal["repeat", "wrap", "skip"]
+ShortVideoPolicy = Literal["repeat", "wrap", "zeros", "skip"]
+
+PADDING = -1
+"""The frame number of a clip's place that no frame of a short video fills, with "zeros"."""
 
 
 _EXCLUSIVE = (("target_fps", "frame_step"), ("stride", "num_clips"))
@@ -36,8 +39,11 @@ class ClipPlan:
     num_clips: clips a video, evenly spaced from the first possible start to the last (one clip: the middle);
         None when `stride` is given. A video with fewer different starts gives fewer clips, never the same one twice.
     stride: distance between the starts of neighbouring clips, in frames, at least 1; None when `num_clips` is given.
+    start: first frame of the only clip, 0 or more; None for evenly spaced starts. Needs `num_clips` 1. A video that
+        ends before the clip does is short.
     short: what becomes of a video shorter than one clip: "repeat" its last frame (as PanEcho does), "wrap" around
-        to its first, or "skip" it.
+        to its first, pad it with "zeros" after normalising (as EchoPrime does; only models that see a clip as a whole
+        take it), or "skip" it.
     """
 
     frames_per_clip: int = 16
@@ -45,6 +51,7 @@ class ClipPlan:
     target_fps: float | None = None
     num_clips: int | None = 4
     stride: int | None = None
+    start: int | None = None
     short: ShortVideoPolicy = "repeat"
 
     def __post_init__(self) -> None:
@@ -70,6 +77,11 @@ class ClipPlan:
             raise ArgumentError(f"num_clips is {self.num_clips}; it must be 1 or more (--clips)")
         if self.stride is not None and self.stride < 1:
             raise ArgumentError(f"stride is {self.stride}; it must be 1 or more (--stride)")
+        if self.start is not None and (self.start < 0 or self.num_clips != 1):
+            raise ArgumentError(
+                f"start is {self.start} with num_clips {self.num_clips}; a start of 0 or more goes with one clip "
+                "(--start, --clips 1)"
+            )
         if self.short not in get_args(ShortVideoPolicy):
             raise ArgumentError(f"short is {self.short!r}; allowed are {get_args(ShortVideoPolicy)} (--short)")
 
@@ -96,6 +108,9 @@ class ClipPlan:
             raise ArgumentError(f"num_frames is {num_frames}; a video has 1 frame or more")
         offsets = self.offsets(fps)
         last_start = num_frames - 1 - int(offsets[-1])
+        if self.start is not None:
+            reaches = self.start <= last_start if self.short == "skip" else self.start < num_frames
+            return np.array([self.start] if reaches else [], dtype=np.int64)
         if last_start < 0:
             return np.zeros(0 if self.short == "skip" else 1, dtype=np.int64)
         if self.stride is not None:
@@ -112,7 +127,7 @@ class ClipPlan:
         return np.unique(numerators // (2 * (count - 1)))
 
     def indices(self, num_frames: int, fps: float | None = None) -> Ints:
-        """Frame numbers of every clip, (N, frames_per_clip) int64, each in [0, num_frames).
+        """Frame numbers of every clip, (N, frames_per_clip) int64, each in [0, num_frames), or `PADDING`.
 
         num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed with `target_fps` alone.
         """
@@ -126,12 +141,15 @@ class ClipPlan:
         """Which frames any clip uses, (num_frames,), without a list of all clips' frames."""
         starts, found = self.starts(num_frames, fps), np.zeros(num_frames, dtype=np.bool_)
         for offset in self.offsets(fps):
-            found[self._inside(starts + offset, num_frames)] = True
+            inside = self._inside(starts + offset, num_frames)
+            found[inside[inside != PADDING]] = True
         return found
 
     def require(self, num_frames: int, fps: float | None = None) -> Ints:
         """`indices`, but a video that the plan skips raises NotACineError, which says why."""
         indices = self.indices(num_frames, fps)
+        if not len(indices) and self.start is not None and self.short != "skip":
+            raise NotACineError(f"{num_frames} frames; its clip would start at frame {self.start} (--start)")
         if not len(indices):
             raise NotACineError(
                 f"{num_frames} frames; a clip needs {self.frames_per_clip} at a step of {self.step(fps):g}, and short "
@@ -145,7 +163,9 @@ class ClipPlan:
         return np.floor(exact + 0.5).astype(np.int64)
 
     def _inside(self, indices: Ints, num_frames: int) -> Ints:
-        """Frame numbers past a short video's end, brought back into it."""
+        """Frame numbers past a short video's end, brought back into it, or `PADDING`."""
+        if self.short == "zeros":
+            return np.where(indices < num_frames, indices, PADDING)
         inside: Ints = indices % num_frames if self.short == "wrap" else np.minimum(indices, num_frames - 1)
         return inside
 
@@ -178,6 +198,8 @@ class OneClip:
     def starts(self, num_frames: int, fps: float | None = None) -> Ints:
         """First frame of the clip, (1,) int64; empty if the plan skips such a short video."""
         starts = self.plan.starts(num_frames, fps)
+        if self.plan.start is not None:
+            return starts
         last_start = num_frames - 1 - int(self.plan.offsets(fps)[-1])
         if last_start < 0 or not len(starts):
             return starts
@@ -190,7 +212,8 @@ class OneClip:
     def used(self, num_frames: int, fps: float | None = None) -> Bools:
         """Which frames the clip uses, (num_frames,)."""
         found = np.zeros(num_frames, dtype=np.bool_)
-        found[self.indices(num_frames, fps)] = True
+        indices = self.indices(num_frames, fps)
+        found[indices[indices != PADDING]] = True
         return found
 
     def require(self, num_frames: int, fps: float | None = None) -> Ints:
@@ -214,4 +237,9 @@ def resolve_plan(clips: ClipPlan | Mapping[str, Any] | None, default: ClipPlan) 
     for one, other in (*_EXCLUSIVE, *((b, a) for a, b in _EXCLUSIVE)):
         if changes.get(one) is not None:
             changes.setdefault(other, None)
+    if changes.get("stride") is not None or changes.get("num_clips", 1) != 1:
+        changes.setdefault("start", None)
+    elif changes.get("start") is not None and default.start is None:
+        changes.setdefault("num_clips", 1)
+        changes.setdefault("stride", None)
     return replace(default, **changes)

@@ -96,6 +96,12 @@ EARLIER_ORDER = (
 )
 """What is said of every file that records no order of planes."""
 
+EARLIER_FEEDING = (
+    'made by an earlier release, which fed several models otherwise than their published pipelines ("Feeding" in '
+    "docs/models.md). Make it again with this release"
+)
+"""What is said of every file that records no feeding."""
+
 
 class RemoteError(PanEchoEmbedError, OSError):
     """What a URL names can't be read or written; the message says why."""

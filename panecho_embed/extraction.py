@@ -22,6 +22,7 @@ from panecho_embed.engines.pool import check_timeout
 from panecho_embed.engines.profile import Profile
 from panecho_embed.engines.ray_engine import embed_on_ray
 from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.feeding import MaskChoice
 from panecho_embed.manifest import is_opaque, local_path, read_manifest
 from panecho_embed.media import notes_on_videos
 from panecho_embed.models.backbones import Backbone, load_backbone
@@ -32,6 +33,8 @@ from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together
 from panecho_embed.summary import ExtractSummary, summary_of_several
 from panecho_embed.versions import package_versions
+
+_DICOM_MASK = "sector mask: DICOM files only, as the model was trained (--mask-sector on or off changes it)"
 
 _PLAN_NAME = r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}"
 
@@ -55,7 +58,8 @@ def extract(
     device: str = "auto",
     workers: int | None = None,
     batch_pictures: int | None = None,
-    mask_sector: bool = False,
+    feed: Mapping[str, Any] | None = None,
+    mask_sector: MaskChoice = "auto",
     crop_region: bool = False,
     include_stills: bool = False,
     layout: Layout = "auto",
@@ -89,8 +93,7 @@ def extract(
     level : {"clip", "frame"}
         What a row is. At frame level every frame is a picture, encoded by the image encoder alone.
     clips : ClipPlan or mapping, optional
-        Which clips, as a plan or as changes to the default one, such as {"stride": 4}. Default: what the weights
-        record, else 4 evenly spaced clips of as many consecutive frames as the backbone takes.
+        Which clips, as a plan or as changes to the backbone's own, such as {"stride": 4}; see `Feeding.clips`.
     plans : mapping of str to (ClipPlan or mapping), optional
         Several plans by name, from one pass over the videos: each video is decoded once, and a picture that several
         plans share is encoded once. The plan NAME becomes the file `out`/NAME.h5.
@@ -112,8 +115,13 @@ def extract(
         Decoding processes; 0 decodes in this process. Default: one per four cores, beside an accelerator one per core.
     batch_pictures : int, optional
         Pictures per run of the image encoder; default: see `default_batch_pictures`.
-    mask_sector, crop_region : bool
-        See `Preprocess`.
+    feed : mapping, optional
+        Changes to how the backbone is fed, such as {"geometry": "squash"}; see `Feeding.overridden`. What differs from
+        the backbone's own is announced, and recorded in the file.
+    mask_sector : {"auto", "on", "off"}
+        Black out everything outside the ultrasound sector; "auto": in the files that the backbone's own feeding masks.
+    crop_region : bool
+        Cut frames to the 2-D region that the file names.
     include_stills : bool
         Also embed DICOM stills.
     layout : str
@@ -177,20 +185,12 @@ def extract(
             precision=precision,
             dtype=dtype,
             include_stills=include_stills,
-            # Weights that were trained on masked or cut frames are given such frames unasked.
-            preprocess=replace(
-                backbone.preprocess,
-                mask_sector=mask_sector or backbone.preprocess.mask_sector,
-                crop_region=crop_region or backbone.preprocess.crop_region,
-            ),
+            feeding=backbone.feeding.overridden(feed, mask_sector=mask_sector, crop_region=crop_region),
         )
-        outputs = {
-            name: Output(
-                parts[name],
-                replace(provenance, clips=None if level == "frame" else resolve_plan(plan, backbone.clip_plan)),
-            )
-            for name, plan in wanted.items()
-        }
+        outputs = {name: Output(parts[name], _of_plan(provenance, backbone, plan)) for name, plan in wanted.items()}
+        for name, output in outputs.items():
+            for override in output.provenance.overrides:
+                announce(f"override{f' in {name}' if name else ''}: {override}")
         for output in outputs.values():
             output.parts.begin(manifest, output.provenance, overwrite)
         todo = {name: output.parts.todo(manifest) for name, output in outputs.items()}
@@ -202,7 +202,7 @@ def extract(
                 manifest,
                 videos,
                 backbone,
-                DecodeSettings(provenance.preprocess, _plans(some), include_stills),
+                DecodeSettings(provenance.feeding, _plans(some), include_stills),
                 EncodeSettings(precision, dtype, engine_backend, batch_pictures),
                 device,
                 workers,
@@ -221,6 +221,8 @@ def extract(
         if shard is None:
             finish_together(list(parts.values()), manifest, [output.provenance for output in outputs.values()])
         summaries = {name: _summary(where[name], parts[name], manifest, len(todo[name]), shard) for name in outputs}
+        if provenance.feeding.mask == "dicom":
+            summaries = {name: replace(one, notes=(*one.notes, _DICOM_MASK)) for name, one in summaries.items()}
     seconds = time.monotonic() - started
     if plans is None:
         return replace(summaries[""], seconds=seconds)
@@ -339,13 +341,22 @@ def _provenance(model: Backbone, level: Level) -> Provenance:
     return Provenance(
         backbone=model.name,
         weights=model.weights,
-        preprocess=model.preprocess,
+        feeding=model.feeding,
         clips=None,
         level=level,
         dim=model.image_dim if level == "frame" and model.image_dim else model.dim,
         plane_order=model.plane_order,
         versions=package_versions(),
     )
+
+
+def _of_plan(provenance: Provenance, backbone: Backbone, clips: ClipPlan | Mapping[str, Any] | None) -> Provenance:
+    """The record of one output: its clips, checked, and what is not the model's own."""
+    plan = None
+    if provenance.level == "clip":
+        plan = resolve_plan(clips, backbone.feeding.clips)
+        backbone.check_clips(plan)
+    return replace(provenance, clips=plan, overrides=backbone.overrides(provenance.feeding, plan))
 
 
 def _follow(at_work: Iterator[int], total: int, todo: int, progress: bool | None) -> None:

@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 
 from panecho_embed.arraytypes import Ints
+from panecho_embed.clips import PADDING
+from panecho_embed.errors import ArgumentError
 
 PlaneOrder = Literal["published", "frames"]
 """How a clip's planes become pictures.
@@ -46,11 +48,14 @@ def frame_planes(num_frames: int) -> Ints:
 def pictures_of(clips: Sequence[Ints], num_frames: int, order: PlaneOrder) -> Pictures:
     """The distinct pictures of the clips of one video.
 
-    clips: of one plan or several, (N, L) int64 each, frame numbers from 0 to below `num_frames`. In the order "frames"
-    every one of the `num_frames` frames is a picture, whether a clip uses it or not.
+    clips: of one plan or several, (N, L) int64 each, frame numbers from 0 to below `num_frames`, in the order "frames"
+    also `PADDING`, which stays. In the order "frames" every one of the `num_frames` frames is a picture, whether a clip
+    uses it or not. Raises ArgumentError for padding in the published order.
     """
     if order == "frames":
         return Pictures(frame_planes(num_frames), tuple(clips))
+    if any((some == PADDING).any() for some in clips):
+        raise ArgumentError("clips padded with zeros have no planes in the published order (--short)")
     every = np.concatenate([_published(some) for some in clips])
     planes, position = np.unique(every, axis=0, return_inverse=True)
     ends = np.cumsum([some.size for some in clips])[:-1]

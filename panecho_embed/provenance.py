@@ -1,4 +1,4 @@
-"""How embeddings were made: preprocessing, weights and the whole record, whose fingerprint says what may be mixed."""
+"""How embeddings were made: feeding, weights and the whole record, whose fingerprint says what may be mixed."""
 
 from __future__ import annotations
 
@@ -10,57 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import EARLIER_ORDER, ArgumentError, EarlierReleaseError
+from panecho_embed.errors import EARLIER_FEEDING, EARLIER_ORDER, ArgumentError, EarlierReleaseError
+from panecho_embed.feeding import Feeding
 from panecho_embed.planes import PlaneOrder
 
 Level = Literal["frame", "clip", "video", "study"]
 Precision = Literal["fp32", "bf16", "fp16"]
 StoredType = Literal["float32", "float16"]
-Interpolation = Literal["area", "bilinear", "bicubic"]
-ChannelOrder = Literal["rgb", "bgr"]
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocess:
-    """Everything between a decoded frame and what the model sees.
-
-    resize: side of the square that a frame is resized to, aspect ratio ignored, in pixels.
-    crop: side of the centre crop taken from it, in pixels, at most `resize`; the model's input size.
-    channel_order: order in which the model's weights expect the channels; `mean` and `std` are in that order.
-    scale: factor on 0-255 pixels before mean and std (1/255, or 1 for weights trained on 0-255).
-    crop_region: cut to the 2-D ultrasound region first. mask_sector: black out all but the moving sector first.
-    """
-
-    resize: int = 256
-    crop: int = 224
-    interpolation: Interpolation = "area"
-    channel_order: ChannelOrder = "bgr"
-    scale: float = 1 / 255
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    crop_region: bool = False
-    mask_sector: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.crop <= self.resize:
-            raise ArgumentError(f"crop is {self.crop}, resize is {self.resize}; 1 <= crop <= resize (--image-size)")
-        if self.interpolation not in get_args(Interpolation):
-            raise ArgumentError(f"interpolation is {self.interpolation!r}; allowed: {get_args(Interpolation)}")
-        if self.channel_order not in get_args(ChannelOrder):
-            raise ArgumentError(f"channel_order is {self.channel_order!r}; allowed: {get_args(ChannelOrder)}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ArgumentError(f"mean {self.mean} and std {self.std}: three values each, std above 0")
-
-    def normalises_as(self, other: Preprocess) -> bool:
-        """Do the same pixels become the same numbers, whatever their geometry?"""
-        mine, theirs = ((p.channel_order, p.scale, p.mean, p.std) for p in (self, other))
-        return mine == theirs
-
-    def at_size(self, image_size: int) -> Preprocess:
-        """The same for another model input size, the margin of the centre crop kept in proportion."""
-        if not 32 <= image_size <= 4096:
-            raise ArgumentError(f"image size is {image_size}; the encoders take 32 to 4096 (--image-size)")
-        return dataclasses.replace(self, crop=image_size, resize=round(image_size * self.resize / self.crop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +37,18 @@ class WeightsInfo:
 class Provenance:
     """How embeddings were made. Two files with the same `fingerprint` may be put together; others may not.
 
-    clips: None at frame level. plane_order: which pictures a clip is made of, a property of the weights; at frame level
-    every frame is one all the same. precision: of the encoder's arithmetic. dtype: of the stored numbers.
-    include_stills: whether DICOM stills were taken in. versions: of the packages that could matter. engine: what ran
-    the encoders, "" where not known. Both are recorded, but no part of the fingerprint: engines of one precision
-    differ by its rounding, and neither they nor an upgrade of numpy may stop a resume.
+    feeding: what was done to frames; its `clips` are the model's own. clips: those that were made, None at frame level.
+    overrides: what differs from the model's own feeding and clips, a line each, for people. plane_order: which pictures
+    a clip is made of, a property of the weights; at frame level every frame is one all the same. precision: of the
+    encoder's arithmetic. dtype: of the stored numbers. include_stills: whether DICOM stills were taken in. versions: of
+    the packages that could matter. engine: what ran the encoders, "" where not known. These two and the overrides are
+    recorded, but no part of the fingerprint: engines of one precision differ by its rounding, and neither they nor an
+    upgrade of numpy may stop a resume.
     """
 
     backbone: str
     weights: WeightsInfo
-    preprocess: Preprocess
+    feeding: Feeding
     clips: ClipPlan | None
     level: Level
     dim: int
@@ -101,6 +59,7 @@ class Provenance:
     plane_order: PlaneOrder = "frames"
     versions: Mapping[str, str] = field(default_factory=dict)
     engine: str = ""
+    overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.level not in get_args(Level):
@@ -113,11 +72,13 @@ class Provenance:
             raise ArgumentError(f"plane_order is {self.plane_order!r}; allowed are {', '.join(get_args(PlaneOrder))}")
 
     def settings(self) -> dict[str, Any]:
-        """What decides the values, flat: {"preprocess.crop": 224, ...}. Of the weights: content, not source."""
+        """What decides the values, flat: {"feeding.crop": 224, ...}. Of the weights: content, not source."""
         flat: dict[str, Any] = {}
         whole = dataclasses.asdict(dataclasses.replace(self, versions={}))
-        for recorded in ("versions", "engine"):
+        for recorded in ("versions", "engine", "overrides"):
             whole.pop(recorded)
+        # What the model would take unasked decides nothing.
+        whole["feeding"].pop("clips")
         whole["weights"].pop("source")
         whole["weights"].pop("licence")
         for name, value in whole.items():
@@ -143,7 +104,8 @@ class Provenance:
 
     def to_json(self) -> str:
         """As JSON text, to be read back by `from_json`."""
-        return json.dumps({**dataclasses.asdict(self), "versions": dict(self.versions)}, sort_keys=True)
+        record = dataclasses.asdict(self) | {"feeding": self.feeding.record(), "versions": dict(self.versions)}
+        return json.dumps(record, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
@@ -152,13 +114,14 @@ class Provenance:
             raw = json.loads(text)
             if isinstance(raw, dict) and "backbone" in raw and "plane_order" not in raw:
                 raise EarlierReleaseError(EARLIER_ORDER)
-            preprocess: dict[str, Any] = raw.pop("preprocess")
-            preprocess |= {name: tuple(map(float, preprocess[name])) for name in ("mean", "std")}
+            if isinstance(raw, dict) and "backbone" in raw and "feeding" not in raw:
+                raise EarlierReleaseError(EARLIER_FEEDING)
             clips = raw.pop("clips")
             read = cls(
                 weights=WeightsInfo(**raw.pop("weights")),
-                preprocess=Preprocess(**preprocess),
+                feeding=Feeding.from_record(raw.pop("feeding")),
                 clips=None if clips is None else ClipPlan(**clips),
+                overrides=tuple(map(str, raw.pop("overrides"))),
                 versions={str(name): str(version) for name, version in dict(raw.pop("versions")).items()},
                 **raw,
             )
@@ -166,7 +129,7 @@ class Provenance:
             raise
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise ArgumentError(f"no record of settings ({type(error).__name__}: {error})") from error
-        for record in (read, read.weights, read.preprocess, *([read.clips] if read.clips else [])):
+        for record in (read, read.weights, read.feeding, read.feeding.clips, *([read.clips] if read.clips else [])):
             _check_types(record)
         return read
 

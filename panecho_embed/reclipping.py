@@ -69,10 +69,18 @@ def reclip(
     file = EmbeddingFile(source)
     backbone = backbone_of_frames(file, weights, seed, device)
     made_with = file.provenance
-    plan = resolve_plan(clips, backbone.clip_plan)
+    plan = resolve_plan(clips, backbone.feeding.clips)
+    backbone.check_clips(plan)
     # Frames that were rounded give clips that extract would not have given.
     rounded = "from float16 frames" if made_with.dtype == "float16" else ""
-    provenance = replace(made_with, level="clip", clips=plan, dim=backbone.dim, pooling=rounded)
+    provenance = replace(
+        made_with,
+        level="clip",
+        clips=plan,
+        dim=backbone.dim,
+        pooling=rounded,
+        overrides=backbone.overrides(made_with.feeding, plan),
+    )
     engine = ClipEngine(backbone, provenance.precision, announce=announce)
     outcome = _Outcome(file)
     rows = file.mapped()
@@ -204,7 +212,7 @@ def backbone_of_frames(
         )
     made_with = file.provenance
     check_pictures_are_frames(file)
-    backbone = load_backbone(made_with.backbone, weights, seed, image_size=made_with.preprocess.crop)
+    backbone = load_backbone(made_with.backbone, weights, seed, image_size=made_with.feeding.crop)
     if backbone.weights.sha256 != made_with.weights.sha256:
         raise SettingsMismatchError(
             f"{file.path} was made with the weights {made_with.weights.source} "

@@ -158,14 +158,15 @@ def far_patients(evaluation: Evaluation) -> list[str]:
 
 def _provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
     """How embeddings were made, for people."""
-    weights, clips, pre = provenance.weights, provenance.clips, provenance.preprocess
+    weights, clips = provenance.weights, provenance.clips
     facts = {
         "File": source,
         "Backbone": provenance.backbone,
         "Weights": weights.source if weights.pretrained else f"{weights.source}: untrained",
         "Weights SHA-256": weights.sha256,
         "Licence of the weights": weights.licence,
-        "Pixels": f"resized to {pre.resize}, centre crop {pre.crop}, {pre.interpolation}, {pre.channel_order.upper()}",
+        "Pixels": provenance.feeding.describe(),
+        "Not the model's own feeding": "; ".join(provenance.overrides) or "nothing",
     }
     if clips is not None:
         step = f"{clips.target_fps:g} frames/s" if clips.target_fps is not None else f"step {clips.frame_step}"

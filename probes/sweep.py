@@ -68,7 +68,7 @@ def sweep_tables(
     backbone = backbone_of_frames(file, weights, seed, device, flags="--backbone-weights, --backbone-seed")
     frames, rows = file.table_without_values(), file.mapped()
     engine = ClipEngine(backbone, file.provenance.precision)
-    for sampling in samplings or default_samplings(backbone.frames_per_clip):
+    for sampling in samplings or default_samplings(backbone.feeding.clips.frames_per_clip):
         yield sampling.name, _sampled_table(frames, rows, engine, sampling)
 
 

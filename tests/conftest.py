@@ -11,7 +11,8 @@ import torch
 from hypothesis import settings
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.feeding import Feeding
+from panecho_embed.provenance import Provenance, WeightsInfo
 from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
@@ -26,7 +27,7 @@ settings.load_profile("default")
 @pytest.fixture
 def provenance() -> Provenance:
     weights = WeightsInfo("random (seed 0)", "ab" * 32, "none", pretrained=False)
-    return Provenance("random", weights, Preprocess(), ClipPlan(), "clip", dim=5, versions={"torch": "2"})
+    return Provenance("random", weights, Feeding(), ClipPlan(), "clip", dim=5, versions={"torch": "2"})
 
 
 def refs(*names: str) -> tuple[VideoRef, ...]:

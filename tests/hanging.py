@@ -43,9 +43,9 @@ def decode_in_pool(started):
     from panecho_embed.clips import ClipPlan
     from panecho_embed.engines.decode import DecodeSettings
     from panecho_embed.engines.pool import decoded
-    from panecho_embed.provenance import Preprocess
+    from panecho_embed.feeding import Feeding
 
-    with decoded([(0, Hanging(started))], DecodeSettings(Preprocess(), (ClipPlan(),)), 1, 60.0) as outcomes:
+    with decoded([(0, Hanging(started))], DecodeSettings(Feeding(), (ClipPlan(),)), 1, 60.0) as outcomes:
         list(outcomes)
 
 

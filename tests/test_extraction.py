@@ -67,7 +67,7 @@ def test_an_embedding_is_that_of_its_frames(studies, tmp_path):
     for row, start in enumerate([0, 8, 16, 24]):
         clip = [cv2.resize(frame, (40, 40), interpolation=cv2.INTER_AREA) for frame in video[start : start + 16]]
         pixels = np.stack(clip)[:, 4:36, 4:36, ::-1].transpose(0, 3, 1, 2) / 255
-        mean, std = (np.array(v)[:, None, None] for v in (model.preprocess.mean, model.preprocess.std))
+        mean, std = (np.array(v)[:, None, None] for v in (model.feeding.mean, model.feeding.std))
         normalised = (pixels - mean) / std
         quarters = normalised.reshape(16, 3, 2, 16, 2, 16).mean(axis=(3, 5)).reshape(16, 12)
         np.testing.assert_allclose(file.embeddings[row], quarters.mean(axis=0), atol=1e-5)
@@ -186,8 +186,8 @@ def test_other_settings_are_refused_by_field(studies, tmp_path):
     run(studies, tmp_path / "out.h5")
     with pytest.raises(SettingsMismatchError, match=r"clips\.stride: 4, not None"):
         run(studies, tmp_path / "out.h5", clips=ClipPlan(num_clips=None, stride=4))
-    with pytest.raises(SettingsMismatchError, match=r"preprocess\.mask_sector: True, not False"):
-        run(studies, tmp_path / "out.h5", mask_sector=True)
+    with pytest.raises(SettingsMismatchError, match=r"feeding\.mask: always, not never"):
+        run(studies, tmp_path / "out.h5", mask_sector="on")
     assert len(run(studies, tmp_path / "out.h5")[1]) == 11
     assert len(run(studies, tmp_path / "out.h5", clips=ClipPlan(num_clips=1), overwrite=True)[1]) == 5
 
@@ -277,10 +277,10 @@ def test_a_script_without_a_main_guard_is_told_so(studies, tmp_path):
 
 
 def test_the_file_says_how_it_was_made(studies, tmp_path):
-    _, file = run(studies, tmp_path / "out.h5", mask_sector=True)
+    _, file = run(studies, tmp_path / "out.h5", mask_sector="on")
     made = file.provenance
     assert made.backbone == "tiny"
-    assert made.preprocess == dataclasses.replace(tiny().preprocess, mask_sector=True)
+    assert made.feeding == dataclasses.replace(tiny().feeding, mask="always")
     assert made.clips == ClipPlan()
     assert {"python", "torch", "numpy", "pydicom"} <= set(made.versions)
 

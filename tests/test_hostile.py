@@ -20,9 +20,9 @@ from panecho_embed.cli.main import main
 from panecho_embed.engines import pool, writing
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.extraction import extract
+from panecho_embed.feeding import Feeding
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models import backbones
-from panecho_embed.provenance import Preprocess
 from panecho_embed.store import EmbeddingFile, Parts, verify
 from tests.test_extraction import moving
 from tests.tiny import tiny
@@ -178,7 +178,7 @@ def test_numbers_of_workers_that_are_not_allowed(studies, tmp_path, workers):
 
 def test_an_image_size_that_no_memory_holds(studies, tmp_path):
     with pytest.raises(ArgumentError, match="32 to 4096"):
-        Preprocess().at_size(1_000_000)
+        Feeding().at_size(1_000_000)
 
 
 def test_a_video_that_memory_does_not_hold_is_a_failure(studies, tmp_path, monkeypatch):

@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.provenance import Preprocess, Provenance
+from panecho_embed.feeding import Feeding
+from panecho_embed.provenance import Provenance
 
 
 def test_provenance_survives_json(provenance):
@@ -18,7 +19,7 @@ def test_the_fingerprint_follows_the_settings_and_nothing_else(provenance):
     assert dataclasses.replace(provenance, weights=elsewhere).fingerprint == provenance.fingerprint
     for change in (
         {"clips": ClipPlan(stride=4, num_clips=None)},
-        {"preprocess": Preprocess(mask_sector=True)},
+        {"feeding": Feeding(mask="always")},
         {"precision": "bf16"},
         {"weights": dataclasses.replace(provenance.weights, sha256="cd" * 32)},
     ):
@@ -26,10 +27,10 @@ def test_the_fingerprint_follows_the_settings_and_nothing_else(provenance):
 
 
 def test_differences_name_the_field(provenance):
-    other = dataclasses.replace(provenance, preprocess=Preprocess(crop=112))
-    assert other.differences(provenance) == ["preprocess.crop: 112, not 224"]
+    other = dataclasses.replace(provenance, feeding=Feeding(crop=112))
+    assert other.differences(provenance) == ["feeding.crop: 112, not 224"]
     assert provenance.differences(provenance) == []
 
 
 def test_another_image_size_keeps_the_margin():
-    assert Preprocess().at_size(112) == Preprocess(resize=128, crop=112)
+    assert Feeding().at_size(112) == Feeding(resize=128, crop=112)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from panecho_embed.feeding import Feeding
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
-from panecho_embed.provenance import Preprocess, WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 
 
 class Patches(nn.Module):
@@ -23,18 +24,18 @@ class WholeClip(nn.Module):
         return clips.mean(dim=(1, 3, 4))
 
 
-PREPROCESS = Preprocess(resize=40, crop=32)
+FEEDING = Feeding(resize=40, crop=32)
 INFO = WeightsInfo("tiny", "0" * 64, "MIT", pretrained=False)
 
 
-def tiny(preprocess: Preprocess = PREPROCESS) -> Backbone:
+def tiny(feeding: Feeding = FEEDING) -> Backbone:
     """A image encoder of 12 numbers, clips as their mean."""
-    return Backbone("tiny", Patches(), MeanOverFrames(), 12, 12, preprocess, INFO)
+    return Backbone("tiny", Patches(), MeanOverFrames(), 12, 12, feeding, INFO)
 
 
 def tiny_3d() -> Backbone:
     """A model that sees a clip as a whole."""
-    return Backbone("tiny-3d", nn.Identity(), WholeClip(), 3, None, PREPROCESS, INFO, pooling="3d")
+    return Backbone("tiny-3d", nn.Identity(), WholeClip(), 3, None, FEEDING, INFO, pooling="3d")
 
 
 class NotFinite(nn.Module):
@@ -47,4 +48,4 @@ class NotFinite(nn.Module):
 
 def overflowing() -> Backbone:
     """A backbone whose embedding of a bright video is not finite."""
-    return Backbone("overflowing", NotFinite(), MeanOverFrames(), 3, 3, PREPROCESS, INFO)
+    return Backbone("overflowing", NotFinite(), MeanOverFrames(), 3, 3, FEEDING, INFO)

@@ -37,7 +37,7 @@ def phantom_videos(folder: Path) -> dict[str, Path]:
 
 def decoding_speed(kind: str, path: Path, backbone: Backbone, seconds: float) -> tuple[DecodingSpeed, DecodedVideo]:
     """Decode one file again and again in this process. Raises MediaError if it can't be."""
-    settings = DecodeSettings(backbone.preprocess, (ClipPlan(frames_per_clip=_FRAMES, num_clips=1),))
+    settings = DecodeSettings(backbone.feeding, (ClipPlan(frames_per_clip=_FRAMES, num_clips=1),))
     ref = VideoRef("phantom", "phantom", "phantom", str(path))
     video = _decoded(ref, settings)
     frames, started = 0, time.perf_counter()
@@ -74,7 +74,7 @@ def encoding_speed(backbone: Backbone, precision: Precision, video: DecodedVideo
     while frames == 0 or time.perf_counter() - started < seconds:
         frames += _drain(encoder, video, batch_pictures)
     rate = frames / (time.perf_counter() - started)
-    return EncodingSpeed(precision, ", ".join(encoder.engines), backbone.preprocess.crop, rate)
+    return EncodingSpeed(precision, ", ".join(encoder.engines), backbone.feeding.crop, rate)
 
 
 def _drain(encoder: Encoder, video: DecodedVideo, batch_pictures: int) -> int:

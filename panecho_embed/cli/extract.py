@@ -52,7 +52,8 @@ class _ShardType(click.ParamType[Shard]):
     "--backbone",
     default="panecho",
     show_default=True,
-    help="panecho, panecho-image, imagenet, echoclip, echoprime, kinetics, random, timm:NAME, or a registered one.",
+    help="panecho, panecho-image, imagenet, echoclip, echoprime, kinetics, random, timm:NAME, torchvision:NAME "
+    "(video models), or a registered one.",
 )
 @model_options
 @click.option(
@@ -106,7 +107,7 @@ def extract(
     profile = Profile()
     if profiled and options["engine"] != "local":
         raise ArgumentError("--profile measures the local engine; leave it out with --engine ray")
-    plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
+    plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "start", "short")
     plan = given(**{name: options.pop(name) for name in plan_options}) or None
     if len(dict(plans)) < len(plans):
         raise ArgumentError("two plans are the same (--plan)")

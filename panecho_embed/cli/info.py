@@ -69,7 +69,7 @@ def describe(file: EmbeddingFile) -> dict[str, Any]:
         "weights": weights.source if weights.pretrained else f"RANDOM, NOT PRETRAINED: {weights.source}",
         "weights_sha256": weights.sha256,
         "weights_licence": weights.licence,
-        "preprocess": dataclasses.asdict(provenance.preprocess),
+        "feeding": dataclasses.asdict(provenance.feeding),
         "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
         "plane_order": provenance.plane_order if provenance.clips else "frames",
         "pooling": provenance.pooling,

@@ -12,6 +12,8 @@ import click
 
 from panecho_embed.clips import ShortVideoPolicy
 from panecho_embed.errors import PanEchoEmbedError
+from panecho_embed.feeding import OVERRIDES, MaskChoice
+from panecho_embed.nearest import nearest
 from panecho_embed.provenance import Precision
 from panecho_embed.records import EngineBackend, Ids, Layout
 from panecho_embed.remote import cached, check_url, is_url
@@ -128,14 +130,18 @@ input_options = stacked(
 
 clip_options = stacked(
     click.option("--frames-per-clip", type=int, help="Frames in a clip.  [default: the backbone's, PanEcho 16]"),
-    click.option("--frame-step", type=int, help="Take every n-th frame.  [default: 1]"),
+    click.option("--frame-step", type=int, help="Take every n-th frame.  [default: the backbone's, PanEcho 1]"),
     click.option("--fps", "target_fps", type=float, help="Frames per second of a clip, instead of --frame-step."),
-    click.option("--clips", "num_clips", type=int, help="Clips a video, evenly spaced.  [default: 4]"),
+    click.option(
+        "--clips", "num_clips", type=int, help="Clips per video, evenly spaced.  [default: the backbone's, PanEcho 4]"
+    ),
     click.option("--stride", type=int, help="A clip every n frames, instead of --clips."),
+    click.option("--start", type=int, help="First frame of the only clip.  [default: the backbone's, EchoPrime 0]"),
     click.option(
         "--short",
         type=click.Choice(get_args(ShortVideoPolicy)),
-        help="A video shorter than a clip: repeat its last frame, wrap around, or skip it.  [default: repeat]",
+        help="A video shorter than a clip: repeat its last frame, wrap around, pad with zeros after normalising (only "
+        "backbones that see whole clips), or skip it.  [default: the backbone's, PanEcho repeat]",
     ),
 )
 
@@ -173,6 +179,31 @@ plan_option = click.option(
 )
 
 
+def _changes(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any] | None:
+    """("geometry=squash", "resize=256") as a mapping with values of the right types; None for nothing."""
+    changes: dict[str, Any] = {}
+    for value in values:
+        name, _, text = value.partition("=")
+        if name not in OVERRIDES:
+            raise click.BadParameter(
+                f"{value!r}: allowed is NAME=VALUE with one of {', '.join(OVERRIDES)}{nearest(name, list(OVERRIDES))}"
+            )
+        try:
+            changes[name] = OVERRIDES[name](text)
+        except ValueError:
+            raise click.BadParameter(f"{value!r}: {name} takes a number") from None
+    return changes or None
+
+
+feed_option = click.option(
+    "--feed",
+    multiple=True,
+    callback=_changes,
+    metavar="NAME=VALUE",
+    help="Feed the backbone otherwise than it was trained, such as geometry=squash or resize=256. Printed and "
+    "recorded in the file; docs/models.md has the names.",
+)
+
 encoding_options = stacked(
     click.option(
         "--image-size", type=int, help="Side of the model's input in pixels.  [default: the backbone's, panecho 224]"
@@ -208,9 +239,15 @@ encoding_options = stacked(
         help="Seconds that a worker may take to decode one video.",
     ),
     click.option(
-        "--mask-sector", is_flag=True, help="Black out all but the moving ultrasound sector (text, ECG, scales)."
+        "--mask-sector",
+        type=click.Choice(get_args(MaskChoice)),
+        default="auto",
+        show_default=True,
+        help="Black out text, ECG and scales outside the ultrasound sector. auto: as the backbone was trained (PanEcho "
+        "and EchoPrime: DICOM files only).",
     ),
     click.option("--crop-region", is_flag=True, help="Cut to the 2-D region that the DICOM header names."),
+    feed_option,
     click.option("--include-stills", is_flag=True, help="Take DICOM stills in too, as videos of one frame."),
 )
 

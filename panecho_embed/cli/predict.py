@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from panecho_embed.prediction.run import PredictSummary
 
 _OWN = ("backbone", "weights", "seed", "device", "tasks", "task_table", "sheets", "threshold", "overwrite")
-_CLIPS = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "short")
+_CLIPS = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "start", "short")
 
 
 @click.command()

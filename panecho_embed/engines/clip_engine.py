@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from panecho_embed.arraytypes import Ints
+from panecho_embed.clips import PADDING
 from panecho_embed.engines.choose import Announce, agreement
 from panecho_embed.engines.image_engine import WEIGHTS_DTYPES
 from panecho_embed.engines.memory import is_out_of_memory
@@ -55,12 +56,13 @@ class ClipEngine:
     def __call__(self, features: Tensor, clips: Ints) -> Tensor:
         """Vectors of pictures (P, ...) and clips (N, L) of positions in them to clip embeddings (N, dim) float32.
 
+        `PADDING` in a clip is a picture of zeros, of a model that sees clips as a whole.
         Raises NoMemoryError if memory does not suffice for one clip.
         """
         index = torch.from_numpy(clips).to(features.device)
         while True:
             try:
-                return torch.cat([self._encoded(features[some]) for some in index.split(self._clip_batch)])
+                return torch.cat([self._encoded(_gathered(features, some)) for some in index.split(self._clip_batch)])
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -102,3 +104,12 @@ class ClipEngine:
         self._announce(f"clips by fused operators: {found} from eager fp32")
         self.names.append(FUSED)
         return fused
+
+
+def _gathered(features: Tensor, clips: Tensor) -> Tensor:
+    """The pictures of clips (N, L), (N, L, ...), zeros where a clip is padded."""
+    padded = clips == PADDING
+    if not padded.any():
+        return features[clips]
+    gathered = features[clips.clamp(min=0)]
+    return gathered.masked_fill(padded.reshape(*padded.shape, *[1] * (gathered.ndim - 2)), 0)

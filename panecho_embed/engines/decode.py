@@ -18,14 +18,13 @@ import cv2
 import numpy as np
 
 from panecho_embed.arraytypes import Bools, Ints, UInt8Array
-from panecho_embed.clips import Clips
+from panecho_embed.clips import PADDING, Clips
 from panecho_embed.content import Stamp, content_sha256, stamp
 from panecho_embed.engines.profile import DecodeTimes
 from panecho_embed.errors import MediaError, PanEchoEmbedError, RemoteError
+from panecho_embed.feeding import Feeding
 from panecho_embed.media import Cine, open_cine
-from panecho_embed.media.sector import sector_mask
-from panecho_embed.preprocess import FramePreparer, frame_preparer
-from panecho_embed.provenance import Preprocess
+from panecho_embed.preprocess import FramePreparer, frame_preparer, sector_of
 from panecho_embed.records import FPS_OF_MANIFEST, Failure, VideoFacts, VideoRef
 from panecho_embed.remote import fetched
 
@@ -46,7 +45,7 @@ class DecodeSettings:
     most_frames: of one video that may be needed; None for as many as memory allows.
     """
 
-    preprocess: Preprocess
+    feeding: Feeding
     clips: tuple[Clips, ...] | None
     include_stills: bool = False
     digest: bool = True
@@ -58,8 +57,8 @@ class DecodedVideo:
     """A video on its way to the encoder.
 
     pixels: (U, 3, S, S) uint8, the frames that are needed, each once, in order.
-    clips: for every plan (N, L) int64, positions in `pixels` of every clip's frames; N is 0 if the plan gives no clip
-    of this video. None at frame level.
+    clips: for every plan (N, L) int64, positions in `pixels` of every clip's frames, or `PADDING`; N is 0 if the plan
+    gives no clip of this video. None at frame level.
     times: when it was decoded, None where that is not known.
     """
 
@@ -115,8 +114,8 @@ def _decode(
     cine: Cine, path: str, video: VideoRef, settings: DecodeSettings, started: float, seen: Stamp
 ) -> DecodedVideo:
     fps, fps_source = (cine.fps, cine.fps_source) if video.fps is None else (video.fps, FPS_OF_MANIFEST)
-    mask = sector_mask(cine.frames()) if settings.preprocess.mask_sector else None
-    prepare = _Timed(frame_preparer(settings.preprocess, cine.region, mask))
+    mask = sector_of(cine, settings.feeding)
+    prepare = _Timed(frame_preparer(settings.feeding, cine.kind, cine.region, mask))
     count, pixels = _needed_frames(cine, fps, settings, prepare)
     sha256 = content_sha256(path) if settings.digest else ""
     # Of a file that is replaced meanwhile, neither frames nor digest are known to be of one state.
@@ -143,8 +142,14 @@ def _positions(plans: Sequence[Clips], num_frames: int, fps: float | None) -> tu
     """
     found = _of_each(plans, lambda plan: plan.require(num_frames, fps))
     none = np.zeros((0, 1), dtype=np.int64)
-    frames = np.unique(np.concatenate([(none if clips is None else clips).reshape(-1) for clips in found]))
-    return tuple(none if clips is None else np.searchsorted(frames, clips) for clips in found)
+    every = np.concatenate([(none if clips is None else clips).reshape(-1) for clips in found])
+    frames = np.unique(every[every != PADDING])
+    return tuple(none if clips is None else _places(frames, clips) for clips in found)
+
+
+def _places(frames: Ints, clips: Ints) -> Ints:
+    """Where the frames of clips stand in `frames`; padding stays padding."""
+    return np.where(clips == PADDING, PADDING, np.searchsorted(frames, clips))
 
 
 def _used(plans: Sequence[Clips], num_frames: int, fps: float | None) -> Bools:
@@ -198,7 +203,7 @@ def _needed_frames(
     for _ in range(2):
         wanted = None if settings.clips is None or expected <= 0 else _used(settings.clips, expected, fps)
         needed = expected if wanted is None else int(wanted.sum())
-        kept = _FrameStack(needed, settings.preprocess.crop, way_out, settings.most_frames)
+        kept = _FrameStack(needed, settings.feeding.crop, way_out, settings.most_frames)
         count = 0
         for frame in cine.frames():
             if wanted is None or (count < len(wanted) and wanted[count]):

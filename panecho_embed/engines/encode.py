@@ -267,5 +267,5 @@ def default_batch_pictures(model: Backbone, precision: Precision) -> int:
     """
     if model.device.type != "cpu":
         return 256
-    frames = 16 * (112 / model.preprocess.crop) ** 2 * (1 if precision == "fp32" else 2)
+    frames = 16 * (112 / model.feeding.crop) ** 2 * (1 if precision == "fp32" else 2)
     return min(max(round(frames), 4), 64)

@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 from panecho_embed.arraytypes import Floats, Ints
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines.decode import DecodeSettings, decode_video
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.losses import Loss, mean_loss
 from panecho_embed.finetune.model import FineTuneModel, activated
 from panecho_embed.finetune.processes import Processes
 from panecho_embed.finetune.sampling import begin_loading
 from panecho_embed.planes import PlaneOrder, pictures_of
-from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
 from panecho_embed.tasks import Task
 
@@ -52,12 +52,12 @@ class EvaluationClips(Dataset[_Decoded]):
     """
 
     videos: Sequence[VideoRef]
-    preprocess: Preprocess
+    feeding: Feeding
     plan: ClipPlan
     plane_order: PlaneOrder
 
     def __getitem__(self, index: int) -> _Decoded:
-        settings = DecodeSettings(self.preprocess, (self.plan,), self.plan.frames_per_clip == 1, digest=False)
+        settings = DecodeSettings(self.feeding, (self.plan,), self.plan.frames_per_clip == 1, digest=False)
         decoded = decode_video(self.videos[index], settings)
         if isinstance(decoded, Failure):
             return decoded

@@ -33,7 +33,7 @@ from panecho_embed.outputs import explain_os_error, settle, settled, sweep, writ
 from panecho_embed.records import Failure
 from panecho_embed.store.layout import FAILURE_COLUMNS
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _ORDER_OF_PLANES = 2  # from this schema on, runs record which pictures the encoder saw
 Status = Literal["fresh", "begun", "done"]
 
@@ -210,8 +210,8 @@ def check_release(info: Mapping[str, Any], folder: Path) -> None:
         raise EarlierReleaseError(f"{folder}: {EARLIER_ORDER}")
     if version != SCHEMA_VERSION:
         raise EarlierReleaseError(
-            f"{folder}: a run of another release (schema {version}, not {SCHEMA_VERSION}), whose files have no digests "
-            "or whose tables have other columns. Run it again in another folder (-o), or --overwrite"
+            f"{folder}: a run of another release (schema {version}, not {SCHEMA_VERSION}), made otherwise "
+            "(feeding, averages, digests or columns). Run it again in another folder (-o), or --overwrite"
         )
 
 

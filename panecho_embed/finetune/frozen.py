@@ -19,8 +19,8 @@ from panecho_embed.finetune.data import Dataset, Fold, make_fold
 from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.outcome import of_all_folds, predictions_of
 from panecho_embed.finetune.recipe import Recipe
-from panecho_embed.finetune.starts import RANDOM, random_start
-from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
+from panecho_embed.finetune.starts import fed_backbone
+from panecho_embed.models.backbones import Backbone, MeanOverFrames
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
@@ -96,10 +96,7 @@ def frozen_predictions(
 
 
 def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
-    if init == RANDOM:
-        backbone = random_start(weights, recipe.seed, recipe.model)
-    else:
-        backbone = load_backbone(init, weights, recipe.seed)
+    backbone = fed_backbone(init, recipe.model, weights=weights, seed=recipe.seed)
     if recipe.model.temporal == "none" and backbone.image_dim is not None:
         # The same function as the start that is trained, under a name that no reporting heads are looked up by.
         backbone = replace(
@@ -110,9 +107,7 @@ def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
             pooling="mean",
             plane_order="frames",
         )
-    # The recipe says what fine-tuning sees of a frame, whatever the weights were trained on.
-    backbone.preprocess = replace(backbone.preprocess, mask_sector=False, crop_region=False)
-    return backbone.at_size(recipe.model.image_size or None)
+    return backbone
 
 
 def _fold_outputs(table: EmbeddingTable, fold: Fold, probe: FrozenProbe) -> dict[str, Predicted]:

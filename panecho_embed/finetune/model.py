@@ -37,9 +37,9 @@ class FineTuneModel(nn.Module):
         super().__init__()
         self.whole_clips = start.whole_clips
         self.plane_order: PlaneOrder = start.plane_order
-        self.scale = start.preprocess.scale
-        self.register_buffer("mean", torch.tensor(start.preprocess.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(start.preprocess.std)[:, None, None], persistent=False)
+        self.scale = start.feeding.scale
+        self.register_buffer("mean", torch.tensor(start.feeding.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(start.feeding.std)[:, None, None], persistent=False)
         self.image_encoder = start.image_encoder
         self.clip_encoder = start.clip_encoder
         factors = scales or [1.0] * len(tasks)

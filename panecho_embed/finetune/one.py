@@ -75,6 +75,8 @@ def run_fold(
         # Before the folder is begun: settings that do not fit the model or the labels leave nothing behind.
         trainer = _trainer(model, start, fold, folder, job, processes)
         job.announce(_introduction(start, fold, processes))
+        for override in overrides(start, recipe):
+            job.announce(f"override: {override}")
         processes.on_main(lambda: folder.begin(identity, _facts(start, fold, job, processes)))
         try:
             failures = _train_and_test(trainer, start, fold, folder, job, processes)
@@ -118,8 +120,8 @@ def _model(start: Start, fold: Fold, recipe: Recipe) -> FineTuneModel:
 def _start(job: Job) -> Start:
     recipe = job.recipe
     start = load_start(job.init, recipe.model, recipe.clips.frames, weights=job.weights, seed=recipe.seed)
-    seen = replace(start.preprocess, mask_sector=recipe.data.mask_sector, crop_region=recipe.data.crop_region)
-    return replace(start, preprocess=seen)
+    seen = start.feeding.overridden(mask_sector=recipe.data.mask_sector, crop_region=recipe.data.crop_region)
+    return replace(start, feeding=seen)
 
 
 def _trainer(
@@ -128,7 +130,7 @@ def _trainer(
     training = Training(
         fold,
         job.recipe,
-        start.preprocess,
+        start.feeding,
         processes,
         folder.path,
         workers=job.workers,
@@ -209,7 +211,8 @@ def _facts(start: Start, fold: Fold, job: Job, processes: Processes) -> dict[str
         "command": job.command,
         "versions": package_versions() | {"accelerate": metadata.version("accelerate")},
         "weights": asdict(start.weights),
-        "preprocess": asdict(start.preprocess),
+        "feeding": start.feeding.record(),
+        "overrides": list(overrides(start, job.recipe)),
         "plane_order": None if start.whole_clips else start.plane_order,
         "data": {"path": str(fold.dataset.path), "fingerprint": fold.dataset.fingerprint},
         "device": processes.device.type,
@@ -217,6 +220,12 @@ def _facts(start: Start, fold: Fold, job: Job, processes: Processes) -> dict[str
         "precision": processes.precision,
         "counts": _counts(fold),
     }
+
+
+def overrides(start: Start, recipe: Recipe) -> tuple[str, ...]:
+    """What a recipe feeds a start otherwise than its own feeding, a line each."""
+    feeding = replace(start.feeding, clips=recipe.clips.plan(recipe.clips.test))
+    return feeding.differences(start.own_feeding, start.name)
 
 
 def _counts(fold: Fold) -> dict[str, int]:

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from panecho_embed.clips import ClipPlan, ShortVideoPolicy
+from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError, RecipeError
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.evaluation.thresholds import ThresholdRule
+from panecho_embed.feeding import MaskChoice
 from panecho_embed.planes import PlaneOrder
 from panecho_embed.records import Ids, Layout
 
@@ -20,6 +21,8 @@ _Schedule = Literal["constant", "cosine", "plateau"]
 _LossScale = Literal["mean", "variance"]
 _ClassWeights = Literal["none", "balanced"]
 _HeadInit = Literal["published", "deviation"]
+_FeedingChoice = Literal["own", "panecho"]
+_TrainingShortPolicy = Literal["repeat", "wrap", "skip"]
 _Monitor = Literal["loss", "score"]
 EvaluationLevel = Literal["video", "study"]
 _TargetKind = Literal["", "regression", "binary", "multiclass", "ordinal"]
@@ -54,11 +57,11 @@ class DataSettings:
     views: tuple[str, ...] = ()
     folds: int = 0
     fraction: float = 1.0
-    mask_sector: bool = False
+    mask_sector: MaskChoice = "auto"
     crop_region: bool = False
 
     def __post_init__(self) -> None:
-        _one_of(self, "data", layout=Layout, ids=Ids, task=_TargetKind)
+        _one_of(self, "data", layout=Layout, ids=Ids, task=_TargetKind, mask_sector=MaskChoice)
         _check(
             not self.targets or len(set(self.targets)) == len(self.targets), "data.targets", self.targets, "no twins"
         )
@@ -78,7 +81,9 @@ class ModelSettings:
         consecutive planes each, as PanEcho and the starts of its paper were trained; or "frames". A start with a
         transformer (panecho, a model of `finetune`) keeps the order that its weights were trained in. Single frames
         (temporal "none") and starts that see clips as a whole have no such choice.
-    image_size: side of the input in pixels; 0 takes what the start was trained with.
+    feeding: how frames become pixels: "own", as the start was trained; "panecho": for every start 256 x 256 by area and
+        the central 224, as the paper fine-tuned all of its starts. Colours, scale, mean and deviation are the start's.
+    image_size: side of the input in pixels; 0 takes what `feeding` says.
     width: of the start "random" alone: its channels as a share of PanEcho's, for trying out and for small data.
     head_dropout: before each head's linear layer, 0 to below 1.
     head_init: of a regression's head. "published": weights as PyTorch draws them, whatever the target's unit;
@@ -91,6 +96,7 @@ class ModelSettings:
 
     temporal: _Temporal = "transformer"
     plane_order: PlaneOrder = "frames"
+    feeding: _FeedingChoice = "own"
     image_size: int = 0
     width: float = 1.0
     head_dropout: float = 0.0
@@ -98,7 +104,7 @@ class ModelSettings:
     trainable: str = "all"
 
     def __post_init__(self) -> None:
-        _one_of(self, "model", temporal=_Temporal, plane_order=PlaneOrder, head_init=_HeadInit)
+        _one_of(self, "model", temporal=_Temporal, plane_order=PlaneOrder, feeding=_FeedingChoice, head_init=_HeadInit)
         _check(self.image_size == 0 or self.image_size >= 32, "model.image_size", self.image_size, "0, or 32 or more")
         _check(0 < self.width <= 1, "model.width", self.width, "above 0, at most 1")
         _check(0 <= self.head_dropout < 1, "model.head_dropout", self.head_dropout, "0 to below 1")
@@ -119,12 +125,12 @@ class ClipSettings:
     frames: int = 16
     frame_step: int = 1
     target_fps: float = 0.0
-    short: ShortVideoPolicy = "repeat"
+    short: _TrainingShortPolicy = "repeat"
     validation: int = 4
     test: int = 4
 
     def __post_init__(self) -> None:
-        _one_of(self, "clips", short=ShortVideoPolicy)
+        _one_of(self, "clips", short=_TrainingShortPolicy)
         _check(self.target_fps == 0 or self.frame_step == 1, "clips.frame_step", self.frame_step, "1 with target_fps")
         self.plan(self.validation)
         self.plan(self.test)
@@ -132,7 +138,7 @@ class ClipSettings:
     def plan(self, num_clips: int) -> ClipPlan:
         """The plan of so many clips a video. Raises ArgumentError."""
         step, fps = (None, self.target_fps) if self.target_fps else (self.frame_step, None)
-        return ClipPlan(self.frames, step, fps, num_clips, None, self.short)
+        return ClipPlan(self.frames, step, fps, num_clips, short=self.short)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from panecho_embed.evaluation.metrics import PRIMARY, display_name, point_values
 from panecho_embed.evaluation.plots import histories, history
 from panecho_embed.evaluation.report import Account, interval_sentence, write_run_report
 from panecho_embed.evaluation.scores import Scored, score_documents, write_metrics
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.outcome import Outcome, read_outcome
 from panecho_embed.finetune.recipe_files import to_toml
 from panecho_embed.finetune.wording import evaluation_sentences, picture_words, start_sentence, training_sentences
@@ -82,15 +83,15 @@ def write_report_of(outcome: Outcome, scored: Sequence[Scored], folder: Path) ->
 
 def start_facts(info: Mapping[str, Any]) -> dict[str, str]:
     """The weights that a run started from, for people; info: of run.json."""
-    weights, pre = info["weights"], info["preprocess"]
-    channels = pre["channel_order"].upper()
+    weights = info["weights"]
     return {
         "Start": info["init"],
         "Weights": weights["source"] if weights["pretrained"] else f"{weights['source']}: untrained",
         "Weights SHA-256": weights["sha256"],
         "Licence of the weights": weights["licence"],
         "Pictures": picture_words(info["plane_order"]),
-        "Pixels": f"resized to {pre['resize']}, crop {pre['crop']}, {pre['interpolation']}, {channels}",
+        "Pixels": Feeding.from_record(info["feeding"]).describe(),
+        "Not the start's own feeding": "; ".join(info["overrides"]) or "nothing",
     }
 
 

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from panecho_embed.arraytypes import Ints
 from panecho_embed.clips import ClipPlan, OneClip
 from panecho_embed.engines.decode import DecodeSettings, decode_video
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.recipe import AugmentationSettings
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.orphans import end_with_parent
-from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
 
 ensure_torchvision()
@@ -51,17 +51,17 @@ class TrainingClips(Dataset[Batch]):
     """Decodes one clip a key, from anywhere in its video, augmented."""
 
     videos: Sequence[VideoRef]
-    preprocess: Preprocess
+    feeding: Feeding
     plan: ClipPlan
     augmentation: AugmentationSettings
     seed: int
 
     def __getitem__(self, key: Key) -> Batch:
         rng = np.random.default_rng([self.seed, key.epoch, key.video])
-        side, frames = self.preprocess.crop, self.plan.frames_per_clip
-        whole = replace(self.preprocess, crop=self.preprocess.resize)
+        side, frames = self.feeding.crop, self.plan.frames_per_clip
+        whole = replace(self.feeding, crop=self.feeding.least_side)
         settings = DecodeSettings(
-            whole if self.augmentation.enabled else self.preprocess,
+            whole if self.augmentation.enabled else self.feeding,
             (OneClip(self.plan, rng.random()),),
             include_stills=frames == 1,
             digest=False,

@@ -16,12 +16,12 @@ from panecho_embed.finetune.recipe import ClipSettings
 from panecho_embed.finetune.starts import Start, stem_for
 from panecho_embed.models.checkpoint import load_whole, save_tensors
 from panecho_embed.models.convnext import CHANNELS
-from panecho_embed.models.panecho import PanEcho, checkpoint_content, sinusoid
+from panecho_embed.models.panecho import PANECHO_FEEDING, PanEcho, checkpoint_content, sinusoid
 from panecho_embed.models.patients import TrainingPatients
-from panecho_embed.models.recorded import KEY, OWN_LAYOUT, plain, recorded_plainly
+from panecho_embed.models.recorded import KEY, OWN_LAYOUT, plain
 from panecho_embed.models.weights import NOT_STATED
 from panecho_embed.outputs import explain_os_error
-from panecho_embed.provenance import Preprocess, WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 from panecho_embed.tasks import Task
 
 SCHEMA_VERSION = 2
@@ -74,16 +74,16 @@ def write_model(
     inputs, so the pixels stay those of the start, and are recorded. Raises StoreError.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    preprocess = start.preprocess
+    feeding = start.feeding
     if _is_panecho(state):
         if start.plane_order == "frames":
-            theirs = Preprocess()
-            preprocess = replace(
-                preprocess, scale=theirs.scale, mean=theirs.mean, std=theirs.std, channel_order=theirs.channel_order
+            theirs = PANECHO_FEEDING
+            feeding = replace(
+                feeding, scale=theirs.scale, mean=theirs.mean, std=theirs.std, channel_order=theirs.channel_order
             )
             weight, bias = (state[f"{_STEM}.{name}"] for name in ("weight", "bias"))
-            state[f"{_STEM}.weight"], state[f"{_STEM}.bias"] = stem_for(weight, bias, start.preprocess, preprocess)
-        content = checkpoint_content(state, start.plane_order, preprocess, sinusoid(clips.frames, start.dim))
+            state[f"{_STEM}.weight"], state[f"{_STEM}.bias"] = stem_for(weight, bias, start.feeding, feeding)
+        content = checkpoint_content(state, start.plane_order, feeding, sinusoid(clips.frames, start.dim))
     else:
         content = {
             "weights": state,
@@ -99,7 +99,7 @@ def write_model(
         "thresholds": dict(thresholds or {}),
         "threshold_rule": rule,
         **({"patients": patients.record()} if patients is not None else {}),
-        **recorded_plainly(preprocess=preprocess, clips=clips.plan(clips.test)),
+        "feeding": replace(feeding, clips=clips.plan(clips.test)).record(),
     }
     write_checkpoint(content, path)
     layout: str = content[KEY]["layout"]

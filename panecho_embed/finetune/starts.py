@@ -1,4 +1,4 @@
-"""Starting points: a backbone by name, with the preprocessing that belongs to it, made ready to be trained."""
+"""Starting points: a backbone by name, fed as the recipe says, made ready to be trained."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from panecho_embed.digests import checked_sha256
 from panecho_embed.errors import ArgumentError, WeightsNotFoundError
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.recipe import ModelSettings, Recipe
 from panecho_embed.models import zoo
 from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
-from panecho_embed.models.panecho import ClipEncoder
+from panecho_embed.models.panecho import PANECHO_FEEDING, ClipEncoder
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.weights import KNOWN, locate
 from panecho_embed.planes import PlaneOrder
-from panecho_embed.provenance import Preprocess, WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 
 RANDOM = "random"
 _HEADS_OF_ATTENTION = 8
@@ -31,8 +32,9 @@ class Start:
     """Modules to train, and what goes with them.
 
     image_encoder: (P, 3, S, S) -> (P, D), or the identity if `whole_clips`. clip_encoder: (N, L, D) -> (N, dim), or
-    (N, L, 3, S, S) -> (N, dim) if `whole_clips`. plane_order: which pictures a clip is made of. preprocess: of the
-    pixels that they take; a model normalises by it. patients: that the weights were trained on, as their file says.
+    (N, L, 3, S, S) -> (N, dim) if `whole_clips`. plane_order: which pictures a clip is made of. feeding: how frames
+    become the pixels that they take; a model normalises by it. own_feeding: that of the weights. patients: that the
+    weights were trained on, as their file says.
     """
 
     name: str
@@ -41,7 +43,8 @@ class Start:
     dim: int
     whole_clips: bool
     plane_order: PlaneOrder
-    preprocess: Preprocess
+    feeding: Feeding
+    own_feeding: Feeding
     weights: WeightsInfo
     patients: TrainingPatients = field(default_factory=TrainingPatients)
 
@@ -60,12 +63,7 @@ def load_start(
         raise ArgumentError(
             f"model.width is {settings.width:g}; it is for random weights, and {name} has its own (--set model.width=1)"
         )
-    size = settings.image_size or None
-    if name == RANDOM:
-        backbone = random_start(weights, seed, settings)
-        backbone.preprocess = backbone.preprocess.at_size(size) if size else backbone.preprocess
-    else:
-        backbone = load_backbone(name, weights, seed, image_size=size)
+    backbone = fed_backbone(name, settings, weights=weights, seed=seed)
     _check(backbone, settings, frames)
     with seeded(seed):
         clip_encoder = _clip_encoder(backbone, settings, frames)
@@ -78,10 +76,31 @@ def load_start(
         backbone.dim if backbone.image_dim is None else _dim_of(backbone, clip_encoder),
         backbone.image_dim is None,
         plane_order(backbone, settings),
-        backbone.preprocess,
+        backbone.feeding,
+        backbone.own_feeding or backbone.feeding,
         backbone.weights,
         backbone.patients,
     )
+
+
+def fed_backbone(name: str, settings: ModelSettings, *, weights: str | Path | None = None, seed: int = 0) -> Backbone:
+    """The backbone of a start, fed as the settings say."""
+    panecho = settings.feeding == "panecho"
+    size = settings.image_size or (PANECHO_FEEDING.crop if panecho else None)
+    if name == RANDOM:
+        backbone = random_start(weights, seed, settings).at_size(size)
+    else:
+        # timm makes a model of one size for another; any other model of one size keeps it.
+        backbone = load_backbone(name, weights, seed, image_size=size if name.startswith("timm:") else None)
+        if backbone.fixed_image_size and size not in (None, backbone.feeding.crop):
+            raise ArgumentError(
+                f"model.feeding is {settings.feeding}, model.image_size {settings.image_size}: that is {size} pixels a "
+                f"side; {name} takes {backbone.feeding.crop} only (--set model.feeding=own --set model.image_size=0)"
+            )
+        backbone.at_size(size)
+    if panecho:
+        backbone.feeding = backbone.feeding.geometry_of(PANECHO_FEEDING.at_size(backbone.feeding.crop))
+    return backbone
 
 
 def random_start(weights: str | Path | None, seed: int, settings: ModelSettings) -> Backbone:
@@ -136,7 +155,7 @@ def _of_plain_pixels(backbone: Backbone) -> Backbone:
     the black around the sector, and the norm behind it divides by next to nothing: gradients of the first layer are
     then a million times those of all others, fp16 overflows, and Adam, which remembers them, leaves it where it is.
     """
-    made_for = backbone.preprocess
+    made_for = backbone.feeding
     plain = replace(made_for, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     if backbone.plane_order == "published":
         mean, std = sum(made_for.mean) / 3, sum(made_for.std) / 3
@@ -146,7 +165,7 @@ def _of_plain_pixels(backbone: Backbone) -> Backbone:
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
-    backbone.preprocess = plain
+    backbone.feeding = plain
     return backbone
 
 
@@ -187,14 +206,16 @@ def _check(backbone: Backbone, settings: ModelSettings, frames: int) -> None:
             f"{name} gives {backbone.image_dim} numbers a picture; a transformer over them needs a multiple of "
             f"{_HEADS_OF_ATTENTION}. --set model.temporal=none averages the frames"
         )
-    if backbone.fixed_clip_length and frames != backbone.frames_per_clip:
+    own = backbone.feeding.clips.frames_per_clip
+    if backbone.fixed_clip_length and frames != own:
+        raise ArgumentError(f"clips.frames is {frames}; {name} takes {own} (--set clips.frames={own})")
+    if frames < backbone.min_frames:
         raise ArgumentError(
-            f"clips.frames is {frames}; {name} takes {backbone.frames_per_clip} "
-            f"(--set clips.frames={backbone.frames_per_clip})"
+            f"clips.frames is {frames}; {name} takes {backbone.min_frames} or more (--set clips.frames=...)"
         )
 
 
-def stem_for(weight: Tensor, bias: Tensor, mine: Preprocess, theirs: Preprocess) -> tuple[Tensor, Tensor]:
+def stem_for(weight: Tensor, bias: Tensor, mine: Feeding, theirs: Feeding) -> tuple[Tensor, Tensor]:
     """Weight (C, 3, P, P) and bias (C,) that give the same, for pixels as `theirs` normalises and orders them.
 
     The first layer of a ConvNeXt cuts the image into patches, without padding, so what normalisation adds and
@@ -214,6 +235,6 @@ def stem_for(weight: Tensor, bias: Tensor, mine: Preprocess, theirs: Preprocess)
     return exact.float(), added.float()
 
 
-def _in_order(values: Sequence[float], mine: Preprocess, theirs: Preprocess) -> Sequence[float]:
+def _in_order(values: Sequence[float], mine: Feeding, theirs: Feeding) -> Sequence[float]:
     """Their numbers a channel, in my order of channels."""
     return values if mine.channel_order == theirs.channel_order else values[::-1]

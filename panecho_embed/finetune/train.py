@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from panecho_embed.arraytypes import Ints
 from panecho_embed.errors import ManifestError, MediaError, TrainingError
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.data import Fold
 from panecho_embed.finetune.evaluate import EvaluationClips, Predicted, predict_videos
 from panecho_embed.finetune.history import Board, Row, write_history
@@ -24,7 +25,6 @@ from panecho_embed.finetune.processes import Processes
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.sampling import Batch, MicroBatches, TrainingClips, epoch_steps, share, training_loader
 from panecho_embed.finetune.saved import read_checkpoint, write_checkpoint
-from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure
 
 
@@ -85,7 +85,7 @@ class Training:
 
     fold: Fold
     recipe: Recipe
-    preprocess: Preprocess
+    feeding: Feeding
     processes: Processes
     folder: Path
     workers: int = 0
@@ -143,7 +143,7 @@ class Trainer:
         predicted = predict_videos(
             self.model,
             EvaluationClips(
-                self._fold.dataset.videos, training.preprocess, self._recipe.clips.plan(clips), self.model.plane_order
+                self._fold.dataset.videos, training.feeding, self._recipe.clips.plan(clips), self.model.plane_order
             ),
             index,
             self._fold.targets.values,
@@ -159,7 +159,7 @@ class Trainer:
     def _epochs(self) -> None:
         training, recipe, progress, processes = self._training, self._recipe, self._progress, self._processes
         clips = TrainingClips(
-            self._fold.dataset.videos, training.preprocess, recipe.clips.plan(1), recipe.augmentation, recipe.seed
+            self._fold.dataset.videos, training.feeding, recipe.clips.plan(1), recipe.augmentation, recipe.seed
         )
         batches = MicroBatches()
         loader = training_loader(clips, batches, training.workers, pin=processes.on_cuda)

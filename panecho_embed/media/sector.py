@@ -3,11 +3,13 @@
 Text, ECG trace, depth scale and patient data stand outside the sector and are burned into the pixels; a model that
 sees them learns the wrong thing. Speckle in the sector changes with nearly every frame, text and scales don't, and a
 trace changes a pixel only now and then.
+
+`sector_mask` is this package's own; `echoprime_mask` is the mask that EchoPrime was trained with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import cv2
 import numpy as np
@@ -28,6 +30,10 @@ _MIN_BRIGHTNESS = 8.0
 
 _RINGING = 0.1
 """Share of the sector's own level that JPEG carries to the blocks beside it."""
+
+_NO_FRAMES = "a sector mask was asked for a video without frames"
+
+_SQUARE = np.ones((3, 3), dtype=np.uint8)
 
 _MIN_SHARE = 0.02
 """Share of the image below which a moving patch is no sector."""
@@ -57,6 +63,75 @@ def apply_mask(frame: UInt8Array, mask: Bools) -> UInt8Array:
     return np.where(mask[..., None], frame, np.uint8(0))
 
 
+def dicom_colours(frame: UInt8Array) -> UInt8Array:
+    """Colours of a DICOM frame as EchoPrime sees them: its JPEG YCbCr values read as OpenCV's YUV.
+
+    The published code converts the stored YCbCr values by a formula that is not theirs. Grey stays as it is, pure red
+    (76, 85, 255) becomes (221, 19, 0). A file that stores RGB is converted to YCbCr first.
+
+    Parameters
+    ----------
+    frame : (H, W, 3) uint8 array
+        RGB, as `Cine.frames` yields it.
+
+    Returns
+    -------
+    (H, W, 3) uint8 array
+        RGB.
+    """
+    return np.asarray(cv2.cvtColor(_as_ybr(frame), cv2.COLOR_YUV2RGB), dtype=np.uint8)
+
+
+def echoprime_mask(frames: Iterable[UInt8Array]) -> Bools:
+    """Find the sector as EchoPrime's published pipeline does, (H, W) bool, True inside.
+
+    Pixels that are lit in some frame, eroded, and that differ between the first frame and the last, dilated; then the
+    convex hull of each patch. Three differences, where the published code would make a video useless: frames are
+    counted in more than eight bits (which turned 255 frames into none), a video without a difference between its first
+    and last frame is not masked (it was blacked out), and a file that stores RGB is converted to YCbCr first.
+
+    frames: (H, W, 3) RGB uint8 of one size, at least one; read once, in constant memory.
+    """
+    first = last = None
+    lit = np.zeros((0, 0), dtype=np.bool_)
+    for frame in frames:
+        ybr = _as_ybr(frame)
+        last = _grey(cv2.cvtColor(ybr, cv2.COLOR_YUV2RGB))
+        if first is None:
+            first = last
+            # The published code counts frame 0 twice, first in floating point, where chroma is centred at .5, not 128.
+            lit = _grey(cv2.cvtColor(ybr.astype(np.float32), cv2.COLOR_YUV2RGB)) > 0
+        lit = lit | (last > 0)
+    if first is None or last is None:
+        raise ArgumentError(_NO_FRAMES)
+    moved = first != last
+    moved[:20, :20] = False
+    always = cv2.erode(lit.astype(np.uint8), _SQUARE, iterations=10).astype(np.bool_)
+    patches = _inside(cv2.dilate((always & moved).astype(np.uint8), _SQUARE, iterations=10))
+    contours, _ = cv2.findContours(patches, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    for contour in contours:
+        cv2.drawContours(patches, [cv2.convexHull(contour)], -1, 1, 3)
+    mask = _inside(patches).astype(np.bool_)
+    return mask if mask.any() else np.ones_like(mask)
+
+
+def _inside(patches: cv2.typing.MatLike) -> UInt8Array:
+    """0 where the black that begins at the upper left corner reaches, else 1."""
+    filled = np.ascontiguousarray(patches)
+    cv2.floodFill(filled, None, (0, 0), 2)
+    return np.asarray(filled != 2, dtype=np.uint8)
+
+
+def _as_ybr(frame: UInt8Array) -> UInt8Array:
+    """JPEG YCbCr of an RGB frame; OpenCV's order is Y, Cr, Cb."""
+    y, cr, cb = cv2.split(cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb))
+    return np.asarray(cv2.merge((y, cb, cr)), dtype=np.uint8)
+
+
+def _grey(rgb: cv2.typing.MatLike) -> cv2.typing.MatLike:
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+
+
 def _statistics(frames: Iterable[UInt8Array]) -> tuple[_FloatImage | None, _FloatImage]:
     """Mean capped change from frame to frame (None for one frame), and mean brightness, (H, W) each.
 
@@ -75,7 +150,7 @@ def _statistics(frames: Iterable[UInt8Array]) -> tuple[_FloatImage | None, _Floa
         previous = grey
         count += 1
     if not count:
-        raise ArgumentError("a sector mask was asked for a video without frames")
+        raise ArgumentError(_NO_FRAMES)
     return change / (count - 1) if count > 1 else None, brightness / count
 
 
@@ -133,3 +208,10 @@ def _largest_patches(values: _FloatImage, threshold: float, *, corners: bool) ->
     # Smoothing carried the edge outwards, to where a depth scale may stand; the image's own border is no edge.
     eroded = cv2.erode(mask, _disc(_reach(values)), borderType=cv2.BORDER_REPLICATE)
     return np.asarray(eroded, dtype=np.bool_)
+
+
+SECTOR_METHODS: Mapping[str, Callable[[Iterable[UInt8Array]], Bools]] = {
+    "motion": sector_mask,
+    "echoprime": echoprime_mask,
+}
+"""By the names of `panecho_embed.feeding.MaskMethod`."""

@@ -1,10 +1,10 @@
-"""What every encoder is here: pictures to vectors, those to clip embeddings, its preprocessing and its weights."""
+"""What every encoder is here: pictures to vectors, those to clip embeddings, how it is fed, and its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
 import torch
@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from panecho_embed.arraytypes import Ints
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError
+from panecho_embed.feeding import Feeding
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.planes import Pictures, PlaneOrder, frame_planes, pictures_of
-from panecho_embed.provenance import Precision, Preprocess, WeightsInfo
+from panecho_embed.provenance import Precision, WeightsInfo
 
 Pooling = Literal["transformer", "mean", "3d"]
-
-FRAMES_PER_CLIP = 16
-"""Frames in a clip of a model that names no other number; PanEcho's."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,16 +33,17 @@ class MeanOverFrames(nn.Module):
 
 @dataclass(eq=False)
 class Backbone:
-    """An encoder with its preprocessing and its weights' origin.
+    """An encoder, how it is fed, and its weights' origin.
 
     image_encoder: a module (P, 3, S, S) -> (P, image_dim). clip_encoder: a module (N, L, image_dim) -> (N, dim). Both
     are plain modules, to fine-tune as they are; here they run in eval mode and without gradients.
     dim: of a clip's embedding. image_dim: of a picture's; None for a 3-D model, which has none: its `encode_pictures`
     hands the pixels on, and its clip_encoder takes (N, L, 3, S, S).
     pooling: how a clip is made of its pictures. plane_order: which pictures a clip is made of, see `PlaneOrder`: a
-    property of the weights. frames_per_clip: that it was trained with; fixed_clip_length: it takes no other number.
-    fixed_image_size: it takes no other size than `preprocess.crop`. recorded_clips: those that its weights file says it
-    was tested on, None where it says nothing. patients: that it says it was trained on.
+    property of the weights. feeding: how frames and clips become its input. own_feeding: that of the weights, where
+    `feeding` was changed. min_frames: the least frames of a clip that it takes; fixed_clip_length: it takes no other
+    number than `own_feeding.clips` has. fixed_image_size: it takes no other size than `feeding.crop`. patients: that
+    its weights file says it was trained on.
     """
 
     name: str
@@ -52,14 +51,14 @@ class Backbone:
     clip_encoder: nn.Module
     dim: int
     image_dim: int | None
-    preprocess: Preprocess
+    feeding: Feeding
     weights: WeightsInfo
     pooling: Pooling = "mean"
     plane_order: PlaneOrder = "frames"
-    frames_per_clip: int = FRAMES_PER_CLIP
+    own_feeding: Feeding | None = None
+    min_frames: int = 1
     fixed_clip_length: bool = False
     fixed_image_size: bool = False
-    recorded_clips: ClipPlan | None = None
     patients: TrainingPatients = field(default_factory=TrainingPatients)
     device: torch.device = field(default=torch.device("cpu"), init=False)
 
@@ -74,6 +73,8 @@ class Backbone:
             )
         if self.image_dim is None and self.plane_order != "frames":
             raise ArgumentError(f"{self.name} sees a clip as a whole; its plane_order must be 'frames'")
+        self.own_feeding = self.own_feeding or self.feeding
+        self.check_clips(self.feeding.clips)
         if self.image_dim is not None:
             # Convolutions are faster that way, on CPUs by a tenth; nothing else changes.
             self.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
@@ -91,19 +92,40 @@ class Backbone:
 
         Raises ArgumentError for a size that it can't take.
         """
-        if image_size is not None and image_size != self.preprocess.crop:
+        if image_size is not None and image_size != self.feeding.crop:
             if self.fixed_image_size:
                 raise ArgumentError(
-                    f"image size is {image_size}; {self.name} takes {self.preprocess.crop} alone "
-                    "(leave out --image-size)"
+                    f"image size is {image_size}; {self.name} takes {self.feeding.crop} alone (leave out --image-size)"
                 )
-            self.preprocess = self.preprocess.at_size(image_size)
+            self.feeding = self.feeding.at_size(image_size)
         return self
 
+    def check_clips(self, plan: ClipPlan) -> None:
+        """Raise ArgumentError, naming the flag, for clips that this model can't take."""
+        taken, own = plan.frames_per_clip, self._own.clips.frames_per_clip
+        if self.fixed_clip_length and taken != own:
+            raise ArgumentError(f"clips have {taken} frames; {self.name} takes {own} (--frames-per-clip)")
+        if taken < self.min_frames:
+            raise ArgumentError(
+                f"clips have {taken} frames; {self.name} takes {self.min_frames} or more (--frames-per-clip)"
+            )
+        if plan.short == "zeros" and self.image_dim is not None:
+            raise ArgumentError(
+                f"short is 'zeros': that is for models that see a clip as a whole, and {self.name} sees pictures "
+                "(--short repeat, wrap or skip)"
+            )
+
+    def overrides(self, feeding: Feeding, plan: ClipPlan | None) -> tuple[str, ...]:
+        """What differs from the model's own feeding, a line each; see `Feeding.differences`.
+
+        plan: the clips that are made; None for none (frame level).
+        """
+        return replace(feeding, clips=plan or self._own.clips).differences(self._own, self.name)
+
     @property
-    def clip_plan(self) -> ClipPlan:
-        """The clips where none are asked for: those recorded, else 4 of as many consecutive frames as it takes."""
-        return self.recorded_clips or ClipPlan(self.frames_per_clip)
+    def _own(self) -> Feeding:
+        assert self.own_feeding is not None
+        return self.own_feeding
 
     @contextmanager
     def autocast(self, precision: Precision) -> Iterator[None]:
@@ -134,21 +156,21 @@ class Backbone:
         """Pictures as `encode_pictures` takes them, (P, 3, S, S) float32.
 
         pixels: (P, 3, S, S) uint8 on any device. channels: (P, 3) int64 on the same device, the channel (0 to 2, in
-        `preprocess.channel_order`) that every plane was taken from; None if pictures are frames.
+        `feeding.channel_order`) that every plane was taken from; None if pictures are frames.
         """
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ArgumentError(
                 f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}; allowed is uint8 (P, 3, S, S)"
             )
         mean, std = self._mean_std(pixels.device, channels)
-        return pixels.to(torch.float32).mul_(self.preprocess.scale).sub_(mean).div_(std)
+        return pixels.to(torch.float32).mul_(self.feeding.scale).sub_(mean).div_(std)
 
     @torch.inference_mode()
     def encode_pictures(self, pictures: Tensor, channels: Tensor | None = None) -> Tensor:
         """Vectors of pictures, (P, image_dim) float32; of a 3-D model the input itself.
 
         pictures: (P, 3, S, S) float, normalised, P at least 1. channels: as for `normalise`. Raises ArgumentError for
-        another shape or type, and for values that this model's preprocessing can't give.
+        another shape or type, and for values that this model's feeding can't give.
         """
         if pictures.ndim != 4 or pictures.shape[1] != 3 or min(pictures.shape) < 1 or not pictures.is_floating_point():
             raise ArgumentError(
@@ -174,29 +196,28 @@ class Backbone:
             raise ArgumentError(
                 f"pictures of clips have shape {tuple(pictures.shape)}; {self.name} takes (N, L, {', '.join(inner)})"
             )
-        if self.fixed_clip_length and pictures.shape[1] != self.frames_per_clip:
-            raise ArgumentError(
-                f"clips have {pictures.shape[1]} frames; {self.name} takes {self.frames_per_clip} (--frames-per-clip)"
-            )
+        own = self._own.clips.frames_per_clip
+        if self.fixed_clip_length and pictures.shape[1] != own:
+            raise ArgumentError(f"clips have {pictures.shape[1]} frames; {self.name} takes {own} (--frames-per-clip)")
         encoded: Tensor = self.clip_encoder(pictures.to(self.device, torch.float32)).to(torch.float32)
         return encoded
 
     def _mean_std(self, device: torch.device, channels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Of every plane, each to be broadcast with (P, 3, S, S)."""
-        values = torch.tensor((self.preprocess.mean, self.preprocess.std), dtype=torch.float32, device=device)
+        values = torch.tensor((self.feeding.mean, self.feeding.std), dtype=torch.float32, device=device)
         mean, std = (values[:, None] if channels is None else values[:, channels])[..., None, None]
         return mean, std
 
     def _check_range(self, pictures: Tensor, channels: Tensor | None) -> None:
         """Refuse pixels that were not normalised for this model, or were twice; black and white bound what can be."""
         mean, std = self._mean_std(pictures.device, channels)
-        lowest, highest = ((limit - mean) / std for limit in (0.0, 255 * self.preprocess.scale))
+        lowest, highest = ((limit - mean) / std for limit in (0.0, 255 * self.feeding.scale))
         slack = 0.01 * (highest - lowest)
         low, high = (values.float()[..., None, None] for values in (pictures.amin((2, 3)), pictures.amax((2, 3))))
         if not ((low >= lowest - slack) & (high <= highest + slack)).all():
             raise ArgumentError(
                 f"{self.name}: the pictures' values go from {low.min():.4g} to {high.max():.4g}; 0-255 pixels times "
-                f"{self.preprocess.scale:.4g}, minus {self.preprocess.mean}, divided by {self.preprocess.std}, go from "
+                f"{self.feeding.scale:.4g}, minus {self.feeding.mean}, divided by {self.feeding.std}, go from "
                 f"{lowest.min():.4g} to {highest.max():.4g}. They were normalised for another model, not at all, or "
                 "twice; Backbone.normalise does it from uint8"
             )

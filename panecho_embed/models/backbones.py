@@ -5,12 +5,13 @@ package, and every command knows it by name, without the last line:
 
     import torch
     from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone, register_backbone
-    from panecho_embed.provenance import Preprocess, WeightsInfo
+    from panecho_embed.feeding import Feeding
+    from panecho_embed.provenance import WeightsInfo
 
     def factory(weights, seed):
         encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 16, 16), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         info = WeightsInfo(source="mine", sha256="0" * 64, licence="MIT", pretrained=False)
-        return Backbone("tiny", encoder, MeanOverFrames(), dim=8, image_dim=8, preprocess=Preprocess(), weights=info)
+        return Backbone("tiny", encoder, MeanOverFrames(), dim=8, image_dim=8, feeding=Feeding(), weights=info)
 
     register_backbone("tiny", factory)
 """
@@ -28,6 +29,7 @@ from panecho_embed.models import zoo
 from panecho_embed.models.backbone import Backbone, MeanOverFrames, Pooling
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.models.timm_models import timm_backbone
+from panecho_embed.models.torchvision_models import torchvision_backbone
 from panecho_embed.nearest import nearest
 
 __all__ = ["Backbone", "Factory", "MeanOverFrames", "Pooling", "backbone_names", "load_backbone", "register_backbone"]
@@ -37,6 +39,7 @@ Factory = Callable[[str | Path | None, int], Backbone]
 
 ENTRY_POINTS = "panecho_embed.backbones"
 _TIMM = "timm:"
+_TORCHVISION = "torchvision:"
 
 
 def _pretrained(make: Callable[[str | Path | None], Backbone]) -> Factory:
@@ -63,15 +66,19 @@ def load_backbone(
 ) -> Backbone:
     """A backbone by name, with its weights, on `device`.
 
-    name: one of `backbone_names()`, or timm:MODEL for any image model of timm. weights: a file; None looks where
+    name: one of `backbone_names()`, timm:MODEL for any image model of timm, or torchvision:MODEL for a video model of
+    torchvision. weights: a file; None looks where
     `panecho_embed.models.weights` says, and fetches. seed: of random weights. image_size: side of the model's input in
     pixels, None for the one it was trained with. Raises ArgumentError, WeightsError, WeightsNotFoundError; random
     weights come from the name "random" alone.
     """
     where = resolve_device(device)
-    backbone = (
-        timm_backbone(name.removeprefix(_TIMM), weights) if name.startswith(_TIMM) else _make(name, weights, seed)
-    )
+    if name.startswith(_TIMM):
+        backbone = timm_backbone(name.removeprefix(_TIMM), weights, image_size)
+    elif name.startswith(_TORCHVISION):
+        backbone = torchvision_backbone(name.removeprefix(_TORCHVISION), weights)
+    else:
+        backbone = _make(name, weights, seed)
     return backbone.at_size(image_size).to(where)
 
 
@@ -80,13 +87,13 @@ def register_backbone(name: str, factory: Factory) -> None:
 
     Raises ArgumentError if the name is taken.
     """
-    if not name or name in backbone_names() or name.startswith(_TIMM):
+    if not name or name in backbone_names() or name.startswith((_TIMM, _TORCHVISION)):
         raise ArgumentError(f"a backbone can't be called {name!r}; taken are {', '.join(backbone_names())}")
     _factories[name] = factory
 
 
 def backbone_names() -> list[str]:
-    """Every name that `load_backbone` takes, but for timm's models."""
+    """Every name that `load_backbone` takes, except timm's and torchvision's models."""
     return [*_factories, *(point.name for point in metadata.entry_points(group=ENTRY_POINTS))]
 
 
@@ -98,7 +105,8 @@ def _make(name: str, weights: str | Path | None, seed: int) -> Backbone:
             names = backbone_names()
             raise ArgumentError(
                 f"no backbone is called {name!r}{nearest(name, names)}; allowed: {', '.join(names)}, "
-                f"{_TIMM}MODEL for any image model of timm (--backbone)"
+                f"{_TIMM}MODEL for any image model of timm, {_TORCHVISION}MODEL for a video model of torchvision "
+                "(--backbone)"
             )
         factory = points[name].load()
     backbone = factory(weights, seed)

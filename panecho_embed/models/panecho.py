@@ -20,17 +20,21 @@ import torch
 from torch import Tensor, nn
 
 from panecho_embed.errors import ArgumentError, WeightsError
+from panecho_embed.feeding import Feeding
 from panecho_embed.models.checkpoint import Checkpoint, matching_tensors, read_checkpoint, write_weights
 from panecho_embed.models.convnext import channels_in, channels_of_width, convnext
 from panecho_embed.models.names import POSITION_KEY, from_checkpoint_names, to_checkpoint_names
-from panecho_embed.models.recorded import KEY, PANECHO_LAYOUT, SAME_SHAPE_LAYOUT, Recorded, recorded_plainly
+from panecho_embed.models.recorded import KEY, PANECHO_LAYOUT, SAME_SHAPE_LAYOUT, Recorded
 from panecho_embed.models.weights import find_weights, weights_info
 from panecho_embed.nearest import nearest
 from panecho_embed.planes import PlaneOrder
-from panecho_embed.provenance import Preprocess, WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 from panecho_embed.tasks import Task, all_tasks, read_tasks
 
 TaskTable = str | Path | Sequence[Task] | None
+
+PANECHO_FEEDING = Feeding(mask="dicom")
+"""As PanEcho was trained: 256 x 256 by area, the central 224, BGR. Its hospital videos were masked beforehand."""
 
 DIM = 768
 _HEAD_DROPOUT = 0.25
@@ -180,24 +184,24 @@ def save_checkpoint(model: PanEcho, path: str | Path) -> None:
     as it was. Raises WeightsError if it can't be written.
     """
     positions = None if model.clip_encoder is None else model.clip_encoder.positions
-    pixels = model.recorded.preprocess or Preprocess()
-    content = checkpoint_content(model.state_dict(), model.plane_order, pixels, positions)
-    content[KEY] |= recorded_plainly(preprocess=pixels, clips=model.recorded.clips)
+    feeding = model.recorded.feeding or PANECHO_FEEDING
+    content = checkpoint_content(model.state_dict(), model.plane_order, feeding, positions)
+    content[KEY]["feeding"] = feeding.record()
     if model.recorded.licence:
         content[KEY]["licence"] = model.recorded.licence
     write_weights(content, Path(path))
 
 
 def checkpoint_content(
-    state: Mapping[str, Tensor], order: PlaneOrder, pixels: Preprocess, positions: Tensor | None
+    state: Mapping[str, Tensor], order: PlaneOrder, feeding: Feeding, positions: Tensor | None
 ) -> dict[str, dict[str, Any]]:
     """What the file of a model of PanEcho's shape holds: its tensors, and the beginning of our record under `KEY`.
 
-    state: by our names. pixels: that the model takes. positions: the position table, (1, L, dim); None without
+    state: by our names. feeding: of the model. positions: the position table, (1, L, dim); None without
     transformer.
     """
     _check_order(order)
-    whole = order == "published" and pixels.normalises_as(Preprocess())
+    whole = order == "published" and feeding.normalises_as(PANECHO_FEEDING)
     about = {"layout": PANECHO_LAYOUT if whole else SAME_SHAPE_LAYOUT, "plane_order": order}
     if not whole:
         return {"state_dict": dict(state), KEY: about}

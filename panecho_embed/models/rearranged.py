@@ -28,10 +28,10 @@ class PixelEncoder(nn.Module):
     def __init__(self, backbone: Backbone, encoder: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.encoder = encoder.to(dtype)
-        self._scale = backbone.preprocess.scale
+        self._scale = backbone.feeding.scale
         self._dtype = dtype
         for name in ("mean", "std"):
-            values = torch.tensor(getattr(backbone.preprocess, name), dtype=torch.float32)
+            values = torch.tensor(getattr(backbone.feeding, name), dtype=torch.float32)
             self.register_buffer(name, values)
 
     def forward(self, pixels: Tensor, channels: Tensor) -> Tensor:

@@ -1,17 +1,16 @@
-"""What a weights file says of itself: its licence, its order of planes, the pixels and clips that it was trained on."""
+"""What a weights file says of itself: its licence, its order of planes, how it was fed in training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import WeightsError
+from panecho_embed.errors import EARLIER_FEEDING, WeightsError
+from panecho_embed.feeding import Feeding
 from panecho_embed.models.patients import TrainingPatients, read_training_patients
 from panecho_embed.planes import PlaneOrder
-from panecho_embed.provenance import Preprocess
 
 KEY = "panecho_embed"
 """The entry beside the state dict that says what a model is, as plain values; released files have none."""
@@ -26,12 +25,11 @@ PANECHO_LAYOUT, SAME_SHAPE_LAYOUT, OWN_LAYOUT = "panecho", "panecho-embed", "own
 
 _LICENCE_KEYS = ("licence", "license")
 _LONGEST = 300
-_PAIRS = ("mean", "std")
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """licence: "" where the file states none. preprocess, clips: None where it says nothing of them.
+    """licence: "" where the file states none. feeding: pixels and clips, None where it says nothing of them.
 
     plane_order: of released files "published". layout: how the file names its tensors. thresholds: of the yes-or-no
     decisions of a fine-tuned model, by task. init: what a fine-tuned model was trained from; "" for any other.
@@ -39,8 +37,7 @@ class Recorded:
     """
 
     licence: str = ""
-    preprocess: Preprocess | None = None
-    clips: ClipPlan | None = None
+    feeding: Feeding | None = None
     plane_order: PlaneOrder = "published"
     layout: str = PANECHO_LAYOUT
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -77,8 +74,7 @@ def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
         )
     return Recorded(
         _licence(about) or _licence(content),
-        _made(Preprocess, about.get("preprocess"), "preprocess", path),
-        _made(ClipPlan, about.get("clips"), "clips", path),
+        _feeding(about, path),
         order,
         layout,
         _thresholds(about.get("thresholds"), path),
@@ -97,12 +93,6 @@ def _thresholds(given: Any, path: Path) -> dict[str, float]:
     return {str(name): float(value) for name, value in given.items()}
 
 
-def recorded_plainly(*, preprocess: Preprocess, clips: ClipPlan | None) -> dict[str, Any]:
-    """Pixels and clips as a record holds them, for `read_recorded`."""
-    both = {"preprocess": preprocess, "clips": clips}
-    return {name: plain(asdict(value)) for name, value in both.items() if value is not None}
-
-
 def plain(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields of a dataclass with lists in place of tuples."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
@@ -116,14 +106,16 @@ def _licence(content: Mapping[Any, Any]) -> str:
     return ""
 
 
-def _made(kind: Any, fields: Any, name: str, path: Path) -> Any:
-    if fields is None:
+def _feeding(about: Mapping[Any, Any], path: Path) -> Feeding | None:
+    if "preprocess" in about:
+        raise WeightsError(f"{path}: {EARLIER_FEEDING}")
+    record = about.get("feeding")
+    if record is None:
         return None
     try:
-        values = {key: tuple(value) if key in _PAIRS else value for key, value in fields.items()}
-        return kind(**values)
+        return Feeding.from_record(record)
     # A file from anybody may hold values of any type there.
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise WeightsError(
-            f"{path}: what it records as its {name} can't be ({error}); it was not written by this release"
+            f"{path}: what it records as its feeding can't be ({error}); it was not written by this release"
         ) from error

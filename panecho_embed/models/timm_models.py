@@ -1,7 +1,8 @@
-"""Any image model of timm as a backbone, with the preprocessing that timm states for it."""
+"""Any image model of timm as a backbone, fed as timm states for it."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -10,24 +11,42 @@ from torch import nn
 
 from panecho_embed.digests import checked_sha256
 from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
+from panecho_embed.feeding import Feeding, Geometry, Interpolation
 from panecho_embed.models.backbone import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import NOT_STATED
 from panecho_embed.nearest import nearest
-from panecho_embed.provenance import Interpolation, Preprocess, WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 
 ensure_torchvision()
 import timm  # noqa: E402
-from timm.data.config import resolve_model_data_config  # noqa: E402
+from timm.data.config import resolve_data_config  # noqa: E402
 from timm.models import get_pretrained_cfg  # noqa: E402
 
+_GEOMETRIES: dict[str, Geometry] = {"center": "shortest", "squash": "squash"}
+"""timm's crop modes; "border", of six of its weights, is not among them."""
 
-def timm_backbone(model_name: str, weights: str | Path | None) -> Backbone:
-    """The image encoder `model_name` of timm, RGB; a clip is the mean of its frames.
 
-    weights: a state dict by timm's own names, with or without its classifier; None fetches timm's pretrained ones.
-    Raises ArgumentError for an unknown model, WeightsError, WeightsNotFoundError.
+def timm_backbone(model_name: str, weights: str | Path | None, image_size: int | None = None) -> Backbone:
+    """The image encoder `model_name` of timm, RGB, fed as timm's data config says; a clip is the mean of its frames.
+
+    Parameters
+    ----------
+    model_name : str
+        A model of timm, with or without the tag of its weights.
+    weights : str or Path, optional
+        A state dict by timm's own names, with or without its classifier; None fetches timm's pretrained ones.
+    image_size : int, optional
+        Side of the model's input in pixels; None for that of the weights. A model of one size, such as a vision
+        transformer, is given positions for another by timm's own resampling.
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown model, and for a size that it can't take.
+    WeightsError, WeightsNotFoundError
+        For a file of another model, and if there are no weights.
     """
     _check_known(model_name)
     if weights is None:
@@ -39,16 +58,21 @@ def timm_backbone(model_name: str, weights: str | Path | None) -> Backbone:
         path = Path(weights).expanduser()
         model, stated = _from_file(model_name, path)
         source, sha256, licence = path.name, checked_sha256(path), stated or NOT_STATED
+    own = feeding = _feeding(model_name, model, None)
+    if image_size is not None and image_size != own.crop:
+        own.at_size(image_size)
+        feeding = _feeding(model_name, model, image_size)
+        _resample_positions(model_name, model, image_size)
     config: Any = model.pretrained_cfg
-    preprocess = _preprocess(model_name, resolve_model_data_config(model))  # type: ignore[no-untyped-call]
-    dim = _embedding_dim(model_name, model, preprocess.crop)
+    dim = _embedding_dim(model_name, model, feeding.crop)
     return Backbone(
         f"timm:{model_name}",
         model,
         MeanOverFrames(),
         dim=dim,
         image_dim=dim,
-        preprocess=preprocess,
+        feeding=feeding,
+        own_feeding=own,
         weights=WeightsInfo(source, sha256, licence, pretrained=True),
         fixed_image_size=bool(config.get("fixed_input_size")),
     )
@@ -101,21 +125,45 @@ def _from_file(model_name: str, path: Path) -> tuple[nn.Module, str]:
     return cast(nn.Module, model), file.recorded.licence
 
 
-def _preprocess(model_name: str, config: dict[str, Any]) -> Preprocess:
+def _feeding(model_name: str, model: nn.Module, image_size: int | None) -> Feeding:
+    """What timm's own `create_transform` does for evaluation, at the size of the weights or another."""
+    size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
+    config: dict[str, Any] = resolve_data_config(size, model=model)  # type: ignore[no-untyped-call]
     channels, height, width = config["input_size"]
-    if channels != 3 or height != width or config["interpolation"] not in get_args(Interpolation):
+    geometry, interpolation = _GEOMETRIES.get(config["crop_mode"]), f"{config['interpolation']}-antialias"
+    if channels != 3 or height != width or geometry is None or interpolation not in get_args(Interpolation):
         raise ArgumentError(
-            f"timm:{model_name} takes {config['input_size']} pixels resized as {config['interpolation']!r}; allowed "
-            f"are 3 channels, squares, and one of {', '.join(get_args(Interpolation))}"
+            f"timm:{model_name} takes {config['input_size']} pixels resized as {config['interpolation']!r} in the mode "
+            f"{config['crop_mode']!r}; allowed are 3 channels, squares, bilinear and bicubic, and the modes "
+            f"{', '.join(_GEOMETRIES)}"
         )
-    return Preprocess(
-        resize=int(height / config["crop_pct"]),
+    return Feeding(
+        geometry=geometry,
+        resize=math.floor(height / config["crop_pct"]),
         crop=height,
-        interpolation=config["interpolation"],
+        interpolation=cast(Interpolation, interpolation),
         channel_order="rgb",
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
+
+
+def _resample_positions(model_name: str, model: Any, image_size: int) -> None:
+    """Give a model of one size positions for another, as timm does; others take any size."""
+    if not model.pretrained_cfg.get("fixed_input_size"):
+        return
+    native = model.pretrained_cfg["input_size"][1]
+    if not hasattr(model, "set_input_size"):
+        raise ArgumentError(
+            f"image size is {image_size}; timm:{model_name} takes {native} only (leave out --image-size)"
+        )
+    try:
+        model.set_input_size(img_size=(image_size, image_size))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise ArgumentError(
+            f"image size is {image_size}; timm:{model_name}, of {native}, can't be resampled to it: {error} "
+            "(--image-size)"
+        ) from error
 
 
 def _embedding_dim(model_name: str, model: nn.Module, size: int) -> int:

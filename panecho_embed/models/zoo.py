@@ -1,31 +1,59 @@
-"""The encoders that come with the package: architecture, preprocessing and how a published file maps onto it."""
+"""The encoders that come with the package: architecture, feeding and how a published file maps onto it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError
-from panecho_embed.models.backbone import FRAMES_PER_CLIP, Backbone, MeanOverFrames
+from panecho_embed.feeding import Feeding
+from panecho_embed.models.backbone import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
 from panecho_embed.models.convnext import channels_in, convnext
 from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, from_checkpoint_names, to_checkpoint_names
-from panecho_embed.models.panecho import DIM, PanEcho, TaskTable, make_head
+from panecho_embed.models.panecho import DIM, PANECHO_FEEDING, PanEcho, TaskTable, make_head
+from panecho_embed.models.torchvision_models import UNTRAINED_COUNTER, WholeClips, torchvision_feeding
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
-from panecho_embed.provenance import Preprocess, WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 
 ensure_torchvision()
 from torchvision.models.video import mvit_v2_s, r3d_18  # noqa: E402
 
 WeightsArgument = str | Path | None
 
-_UNTRAINED_COUNTER = r".+\.num_batches_tracked"
+ECHOCLIP_FEEDING = Feeding(
+    geometry="square",
+    cut=0.1,
+    resize=224,
+    interpolation="bicubic",
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
+"""A centre square, a tenth cut off each side, OpenCV's bicubic to 224, BGR. It sees frames, and has no clips."""
+
+ECHOPRIME_FEEDING = replace(
+    ECHOCLIP_FEEDING,
+    channel_order="echoprime",
+    scale=1.0,
+    mean=(29.110628, 28.076836, 29.096405),
+    std=(47.989223, 46.456997, 47.20083),
+    mask="dicom",
+    mask_method="echoprime",
+    clips=ClipPlan(16, 2, num_clips=1, start=0, short="zeros"),
+)
+"""EchoCLIP's geometry on 0-255 pixels; the sector of a DICOM file; frames 0, 2, ..., 30, zeros after normalising."""
+
+IMAGENET_FEEDING = Feeding(geometry="shortest", resize=236, interpolation="bilinear-antialias", channel_order="rgb")
+"""torchvision's preset for ConvNeXt-Tiny."""
+
 # What an open_clip checkpoint holds besides its image tower.
 _OPEN_CLIP_TEXT = (
     r"(text|transformer|token_embedding|ln_final)\..+"
@@ -34,7 +62,7 @@ _OPEN_CLIP_TEXT = (
 
 
 def panecho(weights: WeightsArgument) -> Backbone:
-    """PanEcho's embedding of a clip. 256 x 256 resized with pixel areas, 224 cut out, BGR as it was trained.
+    """PanEcho's embedding of a clip. 256 x 256 resized with pixel areas, 224 cut out, BGR; DICOM files are masked.
 
     Its pictures are those of the released forward pass, three consecutive planes of the clip each, not frames: see
     `panecho_embed.planes`. A fine-tuned file that records another order, other pixels and clips is given those.
@@ -48,7 +76,7 @@ def panecho_image(weights: WeightsArgument) -> Backbone:
 
 
 def random(weights: WeightsArgument, seed: int, width: float = 1.0) -> Backbone:
-    """PanEcho's architecture, order of planes and preprocessing with random weights, the same for the same seed.
+    """PanEcho's architecture, order of planes and feeding with random weights, the same for the same seed.
 
     width: channels as a share of PanEcho's.
 
@@ -92,10 +120,9 @@ def imagenet(weights: WeightsArgument) -> Backbone:
         spare=r"classifier\.2\.(weight|bias)",
     )
     encoder.load_state_dict(from_checkpoint_names(taken, CONVNEXT_TINY))
-    preprocess = Preprocess(channel_order="rgb")
     dim = 8 * channels
     info = weights_info("imagenet", path, file.recorded.licence)
-    return Backbone("imagenet", encoder, MeanOverFrames(), dim, dim, preprocess, info)
+    return Backbone("imagenet", encoder, MeanOverFrames(), dim, dim, IMAGENET_FEEDING, info)
 
 
 def echoclip(weights: WeightsArgument) -> Backbone:
@@ -118,30 +145,15 @@ def echoclip(weights: WeightsArgument) -> Backbone:
         spare=_OPEN_CLIP_TEXT,
     )
     encoder.load_state_dict(from_checkpoint_names(taken, ECHOCLIP))
-    preprocess = Preprocess(
-        resize=224,
-        crop=224,
-        mean=(0.48145466, 0.4578275, 0.40821073),
-        std=(0.26862954, 0.26130258, 0.27577711),
-    )
     info = weights_info("echoclip", path, file.recorded.licence)
-    return Backbone("echoclip", encoder, MeanOverFrames(), 4 * channels, 4 * channels, preprocess, info)
-
-
-class _Video(nn.Module):
-    """Clips as the frames come, (N, L, 3, S, S), for a torchvision model that takes (N, 3, L, S, S)."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, frames: Tensor) -> Tensor:
-        encoded: Tensor = self.model(frames.transpose(1, 2))
-        return encoded
+    return Backbone("echoclip", encoder, MeanOverFrames(), 4 * channels, 4 * channels, ECHOCLIP_FEEDING, info)
 
 
 def kinetics(weights: WeightsArgument) -> Backbone:
-    """3-D ResNet-18 trained on Kinetics-400 by torchvision (KINETICS400_V1), RGB, 112 x 112, without its classifier."""
+    """3-D ResNet-18 trained on Kinetics-400 by torchvision (KINETICS400_V1), RGB, 112 x 112, without its classifier.
+
+    Its clips have 16 frames at 15 per second, 5 a video, as torchvision states its accuracy.
+    """
     path = find_weights("kinetics", weights)
     file = read_checkpoint(path)
     model = r3d_18(weights=None)
@@ -152,25 +164,19 @@ def kinetics(weights: WeightsArgument) -> Backbone:
         model="torchvision's r3d_18",
         path=path,
         spare=r"fc\.(weight|bias)",
-        optional=_UNTRAINED_COUNTER,
+        optional=UNTRAINED_COUNTER,
     )
     model.load_state_dict({**model.state_dict(), **taken})
-    preprocess = Preprocess(
-        resize=128,
-        crop=112,
-        channel_order="rgb",
-        mean=(0.43216, 0.394666, 0.37645),
-        std=(0.22803, 0.22145, 0.216989),
-    )
+    feeding = torchvision_feeding("r3d_18")
     info = weights_info("kinetics", path, file.recorded.licence)
-    return Backbone("kinetics", nn.Identity(), _Video(model), 512, None, preprocess, info, pooling="3d")
+    return Backbone("kinetics", nn.Identity(), WholeClips(model), 512, None, feeding, info, pooling="3d")
 
 
 def echoprime(weights: WeightsArgument) -> Backbone:
-    """EchoPrime's video encoder (MViT-v2-S): whole clips of exactly 16 frames, trained at every second frame of 32.
+    """EchoPrime's video encoder (MViT-v2-S): one clip a video, frames 0, 2, ..., 30.
 
-    Pixels stay on the 0-255 scale. The order of its channels is not published; RGB is taken. Its weights are part of a
-    zip release and are only read from a file.
+    It is fed as in its published pipeline, see `ECHOPRIME_FEEDING` and docs/models.md. Its weights are part of a zip
+    release and are only read from a file.
     """
     path = find_weights("echoprime", weights)
     model = mvit_v2_s(weights=None)
@@ -183,21 +189,13 @@ def echoprime(weights: WeightsArgument) -> Backbone:
         for name in found
     }
     model.load_state_dict(matching_tensors(model.state_dict(), found, model="EchoPrime's video encoder", path=path))
-    preprocess = Preprocess(
-        resize=224,
-        crop=224,
-        channel_order="rgb",
-        scale=1.0,
-        mean=(29.110628, 28.076836, 29.096405),
-        std=(47.989223, 46.456997, 47.20083),
-    )
     return Backbone(
         "echoprime",
         nn.Identity(),
-        _Video(model),
+        WholeClips(model),
         dim=512,
         image_dim=None,
-        preprocess=preprocess,
+        feeding=ECHOPRIME_FEEDING,
         weights=weights_info("echoprime", path, file.recorded.licence),
         pooling="3d",
         fixed_clip_length=True,
@@ -232,17 +230,14 @@ def _random_panecho(weights: WeightsArgument, seed: int, **arguments: Any) -> Pa
 
 def _from_panecho(model: PanEcho, name: str) -> Backbone:
     assert model.weights_info is not None
-    clips = model.recorded.clips
     return Backbone(
         name,
         model.image_encoder,
         model.clip_encoder or MeanOverFrames(),
         dim=model.dim,
         image_dim=model.dim,
-        preprocess=model.recorded.preprocess or Preprocess(),
+        feeding=model.recorded.feeding or PANECHO_FEEDING,
         weights=model.weights_info,
-        frames_per_clip=clips.frames_per_clip if clips else FRAMES_PER_CLIP,
-        recorded_clips=clips,
         patients=model.recorded.patients,
         pooling="mean" if model.clip_encoder is None else "transformer",
         plane_order="frames" if model.clip_encoder is None else model.plane_order,

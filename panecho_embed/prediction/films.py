@@ -18,12 +18,14 @@ from pebble import ProcessExpired, ProcessPool
 from panecho_embed.arraytypes import UInt8Array
 from panecho_embed.cores import usable_cores
 from panecho_embed.errors import MediaError, RemoteError
+from panecho_embed.feeding import Feeding
 from panecho_embed.manifest import located
 from panecho_embed.media import Cine, open_cine
-from panecho_embed.media.sector import apply_mask, sector_mask
+from panecho_embed.media.sector import apply_mask
 from panecho_embed.orphans import end_with_parent
 from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
-from panecho_embed.provenance import Preprocess, Provenance
+from panecho_embed.preprocess import sector_of
+from panecho_embed.provenance import Provenance
 from panecho_embed.remote import fetched
 from panecho_embed.store import EmbeddingFile
 
@@ -39,14 +41,14 @@ _SIDE = 200
 class Film:
     """A video to be shown.
 
-    fps: NaN where not known. preprocess: what of it the model saw. file: the embedding file that `path` is from.
+    fps: NaN where not known. feeding: what of it the model saw. file: the embedding file that `path` is from.
     """
 
     video_id: str
     path: str
     num_frames: int
     fps: float
-    preprocess: Preprocess
+    feeding: Feeding
     file: Path = Path()
 
 
@@ -77,7 +79,7 @@ class Films:
     def film(self, video_id: str) -> Film:
         """One of them."""
         path, frames, fps = (self.columns[name][self.row[video_id]] for name in ("path", "num_frames", "fps"))
-        return Film(video_id, str(path), int(frames), float(fps), self.provenance.preprocess, self.file)
+        return Film(video_id, str(path), int(frames), float(fps), self.provenance.feeding, self.file)
 
 
 @contextmanager
@@ -107,7 +109,7 @@ def picture_of(film: Film) -> Shown:
     """The picture of a film; what is wrong with the file comes back as the reason why there is none."""
     try:
         with fetched(located(film.file, film.path)) as path:
-            cine = _as_seen(open_cine(path, include_stills=True), film.preprocess)
+            cine = _as_seen(open_cine(path, include_stills=True), film.feeding)
             moving = thumbnail_of(cine, film.fps if film.fps > 0 else cine.fps or DEFAULT_FPS, _SIDE)
             return Shown(moving.data_uri, still_of(cine, _SIDE).data_uri)
     except (MediaError, RemoteError) as error:
@@ -149,12 +151,12 @@ def _answer(future: Future[Shown], timeout_seconds: float) -> Shown:
         return Shown(missing=f"no process could read it ({error})")
 
 
-def _as_seen(cine: Cine, preprocess: Preprocess) -> Cine:
+def _as_seen(cine: Cine, feeding: Feeding) -> Cine:
     """A loop without what the model did not see either: a masked name must not come back in a picture."""
-    if not preprocess.mask_sector and not (preprocess.crop_region and cine.region):
+    if not feeding.masks(cine.kind) and not (feeding.crop_region and cine.region):
         return cine
-    mask = sector_mask(cine.frames()) if preprocess.mask_sector else None
-    cut = cine.region if preprocess.crop_region else None
+    mask = sector_of(cine, feeding)
+    cut = cine.region if feeding.crop_region else None
     rows, columns = (slice(cut.y0, cut.y1), slice(cut.x0, cut.x1)) if cut else (slice(None), slice(None))
 
     def frames() -> Iterator[UInt8Array]:

@@ -52,7 +52,7 @@ def about(
         "embeddings": {
             "fingerprint": file.fingerprint,
             "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
-            "preprocess": dataclasses.asdict(provenance.preprocess),
+            "feeding": dataclasses.asdict(provenance.feeding),
             "plane_order": provenance.plane_order,
             "precision": provenance.precision,
         },
@@ -96,7 +96,7 @@ def clips_line(provenance: Provenance) -> str:
         which = f"{plan.frames_per_clip} consecutive frames"
     else:
         which = f"{plan.frames_per_clip} frames, {plan.frame_step} apart"
-    return f"{many}, of {which}, at {provenance.preprocess.crop} x {provenance.preprocess.crop} pixels"
+    return f"{many}, of {which}, at {provenance.feeding.crop} x {provenance.feeding.crop} pixels"
 
 
 def shown_class(label: str) -> str:

@@ -1,8 +1,7 @@
-"""A file that is not in the collection -> its embedding, by the same weights and preprocessing, or not at all."""
+"""A file that is not in the collection -> its embedding, by the same weights and feeding, or not at all."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ class Embedder:
         self._known = known
         if backbone is None:
             seed = _SEED.search(provenance.weights.source)
-            size = provenance.preprocess.crop
+            size = provenance.feeding.crop
             backbone = load_backbone(provenance.backbone, weights, int(seed[1]) if seed else 0, image_size=size)
         if backbone.weights.sha256 != provenance.weights.sha256:
             raise WeightsError(
@@ -74,15 +73,12 @@ class Embedder:
                 f"the embedding file was made with the order of planes {provenance.plane_order!r}, and "
                 f"{backbone.name} takes {backbone.plane_order!r}: vectors of the two can't be compared"
             )
-        preprocess = dataclasses.replace(
-            backbone.preprocess,
-            mask_sector=provenance.preprocess.mask_sector,
-            crop_region=provenance.preprocess.crop_region,
-        )
-        if preprocess != provenance.preprocess:
+        # Frames are prepared as the file records; the model normalises them.
+        mine, made_with = ((f.crop, f.scale, f.mean, f.std) for f in (backbone.feeding, provenance.feeding))
+        if mine != made_with:
             raise ArgumentError(
-                f"{provenance.backbone} prepares its frames as {preprocess} in this release; the embedding file was "
-                f"made with {provenance.preprocess}, so that vectors can't be compared; extract anew"
+                f"{provenance.backbone} takes pixels of the size, scale, mean and deviation {mine} in this release; "
+                f"the embedding file was made with {made_with}, so that vectors can't be compared; extract anew"
             )
         self._backbone = backbone.to(resolve_device(device))
 
@@ -110,7 +106,7 @@ class Embedder:
         )
         videos = tuple(video for video, kept in zip(manifest.videos, of_it, strict=True) if kept)
         plans = None if self._provenance.clips is None else (self._provenance.clips,)
-        settings = DecodeSettings(self._provenance.preprocess, plans, digest=False, most_frames=most_frames)
+        settings = DecodeSettings(self._provenance.feeding, plans, digest=False, most_frames=most_frames)
         pictures, clips = (32, 8) if self._backbone.device.type == "cpu" else (256, 64)
         encoder = Encoder(
             self._backbone,

@@ -8,12 +8,12 @@ import pytest
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines import decode
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
+from panecho_embed.feeding import Feeding
 from panecho_embed.media import Cine
-from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
 from tests.test_extraction import moving
 
-SMALL = Preprocess(resize=32, crop=32)
+SMALL = Feeding(resize=32, crop=32)
 
 
 def with_lengths(monkeypatch, tmp_path, claimed, *lengths):

@@ -10,11 +10,11 @@ from panecho_embed.clips import ClipPlan
 from panecho_embed.engines import pool
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings
 from panecho_embed.errors import ArgumentError
-from panecho_embed.provenance import Preprocess
+from panecho_embed.feeding import Feeding
 from panecho_embed.records import Failure, VideoRef
 from tests.engines import stubs
 
-SETTINGS = DecodeSettings(Preprocess(), (ClipPlan(),))
+SETTINGS = DecodeSettings(Feeding(), (ClipPlan(),))
 
 
 @pytest.fixture(autouse=True)

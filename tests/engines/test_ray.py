@@ -455,7 +455,7 @@ def test_very_many_videos_make_few_blocks_of_whole_rows(videos, blocks):
 
 
 def test_decoded_videos_go_on_together_in_order(studies, provenance):
-    work = DecodingWork(DecodeSettings(tiny().preprocess, None), 60.0, 2, replace(provenance, versions={}))
+    work = DecodingWork(DecodeSettings(tiny().feeding, None), 60.0, 2, replace(provenance, versions={}))
     decoder = RayDecoder(work)
     paths = [studies / "v0.npy", studies / "broken.avi", studies / "v1.npy"]
     refs = [(7 + i, VideoRef(path.name, "s", "p", str(path))) for i, path in enumerate(paths)]

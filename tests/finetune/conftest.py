@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from panecho_embed.cli.main import main
+from panecho_embed.clips import ClipPlan
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune import report
 from panecho_embed.models import backbones
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
@@ -21,7 +23,7 @@ from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, to_checkpoint_na
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.phantom import write_studies
-from panecho_embed.provenance import Preprocess, WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 
 ensure_torchvision()
 import timm  # noqa: E402
@@ -169,15 +171,16 @@ class WholeClips(nn.Module):
 def _own_frames(weights: str | Path | None, seed: int) -> Backbone:
     encoder = nn.Sequential(nn.Conv2d(3, 16, 16, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     info = WeightsInfo("mine", "0" * 64, "MIT", pretrained=False)
-    return Backbone("own-frames", encoder, MeanOverFrames(), 16, 16, Preprocess(channel_order="rgb"), info)
+    return Backbone("own-frames", encoder, MeanOverFrames(), 16, 16, Feeding(channel_order="rgb"), info)
 
 
 def _own_clips(weights: str | Path | None, seed: int) -> Backbone:
     """As EchoPrime: pixels of 0-255, whole clips of one length, images of one size."""
-    preprocess = Preprocess(32, 32, channel_order="rgb", scale=1.0, mean=(29.0, 28.0, 29.0), std=(48.0, 46.0, 47.0))
+    normalising = {"scale": 1.0, "mean": (29.0, 28.0, 29.0), "std": (48.0, 46.0, 47.0)}
+    feeding = Feeding(resize=32, crop=32, channel_order="rgb", clips=ClipPlan(4), **normalising)
     info = WeightsInfo("mine", "1" * 64, "MIT", pretrained=False)
-    fixed = {"fixed_clip_length": True, "fixed_image_size": True, "frames_per_clip": 4}
-    return Backbone("own-clips", nn.Identity(), WholeClips(), 16, None, preprocess, info, pooling="3d", **fixed)
+    fixed = {"fixed_clip_length": True, "fixed_image_size": True}
+    return Backbone("own-clips", nn.Identity(), WholeClips(), 16, None, feeding, info, pooling="3d", **fixed)
 
 
 @pytest.fixture

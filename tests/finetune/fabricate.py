@@ -13,12 +13,12 @@ import pandas as pd
 
 from panecho_embed.evaluation.predictions import FILE, Predictions, write_predictions
 from panecho_embed.evaluation.targets import Target
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.folder import SCHEMA_VERSION, write_info
 from panecho_embed.finetune.outcome import Outcome
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.recipe_files import load_recipe, to_toml
 from panecho_embed.finetune.report import write_metrics_of
-from panecho_embed.provenance import Preprocess
 from panecho_embed.tasks import Task, write_tasks
 
 EF = Task("EF", "regression", 1, (), None, "%", 55.0, "ejection fraction")
@@ -129,7 +129,7 @@ def run_info(init: str, recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]
         "status": "done",
         "init": init,
         "weights": {"source": source, "sha256": "ab" * 32, "licence": "MIT", "pretrained": pretrained},
-        "preprocess": asdict(Preprocess()),
+        "feeding": asdict(Feeding()),
         "plane_order": "published",
         "data": {"path": "/data", "fingerprint": "cd" * 32},
         "fold": None,

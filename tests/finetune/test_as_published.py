@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.evaluate import Predicted, predict_videos
 from panecho_embed.finetune.losses import Loss
 from panecho_embed.finetune.model import FineTuneModel
@@ -22,7 +23,7 @@ from panecho_embed.finetune.starts import Start
 from panecho_embed.finetune.targets import Targets
 from panecho_embed.finetune.wording import evaluation_sentences, training_sentences
 from panecho_embed.models.backbones import MeanOverFrames
-from panecho_embed.provenance import Preprocess, WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 from panecho_embed.tasks import Task
 from tests.finetune.conftest import NARROW, finetune, rows_of
 from tests.finetune.fabricate import EF, GRADE, target_of
@@ -36,7 +37,7 @@ TASKS = (EF, LOW, GRADE)
 def bright() -> FineTuneModel:
     """A model that sees the brightness v of a clip of one frame: EF 50 + v, LowEF v - 3, Grade (2 - v, v, 0) / 2."""
     info = WeightsInfo("mine", "0" * 64, "MIT", pretrained=False)
-    pixels = Preprocess(8, 8, scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    pixels = Feeding(resize=8, crop=8, scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     encoder = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = FineTuneModel(Start("mine", encoder, MeanOverFrames(), 3, False, "frames", pixels, info), TASKS)
     heads = {"EF": ([1], [50]), "LowEF": ([1], [-3]), "Grade": ([-0.5, 0.5, 0], [1, 0, 0])}

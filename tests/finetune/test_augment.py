@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from panecho_embed.clips import ClipPlan
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.recipe import AugmentationSettings
 from panecho_embed.finetune.sampling import Key, MicroBatches, TrainingClips, augment, training_loader
 from panecho_embed.manifest import read_manifest
-from panecho_embed.provenance import Preprocess
 
 EVERYTHING = AugmentationSettings(True)
 NOTHING = AugmentationSettings(True, zoom_out=1.0, crop=False, flip=0.0, rotation=0.0)
@@ -83,7 +83,7 @@ def test_a_rotation_leaves_the_corners_black():
 @pytest.fixture(scope="module")
 def training(dynamic):
     manifest = read_manifest(dynamic)
-    return TrainingClips(manifest.videos, Preprocess(48, 40), ClipPlan(2, num_clips=1), EVERYTHING, seed=0)
+    return TrainingClips(manifest.videos, Feeding(resize=48, crop=40), ClipPlan(2, num_clips=1), EVERYTHING, seed=0)
 
 
 def test_a_clip_follows_from_seed_epoch_and_video(training):

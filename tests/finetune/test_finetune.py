@@ -54,8 +54,8 @@ def test_a_run_leaves_what_the_documentation_says(done):
 
 
 def test_random_feeds_pixels_of_0_to_1(done):
-    preprocess = json.loads((done / "run.json").read_text())["preprocess"]
-    assert (preprocess["mean"], preprocess["std"]) == ([0, 0, 0], [1, 1, 1])
+    feeding = json.loads((done / "run.json").read_text())["feeding"]
+    assert (feeding["mean"], feeding["std"]) == ([0, 0, 0], [1, 1, 1])
 
 
 def test_the_model_loads_as_a_panecho(done):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.learner import Learner
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.processes import join_processes
@@ -18,7 +19,7 @@ from panecho_embed.finetune.sampling import Batch
 from panecho_embed.finetune.starts import Start
 from panecho_embed.finetune.targets import Targets
 from panecho_embed.models.backbones import MeanOverFrames
-from panecho_embed.provenance import Preprocess, WeightsInfo
+from panecho_embed.provenance import WeightsInfo
 from tests.finetune.fabricate import EF, LOW, target_of
 
 VALUES = np.array([[50.0, 1], [60, 0], [np.nan, 1], [70, np.nan], [55, 0], [45, 1]])
@@ -31,7 +32,8 @@ def learner(*settings, precision="fp32"):
         torch.manual_seed(0)
         encoder = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     info = WeightsInfo("mine", "0" * 64, "MIT", pretrained=False)
-    start = Start("mine", encoder, MeanOverFrames(), 4, False, "published", Preprocess(8, 8), info)
+    feeding = Feeding(resize=8, crop=8)
+    start = Start("mine", encoder, MeanOverFrames(), 4, False, "published", feeding, feeding, info)
     recipe = load_recipe("custom", ["optimizer.lr=0.01", "optimizer.clip_norm=0", "schedule.name=constant", *settings])
     fold = SimpleNamespace(
         targets=Targets((target_of(EF), target_of(LOW)), (EF, LOW), VALUES, np.ones(2)), train=np.arange(6)

@@ -40,7 +40,7 @@ class Handful:
         self.model = FineTuneModel(start, fold.targets.tasks, scales=scales)
         self.videos = fold.train
         self.learner = Learner(self.model, fold, recipe, join_processes("cpu", "fp32"), lambda failures: None)
-        clips = TrainingClips(dataset.videos, start.preprocess, recipe.clips.plan(1), recipe.augmentation, recipe.seed)
+        clips = TrainingClips(dataset.videos, start.feeding, recipe.clips.plan(1), recipe.augmentation, recipe.seed)
         self.batch = together([clips[Key(1, int(video), 1.0)] for video in self.videos])
 
     def gradients(self, step=0):

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
+from panecho_embed.errors import ArgumentError
 from panecho_embed.finetune.evaluate import EvaluationClips
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.recipe import ModelSettings
@@ -57,8 +58,10 @@ def test_a_model_that_was_trained_on_frames_goes_on_so(tmp_path):
 
 
 def test_whole_clips_and_single_frames_have_no_order(starts):
-    for init in ("kinetics", "own-clips"):
-        assert order("echonet-dynamic", init) == "frames"
+    assert order("echonet-dynamic", "kinetics") == "frames"
+    assert order("echonet-dynamic", "own-clips", "model.feeding=own") == "frames"
+    with pytest.raises(ArgumentError, match=r"224 pixels a side; own-clips takes 32 only \(--set model\.feeding=own"):
+        order("echonet-dynamic", "own-clips")
     assert order("echonet-dynamic", "panecho", "model.temporal=none") == "frames"
 
 
@@ -70,12 +73,12 @@ def test_training_and_testing_see_what_panecho_sees(starts, weights, tmp_path):
     np.save(tmp_path / "v.npy", moving(9))
     video = VideoRef("v", "s", "p", str(tmp_path / "v.npy"))
     recipe = load_recipe("custom", ["clips.frames=6", "clips.test=1", "augmentation.enabled=false"])
-    batch = TrainingClips([video], start.preprocess, recipe.clips.plan(1), recipe.augmentation, 0)[Key(1, 0, 1.0)]
+    batch = TrainingClips([video], start.feeding, recipe.clips.plan(1), recipe.augmentation, 0)[Key(1, 0, 1.0)]
     backbone = PanEcho(weights=weights / "panecho.pt", backbone_only=True)
     for pixels in (batch.pixels, torch.randint(0, 256, (2, 6, 3, 32, 32), dtype=torch.uint8)):
         expected = model.heads["EF"](backbone(model.normalise(pixels).transpose(1, 2)))
         torch.testing.assert_close(model(pixels), expected, atol=1e-5, rtol=1e-5)
-    _, frames, planes, clips = EvaluationClips([video], start.preprocess, recipe.clips.plan(1), "published")[0]
+    _, frames, planes, clips = EvaluationClips([video], start.feeding, recipe.clips.plan(1), "published")[0]
     tested = model.outputs(model.encode_pictures(model.normalise(frames).flatten(0, 1)[planes])[clips])
     torch.testing.assert_close(tested, model(frames[None]))
 

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.evaluate import EvaluationClips
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.recipe import ClipSettings, ModelSettings
@@ -20,7 +21,6 @@ from panecho_embed.finetune.saved import write_model
 from panecho_embed.finetune.starts import load_start
 from panecho_embed.manifest import read_manifest
 from panecho_embed.models.panecho import PanEcho
-from panecho_embed.provenance import Preprocess
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.tasks import read_tasks, write_tasks
 from tests.finetune.conftest import NARROW, finetune, rows_of
@@ -85,8 +85,8 @@ def test_extract_takes_pixels_and_clips_as_trained(multitask, table, tmp_path):
     provenance = EmbeddingFile(tmp_path / "e.h5").provenance
     plan = provenance.clips
     assert (plan.frames_per_clip, plan.frame_step, plan.num_clips) == (2, 2, 2)
-    assert (provenance.preprocess.crop, provenance.preprocess.resize) == (32, 37)
-    assert (provenance.preprocess.channel_order, provenance.preprocess.mean[0]) == ("rgb", 0.485)
+    assert (provenance.feeding.crop, provenance.feeding.resize) == (32, 37)
+    assert (provenance.feeding.channel_order, provenance.feeding.mean[0]) == ("rgb", 0.485)
     assert provenance.plane_order == "published"
 
 
@@ -95,7 +95,7 @@ def test_it_says_where_it_comes_from(multitask):
     assert (about["init"], about["pretrained"], about["layout"]) == ("imagenet", True, "panecho-embed")
     assert about["plane_order"] == "published"
     assert [task["name"] for task in about["tasks"]][:2] == ["pericardial-effusion", "EF"]
-    assert json.loads((multitask / "run.json").read_text())["preprocess"]["channel_order"] == "rgb"
+    assert json.loads((multitask / "run.json").read_text())["feeding"]["channel_order"] == "rgb"
 
 
 def test_its_licence_is_not_panecho_s(predicted):
@@ -115,7 +115,7 @@ def test_its_licence_is_not_panecho_s(predicted):
 def test_other_pixels_are_worked_into_the_first_layer(scale, mean, std, order, tmp_path):
     """As trained, on its own pixels, and as saved, on PanEcho's, a model gives the same for the same frames."""
     start = load_start("random", ModelSettings(width=NARROW, image_size=32, plane_order="frames"), 2)
-    start = replace(start, preprocess=replace(start.preprocess, scale=scale, mean=mean, std=std, channel_order=order))
+    start = replace(start, feeding=replace(start.feeding, scale=scale, mean=mean, std=std, channel_order=order))
     model = FineTuneModel(start, [EF, GRADE]).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -125,7 +125,7 @@ def test_other_pixels_are_worked_into_the_first_layer(scale, mean, std, order, t
     assert layout == "panecho-embed"
     write_tasks([EF, GRADE], tmp_path / "tasks.csv")
     bgr = torch.randint(0, 255, (3, 2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    theirs = Preprocess()
+    theirs = Feeding()
     mean_std = [torch.tensor(values)[:, None, None] for values in (theirs.mean, theirs.std)]
     pixels = ((bgr / 255 - mean_std[0]) / mean_std[1]).transpose(1, 2)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def put_together(run, init):
     info = json.loads((run / "run.json").read_text())
     videos = {video.video_id: video for video in read_manifest(info["data"]["path"]).videos}
     chosen = [videos[name] for name in predictions(run)]
-    decoded = EvaluationClips(chosen, start.preprocess, recipe.clips.plan(2), start.plane_order)
+    decoded = EvaluationClips(chosen, start.feeding, recipe.clips.plan(2), start.plane_order)
     found = {}
     with torch.no_grad():
         for i, video in enumerate(chosen):

@@ -99,11 +99,11 @@ def test_pretrained_starts_have_every_tensor_of_their_file(starts):
 )
 def test_pixels_are_normalised_as_the_start_wants_them(init, first, order, starts):
     start = load_start(init, SMALL if init == "random" else OTHER if init != "own-clips" else ModelSettings(), 4)
-    assert (start.preprocess.mean[0], start.preprocess.channel_order) == (first, order)
+    assert (start.feeding.mean[0], start.feeding.channel_order) == (first, order)
     model = FineTuneModel(start, [EF])
     grey = torch.full((1, 3, 1, 1), 100, dtype=torch.uint8)
     scaled = 100.0 if init == "own-clips" else 100 / 255
-    expected = [(scaled - m) / s for m, s in zip(start.preprocess.mean, start.preprocess.std, strict=True)]
+    expected = [(scaled - m) / s for m, s in zip(start.feeding.mean, start.feeding.std, strict=True)]
     assert model.normalise(grey).flatten().tolist() == pytest.approx(expected, abs=1e-5)
 
 

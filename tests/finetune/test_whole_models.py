@@ -35,7 +35,7 @@ def test_panecho_as_released_at_its_own_size(few, tmp_path):
     words = ["echonet-dynamic", "--init", "panecho", "--weights", tmp_path / "panecho.pt", "--data", few, "-o", out]
     finetune(*words, **FEW | {"clips.frames": 16, "model.image_size": 0})
     info = json.loads((out / "run.json").read_text())
-    assert (info["preprocess"]["crop"], info["epochs"]) == (224, 1)
+    assert (info["feeding"]["crop"], info["epochs"]) == (224, 1)
     model = PanEcho(weights=out / "model.pt")
     assert model.dim == 768
     predicted = pd.read_csv(out / "predictions.csv")
@@ -52,7 +52,7 @@ def test_echoprime_as_released_with_its_encoder_frozen(few, tmp_path):
     settings = FEW | {"clips.frames": 16, "model.image_size": 0, "model.trainable": "last-1"}
     finetune(*words, "-o", out, **settings)
     info = json.loads((out / "run.json").read_text())
-    assert (info["preprocess"]["scale"], info["status"]) == (1.0, "done")
+    assert (info["feeding"]["scale"], info["status"]) == (1.0, "done")
     before = model.state_dict()
     after = torch.load(out / "model.pt", weights_only=True)["weights"]
     changed = [name for name, value in before.items() if not torch.equal(after[f"clip_encoder.model.{name}"], value)]

@@ -20,8 +20,9 @@ from pydicom.uid import MPEG4HP41, JPEG2000Lossless, RLELossless
 from safetensors.torch import save as save_safetensors
 
 from panecho_embed.clips import ClipPlan
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.recipe_files import recipe_names, recipe_text
-from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.provenance import Provenance, WeightsInfo
 from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 from tests.media.builders import numbered_frames, pydicom_file, ultrasound_region, write_avi, write_dicom, write_video
@@ -104,7 +105,7 @@ def _embeddings(folder: Path) -> Iterator[bytes]:
     weights = WeightsInfo("random (seed 0)", "ab" * 32, "none", pretrained=False)
     for level, rows, dtype in (("clip", 4, "float32"), ("frame", 30, "float16")):
         plan = ClipPlan() if level == "clip" else None
-        provenance = Provenance("random", weights, Preprocess(), plan, level, dim=8, dtype=dtype)
+        provenance = Provenance("random", weights, Feeding(), plan, level, dim=8, dtype=dtype)
         videos = [VideoRef(f"v{i}", f"s{i // 2}", f"p{i // 4}", f"/data/v{i}.avi", "A4C", "train") for i in range(6)]
         labels = {"EF": np.arange(6.0), "sex": np.array(["f", "m", "", "f", "m", "f"], dtype=object)}
         facts = [VideoFacts("done", "cd" * 32, 64, 30.0, "container", 1000, 5)] * 5 + [VideoFacts("failed")]

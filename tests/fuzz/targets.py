@@ -18,12 +18,12 @@ from panecho_embed.cli.info import describe as describe_file
 from panecho_embed.clips import ClipPlan
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
 from panecho_embed.errors import MediaError, PanEchoEmbedError
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.recipe_files import load_recipe, parse_recipe, to_toml
 from panecho_embed.manifest import describe_manifest, read_manifest
 from panecho_embed.media import describe, is_dicom, read_identity
 from panecho_embed.models.checkpoint import matching_tensors, read_state_dict
 from panecho_embed.pooling import pool
-from panecho_embed.provenance import Preprocess
 from panecho_embed.records import VideoRef
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import study_query
@@ -80,13 +80,11 @@ def _write(path: Path, data: bytes) -> None:
         path.with_name("renamed.png").write_bytes(data)
 
 
-_PREPROCESS = Preprocess(resize=40, crop=32)
+_FEEDING = Feeding(resize=40, crop=32)
 _SETTINGS = (
-    DecodeSettings(_PREPROCESS, (ClipPlan(),)),
-    DecodeSettings(_PREPROCESS, (ClipPlan(num_clips=None, stride=1),), include_stills=True),
-    DecodeSettings(
-        Preprocess(resize=40, crop=32, interpolation="bilinear", mask_sector=True, crop_region=True), None, True
-    ),
+    DecodeSettings(_FEEDING, (ClipPlan(),)),
+    DecodeSettings(_FEEDING, (ClipPlan(num_clips=None, stride=1),), include_stills=True),
+    DecodeSettings(Feeding(resize=40, crop=32, interpolation="bilinear", mask="always", crop_region=True), None, True),
 )
 
 

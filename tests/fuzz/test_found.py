@@ -18,15 +18,15 @@ from panecho_embed.clips import ClipPlan
 from panecho_embed.engines import decode
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
 from panecho_embed.errors import ManifestError, MediaError, RecipeError, WeightsError
+from panecho_embed.feeding import Feeding
 from panecho_embed.finetune.recipe_files import parse_recipe, recipe_text
 from panecho_embed.manifest import read_manifest
 from panecho_embed.media import open_cine
 from panecho_embed.media.cine import Cine
 from panecho_embed.models.checkpoint import read_state_dict
-from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Failure, VideoRef
 
-SMALL = Preprocess(resize=40, crop=32)
+SMALL = Feeding(resize=40, crop=32)
 VIDEO = VideoRef("v", "s", "p", "v.npy")
 
 

@@ -16,10 +16,10 @@ from torchvision.models import convnext_tiny
 from torchvision.models.video import mvit_v2_s, r3d_18
 
 from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
+from panecho_embed.feeding import Feeding
 from panecho_embed.models import backbones
 from panecho_embed.models.backbones import Backbone, backbone_names, load_backbone, register_backbone
 from panecho_embed.models.weights import KNOWN, PLACE_VARIABLE
-from panecho_embed.provenance import Preprocess
 
 
 def pixels(count: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_panecho_in_two_steps_is_panecho_in_one(panecho_backbone, reference):
         assert_close(clips, reference.encoder.clips(reference.encoder.pictures(x)), atol=1e-4, rtol=0)
     assert features.shape == (8, 768)
     assert (panecho_backbone.dim, panecho_backbone.image_dim, panecho_backbone.pooling) == (768, 768, "transformer")
-    assert panecho_backbone.preprocess.channel_order == "bgr"
+    assert panecho_backbone.feeding.channel_order == "bgr"
     assert panecho_backbone.weights.pretrained
 
 
@@ -74,7 +74,7 @@ def test_imagenet_agrees_with_torchvision(tmp_path, randomise):
     del model.classifier[2]
     with torch.no_grad():
         assert_close(backbone.encode_pictures(frames), model(frames), atol=1e-4, rtol=0)
-    assert backbone.preprocess.channel_order == "rgb"
+    assert backbone.feeding.channel_order == "rgb"
 
 
 def test_echoclip_agrees_with_open_clip(tmp_path, randomise):
@@ -90,7 +90,7 @@ def test_echoclip_agrees_with_open_clip(tmp_path, randomise):
         expected = model.encode_image(frames)
     assert_close(backbone.encode_pictures(frames), expected, atol=1e-3, rtol=1e-4)
     assert expected.abs().max() > 0.1
-    assert (backbone.dim, backbone.preprocess.resize, backbone.preprocess.channel_order) == (512, 224, "bgr")
+    assert (backbone.dim, backbone.feeding.resize, backbone.feeding.channel_order) == (512, 224, "bgr")
     torch.save(state | {"visual.trunk.extra": torch.zeros(1)}, tmp_path / "w.bin")
     with pytest.raises(WeightsError, match=r"\+ visual\.trunk\.extra"):
         load_backbone("echoclip", tmp_path / "w.bin")
@@ -109,7 +109,7 @@ def test_kinetics_agrees_with_torchvision(tmp_path, randomise):
         expected = model(clips.permute(0, 2, 1, 3, 4))
     assert_close(backbone.encode_clips(clips), expected, atol=1e-4, rtol=0)
     assert (backbone.dim, backbone.image_dim, backbone.pooling) == (512, None, "3d")
-    assert (backbone.preprocess.resize, backbone.preprocess.crop) == (128, 112)
+    assert (backbone.feeding.resize, backbone.feeding.crop) == (128, 112)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_random_is_the_same_for_the_same_seed_alone(random_backbone):
 def test_random_says_so_and_differs_from_panecho_in_weights_alone(random_backbone, panecho_backbone, checkpoint):
     assert random_backbone.weights.source == "random (seed 0)"
     assert not random_backbone.weights.pretrained
-    assert random_backbone.preprocess == panecho_backbone.preprocess
+    assert random_backbone.feeding == panecho_backbone.feeding
     with pytest.raises(ArgumentError, match="the random backbone takes none"):
         load_backbone("random", checkpoint)
 
@@ -167,8 +167,8 @@ def test_timm_model_from_a_file(tmp_path):
     with torch.no_grad():
         assert_close(backbone.encode_pictures(frames), model(frames), atol=1e-5, rtol=0)
     assert (backbone.name, backbone.dim) == ("timm:test_resnet", 96)
-    assert backbone.preprocess.mean == (0.5, 0.5, 0.5)
-    assert (backbone.preprocess.crop, backbone.preprocess.resize, backbone.preprocess.interpolation) == (
+    assert backbone.feeding.mean == (0.5, 0.5, 0.5)
+    assert (backbone.feeding.crop, backbone.feeding.resize, backbone.feeding.interpolation) == (
         160,
         168,
         "bilinear",
@@ -181,7 +181,7 @@ def test_timm_model_from_a_file(tmp_path):
 
 def test_timm_model_of_a_fixed_size_says_so(tmp_path):
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "w.pth")
-    assert load_backbone("timm:test_vit", tmp_path / "w.pth", image_size=160).preprocess.crop == 160
+    assert load_backbone("timm:test_vit", tmp_path / "w.pth", image_size=160).feeding.crop == 160
     with pytest.raises(ArgumentError, match="image size is 224; timm:test_vit takes 160 alone"):
         load_backbone("timm:test_vit", tmp_path / "w.pth", image_size=224)
 
@@ -273,7 +273,7 @@ def test_pixels_normalised_wrongly_are_refused(panecho_backbone, mistake):
 )
 def test_imagenet_pixels_are_refused_by_other_scales(panecho_backbone, scale, mean, std, allowed):
     other = dataclasses.replace(
-        panecho_backbone, name="other", preprocess=Preprocess(scale=scale, mean=(mean,) * 3, std=(std,) * 3)
+        panecho_backbone, name="other", feeding=Feeding(scale=scale, mean=(mean,) * 3, std=(std,) * 3)
     )
     with pytest.raises(ArgumentError, match=rf"other: .*{allowed}"):
         other.encode_pictures(panecho_backbone.normalise(pixels(2, 32)))
@@ -328,8 +328,8 @@ def test_fp32_switches_an_outer_autocast_off(random_backbone):
 
 
 def test_image_size_keeps_the_margin(checkpoint):
-    preprocess = load_backbone("panecho-image", checkpoint, image_size=112).preprocess
-    assert (preprocess.crop, preprocess.resize) == (112, 128)
+    feeding = load_backbone("panecho-image", checkpoint, image_size=112).feeding
+    assert (feeding.crop, feeding.resize) == (112, 128)
 
 
 def test_modules_can_be_fine_tuned(random_backbone):
@@ -398,6 +398,6 @@ def test_pooling_and_frame_dim_must_agree(random_backbone):
             torch.nn.Identity(),
             dim=8,
             image_dim=None,
-            preprocess=random_backbone.preprocess,
+            feeding=random_backbone.feeding,
             weights=random_backbone.weights,
         )

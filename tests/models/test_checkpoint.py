@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError, WeightsError
+from panecho_embed.feeding import Feeding
 from panecho_embed.models.checkpoint import (
     matching_tensors,
     read_checkpoint,
@@ -22,7 +23,6 @@ from panecho_embed.models.checkpoint import (
 )
 from panecho_embed.models.names import from_checkpoint_names, to_checkpoint_names
 from panecho_embed.models.recorded import Recorded
-from panecho_embed.provenance import Preprocess
 
 ARRAYS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2)}
 OURS = {"layout": "panecho", "plane_order": "published"}
@@ -175,14 +175,18 @@ def test_a_name_without_a_rule_is_an_error():
 def test_what_a_file_says_of_itself_is_read(key, tmp_path):
     about = OURS | {
         key: "MIT\n",
-        "preprocess": {"resize": 37, "crop": 32, "mean": [0, 0, 0]},
-        "clips": {"frames_per_clip": 4},
+        "feeding": {"resize": 37, "crop": 32, "mean": [0, 0, 0], "clips": {"frames_per_clip": 4}},
     }
     torch.save({"weights": ARRAYS, "panecho_embed": about}, tmp_path / "w.pt")
     recorded = read_checkpoint(tmp_path / "w.pt").recorded
     assert recorded.licence == "MIT"
-    assert recorded.preprocess == Preprocess(resize=37, crop=32, mean=(0, 0, 0))
-    assert recorded.clips == ClipPlan(frames_per_clip=4)
+    assert recorded.feeding == Feeding(resize=37, crop=32, mean=(0, 0, 0), clips=ClipPlan(4))
+
+
+def test_a_file_of_an_earlier_release_is_refused_for_its_feeding(tmp_path):
+    torch.save({"weights": ARRAYS, "panecho_embed": OURS | {"preprocess": {"resize": 256}}}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="made by an earlier release, which fed several models otherwise"):
+        read_checkpoint(tmp_path / "w.pt")
 
 
 def test_what_a_file_does_not_say_is_not_made_up(tmp_path):
@@ -192,10 +196,12 @@ def test_what_a_file_does_not_say_is_not_made_up(tmp_path):
     assert read_checkpoint(tmp_path / "w.pt").recorded == Recorded()
 
 
-@pytest.mark.parametrize("preprocess", [{"crop": 0}, {"crop": "x"}, {"colour": 1}, 7, {"mean": 3}])
-def test_pixels_that_there_cannot_be_are_refused(preprocess, tmp_path):
-    torch.save({"weights": ARRAYS, "panecho_embed": OURS | {"preprocess": preprocess}}, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match="records as its preprocess can't be"):
+@pytest.mark.parametrize(
+    "feeding", [{"crop": 0}, {"crop": "x"}, {"colour": 1}, 7, {"mean": 3}, {"clips": 3}, {"clips": {"start": -1}}]
+)
+def test_pixels_that_there_cannot_be_are_refused(feeding, tmp_path):
+    torch.save({"weights": ARRAYS, "panecho_embed": OURS | {"feeding": feeding}}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="records as its feeding can't be"):
         read_checkpoint(tmp_path / "w.pt")
 
 

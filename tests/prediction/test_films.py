@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+from panecho_embed.feeding import Feeding
 from panecho_embed.prediction import films as module
 from panecho_embed.prediction.films import Film, Shown, picture_of, pictures
-from panecho_embed.provenance import Preprocess
 from tests.prediction import films as stubs
 
 
 def films(*paths):
-    return [Film(str(path), str(path), 20, math.nan, Preprocess()) for path in paths]
+    return [Film(str(path), str(path), 20, math.nan, Feeding(), Path("none.h5")) for path in paths]
 
 
 def test_a_file_that_hangs_or_crashes_costs_its_own_picture(monkeypatch):

@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from panecho_embed.feeding import Feeding
 from panecho_embed.media import Cine
 from panecho_embed.prediction.films import _as_seen
 from panecho_embed.prediction.pages import _page_names
 from panecho_embed.prediction.run import predict
 from panecho_embed.prediction.sheet import _axis, _place, grouped
-from panecho_embed.provenance import Preprocess
 from panecho_embed.records import Region
 from panecho_embed.tasks import Task, all_tasks
 from tests.prediction.conftest import SIZE
@@ -135,9 +135,9 @@ def test_what_the_model_does_not_see_is_in_no_picture():
     frames[:, 10:90, 30:110] = noise
     frames[:, 40:60, 4:24] = 255
     cine = Cine("x", "array", 30.0, "test", Region(0, 0, 100, 90), 12, lambda: iter(frames))
-    masked = np.stack(list(_as_seen(cine, Preprocess(mask_sector=True)).frames()))
+    masked = np.stack(list(_as_seen(cine, Feeding(mask="always")).frames()))
     assert masked.shape == frames.shape
     assert masked[:, 40:60, 4:20].max() == 0
     assert masked[:, 30:70, 50:90].mean() > 100
-    assert next(_as_seen(cine, Preprocess(crop_region=True)).frames()).shape == (90, 100, 3)
-    assert _as_seen(cine, Preprocess()) is cine
+    assert next(_as_seen(cine, Feeding(crop_region=True)).frames()).shape == (90, 100, 3)
+    assert _as_seen(cine, Feeding()) is cine

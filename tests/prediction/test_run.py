@@ -40,7 +40,7 @@ def test_the_same_again_goes_on_from_the_embeddings(videos, weights, predicted, 
 
 
 def test_other_settings_are_refused_by_name(videos, weights, predicted):
-    with pytest.raises(SettingsMismatchError, match=r"preprocess\.crop: 64, not 32"):
+    with pytest.raises(SettingsMismatchError, match=r"feeding\.crop: 64, not 32"):
         predict(videos, predicted.out, weights=weights, image_size=64, workers=0)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from panecho_embed.clips import ClipPlan
-from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.feeding import Feeding
+from panecho_embed.provenance import Provenance, WeightsInfo
 from panecho_embed.records import EmbeddingTable, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
@@ -21,7 +22,7 @@ def make_provenance(level: str = "clip", dim: int = DIM, backbone: str = "random
     return Provenance(
         backbone=backbone,
         weights=WeightsInfo("random (seed 0)", "0" * 64, "none", False),
-        preprocess=Preprocess(),
+        feeding=Feeding(),
         clips=None if level == "frame" else ClipPlan(),
         level=level,  # type: ignore[arg-type]
         dim=dim,

@@ -12,9 +12,10 @@ import pytest
 
 from panecho_embed.clips import ClipPlan
 from panecho_embed.extraction import extract
+from panecho_embed.feeding import Feeding
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.phantom import make_patients, render
-from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.provenance import Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
@@ -41,7 +42,7 @@ def vectors_file(
     """
     rng = np.random.default_rng(seed)
     weights = WeightsInfo("random (seed 0)", "ab" * 32, "none", pretrained=False)
-    provenance = Provenance("random", weights, Preprocess(), PLAN, level, dim=dim)  # type: ignore[arg-type]
+    provenance = Provenance("random", weights, Feeding(), PLAN, level, dim=dim)  # type: ignore[arg-type]
     videos, efs, vectors = [], [], []
     for patient in range(patients):
         centre = rng.normal(size=dim)

@@ -77,10 +77,10 @@ def test_other_weights_are_refused(collection):
         Embedder(collection.provenance, backbone=load_backbone("random", seed=1, image_size=32))
 
 
-def test_other_preprocessing_is_refused(collection, backbone):
-    other = dataclasses.replace(collection.provenance.preprocess, channel_order="rgb")
+def test_another_normalisation_is_refused(collection, backbone):
+    other = dataclasses.replace(collection.provenance.feeding, mean=(0.5, 0.5, 0.5))
     with pytest.raises(ArgumentError, match="extract anew"):
-        Embedder(dataclasses.replace(collection.provenance, preprocess=other), backbone=backbone)
+        Embedder(dataclasses.replace(collection.provenance, feeding=other), backbone=backbone)
 
 
 def test_searching_what_is_stored_imports_neither_torch_nor_faiss_nor_a_web_framework():

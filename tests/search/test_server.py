@@ -12,8 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from panecho_embed.clips import ClipPlan
+from panecho_embed.feeding import Feeding
 from panecho_embed.pictures import Picture
-from panecho_embed.provenance import Preprocess, Provenance, WeightsInfo
+from panecho_embed.provenance import Provenance, WeightsInfo
 from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection, search, study_query
 from panecho_embed.search.index import build_index
@@ -245,7 +246,7 @@ def large(tmp_path_factory):
         VideoRef(f"v{i}", f"S{i // 4}", f"P{i // 4}", f"/nowhere/{i}.avi", "ABCD"[i % 4]) for i in range(count)
     )
     weights = WeightsInfo("random (seed 0)", "ab" * 32, "none", pretrained=False)
-    provenance = Provenance("random", weights, Preprocess(), ClipPlan(), "clip", dim=64)
+    provenance = Provenance("random", weights, Feeding(), ClipPlan(), "clip", dim=64)
     values = np.random.default_rng(0).normal(size=(count, 64)).astype(np.float32)
     path = tmp_path_factory.mktemp("large") / "large.h5"
     with EmbeddingWriter(path, provenance) as writer:

@@ -100,7 +100,7 @@ def test_a_file_without_one_of_its_columns(path, name):
     [
         ({"dim": "5"}, "dim is '5'; it must be int"),
         ({"weights": 3}, "no record of settings"),
-        ({"preprocess": {"resize": "x"}}, "no record of settings"),
+        ({"feeding": {"resize": "x"}}, "no record of settings"),
         ({"versions": 3}, "no record of settings"),
         ({"level": "x"}, "level is 'x'"),
         ({"include_stills": 1}, "include_stills is '1'; it must be bool"),

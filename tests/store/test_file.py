@@ -114,7 +114,7 @@ def test_a_limit_that_is_really_hit_stops_cleanly(tmp_path, limit):
         "from panecho_embed.provenance import *; from panecho_embed.clips import ClipPlan\n"
         "from panecho_embed.records import Manifest, VideoFacts, VideoRef\n"
         "info = WeightsInfo('x', '0', 'x', False)\n"
-        "made = Provenance('x', info, Preprocess(), ClipPlan(), 'clip', dim=768)\n"
+        "made = Provenance('x', info, Feeding(), ClipPlan(), 'clip', dim=768)\n"
         "videos = tuple(VideoRef(*[str(i)] * 4) for i in range(20))\n"
         "with EmbeddingWriter(sys.argv[1], made) as writer:\n"
         "    for i in range(20): writer.add(i, np.zeros((400, 768)), np.arange(400), 1, 16)\n"
@@ -218,7 +218,7 @@ def test_what_a_dead_process_has_left_is_swept(tmp_path, make_file):
     code = (
         "import os, pathlib, sys; from panecho_embed.store import EmbeddingWriter\n"
         "from panecho_embed.provenance import *; from panecho_embed.clips import ClipPlan\n"
-        "made = Provenance('x', WeightsInfo('x', '0', 'x', False), Preprocess(), ClipPlan(), 'clip', dim=768)\n"
+        "made = Provenance('x', WeightsInfo('x', '0', 'x', False), Feeding(), ClipPlan(), 'clip', dim=768)\n"
         "EmbeddingWriter(sys.argv[1], made).__enter__(); os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.h5")])

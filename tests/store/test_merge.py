@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.provenance import Preprocess
+from panecho_embed.feeding import Feeding
 from panecho_embed.records import Manifest
 from panecho_embed.store import EmbeddingFile, Parts, merge, verify
 from tests.conftest import refs
@@ -57,8 +57,8 @@ def test_a_video_that_no_part_knows_stops_the_merge(make_file, provenance, tmp_p
 
 
 def test_a_part_of_other_settings_stops_the_merge(make_file, provenance, tmp_path):
-    other = dataclasses.replace(provenance, preprocess=Preprocess(crop=112))
-    with pytest.raises(SettingsMismatchError, match=r"preprocess\.crop: 112, not 224"):
+    other = dataclasses.replace(provenance, feeding=Feeding(crop=112))
+    with pytest.raises(SettingsMismatchError, match=r"feeding\.crop: 112, not 224"):
         merge([make_file("1.h5", refs("a"), [1])], Manifest(refs("a")), other, tmp_path / "out.h5")
 
 
