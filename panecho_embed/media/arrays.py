@@ -22,7 +22,7 @@ from numpy.lib import format as npy_format
 from panecho_embed.arraytypes import UInt8Array
 from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
-from panecho_embed.media.cine import Cine, MediaInfo, check_size, plausible_fps
+from panecho_embed.media.cine import Cine, check_size, plausible_fps
 from panecho_embed.records import Recording
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
@@ -48,14 +48,6 @@ def open_array(path: str) -> Cine:
     source = "fps in the .npz" if array.fps else ""
     recording = Recording(array.shape[1], array.shape[2])
     return Cine(path, "array", array.fps, source, None, array.shape[0], partial(_read, path, array), recording)
-
-
-def describe_array(path: str) -> MediaInfo:
-    """Say what the array's header says. Raises MediaError."""
-    array = _inspect(path)
-    count, height, width = array.shape[:3]
-    kind = "still" if count == 1 else "cine"
-    return MediaInfo("array", kind, count, array.fps, "fps in the .npz" if array.fps else "", height, width)
 
 
 def _inspect(path: str) -> _Array:

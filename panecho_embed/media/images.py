@@ -24,7 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from panecho_embed.arraytypes import UInt8Array
 from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
-from panecho_embed.media.cine import MAX_PIXELS, Cine, MediaInfo, check_size
+from panecho_embed.media.cine import MAX_PIXELS, Cine, check_size
 from panecho_embed.records import Recording
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
@@ -54,19 +54,6 @@ def open_image(path: str) -> Cine:
     """Open one image as a video of one frame. Raises MediaError."""
     recording = Recording(*_header_size(Path(path)))
     return Cine(path, "image", None, "", None, 1, partial(_read_images, [Path(path)]), recording)
-
-
-def describe_folder(path: str) -> MediaInfo:
-    """Say how many images a folder holds, and the size of the first. Raises MediaError."""
-    files = _image_files(Path(path))
-    height, width = _header_size(files[0])
-    return MediaInfo("folder", "still" if len(files) == 1 else "cine", len(files), height=height, width=width)
-
-
-def describe_image(path: str) -> MediaInfo:
-    """Say how large an image is. Raises MediaError."""
-    height, width = _header_size(Path(path))
-    return MediaInfo("image", "still", 1, height=height, width=width)
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:

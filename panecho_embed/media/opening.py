@@ -9,25 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from panecho_embed.errors import MediaError
-from panecho_embed.media.arrays import ARRAY_SUFFIXES, describe_array, open_array
+from panecho_embed.media.arrays import ARRAY_SUFFIXES, open_array
 from panecho_embed.media.cine import Cine, Kind, MediaInfo
 from panecho_embed.media.dicom import describe_dicom, is_dicom, open_dicom
-from panecho_embed.media.images import IMAGE_SUFFIXES, describe_folder, describe_image, open_folder, open_image
-from panecho_embed.media.video import describe_video, open_video
+from panecho_embed.media.images import IMAGE_SUFFIXES, open_folder, open_image
+from panecho_embed.media.video import open_video
 from panecho_embed.records import Frames
 
 _OPENERS = {"video": open_video, "folder": open_folder, "image": open_image, "array": open_array}
-_DESCRIBERS = {
-    "video": describe_video,
-    "dicom": describe_dicom,
-    "folder": describe_folder,
-    "image": describe_image,
-    "array": describe_array,
-}
 
 
 def open_cine(path: str | os.PathLike[str], *, include_stills: bool = False) -> Cine:
-    """Open a video, a DICOM file, a folder of images, an image or an array; no more than headers is read.
+    """Open a video, a DICOM file, a folder of images, an image or an array; nothing is decoded yet.
 
     include_stills: take DICOM files of one frame as loops of one frame. Images and one-frame videos that are named
     here are always taken. Raises NotACineError for DICOM stills, spectral Doppler and M-mode; MediaError, without
@@ -52,9 +45,14 @@ def describe(path: str | os.PathLike[str]) -> MediaInfo:
     kind: Kind | None = None
     try:
         kind = _kind(name)
-        return _DESCRIBERS[kind](name)
+        if kind == "dicom":
+            return describe_dicom(name)
+        cine = _OPENERS[kind](name)
     except MediaError as error:
         return MediaInfo(kind or "", f"unreadable: {error}")
+    size = cine.recording.frame_height, cine.recording.frame_width
+    what = "still" if cine.num_frames == 1 else "cine"
+    return MediaInfo(cine.kind, what, cine.num_frames, cine.fps, cine.fps_source, *size)
 
 
 def _kind(name: str) -> Kind:

@@ -32,7 +32,7 @@ from PIL import Image
 from panecho_embed.arraytypes import UInt8Array
 from panecho_embed.brief import brief
 from panecho_embed.errors import MediaError
-from panecho_embed.media.cine import Cine, MediaInfo, check_size, plausible_fps
+from panecho_embed.media.cine import Cine, check_size, plausible_fps
 from panecho_embed.media.images import quiet_opencv
 from panecho_embed.records import Recording
 
@@ -75,14 +75,6 @@ def open_video(path: str) -> Cine:
     source = "container" if track.fps else ""
     recording = Recording(track.height, track.width)
     return Cine(path, "video", track.fps, source, None, track.num_frames, partial(_read, path, track), recording)
-
-
-def describe_video(path: str) -> MediaInfo:
-    """Say what the container says, without decoding. Raises MediaError."""
-    track = _inspect(path)
-    kind = "still" if track.num_frames == 1 else "cine"
-    source = "container" if track.fps else ""
-    return MediaInfo("video", kind, track.num_frames, track.fps, source, track.height, track.width)
 
 
 def notes_on_videos(paths: Iterable[str]) -> tuple[str, ...]:
