@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
-from panecho_embed.finetune.checkpoints import read_checkpoint, write_checkpoint
 
 from panecho_embed.digests import checked_sha256, problems_of_folder
 from panecho_embed.errors import PanEchoEmbedError
@@ -26,6 +25,7 @@ from panecho_embed.evaluation.predictions import FILE, write_predictions
 from panecho_embed.evaluation.scores import score, write_metrics
 from panecho_embed.finetune.folder import Identity, RunFolder, write_failures
 from panecho_embed.finetune.outcome import read_outcome
+from panecho_embed.finetune.saved import read_checkpoint, write_checkpoint
 from panecho_embed.models.checkpoint import read_checkpoint as read_weights
 from panecho_embed.models.checkpoint import write_weights
 from panecho_embed.outputs import written_run

@@ -183,7 +183,8 @@ class RunFolder:
         try:
             theirs = parse_recipe(read_checked(file).decode("utf-8"), str(file))
         except (UnicodeDecodeError, PanEchoEmbedError) as error:
-            raise StoreError(f"{file} can't be read ({error}); begin anew with --overwrite") from error
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"{file} can't be read ({reason}); begin anew with --overwrite") from error
         differ = recipe_differences(identity.recipe, theirs)
         for name, mine, other in (
             ("init", identity.init, info.get("init")),
@@ -241,7 +242,7 @@ def read_failures(folder: Path) -> tuple[Failure, ...]:
         rows = csv.DictReader(io.StringIO(read_checked(path).decode("utf-8", "surrogateescape"), newline=""))
         return tuple(Failure(row["video_id"], row["path"], row["stage"], row["message"]) for row in rows)
     except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise StoreError(f"{path} can't be read ({error}); begin anew with --overwrite") from error
+        raise StoreError(f"{path} can't be read ({str(error).splitlines()[0]}); begin anew with --overwrite") from error
 
 
 def _now() -> str:
