@@ -27,7 +27,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     place.mkdir()
 
     def mounted(size: int) -> Path:
-        subprocess.run(["umount", str(place)], capture_output=True, check=False)
+        subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True)
         if done.returncode:
             pytest.skip(f"no disk can be mounted here: {done.stderr.decode().strip()}")
