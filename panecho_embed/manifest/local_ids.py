@@ -7,7 +7,7 @@ import csv
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +26,7 @@ def local_path(out: str | Path) -> Path:
     return Path(f"{file_name(str(out).rstrip('/')) if is_url(out) else out}{SUFFIX}")
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class LocalIds:
     """A local table as read: path of the table, salt, and video_id -> the video's row (see `_COLUMNS`)."""
 
@@ -43,7 +43,11 @@ class LocalIds:
                 if not first.startswith(SALT_LINE) or tuple(next(lines, ())) != _COLUMNS:
                     raise ManifestError(f"{path}: not a local table of ids; put the right one there, or move this away")
                 salt = checked_salt(first.removeprefix(SALT_LINE), str(path))
-                rows = {row[0]: tuple(row) for row in lines if len(row) == len(_COLUMNS)}
+                rows = {}
+                for row in lines:
+                    if len(row) != len(_COLUMNS):
+                        raise ManifestError(f"{path}: damaged near line {lines.line_num + 1}, which is no whole row")
+                    rows[row[0]] = tuple(row)
                 return cls(path, salt, rows)
         except (OSError, csv.Error, ArgumentError) as error:
             raise ManifestError(f"{path}: the local table of ids can't be read ({error})") from error
@@ -57,16 +61,31 @@ class LocalIds:
                 return cls.read(there)
         return None
 
-    def origin(self, video_id: str) -> Origin | None:
-        """What the video is in truth; None if the table does not know it."""
+    def path_of(self, video_id: str) -> str | None:
+        """Where a video is read from; None if the table does not know it."""
         row = self.rows.get(video_id)
-        return None if row is None else Origin(row[3], row[4], row[5], row[6])
+        return None if row is None else row[-1]
+
+    @cached_property
+    def _plain(self) -> dict[str, str]:
+        return {row[i]: row[i + 3] for row in self.rows.values() for i in range(3)}
+
+    def origin(self, path: str, video_id: str, study_id: str, patient_id: str) -> Origin | None:
+        """What a video is in truth, of its opaque path and ids; None if the table does not know the path.
+
+        Ids may have been corrected since, by others of the table or by plain ones.
+        """
+        if (where := self.path_of(path)) is None:
+            return None
+        ids = {"video": video_id, "study": study_id, "patient": patient_id}
+        plain = [self._plain.get(name, name) if is_opaque(name, kind) else name for kind, name in ids.items()]
+        return Origin(plain[0], plain[1], plain[2], where)
 
     def translated(self, kind: str, values: Sequence[str]) -> list[str]:
         """The opaque ids of ids as the hospital has them; what the table does not know is hashed with its salt.
 
         kind: video (by its path, or by its file's name where only one has it), study or patient. Raises ArgumentError
-        for a patient's id that patients of several issuers have.
+        for a patient's id that patients of several issuers have, ManifestError for a row that is damaged.
         """
         names = self._names(kind)
         if kind == "patient" and (torn := sum(len(names.get(value, ())) > 1 for value in set(values))):
@@ -80,6 +99,10 @@ class LocalIds:
     def _names(self, kind: str) -> dict[str, set[str]]:
         """The opaque ids that each plain one stands for."""
         names: dict[str, set[str]] = {}
+        column = _COLUMNS.index(f"{kind}_id")
+        for opaque, plain in {(row[column], row[column + 3]) for row in self.rows.values()}:
+            if hashed_id(kind, plain, self.salt) != opaque:
+                raise ManifestError(f"{self.path} is damaged: {opaque} is not the hash of what it stands for there")
         for video, study, patient, own, of_study, of_patient, path in self.rows.values():
             if kind == "video":
                 pairs = [(own, video), (path, video), (own.rpartition("/")[2], video)]
@@ -109,21 +132,14 @@ def made_opaque(manifest: Manifest, salt: str | None, local: Path | None) -> Man
 
 
 def _opaque(video: VideoRef, salt: str) -> VideoRef:
-    """Hash what is plain; an id that is opaque already, as in a table that `manifest` wrote, keeps its origin."""
-    was = video.origin or Origin(video.video_id, video.study_id, video.patient_id, video.path)
-    origin = Origin(
-        was.video_id if is_opaque(video.video_id) else video.video_id,
-        was.study_id if is_opaque(video.study_id) else video.study_id,
-        was.patient_id if is_opaque(video.patient_id) else video.patient_id,
-        was.path,
-    )
+    video_id = hashed_id("video", video.video_id, salt)
     return replace(
         video,
-        video_id=(video_id := hashed_id("video", video.video_id, salt)),
+        video_id=video_id,
         study_id=hashed_id("study", video.study_id, salt),
         patient_id=hashed_id("patient", video.patient_id, salt),
         path=video_id,
-        origin=origin,
+        origin=video.origin or Origin(video.video_id, video.study_id, video.patient_id, video.path),
     )
 
 
@@ -154,11 +170,11 @@ def located(file: str | Path, path: str) -> str:
     if not is_opaque(path):
         return path
     table = _remembered(Path(file))
-    origin = table.origin(path) if table is not None else None
-    if origin is None:
+    where = table.path_of(path) if table is not None else None
+    if where is None:
         lacks = f"{table.path} does not know it" if table else f"the local table {local_path(file)} is not there"
         raise MediaError(f"the video can't be played: its ids are opaque, and {lacks}", stage="open")
-    return origin.path
+    return where
 
 
 def _remembered(file: Path) -> LocalIds | None:

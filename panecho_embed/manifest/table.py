@@ -39,8 +39,8 @@ def read_table_manifest(path: Path, base: str | None = None, local: LocalIds | N
     study_id (default: the video_id), patient_id (default: the study_id; filled in every row if the column is there),
     view, split and fps are used when they are there; every other column is a label, except the five by which
     `describe_manifest` describes a video, if all five are there. local: knows the paths of a table in which they are
-    opaque. A table with `query_key` in place of `path` is read as
-    TMED-2's. Raises ManifestError listing every missing file, doubled id and unusable cell.
+    opaque. A table with `query_key` in place of `path` is read as TMED-2's. Raises ManifestError listing every missing
+    file, doubled id and unusable cell.
     """
     table = read_table(path, undecodable=("path", *_IDS))
     notes = []
@@ -86,10 +86,6 @@ def _reference(row: Mapping[str, str], base: Path | str, local: LocalIds | None)
     for name in _IDS:
         if is_undecodable(row.get(name, "")) and not is_undecodable(written):
             raise ArgumentError(f"{name} is not UTF-8 text: {row[name]!r}; save the table as UTF-8")
-    origin = local.origin(written) if local and is_opaque(written) else None
-    if origin is None and is_opaque(written):
-        raise ArgumentError("path is opaque, and the local table of ids does not know it")
-    target = written if origin else _located(written, base)
     video_id = row.get("video_id") or written
     study_id = row.get("study_id") or video_id
     patient_id = row.get("patient_id", study_id)
@@ -97,6 +93,10 @@ def _reference(row: Mapping[str, str], base: Path | str, local: LocalIds | None)
         raise ArgumentError(
             "patient_id is empty; fill it in, or remove the column (then every study counts as a patient of its own)"
         )
+    origin = local.origin(written, video_id, study_id, patient_id) if local and is_opaque(written) else None
+    if origin is None and is_opaque(written):
+        raise ArgumentError("path is opaque, and the local table of ids does not know it")
+    target = written if origin else _located(written, base)
     fps = parse_number("fps", row.get("fps", ""))
     return VideoRef(video_id, study_id, patient_id, target, row.get("view", ""), row.get("split", ""), fps, origin)
 

@@ -77,6 +77,19 @@ def test_a_table_that_is_none_is_said(dicoms, tmp_path, content):
     assert (tmp_path / "t.ids.csv").read_text() == content
 
 
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [("MRN-0815", "MRN-0816"), ("patient-", "patient-0"), ("# salt: ", "# salt: 0"), ("1.2.3.", "1,2.3.")],
+)
+def test_a_damaged_table_joins_nothing(dicoms, tmp_path, was, now):
+    local = tmp_path / "t.ids.csv"
+    read_manifest(dicoms, local=local)
+    local.write_text(local.read_text().replace(was, now, 1))
+    with pytest.raises(ManifestError, match=r"t\.ids\.csv.* damaged") as error:
+        LocalIds.read(local).translated("patient", ["MRN-0815"])
+    assert "MRN" not in str(error.value)
+
+
 def test_rows_of_other_videos_stay(dicoms, tmp_path):
     local = tmp_path / "t.ids.csv"
     read_manifest(dicoms, local=local)
@@ -91,7 +104,8 @@ def test_names_of_any_kind_come_back(tmp_path):
         write_dicom(folder / name)
     manifest = read_manifest(folder, local=tmp_path / "t.ids.csv")
     table = LocalIds.read(tmp_path / "t.ids.csv")
-    assert [table.origin(video.video_id) for video in manifest.videos] == [video.origin for video in manifest.videos]
+    ids = [(video.path, video.video_id, video.study_id, video.patient_id) for video in manifest.videos]
+    assert [table.origin(*some) for some in ids] == [video.origin for video in manifest.videos]
 
 
 def test_a_table_of_opaque_ids_is_read_back_with_its_local_table(dicoms, tmp_path):
@@ -113,6 +127,19 @@ def test_a_table_of_opaque_ids_is_read_back_with_its_local_table(dicoms, tmp_pat
     local_path(table).unlink()
     with pytest.raises(ManifestError, match=r"list\.csv has opaque paths, and its local table of ids, .* is not there"):
         read_manifest(table)
+
+
+def test_a_patient_may_be_corrected_by_the_opaque_id_of_another(dicoms, tmp_path):
+    table = tmp_path / "list.csv"
+    one, two = read_manifest(dicoms, local=local_path(table)).videos
+    table.write_text(f"path,patient_id\n{one.path},{two.patient_id}\n{two.path},{two.patient_id}\n")
+    again = read_manifest(table, local=tmp_path / "out.h5.ids.csv").videos
+    assert {video.patient_id for video in again} == {two.patient_id}
+    assert {video.origin.patient_id for video in again} == {"MRN-4711"}
+    known = LocalIds.read(tmp_path / "out.h5.ids.csv")
+    assert known.translated("patient", ["MRN-4711"]) == [two.patient_id]
+    assert known.translated("video", ["a.dcm", "b.dcm"]) == [video.video_id for video in again]
+    assert known.translated("study", ["x"])[0] not in {video.study_id for video in again}
 
 
 def test_a_hospitals_own_table_of_dicom_is_hashed_and_one_of_avi_is_not(dicoms, tmp_path):
