@@ -8,8 +8,9 @@ from importlib import metadata
 
 def package_versions() -> dict[str, str]:
     """Python's own, and those of the packages that are installed here."""
-    packages = ("panecho-embed", "torch", "timm", "torchvision", "numpy", "opencv-python-headless", "pydicom", "h5py")
-    found = {name: metadata.version(name) for name in packages if _installed(name)}
+    encode = ("panecho-embed", "torch", "timm", "torchvision", "numpy", "h5py")
+    decode = ("opencv-python-headless", "av", "pydicom", "python-gdcm", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle")
+    found = {name: metadata.version(name) for name in (*encode, *decode) if _installed(name)}
     return {"python": platform.python_version(), **found}
 
 
