@@ -129,6 +129,7 @@ def _decode(
         fps_source,
         seen.size_bytes,
         seen.mtime_ns,
+        cine.recording,
     )
     times = DecodeTimes(started, time.perf_counter(), prepare.seconds, os.getpid())
     clips = None if settings.clips is None else _positions(settings.clips, count, fps)

@@ -81,7 +81,10 @@ def decode_column(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def fact_columns(facts: Sequence[VideoFacts]) -> dict[str, npt.NDArray[Any]]:
     """Facts of videos, one column each: (M,), by the names of `VideoFacts` and `Recording`."""
     columns: dict[str, list[Any]] = {name: [getattr(fact, name) for fact in facts] for name in FACT_TYPES}
-    columns |= {name: [getattr(fact.recording, name) for fact in facts] for name in RECORDING_COLUMNS}
+    for name in RECORDING_COLUMNS:
+        values = (getattr(fact.recording, name) for fact in facts)
+        # What a header says can hold any character.
+        columns[name] = [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
     types: dict[Kind, Any] = {"i": np.int64, "f": np.float64, "S": object}
     kinds: dict[str, Kind] = FACT_TYPES | {field.name: _kind(field.type) for field in dataclasses.fields(Recording)}
     return {name: np.array(column, dtype=types[kinds[name]]) for name, column in columns.items()}

@@ -6,13 +6,17 @@ import dataclasses
 import math
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.data import get_testdata_file
 
+from panecho_embed.extraction import extract
 from panecho_embed.pooling import pool
 from panecho_embed.records import Failure, Manifest, Recording, VideoFacts
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, merge, verify
 from panecho_embed.store.layout import fact_columns
 from tests.conftest import refs
+from tests.tiny import tiny
 
 GE = Recording(600, 800, 0.05, 0.051, 1.0, "GE", "Vivid E95", 62.5, "header")
 PHILIPS = dataclasses.replace(GE, manufacturer="Philips", heart_rate_bpm=math.nan, heart_rate_source="")
@@ -90,3 +94,16 @@ def test_of_a_study_that_is_handed_on_in_which_its_videos_agree(write, tmp_path)
     assert (columns["room"], columns["scanner_model"], columns["manufacturer"]) == (["r"], ["Vivid E95"], [""])
     assert math.isnan(columns["ed_frame"][0])
     assert math.isnan(columns["heart_rate_bpm"][0])
+
+
+def test_extract_writes_what_the_header_says(tmp_path):
+    (tmp_path / "in").mkdir()
+    source = pydicom.dcmread(get_testdata_file("examples_ybr_color.dcm"))
+    source.Manufacturer, source.ManufacturerModelName, source.HeartRate = "GE\0", "Vivid E95", 64
+    source.save_as(tmp_path / "in" / "a.dcm")
+    file = EmbeddingFile(extract(tmp_path / "in", tmp_path / "out.h5", backbone=tiny(), workers=0).out)
+    (recording,) = [fact.recording for fact in file.facts()]
+    assert (recording.frame_height, recording.frame_width) == (source.Rows, source.Columns)
+    assert (recording.scanner_model, recording.heart_rate_bpm) == ("Vivid E95", 64)
+    assert recording.manufacturer.startswith("GE")
+    assert verify(file.path) == []
