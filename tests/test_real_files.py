@@ -15,6 +15,7 @@ from PIL import Image
 from pydicom.encaps import generate_frames
 
 from panecho_embed.cli.main import main
+from panecho_embed.manifest import LocalIds
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.store import EmbeddingFile, verify
 from tests.media.builders import pydicom_file
@@ -46,23 +47,29 @@ def embedded(weights, tmp_path_factory):
         shutil.copy(pydicom_file(name), folder / "échos" / name)
     out = folder / "out.h5"
     result = CliRunner().invoke(main, ["extract", str(folder / "échos"), "-o", str(out), "--weights", str(weights)])
-    return result, EmbeddingFile(out)
+    # Their ids are opaque; the local table says which is which.
+    table = LocalIds.read(out.with_name("out.h5.ids.csv"))
+    return (
+        result,
+        EmbeddingFile(out),
+        dict(zip(table.translated("video", [*LOOPS, *STILLS]), [*LOOPS, *STILLS], strict=True)),
+    )
 
 
 def test_loops_are_embedded_and_stills_are_told(embedded):
-    result, file = embedded
+    result, file, names = embedded
     assert result.exit_code == 0, result.output
     assert verify(file.path) == []
     rows = file.rows
-    assert rows.groupby("video_id").size().to_dict() == dict.fromkeys(LOOPS, 4)
+    assert rows["video_id"].map(names).value_counts().to_dict() == dict.fromkeys(LOOPS, 4)
     assert set(rows["fps"]) == {30.0}
-    assert set(file.failures["video_id"]) == set(STILLS)
+    assert {names[video] for video in file.failures["video_id"]} == set(STILLS)
     assert (file.failures["stage"] == "skipped").all()
     assert file.failures["message"].str.contains("still").all()
 
 
 def test_no_identifier_of_the_headers_is_in_the_file(embedded):
-    _, file = embedded
+    _, file, _ = embedded
     content = file.path.read_bytes()
     for name in [*LOOPS, *STILLS]:
         header = pydicom.dcmread(pydicom_file(name), stop_before_pixels=True)
@@ -73,13 +80,13 @@ def test_no_identifier_of_the_headers_is_in_the_file(embedded):
 
 
 def test_an_embedding_is_what_opencv_and_the_model_give_step_by_step(embedded, weights):
-    _, file = embedded
+    _, file, names = embedded
     model = PanEcho(weights=weights, backbone_only=True)
     rows = file.rows
     for name, count in LOOPS.items():
         images = generate_frames(pydicom.dcmread(pydicom_file(name)).PixelData, number_of_frames=count)
         video = [np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) for image in images]
-        for row in np.flatnonzero(rows["video_id"] == name)[[0, 3]]:
+        for row in np.flatnonzero(rows["video_id"].map(names) == name)[[0, 3]]:
             start = rows["first_frame"][row]
             clip = []
             for frame in video[start : start + 16]:
