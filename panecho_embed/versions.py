@@ -9,7 +9,8 @@ from importlib import metadata
 def package_versions() -> dict[str, str]:
     """Python's own, and those of the packages that are installed here."""
     encode = ("panecho-embed", "torch", "timm", "torchvision", "numpy", "h5py")
-    decode = ("opencv-python-headless", "av", "pydicom", "python-gdcm", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle")
+    plugins = ("python-gdcm", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle")
+    decode = ("opencv-python-headless", "av", "pydicom", *plugins)
     found = {name: metadata.version(name) for name in (*encode, *decode) if _installed(name)}
     return {"python": platform.python_version(), **found}
 
