@@ -10,13 +10,13 @@ from panecho_embed.clips import PADDING
 from panecho_embed.engines.choose import Announce, agreement
 from panecho_embed.engines.image_engine import WEIGHTS_DTYPES
 from panecho_embed.engines.memory import is_out_of_memory
-from panecho_embed.engines.pool import GoOn
 from panecho_embed.errors import NoMemoryError
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.fused import can_fuse
 from panecho_embed.models.fused_clips import FusedClipEncoder, fused_clip_encoder
 from panecho_embed.provenance import Precision
 from panecho_embed.records import EngineBackend
+from panecho_embed.workers import GoOn
 
 FUSED = "fused clips"
 """What an embedding file says of clips that oneDNN's operators have encoded."""

@@ -16,13 +16,13 @@ from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.engines.decode import DecodedVideo
 from panecho_embed.engines.image_engine import EagerEngine, ImageEngine, PictureBatch
 from panecho_embed.engines.memory import is_out_of_memory
-from panecho_embed.engines.pool import GoOn
 from panecho_embed.engines.profile import Profile
 from panecho_embed.errors import NoMemoryError
 from panecho_embed.models.backbones import Backbone
 from panecho_embed.planes import CHANNELS, Pictures
 from panecho_embed.provenance import Precision, StoredType
 from panecho_embed.records import EngineBackend, Failure, VideoFacts
+from panecho_embed.workers import GoOn
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, TimeoutError, wait
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired
 
 from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
 from panecho_embed.errors import ArgumentError, WorkersError
 from panecho_embed.orphans import end_with_parent
 from panecho_embed.records import Failure, VideoRef
+from panecho_embed.workers import GoOn, new_pool, stop, waited_for
 
 Outcome = tuple[int, DecodedVideo | Failure]
-
-GoOn = Callable[[], object]
-"""Called now and then during long work; what it raises ends the work."""
 
 # Enough that a slow video does not leave the encoder waiting, few enough that memory stays flat.
 _AHEAD_PER_WORKER = 3
@@ -32,8 +29,6 @@ _AHEAD_BYTES = 1 << 30
 _MOST_WORKERS_PER_CORE = 16
 # How often a video may stand first in line when the workers die under it.
 _TRIES = 3
-# Between two looks at whether a result is still wanted.
-_LOOK_SECONDS = 0.25
 
 
 def check_timeout(seconds: float) -> None:
@@ -95,7 +90,7 @@ class DecodingLine:
         self._waiting: deque[_Task] = deque()
         self._largest_bytes = 1
         self._worked = False
-        self.pool = self._new_pool()
+        self.pool = new_pool(self._workers, _begin)
 
     def outcomes(self, videos: Iterable[tuple[int, VideoRef]]) -> Iterator[Outcome]:
         """See `decoded`."""
@@ -143,11 +138,8 @@ class DecodingLine:
             self._waiting.append(_Task(position, video, self._scheduled(video)))
 
     def _result(self, task: _Task) -> DecodedVideo | Failure:
-        while self._go_on is not None and not task.future.done():
-            wait([task.future], _LOOK_SECONDS)
-            self._go_on()
         try:
-            return task.future.result()
+            return waited_for(task.future, self._go_on)
         except TimeoutError:
             message = f"decoding took longer than {self._timeout_seconds:g} s (--timeout)"
         return Failure(task.video.video_id, task.video.path, "decode", message)
@@ -162,9 +154,8 @@ class DecodingLine:
 
     def _start_again(self) -> None:
         """A new pool for the videos that are waiting; what is finished stays so."""
-        self.pool.stop()
-        self.pool.join()
-        self.pool = self._new_pool()
+        stop(self.pool)
+        self.pool = new_pool(self._workers, _begin)
         for task in self._waiting:
             if task.future.done() and not task.future.cancelled() and task.future.exception() is None:
                 continue
@@ -177,10 +168,6 @@ class DecodingLine:
             decode_video, args=(video, self._settings), timeout=self._timeout_seconds
         )
         return future
-
-    def _new_pool(self) -> ProcessPool:
-        # "spawn": a forked child would inherit torch's threads in whatever state they are.
-        return ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_begin)
 
 
 def _begin() -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessPool
 
 from panecho_embed.arraytypes import UInt8Array
 from panecho_embed.cores import usable_cores
@@ -22,12 +21,12 @@ from panecho_embed.feeding import Feeding
 from panecho_embed.manifest import located
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.sector import apply_mask
-from panecho_embed.orphans import end_with_parent
 from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
 from panecho_embed.preprocess import sector_of
 from panecho_embed.provenance import Provenance
 from panecho_embed.remote import fetched
 from panecho_embed.store import EmbeddingFile
+from panecho_embed.workers import new_pool, picture_of_task
 
 PICTURE_SECONDS = 60.0
 """That a video may take to become a picture; many times what a whole one needs."""
@@ -93,8 +92,7 @@ def pictures(films: Iterable[Film], workers: int | None, timeout_seconds: float)
         yield map(picture_of, films)
         return
     count = min(_MOST_WORKERS, workers or usable_cores())
-    # "spawn": a forked child would inherit torch's threads in whatever state they are.
-    pool = ProcessPool(max_workers=count, context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
+    pool = new_pool(count)
     try:
         yield _in_order(pool, films, count, timeout_seconds)
         pool.close()
@@ -142,11 +140,10 @@ def _asked(pool: ProcessPool, film: Film, timeout_seconds: float) -> Future[Show
 
 def _answer(future: Future[Shown], timeout_seconds: float) -> Shown:
     try:
-        return future.result()
-    except TimeoutError:
-        return Shown(missing=f"its picture took longer than {timeout_seconds:g} s")
-    except ProcessExpired as error:
-        return Shown(missing=f"the process that read it died (exit code {error.exitcode})")
+        shown: Shown = picture_of_task(future, timeout_seconds)
+        return shown
+    except MediaError as error:
+        return Shown(missing=str(error))
     except Exception as error:
         return Shown(missing=f"no process could read it ({error})")
 

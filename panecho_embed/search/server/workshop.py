@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from collections.abc import Callable
-from concurrent.futures import TimeoutError
 from typing import Literal
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessPool
 
 from panecho_embed.errors import MediaError
 from panecho_embed.media import open_cine
-from panecho_embed.orphans import end_with_parent
 from panecho_embed.pictures import Picture, shown_fps, still_of, thumbnail_of
 from panecho_embed.search.transcode import mp4
+from panecho_embed.workers import new_pool, picture_of_task, stop
 
 WORKERS = 2
 _SECONDS = 60.0
@@ -50,23 +48,18 @@ class Workshop:
             raise MediaError(self._refused[path])
         future = self._started().schedule(function, args=(path, *given), timeout=self._seconds)
         try:
-            picture: Picture = future.result()
-        except TimeoutError as error:
-            raise self._refuse(path, f"its picture took longer than {self._seconds:g} s") from error
-        except ProcessExpired as error:
-            raise self._refuse(path, f"its decoder's process died (exit code {error.exitcode})") from error
+            picture: Picture = picture_of_task(future, self._seconds)
+        except MediaError as error:
+            if future.exception() is not error:
+                # Not what the task itself raised: the file holds its process up, or ends it.
+                self._refused[path] = str(error)
+            raise
         return picture
-
-    def _refuse(self, path: str, reason: str) -> MediaError:
-        self._refused[path] = reason
-        return MediaError(reason)
 
     def _started(self) -> ProcessPool:
         with self._lock:
             if self._pool is None:
-                # "spawn": a forked child would inherit torch's threads in whatever state they are.
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPool(max_workers=WORKERS, context=context, initializer=end_with_parent)
+                self._pool = new_pool(WORKERS)
             return self._pool
 
     def close(self) -> None:
@@ -74,5 +67,4 @@ class Workshop:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.stop()
-            pool.join()
+            stop(pool)
