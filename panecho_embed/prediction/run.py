@@ -24,7 +24,7 @@ from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.panecho import PanEcho, TaskTable
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.zoo import panecho_with_heads
-from panecho_embed.outputs import written_run
+from panecho_embed.outputs import refuse_to_replace_run, written_run
 from panecho_embed.prediction.agreement import Agreement, agreements, comparable, overlap, write_agreements
 from panecho_embed.prediction.averages import Predictions, average
 from panecho_embed.prediction.files import write_json, write_tables
@@ -111,6 +111,8 @@ def predict(
     ready = EmbeddingFile(source) if isinstance(source, Path) and _is_embedded(source) else None
     if ready is not None:
         _check_readable(ready, backbone, clips, extraction)
+        # Of videos, the same command goes on, and takes in new ones.
+        refuse_to_replace_run(out, overwrite, ())
     encoder, model = panecho_with_heads(backbone, weights, seed, tasks, task_table)
     _check_folder(out, overwrite)
     notes: tuple[str, ...] = ()

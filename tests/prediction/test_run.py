@@ -182,6 +182,8 @@ def test_a_folder_of_something_else_is_left_alone(embeddings, weights, tmp_path)
         predict(embeddings, tmp_path / "thesis.txt", weights=weights)
     predict(embeddings, tmp_path, weights=weights, tasks=["EF"], sheets=False, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(StoreError, match="holds a finished run already"):
+        predict(embeddings, tmp_path, weights=weights, tasks=["EF"], sheets=False)
 
 
 def test_heads_of_one_s_own_tasks(videos, tmp_path):
