@@ -7,14 +7,20 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from panecho_embed.cli.main import main
 from panecho_embed.digests import problems_of_folder
+from panecho_embed.engines import writing
+from panecho_embed.models import backbones
 from panecho_embed.search.index import index_path
+from panecho_embed.store import verify
 from tests.finetune.conftest import NARROW, SMALL
 from tests.search.conftest import vectors_file
+from tests.test_extraction import moving
+from tests.tiny import tiny
 
 pytestmark = pytest.mark.slow
 LEVELS = 20
@@ -70,6 +76,47 @@ def levels(disk: Callable[[int], Path], command: Callable[[Path], Result], befor
         assert all(left.get(name) == size for name, size in there.items())
         assert not [path for path in place.rglob("*") if path.name.endswith((".tmp", ".room"))]
     return failed
+
+
+@pytest.fixture
+def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Videos for a small backbone, in parts of two videos."""
+    monkeypatch.setitem(backbones._factories, "tiny", lambda weights, seed: tiny())
+    monkeypatch.setattr(writing, "PART_VIDEOS", 2)
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    for i in range(6):
+        np.save(folder / f"v{i}.npy", moving(40, seed=i))
+    return folder
+
+
+def test_extract(disk, studies):
+    words = ["extract", studies, "--backbone", "tiny", "--workers", 0, "-o"]
+
+    def command(place: Path) -> Result:
+        result = run(*words, place / "out.h5")
+        left = sorted(path.name for path in place.iterdir())
+        assert left in ([], ["out.h5"], ["out.h5.parts"])
+        if result.exit_code == 0:
+            assert verify(place / "out.h5") == []
+        return result
+
+    assert levels(disk, command, lambda place: None) > LEVELS // 2
+
+
+@pytest.mark.parametrize("command", ["pool", "reclip"])
+def test_files_made_of_a_file(disk, studies, command):
+    frames = studies.parent / "frames.h5"
+    words = ["extract", studies, "--backbone", "tiny", "--workers", 0, "--level", "frame", "-o", frames]
+    assert run(*words).exit_code == 0
+    options = ["--by", "video"] if command == "pool" else []
+
+    def made(place: Path) -> Result:
+        result = run(command, frames, *options, "-o", place / "out.h5")
+        assert [path.name for path in place.iterdir()] == (["out.h5"] if result.exit_code == 0 else [])
+        return result
+
+    assert levels(disk, made, lambda place: None) >= LEVELS // 2
 
 
 def test_index(disk, tmp_path):
