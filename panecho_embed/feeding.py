@@ -124,7 +124,8 @@ class Feeding:
             )
         if not 1 <= self.crop <= self.least_side:
             raise ArgumentError(
-                f"crop is {self.crop}, and frames are resized to {self.least_side}; 1 <= crop <= resize (--image-size)"
+                f"crop is {self.crop}, and frames are resized to {self.least_side}; allowed is 1 <= crop <= resize "
+                "(--image-size, --feed resize=...)"
             )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ArgumentError(f"mean {self.mean} and std {self.std}: three values each, std above 0")

@@ -81,6 +81,8 @@ def comparison_account(compared: Compared, reference: str | None, command: str) 
         sections.append(Section(f"Embeddings: {name}", [Facts(rest)]))
     notes = {name: note for name, one in evaluations.items() for note in _untrained_warning(one.problem.provenance)}
     warnings = [f"{name}: {note}" for name, note in notes.items()]
+    fed = {name: one.problem.provenance.overrides for name, one in evaluations.items()}
+    warnings += [f"{name} was fed otherwise: {'; '.join(lines)}" for name, lines in fed.items() if lines]
     warnings += [f"{name} was not compared: {why}" for name, why in compared.refused.items()]
     warnings += list(dict.fromkeys(note for one in evaluations.values() for note in cautions_of(one)))
     methods = (

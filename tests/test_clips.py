@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panecho_embed.clips import ClipPlan, OneClip, resolve_plan
+from panecho_embed.clips import PADDING, ClipPlan, OneClip, resolve_plan
 from panecho_embed.errors import ArgumentError, MediaError, NotACineError
 
 plans = st.builds(
@@ -175,3 +175,26 @@ def test_one_clip_of_a_video_that_is_too_short():
     assert OneClip(ClipPlan(frames_per_clip=4), 0.9).indices(2).tolist() == [[0, 1, 1, 1]]
     with pytest.raises(NotACineError):
         OneClip(ClipPlan(frames_per_clip=4, short="skip"), 0.9).require(2)
+
+
+ECHOPRIME = ClipPlan(16, 2, num_clips=1, start=0, short="zeros")
+
+
+def test_a_clip_with_a_start_begins_there_and_zeros_fill_it_up():
+    assert ECHOPRIME.indices(100).tolist() == [list(range(0, 32, 2))]
+    assert ECHOPRIME.indices(5).tolist() == [[0, 2, 4, *[PADDING] * 13]]
+    assert ECHOPRIME.used(5).tolist() == [True, False, True, False, True]
+    assert OneClip(ECHOPRIME, 0.9).indices(100).tolist() == [list(range(0, 32, 2))]
+    late = ClipPlan(2, num_clips=1, start=3, short="repeat")
+    assert late.indices(4).tolist() == [[3, 3]]
+    with pytest.raises(NotACineError, match=r"3 frames; its clip would start at frame 3 \(--start\)"):
+        late.require(3)
+
+
+def test_several_clips_take_the_place_of_one_with_a_start():
+    assert resolve_plan({"num_clips": 4}, ECHOPRIME).start is None
+    assert resolve_plan({"stride": 8}, ECHOPRIME).start is None
+    assert resolve_plan({"frame_step": 1}, ECHOPRIME).start == 0
+    assert resolve_plan({"start": 2}, ClipPlan()) == ClipPlan(num_clips=1, start=2)
+    with pytest.raises(ArgumentError, match=r"start is 0 with num_clips 4.*--start, --clips 1"):
+        ClipPlan(start=0)

@@ -75,11 +75,14 @@ def compare(
     facts = {"Reference": reference} if reference else {}
     facts |= {"Margin": margin} if margin else {}
     facts |= {f"Candidate {name}": by for name, by in made.items()}
+    fed = [f"{one.name} was fed otherwise: {'; '.join(one.overrides)}" for one in candidates if one.overrides]
+    for line in fed:
+        click.echo(line)
     account = Account(
         title=f"Comparison: {', '.join(c.name for c in comparisons[:4])}",
         subtitle=f"{len(candidates)} candidates on the same test patients",
         facts=facts,
-        warnings=[f"{name} was not compared: {why}" for name, why in refused.items()],
+        warnings=[*fed, *(f"{name} was not compared: {why}" for name, why in refused.items())],
         methods=[methods_of(comparisons)],
         command=shlex.join(["panecho-embed", *sys.argv[1:]]),
     )

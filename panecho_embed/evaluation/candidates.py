@@ -64,12 +64,15 @@ class Candidate:
         Command that made them, "" for a table.
     chance : mapping of str to Chance
         By target, what is known of how its training sets were drawn.
+    overrides : tuple of str
+        How its backbone was fed otherwise than its own feeding, a line each.
     """
 
     name: str
     predictions: Mapping[str, Predictions]
     made_by: str = ""
     chance: Mapping[str, Chance] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
 
 
 def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = None) -> list[Candidate]:
@@ -102,9 +105,9 @@ def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = 
         raise ArgumentError(f"the runs have no rows of level {level or 'that all of them have'}: {shown} (--level)")
     chosen = level or common[0]
     named: dict[str, list[Candidate]] = {}
-    for name, _, made_by, chance, found in read:
+    for name, _, made_by, chance, overrides, found in read:
         by_target = {one.target.name: one if made_by else _of_one_training(one) for one in found if one.level == chosen}
-        named.setdefault(name, []).append(Candidate(name, by_target, made_by, chance))
+        named.setdefault(name, []).append(Candidate(name, by_target, made_by, chance, overrides))
     return [_joined(same) if len(same) > 1 else same[0] for same in named.values()]
 
 
@@ -204,13 +207,13 @@ def _stem(path: Path) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def _read_run(path: Path) -> tuple[str, dict[str, Chance], list[Predictions]]:
-    """The command that made a run ("" for a table), how its training sets were drawn, and its predictions."""
+def _read_run(path: Path) -> tuple[str, dict[str, Chance], tuple[str, ...], list[Predictions]]:
+    """The command that made a run ("" for a table), the chance of its training sets, its overrides, its predictions."""
     if not path.exists():
         raise StoreError(f"{path}: no such run; name a folder with {FILE}, or a table of predictions")
     if not path.is_dir():
         settled(path.parent)
-        return "", {}, read_predictions(path)
+        return "", {}, (), read_predictions(path)
     settled(path)
     if not (path / FILE).is_file():
         raise StoreError(f"{path} holds no {FILE}; a run of `probe`, `finetune` or `predict` (with labels) leaves one")
@@ -222,7 +225,8 @@ def _read_run(path: Path) -> tuple[str, dict[str, Chance], list[Predictions]]:
     made_by = str(document["made_by"])
     if (document.get("model") or {}).get("fine_tuned"):
         made_by += " with a fine-tuned model"  # which other seeds would have made otherwise
-    return made_by, chance, read_predictions(path / FILE)
+    overrides = document.get("overrides") or (document.get("embeddings") or {}).get("overrides") or ()
+    return made_by, chance, tuple(map(str, overrides)), read_predictions(path / FILE)
 
 
 def _joined(same: Sequence[Candidate]) -> Candidate:
@@ -242,4 +246,5 @@ def _joined(same: Sequence[Candidate]) -> Candidate:
                 for i, part in enumerate(parts)
             ]
         joined[name] = concatenated(parts)
-    return Candidate(same[0].name, joined, same[0].made_by, same[0].chance)
+    overrides = tuple(dict.fromkeys(line for one in same for line in one.overrides))
+    return Candidate(same[0].name, joined, same[0].made_by, same[0].chance, overrides)

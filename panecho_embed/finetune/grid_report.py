@@ -82,6 +82,8 @@ def methods(grid: Grid) -> str:
     )
     orders = {trial.init: outcome.info["plane_order"] for trial, outcome in grid.outcomes.items()}
     pictures = " ".join(f"{init} saw {picture_words(order)}." for init, order in orders.items())
+    fed = {trial.init: outcome.info["overrides"] for trial, outcome in grid.outcomes.items()}
+    pictures += "".join(f" {init} was fed otherwise: {'; '.join(lines)}." for init, lines in fed.items() if lines)
     seeds = f"{grid.seeds} {plural('seed', grid.seeds)} (from {recipe.seed} on)"
     return (
         f"Each start was trained with {seeds} by the same recipe. {pictures} {training_sentences(recipe, first.tasks)} "

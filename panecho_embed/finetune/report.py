@@ -47,6 +47,7 @@ def write_metrics_of(outcome: Outcome, scored: Sequence[Scored], folder: Path) -
         "threshold_rule": outcome.recipe.evaluation.threshold,
         "init": outcome.info["init"],
         "weights": outcome.info["weights"],
+        "overrides": outcome.info["overrides"],
         "data": outcome.info["data"],
         "not_evaluated": outcome.not_scored(),
     }

@@ -23,7 +23,7 @@ from panecho_embed.records import Failure
 _MOST_WORKERS = 16
 _PATIENCE_SECONDS = 120.0
 """How long folds on several machines wait for each other to write the folder that they share."""
-_OF_ALL = ("command", "versions", "weights", "feeding", "plane_order", "device", "processes", "precision")
+_OF_ALL = ("command", "versions", "weights", "feeding", "overrides", "plane_order", "device", "processes", "precision")
 
 
 @dataclass(frozen=True, slots=True)

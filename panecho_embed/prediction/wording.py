@@ -53,6 +53,7 @@ def about(
             "fingerprint": file.fingerprint,
             "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
             "feeding": dataclasses.asdict(provenance.feeding),
+            "overrides": list(provenance.overrides),
             "plane_order": provenance.plane_order,
             "precision": provenance.precision,
         },

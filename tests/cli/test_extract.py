@@ -57,6 +57,38 @@ def test_verify(embedded, tmp_path):
     assert "bad.h5" in run("verify", out, tmp_path / "bad.h5", expect=1).stdout
 
 
+def test_what_is_fed_otherwise_is_said_and_recorded(studies, tmp_path):
+    flags = ["--feed", "geometry=square", "--feed", "cut=0.1", "--frame-step", "2"]
+    said = run("extract", studies, "-o", tmp_path / "out.h5", *QUICK, *flags)
+    for line in (
+        "geometry square (random's own: squash)",
+        "cut 0.1 (random's own: 0)",
+        "frame_step 2 (random's own: 1)",
+    ):
+        assert f"override: {line}" in said.output
+        assert line in EmbeddingFile(tmp_path / "out.h5").provenance.overrides
+    assert "frame_step 2 (random's own: 1)" in run("info", tmp_path / "out.h5").stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--feed", "geometri=square"], "nearest: geometry"),
+        (["--feed", "cut=x"], "cut takes a number"),
+        (["--feed", "cut=0.7"], "cut is 0.7; allowed is 0 to below 0.5"),
+        (["--feed", "geometry=round"], "geometry is 'round'; allowed: squash, square, shortest"),
+        (["--feed", "resize=8"], "--feed resize=..."),
+        (["--short", "zeros"], "random sees pictures (--short repeat, wrap or skip)"),
+        (["--start", "2", "--clips", "3"], "--start, --clips 1"),
+    ],
+)
+def test_a_feeding_that_cannot_be_names_its_flag(studies, tmp_path, flags, message):
+    result = CliRunner().invoke(main, ["extract", str(studies), "-o", str(tmp_path / "out.h5"), *QUICK, *flags])
+    assert result.exit_code != 0
+    assert message in result.output
+    assert not (tmp_path / "out.h5").exists()
+
+
 def test_clip_flags_reach_the_plan(studies, tmp_path):
     flags = ["--frames-per-clip", "4", "--fps", "15", "--stride", "2", "--short", "wrap"]
     run("extract", studies, "-o", tmp_path / "out.h5", *QUICK, *flags)

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from panecho_embed.cli.main import main
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.candidates import Candidate, Chance, line_up, read_candidates
 from panecho_embed.evaluation.comparison import (
@@ -304,13 +306,30 @@ def test_unusable_comparisons_are_refused(
 
 
 def run_folder(
-    folder: Path, *rows: Predictions, made_by: str = "probe linear", chance: dict[str, Any] | None = None
+    folder: Path,
+    *rows: Predictions,
+    made_by: str = "probe linear",
+    chance: dict[str, Any] | None = None,
+    about: dict[str, Any] | None = None,
 ) -> Path:
     folder.mkdir()
     write_predictions(rows, folder / "predictions.csv")
     of_target = {one.target.name: {"chance": chance} for one in rows}
-    write_metrics(folder, made_by, [score(one, draws=10) for one in rows[:1]], about={}, of_target=of_target)
+    write_metrics(folder, made_by, [score(one, draws=10) for one in rows[:1]], about=about or {}, of_target=of_target)
     return folder
+
+
+def test_a_candidate_says_how_it_was_fed_otherwise(tmp_path: Path) -> None:
+    line = "frame_step 1 (echoprime's own: 2)"
+    probe = run_folder(tmp_path / "probe", made(EF), about={"embeddings": {"overrides": [line]}})
+    tuned = run_folder(tmp_path / "tuned", made(EF), made_by="finetune", about={"overrides": [line]})
+    plain = run_folder(tmp_path / "plain", made(EF))
+    found = read_candidates([("", probe), ("", tuned), ("", plain), ("both", probe), ("both", plain)])
+    assert [one.overrides for one in found] == [(line,), (line,), (), (line,)]
+    said = CliRunner().invoke(main, ["compare", str(probe), str(plain), "-o", str(tmp_path / "out"), "--draws", "10"])
+    assert said.exit_code == 0, said.output
+    assert f"probe was fed otherwise: {line}" in said.output
+    assert "plain was fed" not in said.output
 
 
 def test_runs_of_every_kind_and_tables_of_others_are_read(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,8 @@ def run_info(init: str, recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]
         "status": "done",
         "init": init,
         "weights": {"source": source, "sha256": "ab" * 32, "licence": "MIT", "pretrained": pretrained},
-        "feeding": asdict(Feeding()),
+        "feeding": Feeding().record(),
+        "overrides": ["frame_step 2 (panecho's own: 1)"] if init == "panecho" else [],
         "plane_order": "published",
         "data": {"path": "/data", "fingerprint": "cd" * 32},
         "fold": None,

@@ -191,3 +191,9 @@ def test_of_many_targets_the_mean_stands_open_and_the_targets_are_folded(tmp_pat
     assert page.count("<details") == page.count("<summary>")
     for task in tasks:
         assert f"<summary>{task.name}</summary>" in page
+
+
+def test_the_methods_name_a_start_that_was_fed_otherwise(tmp_path: Path) -> None:
+    text = methods(fabricated_grid(tmp_path))
+    assert "panecho was fed otherwise: frame_step 2 (panecho's own: 1)." in text
+    assert "imagenet was fed" not in text

@@ -12,9 +12,10 @@ import pytest
 import timm
 import torch
 from torch.testing import assert_close
-from torchvision.models import convnext_tiny
+from torchvision.models import convnext_tiny, get_model
 from torchvision.models.video import mvit_v2_s, r3d_18
 
+from panecho_embed.clips import ClipPlan
 from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
 from panecho_embed.feeding import Feeding
 from panecho_embed.models import backbones
@@ -138,6 +139,36 @@ def test_echoprime_takes_either_name_of_its_head_and_one_size(tmp_path, echoprim
         load_backbone("echoprime", tmp_path / "w.pt", image_size=112)
 
 
+@pytest.mark.parametrize("name", ["mc3_18", "swin3d_t"])
+def test_torchvision_video_models_are_torchvisions(tmp_path, name):
+    torch.manual_seed(0)
+    model = get_model(name, weights=None).eval()
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    backbone = load_backbone(f"torchvision:{name}", tmp_path / "w.pth", image_size=64)
+    clips = backbone.normalise(pixels(4, 64))[None]
+    setattr(model, "fc" if name == "mc3_18" else "head", torch.nn.Identity())
+    with torch.no_grad():
+        expected = model(clips.transpose(1, 2))
+    assert_close(backbone.encode_clips(clips), expected, atol=1e-4, rtol=0)
+    assert (backbone.dim, backbone.image_dim, backbone.plane_order) == (expected.shape[1], None, "frames")
+    assert backbone.feeding.clips == (ClipPlan(16, None, 15.0, 5) if name == "mc3_18" else ClipPlan(32, None, 15.0, 12))
+
+
+def test_clips_that_a_model_cannot_take_are_refused_with_the_flag(random_backbone, tmp_path):
+    with pytest.raises(ArgumentError, match=r"zeros.*random sees pictures \(--short"):
+        random_backbone.check_clips(ClipPlan(short="zeros"))
+    torch.save(get_model("s3d", weights=None).state_dict(), tmp_path / "w.pth")
+    backbone = load_backbone("torchvision:s3d", tmp_path / "w.pth")
+    with pytest.raises(ArgumentError, match=r"clips have 13 frames; torchvision:s3d takes 14 or more"):
+        backbone.check_clips(ClipPlan(13))
+    with pytest.raises(ArgumentError, match=r"image size is 112; torchvision:s3d takes 224"):
+        backbone.at_size(112)
+    assert backbone.overrides(backbone.feeding, backbone.feeding.clips) == ()
+    assert backbone.overrides(backbone.feeding, ClipPlan(64, None, 15.0, 1)) == (
+        "frames_per_clip 64 (torchvision:s3d's own: 128)",
+    )
+
+
 def test_random_is_the_same_for_the_same_seed_alone(random_backbone):
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -183,7 +214,7 @@ def test_timm_model_of_a_fixed_size_says_so(tmp_path):
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "w.pth")
     assert load_backbone("timm:test_vit", tmp_path / "w.pth", image_size=160).feeding.crop == 160
     with pytest.raises(ArgumentError, match="image size is 224; timm:test_vit takes 160 alone"):
-        load_backbone("timm:test_vit", tmp_path / "w.pth", image_size=224)
+        load_backbone("timm:test_vit", tmp_path / "w.pth").at_size(224)
 
 
 @pytest.mark.parametrize(
