@@ -202,7 +202,7 @@ def test_timm_model_from_a_file(tmp_path):
     assert (backbone.feeding.crop, backbone.feeding.resize, backbone.feeding.interpolation) == (
         160,
         168,
-        "bilinear",
+        "bilinear-antialias",
     )
     assert backbone.weights.licence == "not stated"
     torch.save({**model.state_dict(), "more": torch.zeros(1)}, tmp_path / "w.pth")
