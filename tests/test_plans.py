@@ -19,7 +19,7 @@ from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, Parts, verify
 from tests.media.builders import numbered_frames, write_dicom
 from tests.test_extraction import moving
-from tests.tiny import INFO, PREPROCESS, Patches, tiny
+from tests.tiny import FEEDING, INFO, Patches, tiny
 
 PLANS = {
     "four": ClipPlan(),
@@ -64,7 +64,7 @@ class Means(torch.nn.Module):
 
 
 def published(encoder=None) -> Backbone:
-    return Backbone("tiny", encoder or Patches(), Means(), 12, 12, PREPROCESS, INFO, plane_order="published")
+    return Backbone("tiny", encoder or Patches(), Means(), 12, 12, FEEDING, INFO, plane_order="published")
 
 
 @pytest.mark.parametrize("make", [published, tiny, lambda: load_backbone("random", image_size=32)])

@@ -15,7 +15,7 @@ from panecho_embed.errors import ArgumentError, EngineError
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
 from panecho_embed.models.fused import can_fuse
 from panecho_embed.models.rearranged import rearranged
-from tests.tiny import INFO, PREPROCESS, overflowing, tiny, tiny_3d
+from tests.tiny import FEEDING, INFO, overflowing, tiny, tiny_3d
 
 BATCH = 5
 
@@ -32,7 +32,7 @@ def narrow() -> Backbone:
         if name.endswith("gamma"):
             # As they are at first, blocks would hardly count.
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
-    return Backbone("narrow", encoder, MeanOverFrames(), 16, 16, PREPROCESS, INFO)
+    return Backbone("narrow", encoder, MeanOverFrames(), 16, 16, FEEDING, INFO)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from panecho_embed.engines.image_engine import EagerEngine
 from panecho_embed.errors import NoMemoryError
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
 from panecho_embed.records import VideoFacts
-from tests.tiny import INFO, PREPROCESS, Patches, tiny
+from tests.tiny import FEEDING, INFO, Patches, tiny
 
 OUT_OF_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
 
@@ -56,7 +56,7 @@ class SmallClips(MeanOverFrames):
 
 
 def backbone(encoder, clips=None):
-    return Backbone("small", encoder, clips or MeanOverFrames(), 12, 12, PREPROCESS, INFO)
+    return Backbone("small", encoder, clips or MeanOverFrames(), 12, 12, FEEDING, INFO)
 
 
 @pytest.mark.parametrize("error", [OUT_OF_MEMORY, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
