@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from panecho_embed.digests import write_sums
 from panecho_embed.errors import ArgumentError, EarlierReleaseError, WeightsError
 from panecho_embed.extraction import extract
 from panecho_embed.models.backbones import load_backbone
@@ -182,6 +183,7 @@ def test_a_saved_probe_is_refused(studies, tmp_path):
     document = json.loads(saved.read_text())
     del document["targets"]["EF"]["provenance"]["plane_order"]
     saved.write_text(json.dumps(document))
+    write_sums(saved.parent)
     result = run("probe", "apply", tmp_path / "probe", tmp_path / "e.h5", "-o", tmp_path / "p.csv", expect=1)
     assert "probe.json: trained on embeddings made by an earlier release" in result.output
 

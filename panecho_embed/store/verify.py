@@ -47,7 +47,7 @@ def _ids(file: EmbeddingFile) -> list[str]:
     counts = Counter(file.video_columns["video_id"])
     if twice := [name for name, count in counts.items() if count > 1]:
         problems.append(f"video_ids stand more than once: {', '.join(twice[:5])}")
-    for name in ("video_id", "study_id", "patient_id"):
+    for name in ("video_id", "study_id", "patient_id", "path"):
         if empty := int((file.video_columns[name] == "").sum()):
             problems.append(f"{empty} videos have no {name}")
     return problems
