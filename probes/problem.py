@@ -20,7 +20,7 @@ from panecho_embed.provenance import Level, Provenance
 from panecho_embed.records import EmbeddingTable, PoolHow
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 from probes.label_table import join_labels
-from probes.recording import Facts, recording_facts
+from probes.recording import Facts, as_labelled, fact_name, recording_facts
 
 Fusion = Literal["early", "late"]
 
@@ -112,6 +112,13 @@ def load_table(
     without the ids that the level needs, for studies of two patients or in two splits, for a pooling that would pool
     nothing, and for embeddings that are not finite.
     """
+    return _load(file, labels, level, pooling, fusion)[1:]
+
+
+def _load(
+    file: str | Path | EmbeddingTable, labels: str | Path | None, level: Level | None, pooling: PoolHow, fusion: Fusion
+) -> tuple[EmbeddingTable, EmbeddingTable, EmbeddingTable]:
+    """The rows of the file with their labels, then what `load_table` returns."""
     if fusion not in get_args(Fusion):
         raise ArgumentError(f"fusion is {fusion!r}; allowed are {', '.join(get_args(Fusion))} (--fusion)")
     if fusion == "late" and pooling != "mean":
@@ -140,7 +147,7 @@ def load_table(
     if values is not None and (pooled is None or fusion == "late"):
         rows = replace(rows, values=np.asarray(values))
     units = rows if pooled is None else pooled
-    return (rows if fusion == "late" else units), units
+    return rows, (rows if fusion == "late" else units), units
 
 
 def load_problems(
@@ -159,11 +166,13 @@ def load_problems(
     reading: how the label columns are read. refused: of several targets, takes the reason of each whose labels make no
     task; without it, and for the only target, ArgumentError is raised.
     """
-    rows, units = load_table(file, labels=labels, level=level, pooling=pooling, fusion=fusion)
+    every, rows, units = _load(file, labels, level, pooling, fusion)
     names = target_names(units.labels, target, also={"view": units.view})
     if reading is not None:
         reading.check_names(names)
-    facts = {} if isinstance(file, EmbeddingTable) else recording_facts(EmbeddingFile(file).video_columns, units)
+    facts: Facts = {}
+    if not isinstance(file, EmbeddingTable):
+        facts = recording_facts(as_labelled(EmbeddingFile(file).video_columns, every), units)
     options: dict[str, Any] = {"pooling": pooling, "fusion": fusion, "reading": reading, "recording": facts}
     problems = []
     for name in names:
@@ -218,7 +227,7 @@ def make_problem(
         fusion=fusion,
         provenance=rows.provenance,
         note=read.note,
-        recording={name: values for name, values in (recording or {}).items() if name != target},
+        recording={name: values for name, values in (recording or {}).items() if name != fact_name(target)},
     )
     labelled = np.flatnonzero(np.isfinite(read.truth))
     if not len(labelled):

@@ -21,7 +21,23 @@ Facts = Mapping[str, Floats]
 _IDENTITIES = frozenset({"video_id", "study_id", "patient_id", "split", "path", "sha256", "status", "mtime_ns"})
 _WORDS = {"fps": "frame rate", "fps_source": "source of the frame rate", "num_frames": "number of frames"}
 _WORDS |= {"size_bytes": "file size"}
+_UNKNOWN = {"size_bytes": -1, "frame_height": 0, "frame_width": 0}  # how these numbers say so; others are NaN
 _MOST_LEVELS = 20  # of a text, the most frequent first; the others count as one
+
+
+def fact_name(column: str) -> str:
+    """A column in words, as it is called among the facts."""
+    return _WORDS.get(column.lower(), column.replace("_", " "))
+
+
+def as_labelled(videos: Mapping[str, npt.NDArray[Any]], rows: EmbeddingTable) -> dict[str, npt.NDArray[Any]]:
+    """Columns of a file's videos, with the studies and views that a table of labels gave their rows (`rows`)."""
+    if rows.level == "study":
+        return dict(videos)
+    last = {name: i for i, name in enumerate(rows.video_id)}
+    row = np.array([last.get(name, -1) for name in videos["video_id"]], dtype=np.int64)
+    given = {name: np.append(getattr(rows, name), "")[row] for name in ("study_id", "view")}
+    return {**videos, **{name: np.where(row >= 0, column, videos[name]) for name, column in given.items()}}
 
 
 def recording_facts(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTable) -> Facts:
@@ -30,7 +46,7 @@ def recording_facts(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTabl
     Parameters
     ----------
     videos : mapping of str to (M,)
-        Ids and facts of the file's videos, as `EmbeddingFile.video_columns`. Every column that does not name a video is
+        Ids and facts of the file's videos, as `as_labelled` gives them. Every column that does not name a video is
         a fact, and so is the type of its file.
     units : EmbeddingTable
         Frames, clips, videos or studies. A study has the mean of its videos, and their number.
@@ -54,17 +70,22 @@ def recording_facts(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTabl
     found = {}
     for name, column in columns.items():
         known = _numbers(column[here], name) if column.dtype.kind in "fiub" else _levels(column[here])
-        found[_WORDS.get(name, name.replace("_", " "))] = mean_by(group[here], known)[back]
+        found[fact_name(name)] = mean_by(group[here], known)[back]
     if of_study:
         found["number of videos"] = np.bincount(group[here], minlength=len(place))[back, None].astype(np.float64)
-    kept = {name: values[:, np.ptp(values, axis=0) > 0] for name, values in found.items() if len(values)}
+    # Means of equal numbers differ by rounding.
+    kept = {
+        name: values[:, np.ptp(values, axis=0) > 1e-9 * np.abs(values).max(axis=0)]
+        for name, values in found.items()
+        if len(values)
+    }
     return {name: values for name, values in kept.items() if values.shape[1]}
 
 
 def _numbers(column: npt.NDArray[Any], name: str) -> Floats:
     """(M, 2) values, and whether they are not known."""
     values = column.astype(np.float64)
-    unknown = ~np.isfinite(values) | ((values < 0) & (name == "size_bytes"))
+    unknown = ~np.isfinite(values) | (values == _UNKNOWN.get(name, np.nan))
     mean = values[~unknown].mean() if not unknown.all() else 0.0
     return np.column_stack([np.where(unknown, mean, values), unknown])
 

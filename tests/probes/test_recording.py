@@ -120,6 +120,45 @@ def test_what_is_to_be_predicted_is_no_fact(told: Path) -> None:
     assert list(view.recording) == ["frame rate"]
 
 
+@pytest.mark.parametrize("target", ["fps", "num_frames"])
+def test_a_label_that_is_called_as_a_fact_is_no_fact(
+    table: EmbeddingTable, write: Write, tmp_path: Path, target: str
+) -> None:
+    rates = {name: 20.0 + i for i, name in enumerate(dict.fromkeys(table.video_id))}
+    labels = {target: np.array([rates[name] for name in table.video_id])}
+    problem = load_problem(write(tmp_path / "a.h5", replace(table, labels=labels), rates), target)
+    assert list(problem.recording) == (["view"] if target == "fps" else ["view", "frame rate"])
+
+
+def test_studies_and_views_of_a_table_of_labels(embeddings: Path, table: EmbeddingTable, tmp_path: Path) -> None:
+    """Four videos a study in place of two, all of one view but the first."""
+    names = list(dict.fromkeys(table.video_id))
+    patients = dict(zip(table.video_id, table.patient_id, strict=True))
+    lines = [f"{name},other-{patients[name]},{'A2C' if i else 'PSAX'},{i}" for i, name in enumerate(names)]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(["video_id,study_id,view,LVEF", *lines]) + "\n")
+    problem = load_problem(embeddings, "LVEF", labels=labels, level="study")
+    assert {name: values.shape for name, values in problem.recording.items()} == {"view": (60, 2)}
+    assert problem.recording["view"].sum(axis=0).tolist() == [59.5, 0.5]
+
+
+def test_means_of_a_constant_are_no_fact(table: EmbeddingTable) -> None:
+    """(0.1 + 0.1 + 0.1) / 3 is not 0.1."""
+    units = units_of(table, "study", video_id=["", ""], study_id=["s", "t"])
+    videos = {
+        "video_id": np.array(["a", "b", "c", "d"], dtype=object),
+        "study_id": np.array(["s", "s", "s", "t"], dtype=object),
+        "path": np.array(["a.dcm", "b.dcm", "c.dcm", "d.dcm"], dtype=object),
+        "fps": np.full(4, 0.1),
+        "frame_width": np.array([800, 0, 800, 800]),
+    }
+    found = recording_facts(videos, units)
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "frame width": [[pytest.approx(1 / 3)], [0]],  # whether it is not known
+        "number of videos": [[3], [1]],
+    }
+
+
 def test_a_table_knows_nothing_of_the_recordings(table: EmbeddingTable) -> None:
     problem: Problem = load_problem(table, "EF")
     assert recording_only(problem, (), RunSettings()) == {}
