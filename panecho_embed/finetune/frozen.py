@@ -20,6 +20,7 @@ from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.outcome import of_all_folds, predictions_of
 from panecho_embed.finetune.recipe import Recipe
 from panecho_embed.finetune.starts import fed_backbone
+from panecho_embed.manifest import local_path
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
 from panecho_embed.pooling import pool_table
 from panecho_embed.records import EmbeddingTable
@@ -59,6 +60,9 @@ def embed_start(
         crop_region=recipe.data.crop_region,
         include_stills=clips.frames_per_clip == 1,
         layout=recipe.data.layout,
+        # The same ids as in training.
+        ids=recipe.data.ids,
+        id_table=local_path(data),
         device=device,
         workers=workers,
         progress=None,

@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 
 from panecho_embed.cli.main import main
 from panecho_embed.evaluation.scores import read_metrics
-from panecho_embed.finetune.frozen import _backbone, _predict
+from panecho_embed.finetune.data import read_dataset
+from panecho_embed.finetune.frozen import _backbone, _predict, embed_start
 from panecho_embed.finetune.model import FineTuneModel
 from panecho_embed.finetune.recipe_files import load_recipe
 from panecho_embed.finetune.starts import load_start
@@ -104,6 +105,23 @@ def test_the_frozen_probe_is_tested_on_the_same_videos(compared: Path) -> None:
         trained[columns].sort_values("video_id").reset_index(drop=True),
         frozen[columns].sort_values("video_id").reset_index(drop=True),
     )
+
+
+@pytest.mark.parametrize("ids", ["opaque", "plain"])
+def test_the_frozen_start_knows_its_videos_by_the_ids_of_training(place: Path, tmp_path: Path, ids: str) -> None:
+    """Opaque ids of files that have none, and plain ones of DICOM, are not what `extract` gives by default."""
+    write_studies(tmp_path / "dicom", "dicom", 2, num_frames=4, fps=30, size=48)
+    videos, dicom = place / "data" / "Videos", tmp_path / "dicom"
+    files = sorted(videos.glob("*.avi"))[:2] if ids == "opaque" else sorted(dicom.rglob("IM_0002.dcm"))
+    table = tmp_path / "table.csv"
+    table.write_text("path,split,EF\n" + "".join(f"{file},train,{40 + i}\n" for i, file in enumerate(files)))
+    words = [f"{key}={value}" for key, value in SMALL.items()]
+    words += ["data.layout=csv", f"data.ids={ids}", "data.targets=EF", "model.width=0.083"]
+    recipe = load_recipe("echonet-dynamic", words)
+    dataset = read_dataset(table, recipe.data)
+    found = embed_start("random", None, recipe, table, tmp_path / "out" / "a.h5", device="cpu", workers=0)
+    assert set(found.video_id) == {video.video_id for video in dataset.videos}
+    assert all(name.startswith("video-") == (ids == "opaque") for name in found.video_id)
 
 
 def test_what_is_done_is_reused_and_what_is_missing_is_run(place: Path, compared: Path) -> None:
