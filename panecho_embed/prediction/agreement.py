@@ -102,7 +102,6 @@ def agreements(
     tasks = dict.fromkeys(output.task for output in predictions.outputs)
     given = reading or Reading()
     given = replace(given, tasks={task.name: task for task in tasks})
-    given.check_names(given.tasks)
     rule = rule or ThresholdRule()
     return [
         _agreement(predictions, task, given, thresholds or {}, rule, draws, seed, patients or TrainingPatients())

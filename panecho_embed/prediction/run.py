@@ -114,6 +114,7 @@ def predict(
         # Of videos, the same command goes on, and takes in new ones.
         refuse_to_replace_run(out, overwrite, ())
     encoder, model = panecho_with_heads(backbone, weights, seed, tasks, task_table)
+    (reading or Reading()).check_names(task.name for task in model.tasks)
     _check_folder(out, overwrite)
     notes: tuple[str, ...] = ()
     if ready is None:

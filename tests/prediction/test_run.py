@@ -44,6 +44,13 @@ def test_other_settings_are_refused_by_name(videos, weights, predicted):
         predict(videos, predicted.out, weights=weights, image_size=64, workers=0)
 
 
+@pytest.mark.parametrize("flag", ["--order", "--positive"])
+def test_a_flag_of_no_task_is_refused_before_anything_is_read(videos, weights, tmp_path, flag):
+    said = run(videos, "-o", tmp_path / "out", "--weights", weights, *QUICK, flag, "AVStenosys=mild,severe", expect=2)
+    assert f"'AVStenosys' in {flag} is no target of this run" in said.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_failures_are_listed_and_the_exit_code_is_3(videos, weights, tmp_path):
     (tmp_path / "bad.avi").write_text("no video")
     (tmp_path / "good.avi").write_bytes((videos.parent / "a" / "only.avi").read_bytes())
