@@ -91,14 +91,6 @@ def average_rows(values: Floats, unit: Ints, share: Floats, n_units: int) -> Flo
     return np.asarray(averaged.reshape(n_units, *values.shape[1:]))
 
 
-def trivial_prediction(problem: Problem, units: Ints) -> Floats:
-    """What is predicted by who knows the labels of `units` only: their mean, or how common each class is."""
-    truth = problem.truth[units]
-    if problem.target.outputs > 1:
-        return np.bincount(truth.astype(np.int64), minlength=problem.target.outputs) / len(truth)
-    return np.asarray(truth.mean())
-
-
 def too_few(problem: Problem, probe: BaseProbe, fold: Fold) -> list[str]:
     """Classes, with their count, of which too few patients are left to learn from while settings are chosen."""
     if problem.target.kind == "regression":

@@ -12,7 +12,7 @@ from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Chance
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.evaluation.metrics import PRIMARY, point_values
-from panecho_embed.evaluation.predictions import Predictions
+from panecho_embed.evaluation.predictions import Predictions, trivial_prediction
 from panecho_embed.evaluation.splits import (
     Draw,
     Fold,
@@ -27,7 +27,7 @@ from panecho_embed.evaluation.splits import (
 )
 from panecho_embed.evaluation.thresholds import ThresholdRule
 from probes.base import BaseProbe
-from probes.fitting import fit_fold, predict_units, trivial_prediction
+from probes.fitting import fit_fold, predict_units
 from probes.problem import Problem
 
 _DEFAULT_FOLDS = 5
@@ -187,12 +187,12 @@ def run_plan(
         fitted, held_out = fit_fold(learned, probe, fold)
         is_binary = problem.target.kind == "binary"
         threshold = rule.choose(learned.truth, held_out) if is_binary else float("nan")
-        baseline = trivial_prediction(learned, np.concatenate([fold.train, fold.validation]))
+        trained = learned.truth[np.concatenate([fold.train, fold.validation])]
         chose = held_out[fold.validation]
         known = fold.validation[np.isfinite(chose if chose.ndim == 1 else chose.sum(axis=1))]
-        parts.append(("val", fold.name, known, held_out[known], threshold, baseline))
+        parts.append(("val", fold.name, known, held_out[known], threshold, trained))
         predicted = predict_units(problem, fitted, fold.test)
-        parts.append(("test", fold.name, fold.test, predicted, threshold, baseline))
+        parts.append(("test", fold.name, fold.test, predicted, threshold, trained))
         probes.append(fitted)
         thresholds.append(threshold)
     parts.sort(key=lambda part: part[0] == "test")
@@ -209,7 +209,7 @@ def run_plan(
         draw=np.full(len(unit), plan.name, dtype=object),
         threshold=np.concatenate([np.full(len(units), cut) for _, _, units, _, cut, _ in parts]),
         baseline=np.concatenate(
-            [np.broadcast_to(one, problem.target.shape(len(units))) for _, _, units, _, _, one in parts]
+            [trivial_prediction(problem.target, trained, len(units)) for _, _, units, _, _, trained in parts]
         ),
     )
     return predictions, unit, tuple(probes), tuple(thresholds)

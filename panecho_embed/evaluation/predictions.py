@@ -257,6 +257,18 @@ def concatenated(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(first.target, first.level, ids, **columns)
 
 
+def trivial_prediction(target: Target, truth: Floats, n: int) -> Floats:
+    """What the labels of training rows alone predict for n rows: their mean, or the frequencies of the classes.
+
+    truth: values or class indices, NaN where not labelled. Returns (n,), or (n, K).
+    """
+    known = truth[np.isfinite(truth)]
+    if target.outputs == 1:
+        return np.full(n, known.mean())
+    frequency = np.bincount(known.astype(np.int64), minlength=target.outputs) / len(known)
+    return np.tile(frequency, (n, 1))
+
+
 def mean_by(group: Ints, values: Floats) -> Floats:
     """Mean of the known values (N, ...) of each group 0..G-1; NaN where a group has none."""
     flat = values.reshape(len(values), -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -97,6 +97,17 @@ class ThresholdRule:
         else:
             best = int(np.flatnonzero(specificity >= self.value - 1e-12)[0])
         return float(cut[best])
+
+
+def with_threshold(predictions: Predictions, rule: ThresholdRule, given: float | None = None) -> Predictions:
+    """The predictions with the threshold of a yes-or-no decision: `given`, or chosen by the rule on rows of split val.
+
+    Predictions of other kinds are returned as they are.
+    """
+    if predictions.target.kind != "binary":
+        return predictions
+    chosen = choose_threshold(predictions.of_split("val"), rule) if given is None else given
+    return replace(predictions, threshold=np.full(len(predictions), chosen))
 
 
 def choose_threshold(held_out: Predictions, rule: ThresholdRule) -> float:

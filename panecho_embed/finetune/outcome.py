@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panecho_embed.arraytypes import Floats, Texts
+from panecho_embed.arraytypes import Texts
 from panecho_embed.digests import read_checked
 from panecho_embed.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.metrics import point_values
-from panecho_embed.evaluation.predictions import FILE, Predictions, concatenated, read_predictions
+from panecho_embed.evaluation.predictions import FILE, Predictions, concatenated, read_predictions, trivial_prediction
 from panecho_embed.evaluation.scores import Scored, check_tested, score
-from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
+from panecho_embed.evaluation.thresholds import ThresholdRule, with_threshold
 from panecho_embed.finetune.data import Fold
 from panecho_embed.finetune.evaluate import Predicted
 from panecho_embed.finetune.folder import RunFolder, check_release
@@ -78,8 +78,8 @@ def predictions_of(fold: Fold, predicted: Mapping[str, Predicted], recipe: Recip
     predicted: of "val" and "test". The threshold of a yes-or-no target is chosen on the validation rows of each level.
     """
     rule = ThresholdRule.parse(recipe.evaluation.threshold)
-    per_video = [_with_threshold(one, rule) for one in _videos(fold, predicted, recipe.seed)]
-    return [*per_video, *(_with_threshold(one.by_study(), rule) for one in per_video)]
+    per_video = [with_threshold(one, rule) for one in _videos(fold, predicted, recipe.seed)]
+    return [*per_video, *(with_threshold(one.by_study(), rule) for one in per_video)]
 
 
 def epoch_scores(fold: Fold, predicted: Predicted, level: EvaluationLevel) -> tuple[float, dict[str, float]]:
@@ -189,24 +189,10 @@ def _videos(fold: Fold, predicted: Mapping[str, Predicted], seed: int) -> list[P
                 prediction=sign * part.reshape(target.shape(len(index))),
                 fold=np.full(len(index), number, dtype=object),
                 run=np.full(len(index), str(seed), dtype=object),
-                baseline=np.array(np.broadcast_to(_trivial(target.outputs, trained), target.shape(len(index)))),
+                baseline=trivial_prediction(target, trained, len(index)),
             )
         )
     return found
-
-
-def _trivial(outputs: int, trained: Floats) -> Floats:
-    """What the training labels alone predict: their mean, or the frequency of every class."""
-    known = trained[np.isfinite(trained)]
-    if outputs == 1:
-        return np.asarray(known.mean())
-    return np.bincount(known.astype(np.int64), minlength=outputs) / len(known)
-
-
-def _with_threshold(one: Predictions, rule: ThresholdRule) -> Predictions:
-    if one.target.kind != "binary":
-        return one
-    return replace(one, threshold=np.full(len(one), choose_threshold(one.of_split("val"), rule)))
 
 
 def _of(fold: Sequence[Predictions], name: str, level: str) -> Predictions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +14,12 @@ from panecho_embed.arraytypes import Floats, Texts
 from panecho_embed.errors import ArgumentError
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.evaluation.metrics import SHORT, display_name
-from panecho_embed.evaluation.predictions import FILE, Predictions, write_predictions
+from panecho_embed.evaluation.predictions import FILE, Predictions, trivial_prediction, write_predictions
 from panecho_embed.evaluation.scores import Scored, score, score_documents, write_metrics
 from panecho_embed.evaluation.splits import SPLITS, split_name
 from panecho_embed.evaluation.targets import Reading, Target, matched_classes, read_target
-from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
+from panecho_embed.evaluation.thresholds import ThresholdRule, with_threshold
+from panecho_embed.manifest import is_opaque
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.prediction.averages import Predictions as Averages
 from panecho_embed.records import EmbeddingTable
@@ -31,13 +31,10 @@ _NOT_RECORDED = (
     "Which patients these weights were trained on is not recorded. If any of them are in this input, the agreement is "
     "not that of new patients."
 )
-
-
 _OTHER_KEY = (
     "It can't be told who of these patients was in the training of this model: their ids are hashes, and the model "
     "knows none of them. With the key of the training data the ids are the same (--salt-file DATA.ids.csv)."
 )
-_OPAQUE = re.compile("[a-z]+-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +153,7 @@ def _agreement(
         return Agreement(task, problem=told if told.startswith(task.name) else f"{task.name}: {told}")
     if threshold is not None and read.target.kind == "binary" and not _same_positive(read.target, task):
         threshold = float(np.nextafter(1 - threshold, 1))  # of the other class
-    both = [_decided(_with_baseline(rows), threshold, rule) for rows in both]
+    both = [with_threshold(_with_baseline(rows), rule, threshold) for rows in both]
     words = dict(_NAMES)
     if patients.known or not any(map(str.strip, map(str, tables[0].split))):
         words["test"] = "not in training" if patients.known else "all"
@@ -248,20 +245,7 @@ def _with_baseline(rows: Predictions) -> Predictions:
     trained = rows.of_split("train")
     if not len(trained):
         return rows
-    if rows.target.outputs == 1:
-        baseline: Floats = np.full(len(rows), trained.truth.mean())
-    else:
-        counts = np.bincount(trained.truth.astype(np.int64), minlength=rows.target.outputs)
-        baseline = np.tile(counts / counts.sum(), (len(rows), 1))
-    return replace(rows, baseline=baseline)
-
-
-def _decided(rows: Predictions, threshold: float | None, rule: ThresholdRule) -> Predictions:
-    """With the threshold that the model brings, or that its rule chooses on validation rows."""
-    if rows.target.kind != "binary":
-        return rows
-    chosen = threshold if threshold is not None else choose_threshold(rows.of_split("val"), rule)
-    return replace(rows, threshold=np.full(len(rows), chosen))
+    return replace(rows, baseline=trivial_prediction(rows.target, trained.truth, len(rows)))
 
 
 def comparable(patients: TrainingPatients, table: EmbeddingTable) -> bool:
@@ -271,9 +255,7 @@ def comparable(patients: TrainingPatients, table: EmbeddingTable) -> bool:
     can tell other patients from another key.
     """
     ids = [str(who) for who in table.patient_id]
-    return patients.known and (
-        not all(map(_OPAQUE.fullmatch, ids)) or bool((patients.parts_of(table.patient_id) != "").any())
-    )
+    return patients.known and (not all(map(is_opaque, ids)) or bool((patients.parts_of(table.patient_id) != "").any()))
 
 
 def overlap(patients: TrainingPatients, table: EmbeddingTable) -> tuple[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from panecho_embed.evaluation.predictions import (
     Predictions,
     concatenated,
     read_predictions,
+    trivial_prediction,
     write_predictions,
 )
 from panecho_embed.evaluation.targets import Target
@@ -288,3 +289,15 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_rows_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         predictions(TARGETS[1], **changes)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (Target("X", "regression"), [0.5, 0.5]),
+        (Target("X", "binary", ("no", "yes")), [0.5, 0.5]),
+        (Target("X", "ordinal", ("a", "b", "c")), [[0.5, 0.5, 0]] * 2),
+    ],
+)
+def test_what_training_labels_alone_predict(target: Target, expected: object) -> None:
+    assert trivial_prediction(target, np.array([0, 1, np.nan, 1, 0]), 2).tolist() == expected

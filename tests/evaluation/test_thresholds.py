@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panecho_embed.errors import ArgumentError
-from panecho_embed.evaluation.predictions import Predictions
+from panecho_embed.evaluation.predictions import Predictions, concatenated
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
+from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold, with_threshold
 
 TRUTH = np.array([0.0, 0, 1, 0, 1, 1])
 PROBABILITY = np.array([0.1, 0.2, 0.3, 0.35, 0.6, np.nan])
@@ -117,3 +117,12 @@ def test_a_threshold_is_not_chosen_on_test_rows() -> None:
 def test_a_threshold_is_of_a_yes_or_no_question() -> None:
     with pytest.raises(ArgumentError, match=r"X is regression; a threshold is of a yes-or-no question"):
         choose_threshold(held_out(kind="regression"), ThresholdRule())
+
+
+def test_all_rows_are_given_the_threshold_that_validation_rows_choose() -> None:
+    rows = concatenated([held_out(), held_out("test")])
+    assert with_threshold(rows, ThresholdRule()).threshold.tolist() == pytest.approx([0.25] * 10)
+    assert with_threshold(rows, ThresholdRule(), 0.7).threshold.tolist() == [0.7] * 10
+    assert np.isnan(with_threshold(held_out("test"), ThresholdRule()).threshold).all()
+    regression = held_out(kind="regression")
+    assert with_threshold(regression, ThresholdRule()) is regression
