@@ -15,6 +15,7 @@ from panecho_embed.engines.clip_engine import ClipEngine
 from panecho_embed.errors import ArgumentError, ManifestError, SettingsMismatchError, StoreError
 from panecho_embed.extraction import extract
 from panecho_embed.store import EmbeddingFile, verify
+from panecho_embed.store.contents import SealedFile
 from tests.media.builders import write_avi
 from tests.tiny import overflowing, tiny, tiny_3d
 
@@ -298,3 +299,17 @@ def test_an_engine_that_the_model_or_the_device_has_no_use_for_is_refused(studie
         run(studies, tmp_path / "out.h5", engine_backend="compiled")
     with pytest.raises(ArgumentError, match="sees a clip as a whole"):
         run(studies, tmp_path / "out.h5", engine_backend="compiled", backbone=tiny_3d())
+
+
+def test_files_are_opened_and_checked_once_a_need(studies, tmp_path, monkeypatch):
+    """A part when it is written and when it is merged, the output when it is written."""
+    opened = []
+    original = SealedFile.__init__
+
+    def counted(file, path):
+        opened.append(path.name.removeprefix(".").partition("-")[0].partition(".h5")[0])
+        original(file, path)
+
+    monkeypatch.setattr(SealedFile, "__init__", counted)
+    assert extract(studies, tmp_path / "out.h5", backbone=tiny(), workers=0).done == 5
+    assert opened == ["part", "part", "out"]
