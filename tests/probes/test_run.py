@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.evaluation.thresholds import ThresholdRule
+from panecho_embed.outputs import written_run
 from panecho_embed.records import EmbeddingTable
 from probes.account import grid_rows
 from probes.attentive import AttentiveProbe
@@ -24,7 +25,16 @@ from probes.linear import LinearProbe
 from probes.outputs import RunInfo, write_run
 from probes.plans import RunSettings, make_folds, make_plans
 from probes.problem import Problem, load_problem, load_problems
-from probes.run import Evaluation, evaluate, run_target, run_targets, shuffled, shuffled_label_control, subgroups_of
+from probes.run import (
+    Evaluation,
+    TargetResult,
+    evaluate,
+    run_target,
+    run_targets,
+    shuffled,
+    shuffled_label_control,
+    subgroups_of,
+)
 from probes.saved import apply_probes, load_probes, save_probes
 
 SETTINGS = RunSettings(draws=100)
@@ -150,6 +160,12 @@ PROBES = [
 ]
 
 
+def save_run(results: Sequence[TargetResult], folder: Path) -> None:
+    """Save the probes as a run does, with their digests."""
+    with written_run(folder) as new:
+        save_probes(results, new)
+
+
 @pytest.mark.parametrize(("kind", "target", "fusion"), PROBES)
 def test_a_saved_probe_predicts_the_same_again(
     embeddings: Path, tmp_path: Path, kind: type[BaseProbe], target: str, fusion: str
@@ -157,7 +173,7 @@ def test_a_saved_probe_predicts_the_same_again(
     problem = load_problem(embeddings, target, level="study", fusion=fusion)
     extra = {"epochs": 3} if kind is AttentiveProbe else {}
     result = run_target(problem, kind(problem.target.kind, **extra), SETTINGS)
-    save_probes([result], tmp_path)
+    save_run([result], tmp_path)
     frame = apply_probes(tmp_path, embeddings).set_index("study_id").loc[problem.ids["study_id"]]
     expected = predict_units(problem, result.probe, np.arange(len(problem)))
     if problem.target.kind == "regression":
@@ -172,7 +188,7 @@ def test_a_saved_probe_predicts_the_same_again(
 
 def test_saved_probes_hold_no_pickle(embeddings: Path, tmp_path: Path) -> None:
     results = run_targets(load_problems(embeddings, "EF,Sex"), lambda p: LinearProbe(p.target.kind), SETTINGS)
-    save_probes(list(results), tmp_path)
+    save_run(list(results), tmp_path)
     with np.load(tmp_path / "probe.npz", allow_pickle=False) as file:
         assert all(file[name].dtype.kind in "fiu" for name in file.files)
     assert set(load_probes(tmp_path)) == {"EF", "Sex"}
@@ -181,7 +197,7 @@ def test_saved_probes_hold_no_pickle(embeddings: Path, tmp_path: Path) -> None:
 def test_embeddings_made_otherwise_are_refused_naming_the_setting(
     embeddings: Path, tmp_path: Path, table: EmbeddingTable, write: Callable[[Path, EmbeddingTable], Path]
 ) -> None:
-    save_probes([run_target(load_problem(embeddings, "EF"), LinearProbe(), SETTINGS)], tmp_path)
+    save_run([run_target(load_problem(embeddings, "EF"), LinearProbe(), SETTINGS)], tmp_path)
     other = replace(table, provenance=replace(table.provenance, backbone="imagenet"))
     path = write(tmp_path / "other.h5", other)
     with pytest.raises(SettingsMismatchError, match=r"other.h5: .* backbone: imagenet, not random"):
@@ -268,7 +284,7 @@ def test_undefined_scores_are_null_in_metrics_json(table_of: Callable[..., Embed
 def test_the_threshold_is_saved_with_the_probe_and_frozen(embeddings: Path, tmp_path: Path, rule: str) -> None:
     settings = replace(SETTINGS, threshold=ThresholdRule.parse(rule))
     result = run_target(load_problem(embeddings, "LowEF"), LinearProbe("binary"), settings)
-    save_probes([result], tmp_path)
+    save_run([result], tmp_path)
     assert load_probes(tmp_path)["LowEF"].threshold == pytest.approx(result.threshold)
     assert set(result.evaluation.predictions.threshold) == {result.threshold}
 
