@@ -12,7 +12,7 @@ demo: $(INSTALLED)  ## phantom studies -> extract -> probe, with a picture
 	$(BIN)/panecho-embed demo
 
 test: $(INSTALLED)  ## the test suite
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp, softmax
+from threadpoolctl import ThreadpoolController
 
 from panecho_embed.arraytypes import Floats, Ints
 from panecho_embed.errors import PanEchoEmbedError
@@ -97,6 +99,12 @@ class LogisticPath(ClassRows):
         return loss, residual * self.weight[:, None]
 
 
+@cache
+def _threads() -> ThreadpoolController:
+    """The thread pools of NumPy and SciPy; finding them takes longer than a small fit."""
+    return ThreadpoolController()
+
+
 def minimise(objective: Callable[[Floats], tuple[float, Floats]], start: Floats, tolerance: float) -> Floats:
     """Minimise a smooth convex function with L-BFGS (`scipy.optimize`).
 
@@ -121,7 +129,9 @@ def minimise(objective: Callable[[Floats], tuple[float, Floats]], start: Floats,
         After 2,000 steps, or if the search stops far from a minimum.
     """
     options = {"maxcor": 20, "gtol": tolerance, "ftol": 0.0, "maxiter": MAX_STEPS, "maxfun": 20 * MAX_STEPS}
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    # Its vectors are short: threads of BLAS would wait for each other, 20 times as long as they work on a busy machine.
+    with _threads().limit(limits=1, user_api="blas"):
+        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
     # A failed line search is no failure where the descent that is left, about the squared gradient, is rounding.
     at_rounding = float(found.jac @ found.jac) <= 1e-9 * max(1.0, abs(found.fun))
     if not (found.success or (found.status == 2 and at_rounding)):
