@@ -18,9 +18,10 @@ from collections.abc import Callable
 
 import torch
 
-from panecho_embed.engines.choose import agreement
-from panecho_embed.engines.encode import default_batch_pictures
-from panecho_embed.engines.image_engine import (
+from panecho_embed.core.provenance import Precision
+from panecho_embed.extraction.choose import agreement
+from panecho_embed.extraction.encode import default_batch_pictures
+from panecho_embed.extraction.image_engine import (
     WEIGHTS_DTYPES,
     AcceleratorEngine,
     EagerEngine,
@@ -31,7 +32,6 @@ from panecho_embed.engines.image_engine import (
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.models.fused import can_fuse
-from panecho_embed.provenance import Precision
 
 clock = time.perf_counter
 

@@ -31,9 +31,9 @@ def command(name: str, *words: object) -> None:
 
 def fabricate(folder: Path, rows: int, like: Path) -> None:
     """A table of videos that all name one file, and the embedding file that extracting it would give."""
-    from panecho_embed.content import stamp
-    from panecho_embed.manifest import read_manifest
-    from panecho_embed.records import VideoFacts
+    from panecho_embed.core.content import stamp
+    from panecho_embed.core.records import VideoFacts
+    from panecho_embed.datasets import read_manifest
     from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 
     file = EmbeddingFile(like)

@@ -36,26 +36,26 @@ def make_table(folder: Path, videos: int) -> None:
 
 
 def provenance(dim: int) -> Any:
-    from panecho_embed.clips import ClipPlan
-    from panecho_embed.feeding import Feeding
-    from panecho_embed.provenance import Provenance, WeightsInfo
+    from panecho_embed.core.clips import ClipPlan
+    from panecho_embed.core.feeding import Feeding
+    from panecho_embed.core.provenance import Provenance, WeightsInfo
 
     weights = WeightsInfo("random (seed 0)", "ab" * 32, "none", pretrained=False)
     return Provenance("random", weights, Feeding(), ClipPlan(), "clip", dim=dim)
 
 
 def read_table(folder: Path, _: argparse.Namespace) -> None:
-    from panecho_embed.manifest import read_manifest
+    from panecho_embed.datasets import read_manifest
 
     read_manifest(folder / "videos.csv")
 
 
 def write_parts(folder: Path, arguments: argparse.Namespace) -> None:
     """The parts that the shards of a job array leave behind, one video in a hundred failed."""
-    from panecho_embed.content import stamp
-    from panecho_embed.manifest import read_manifest
-    from panecho_embed.records import Failure, VideoFacts
-    from panecho_embed.shards import Shard
+    from panecho_embed.core.content import stamp
+    from panecho_embed.core.records import Failure, VideoFacts
+    from panecho_embed.core.shards import Shard
+    from panecho_embed.datasets import read_manifest
     from panecho_embed.store import EmbeddingWriter, Parts
 
     manifest = read_manifest(folder / "videos.csv")
@@ -86,8 +86,8 @@ def write_parts(folder: Path, arguments: argparse.Namespace) -> None:
 
 def resume_shard(folder: Path, arguments: argparse.Namespace) -> None:
     """What the first shard does when it is started again and everything is done."""
-    from panecho_embed.manifest import read_manifest
-    from panecho_embed.shards import Shard
+    from panecho_embed.core.shards import Shard
+    from panecho_embed.datasets import read_manifest
     from panecho_embed.store import Parts
 
     manifest = read_manifest(folder / "videos.csv")
@@ -104,7 +104,7 @@ def resume_shard(folder: Path, arguments: argparse.Namespace) -> None:
 
 def merge(folder: Path, _: argparse.Namespace) -> None:
     """`panecho-embed merge`."""
-    from panecho_embed.merging import merge as run
+    from panecho_embed.extraction.merging import merge as run
 
     summary = run(folder / "out.h5")
     assert summary.exit_code == 3, "one video in a hundred has failed"

@@ -27,12 +27,12 @@ from functools import partial
 import numpy as np
 from scipy.stats import binomtest
 
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance, WeightsInfo
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.inference import Replicates, Sample, difference, sample
 from panecho_embed.evaluation.metrics import Metrics, binary_metrics, regression_metrics
 from panecho_embed.evaluation.splits import Fold, kfold
-from panecho_embed.feeding import Feeding
-from panecho_embed.provenance import Provenance, WeightsInfo
-from panecho_embed.records import EmbeddingTable
 from probes.fitting import fit_fold, predict_units
 from probes.linear import LinearProbe
 from probes.problem import Problem, load_problem

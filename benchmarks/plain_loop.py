@@ -24,14 +24,14 @@ import numpy as np
 
 # Heavy imports stand inside the functions: a decoding worker imports this file anew.
 if TYPE_CHECKING:
-    from panecho_embed.clips import ClipPlan
+    from panecho_embed.core.clips import ClipPlan
 
 PLANS: dict[str, tuple[str, ...]] = {"4 clips": ("--clips", "4"), "windows": ("--stride", "4")}
 RUNS = [f"{engine} {plan}" for plan in PLANS for engine in ("plain", "fp32", "bf16")]
 
 
 def plan_of(name: str) -> ClipPlan:
-    from panecho_embed.clips import ClipPlan
+    from panecho_embed.core.clips import ClipPlan
 
     return ClipPlan() if name == "4 clips" else ClipPlan(num_clips=None, stride=4)
 

@@ -32,8 +32,8 @@ def command(*words: object) -> float:
 def pictures(plans: list[str], frames: int) -> tuple[int, int]:
     """Distinct pictures of a video: of every plan by itself, added up; of all plans together."""
     from panecho_embed.cli.options import Plan
-    from panecho_embed.clips import ClipPlan, resolve_plan
-    from panecho_embed.planes import pictures_of
+    from panecho_embed.core.clips import ClipPlan, resolve_plan
+    from panecho_embed.core.planes import pictures_of
 
     chosen = [resolve_plan(Plan().convert(plan, None, None)[1], ClipPlan()).indices(frames) for plan in plans]
     apart = sum(len(pictures_of([clips], frames, "published").planes) for clips in chosen)

@@ -16,18 +16,18 @@ from pathlib import Path
 
 
 def main() -> None:
-    from panecho_embed.clips import ClipPlan
-    from panecho_embed.engines.decode import DecodeSettings
-    from panecho_embed.engines.encode import EncodeSettings
-    from panecho_embed.engines.job import Job
-    from panecho_embed.engines.ray_cluster import ray_cluster
-    from panecho_embed.engines.ray_engine import embed_on_ray
+    from panecho_embed.core.clips import ClipPlan
+    from panecho_embed.core.provenance import Provenance
+    from panecho_embed.core.records import Manifest, VideoRef
+    from panecho_embed.core.versions import package_versions
+    from panecho_embed.extraction.decode import DecodeSettings
+    from panecho_embed.extraction.encode import EncodeSettings
+    from panecho_embed.extraction.job import Job
+    from panecho_embed.extraction.ray_cluster import ray_cluster
+    from panecho_embed.extraction.ray_engine import embed_on_ray
     from panecho_embed.models.backbones import load_backbone
     from panecho_embed.phantom import write_studies
-    from panecho_embed.provenance import Provenance
-    from panecho_embed.records import Manifest, VideoRef
     from panecho_embed.store import Parts
-    from panecho_embed.versions import package_versions
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, nargs="+", default=[1_000, 1_000_000])

@@ -22,8 +22,8 @@ import numpy as np
 def main() -> None:
     import torch
 
-    from panecho_embed.engines.ray_cluster import ray_cluster
-    from panecho_embed.extraction import extract
+    from panecho_embed.extraction.ray_cluster import ray_cluster
+    from panecho_embed.extraction.run import extract
     from panecho_embed.models.backbones import load_backbone
     from panecho_embed.phantom import write_studies
     from panecho_embed.store import EmbeddingFile

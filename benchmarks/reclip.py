@@ -39,7 +39,7 @@ def write_weights_on_frames(path: Path) -> None:
 
 def repeat(source: Path, out: Path, times: int) -> None:
     """The same file with all of its videos so many times, under new ids."""
-    from panecho_embed.records import Manifest
+    from panecho_embed.core.records import Manifest
     from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 
     file = EmbeddingFile(source)

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.feeding import Feeding
-from panecho_embed.provenance import Provenance, WeightsInfo
-from panecho_embed.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance, WeightsInfo
+from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection, search, study_query, vector_query, video_query
 from panecho_embed.search.find import study_scores
 from panecho_embed.search.index import build_index, index_path, open_collection

@@ -18,10 +18,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.feeding import Feeding
-from panecho_embed.provenance import Provenance, WeightsInfo
-from panecho_embed.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance, WeightsInfo
+from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 from panecho_embed.store.headers import place_of_rows
 

@@ -12,27 +12,27 @@ from panecho_embed._version import __version__
 
 if TYPE_CHECKING:
     from panecho_embed.checkup.run import doctor
-    from panecho_embed.clips import ClipPlan
-    from panecho_embed.extraction import extract
-    from panecho_embed.merging import merge
+    from panecho_embed.core.clips import ClipPlan
+    from panecho_embed.extraction.merging import merge
+    from panecho_embed.extraction.pooling import pool
+    from panecho_embed.extraction.reclipping import reclip
+    from panecho_embed.extraction.run import extract
     from panecho_embed.models.backbones import load_backbone, register_backbone
     from panecho_embed.models.panecho import PanEcho
-    from panecho_embed.pooling import pool
     from panecho_embed.prediction.run import predict
-    from panecho_embed.reclipping import reclip
     from panecho_embed.store import EmbeddingFile
 
 _HOME = {
-    "ClipPlan": "clips",
+    "ClipPlan": "core.clips",
     "EmbeddingFile": "store",
     "PanEcho": "models.panecho",
     "doctor": "checkup.run",
-    "extract": "extraction",
+    "extract": "extraction.run",
     "load_backbone": "models.backbones",
-    "merge": "merging",
-    "pool": "pooling",
+    "merge": "extraction.merging",
+    "pool": "extraction.pooling",
     "predict": "prediction.run",
-    "reclip": "reclipping",
+    "reclip": "extraction.reclipping",
     "register_backbone": "models.backbones",
 }
 

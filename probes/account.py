@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.wording import counted, interval, number, plural
 from panecho_embed.evaluation.comparison_report import methods_of
 from panecho_embed.evaluation.metrics import CALIBRATION_BINS, display_name
+from panecho_embed.evaluation.page import Block, Facts, Figure, Section, Table, Text, figure
 from panecho_embed.evaluation.report import Account, interval_sentence
 from panecho_embed.evaluation.splits import leaking_patients
 from panecho_embed.evaluation.subgroups import subgroup_blocks
-from panecho_embed.provenance import Provenance
-from panecho_embed.report import Block, Facts, Figure, Section, Table, Text, figure
-from panecho_embed.wording import counted, interval, number, plural
 from probes.compare import Compared
 from probes.efficiency import LabelEfficiency
 from probes.problem import Problem

@@ -12,9 +12,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
-from panecho_embed.arraytypes import Bools, Floats, Ints
-from panecho_embed.errors import ArgumentError
-from panecho_embed.wording import plural
+from panecho_embed.core.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.wording import plural
 from probes.base import BaseProbe, TaskType, at_rows, is_classifier
 from probes.logistic import probabilities
 from probes.standardise import BOUND, FAR_SHARE, Standardiser, check_bound, prediction_range

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from panecho_embed.arraytypes import Bools, Ints, Texts
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Bools, Ints, Texts
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.datasets import LocalIds
 from panecho_embed.evaluation.targets import as_text
-from panecho_embed.manifest import LocalIds
-from panecho_embed.pooling import pool_table
-from panecho_embed.records import EmbeddingTable
+from panecho_embed.extraction.pooling import pool_table
 from panecho_embed.store import EmbeddingFile
 from probes.label_table import join_labels
 from probes.neighbours import ExactNeighbours

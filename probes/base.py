@@ -16,8 +16,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
-from panecho_embed.arraytypes import Bools, Floats, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.splits import grouped_folds
 from panecho_embed.evaluation.targets import Kind, median_class
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Candidate, common_rows
 from panecho_embed.evaluation.comparison import Comparison, check_margin, compare_candidates
 from probes.base import BaseProbe

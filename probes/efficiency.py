@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from panecho_embed.arraytypes import Floats
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.metrics import PRIMARY
 from panecho_embed.evaluation.splits import Draw, Size, check_fractions, check_no_leakage, check_shots
 from probes.base import BaseProbe

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import faiss
 import numpy as np
 
-from panecho_embed.arraytypes import FloatArray, Floats32, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import FloatArray, Floats32, Ints
+from panecho_embed.core.errors import ArgumentError
 from probes.knn import KNNProbe
 from probes.neighbours import Metric, Neighbours, check_metric, unit_length
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 
-from panecho_embed.arraytypes import Floats, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats, Ints
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.splits import Fold, patients_of_classes
 from probes.base import BaseProbe, ClassHeldOutError, accepts, is_classifier
 from probes.problem import Problem

@@ -19,8 +19,8 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from panecho_embed.arraytypes import Floats, Ints
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.core.arraytypes import Floats, Ints
+from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.splits import grouped_folds
 from probes.base import BaseProbe, TaskType, accepts, at_rows, is_classifier
 

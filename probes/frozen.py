@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Floats, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats, Ints
+from panecho_embed.core.errors import ArgumentError
 from probes.base import TaskType
 from probes.linear import LinearProbe
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Texts
-from panecho_embed.errors import ArgumentError, ManifestError
+from panecho_embed.core.arraytypes import Texts
+from panecho_embed.core.errors import ArgumentError, ManifestError
+from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.datasets import LocalIds, is_opaque
+from panecho_embed.datasets.describe import DESCRIPTION_COLUMNS
+from panecho_embed.datasets.labels import label_columns
+from panecho_embed.datasets.reading import read_table
 from panecho_embed.evaluation.targets import some
-from panecho_embed.manifest import LocalIds, is_opaque
-from panecho_embed.manifest.describe import DESCRIPTION_COLUMNS
-from panecho_embed.manifest.labels import label_columns
-from panecho_embed.manifest.reading import read_table
-from panecho_embed.records import EmbeddingTable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from panecho_embed.arraytypes import Bools, Floats, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.errors import ArgumentError
 from probes.base import BaseProbe, ClassHeldOutError, ClassWeight, TaskType, at_rows, class_weights, is_classifier
 from probes.logistic import LogisticPath, probabilities
 from probes.ordinal import OrdinalPath, ordinal_probabilities

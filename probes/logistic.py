@@ -15,8 +15,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp, softmax
 from threadpoolctl import ThreadpoolController
 
-from panecho_embed.arraytypes import Floats, Ints
-from panecho_embed.errors import PanEchoEmbedError
+from panecho_embed.core.arraytypes import Floats, Ints
+from panecho_embed.core.errors import PanEchoEmbedError
 from probes.standardise import Rotated, Standardiser
 
 MAX_STEPS = 2000

@@ -7,8 +7,8 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import FloatArray, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import FloatArray, Ints
+from panecho_embed.core.errors import ArgumentError
 
 Metric = Literal["cosine", "euclidean"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.special import expit, log_expit, logit
 
-from panecho_embed.arraytypes import Floats, Ints
+from panecho_embed.core.arraytypes import Floats, Ints
 from probes.logistic import ClassRows, minimise
 
 

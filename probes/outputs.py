@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from panecho_embed.core.outputs import refuse_to_replace_run, written_run
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.wording import file_stem
+from panecho_embed.evaluation.page import picture_file
 from panecho_embed.evaluation.predictions import FILE, write_predictions
 from panecho_embed.evaluation.report import write_run_report
 from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import score_documents, write_json, write_metrics
 from panecho_embed.evaluation.splits import leaking_patients
-from panecho_embed.outputs import refuse_to_replace_run, written_run
-from panecho_embed.provenance import Provenance
-from panecho_embed.report import picture_file
-from panecho_embed.wording import file_stem
 from probes.account import account_of, efficiency_figure, grid_rows
 from probes.base import BaseProbe
 from probes.run import TargetResult

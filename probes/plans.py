@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from panecho_embed.arraytypes import Floats, Ints, Texts
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats, Ints, Texts
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Chance
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.evaluation.metrics import PRIMARY, point_values

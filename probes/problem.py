@@ -11,13 +11,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import FloatArray, Floats, Ints, Texts
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import FloatArray, Floats, Ints, Texts
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.provenance import Level, Provenance
+from panecho_embed.core.records import EmbeddingTable, PoolHow
+from panecho_embed.datasets import LocalIds
 from panecho_embed.evaluation.targets import Reading, Target, read_target, target_names
-from panecho_embed.manifest import LocalIds
-from panecho_embed.pooling import pool_table
-from panecho_embed.provenance import Level, Provenance
-from panecho_embed.records import EmbeddingTable, PoolHow
+from panecho_embed.extraction.pooling import pool_table
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 from probes.label_table import join_labels
 from probes.recording import Facts, as_labelled, fact_name, recording_facts

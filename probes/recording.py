@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Floats
+from panecho_embed.core.arraytypes import Floats
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.predictions import mean_by
-from panecho_embed.records import EmbeddingTable
 
 Facts = Mapping[str, Floats]
 """Name of a fact -> (U, F) numbers of each unit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 
 if TYPE_CHECKING:
     from probes.base import BaseProbe

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 
-from panecho_embed.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.arraytypes import Bools, Floats, Ints
 from probes.standardise import Standardiser, prediction_range
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
-from panecho_embed.arraytypes import Floats, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats, Ints
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Chance
 from panecho_embed.evaluation.metrics import higher_is_better, point_values
 from panecho_embed.evaluation.predictions import Predictions, concatenated

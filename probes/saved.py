@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.digests import read_checked
-from panecho_embed.errors import EarlierReleaseError, SettingsMismatchError, StoreError
+from panecho_embed.core.digests import read_checked
+from panecho_embed.core.errors import EarlierReleaseError, SettingsMismatchError, StoreError
+from panecho_embed.core.outputs import settled
+from panecho_embed.core.provenance import Level, Provenance
+from panecho_embed.core.records import EmbeddingTable, PoolHow
 from panecho_embed.evaluation.scores import write_json
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.outputs import settled
-from panecho_embed.provenance import Level, Provenance
-from panecho_embed.records import EmbeddingTable, PoolHow
 from probes.base import BaseProbe
 from probes.fitting import all_classes, average_rows, predict_rows
 from probes.problem import Fusion, id_columns, load_table, shares, unit_of_rows

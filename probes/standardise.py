@@ -9,8 +9,8 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
-from panecho_embed.arraytypes import Bools, Floats, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.errors import ArgumentError
 
 BOUND = 5.0  # standard deviations; of Gaussian values one in two million lies beyond
 FLOOR = 0.1  # of the median standard deviation

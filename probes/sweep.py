@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from panecho_embed.arraytypes import Ints
-from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError
-from panecho_embed.records import EmbeddingTable
+from panecho_embed.core.arraytypes import Ints
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 if TYPE_CHECKING:
-    from panecho_embed.engines.clip_engine import ClipEngine
+    from panecho_embed.extraction.clip_engine import ClipEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ def sweep_tables(
 
     Raises ArgumentError for a file without frames, SettingsMismatchError for other weights.
     """
-    from panecho_embed.engines.clip_engine import ClipEngine
-    from panecho_embed.reclipping import backbone_of_frames
+    from panecho_embed.extraction.clip_engine import ClipEngine
+    from panecho_embed.extraction.reclipping import backbone_of_frames
 
     file = EmbeddingFile(source)
     if file.level != "frame":

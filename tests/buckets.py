@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fsspec
 
-from panecho_embed import remote
+from panecho_embed.core import remote
 
 
 @contextmanager

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.feeding import Feeding
-from panecho_embed.provenance import Provenance, WeightsInfo
-from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance, WeightsInfo
+from panecho_embed.core.records import Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
 # On a busy machine, torch's threads wait for each other longer than they work.

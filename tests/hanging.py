@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from panecho_embed import orphans
+from panecho_embed.core import orphans
 
 
 def hang(started, library=ctypes.PyDLL):
@@ -40,10 +40,10 @@ class Hanging:
 
 
 def decode_in_pool(started):
-    from panecho_embed.clips import ClipPlan
-    from panecho_embed.engines.decode import DecodeSettings
-    from panecho_embed.engines.pool import decoded
-    from panecho_embed.feeding import Feeding
+    from panecho_embed.core.clips import ClipPlan
+    from panecho_embed.core.feeding import Feeding
+    from panecho_embed.extraction.decode import DecodeSettings
+    from panecho_embed.extraction.pool import decoded
 
     with decoded([(0, Hanging(started))], DecodeSettings(Feeding(), (ClipPlan(),)), 1, 60.0) as outcomes:
         list(outcomes)
@@ -59,7 +59,7 @@ def picture_in_pool(started):
 def load_for_training(started):
     from torch.utils.data import DataLoader
 
-    from panecho_embed.finetune.sampling import begin_loading
+    from panecho_embed.finetuning.sampling import begin_loading
 
     list(DataLoader(Hanging(started), num_workers=1, worker_init_fn=begin_loading))
 

@@ -9,7 +9,7 @@ import sklearn.linear_model  # noqa: F401
 import torch  # noqa: F401
 
 import panecho_embed.cli.main
-import panecho_embed.finetune.run
+import panecho_embed.finetuning.run
 import panecho_embed.search.atlas
 import panecho_embed.search.index  # noqa: F401
 import probes.outputs  # noqa: F401

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from panecho_embed.errors import StoreError
+from panecho_embed.core.errors import StoreError
 from panecho_embed.phantom import write_studies
 from panecho_embed.store import EmbeddingFile, verify
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from panecho_embed.cache import cache_folder
+from panecho_embed.core.cache import cache_folder
 
 
 @pytest.mark.parametrize(

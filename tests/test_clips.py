@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panecho_embed.clips import PADDING, ClipPlan, OneClip, resolve_plan
-from panecho_embed.errors import ArgumentError, MediaError, NotACineError
+from panecho_embed.core.clips import PADDING, ClipPlan, OneClip, resolve_plan
+from panecho_embed.core.errors import ArgumentError, MediaError, NotACineError
 
 plans = st.builds(
     ClipPlan,

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from panecho_embed.cores import usable_cores
+from panecho_embed.core.cores import usable_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds no process to cores")

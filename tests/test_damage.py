@@ -18,17 +18,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from panecho_embed.digests import checked_sha256, problems_of_folder
-from panecho_embed.errors import PanEchoEmbedError
+from panecho_embed.core.digests import checked_sha256, problems_of_folder
+from panecho_embed.core.errors import PanEchoEmbedError
+from panecho_embed.core.outputs import written_run
 from panecho_embed.evaluation.candidates import read_candidates
 from panecho_embed.evaluation.predictions import FILE, write_predictions
 from panecho_embed.evaluation.scores import score, write_metrics
-from panecho_embed.finetune.folder import Identity, RunFolder, write_failures
-from panecho_embed.finetune.outcome import read_outcome
-from panecho_embed.finetune.saved import read_checkpoint, write_checkpoint
+from panecho_embed.finetuning.folder import Identity, RunFolder, write_failures
+from panecho_embed.finetuning.outcome import read_outcome
+from panecho_embed.finetuning.saved import read_checkpoint, write_checkpoint
 from panecho_embed.models.checkpoint import read_checkpoint as read_weights
 from panecho_embed.models.checkpoint import write_weights
-from panecho_embed.outputs import written_run
 from panecho_embed.search import Collection
 from panecho_embed.search.atlas import atlas_problems, write_atlas
 from panecho_embed.search.index import build_index, index_path, open_collection
@@ -38,7 +38,7 @@ from probes.problem import load_problem
 from probes.run import RunSettings, run_target
 from probes.saved import load_probes
 from tests.evaluation.made import EF, LOW, made
-from tests.finetune import fabricate
+from tests.finetuning import fabricate
 from tests.probes.conftest import make_table
 from tests.search.conftest import vectors_file
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from panecho_embed.digests import write_sums
-from panecho_embed.errors import ArgumentError, EarlierReleaseError, WeightsError
-from panecho_embed.extraction import extract
+from panecho_embed.core.digests import write_sums
+from panecho_embed.core.errors import ArgumentError, EarlierReleaseError, WeightsError
+from panecho_embed.core.shards import Shard
+from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.search.embed_new import Embedder
-from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, verify
 from tests.cli.test_extract import run
 from tests.resealed import reseal_attributes
@@ -84,8 +84,8 @@ def test_extract_refuses_to_go_on_and_makes_it_anew_when_asked(earlier, studies)
 
 
 def test_extract_refuses_to_go_on_from_parts(studies, tmp_path, monkeypatch):
-    monkeypatch.setattr("panecho_embed.engines.writing.PART_VIDEOS", 1)
-    monkeypatch.setattr("panecho_embed.extraction.finish_together", lambda *_: None)
+    monkeypatch.setattr("panecho_embed.extraction.writing.PART_VIDEOS", 1)
+    monkeypatch.setattr("panecho_embed.extraction.run.finish_together", lambda *_: None)
     out = tmp_path / "e.h5"
     extract(studies, out, backbone=tiny(), workers=0)
     monkeypatch.undo()

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.engines.clip_engine import ClipEngine
-from panecho_embed.errors import ArgumentError, ManifestError, SettingsMismatchError, StoreError
-from panecho_embed.extraction import extract
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError, ManifestError, SettingsMismatchError, StoreError
+from panecho_embed.extraction.clip_engine import ClipEngine
+from panecho_embed.extraction.run import extract
 from panecho_embed.store import EmbeddingFile, verify
 from panecho_embed.store.contents import SealedFile
 from tests.media.builders import write_avi
@@ -263,7 +263,7 @@ def test_an_interrupt_keeps_what_is_done(studies, tmp_path, monkeypatch):
 def test_a_script_without_a_main_guard_is_told_so(studies, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom panecho_embed.extraction import extract\nfrom tests.tiny import tiny\n"
+        "import sys\nfrom panecho_embed.extraction.run import extract\nfrom tests.tiny import tiny\n"
         "extract(sys.argv[1], sys.argv[2], backbone=tiny(), workers=1)\n"
     )
     result = subprocess.run(

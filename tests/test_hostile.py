@@ -17,11 +17,11 @@ import pytest
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
-from panecho_embed.engines import pool, writing
-from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.extraction import extract
-from panecho_embed.feeding import Feeding
-from panecho_embed.manifest import read_manifest
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.datasets import read_manifest
+from panecho_embed.extraction import pool, writing
+from panecho_embed.extraction.run import extract
 from panecho_embed.models import backbones
 from panecho_embed.store import EmbeddingFile, Parts, verify
 from tests.test_extraction import moving
@@ -185,7 +185,7 @@ def test_a_video_that_memory_does_not_hold_is_a_failure(studies, tmp_path, monke
     def open_cine(*arguments, **options):
         raise MemoryError("Unable to allocate 49 TiB")
 
-    monkeypatch.setattr("panecho_embed.engines.decode.open_cine", open_cine)
+    monkeypatch.setattr("panecho_embed.extraction.decode.open_cine", open_cine)
     summary = run(studies, tmp_path / "out.h5")
     assert {failure.stage for failure in summary.failed} == {"decode"}
     assert "memory does not suffice" in summary.failed[0].message

@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
-from panecho_embed.extraction import extract
-from panecho_embed.merging import merge
-from panecho_embed.shards import Shard
+from panecho_embed.core.shards import Shard
+from panecho_embed.extraction.merging import merge
+from panecho_embed.extraction.run import extract
 from panecho_embed.store import EmbeddingFile, verify
 from tests.test_extraction import moving
 from tests.tiny import tiny
@@ -29,9 +29,9 @@ KILLER = textwrap.dedent(
     import cv2, torch
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    import panecho_embed.extraction as work
-    import panecho_embed.engines.writing as writing
-    from panecho_embed.shards import Shard
+    import panecho_embed.extraction.run as work
+    import panecho_embed.extraction.writing as writing
+    from panecho_embed.core.shards import Shard
     from tests.tiny import tiny
     writing.PART_VIDEOS = 2
 

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
-from panecho_embed.digests import SUMS
-from tests.finetune.conftest import NARROW, SMALL
+from panecho_embed.core.digests import SUMS
+from tests.finetuning.conftest import NARROW, SMALL
 from tests.search.conftest import vectors_file
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ PEAK = """
 import resource, sys
 import torch
 torch.set_num_threads(1)
-from panecho_embed.extraction import extract
+from panecho_embed.extraction.run import extract
 from tests.tiny import tiny
 summary = extract(sys.argv[1], sys.argv[2], backbone=tiny(), workers=1)
 assert summary.exit_code == 0

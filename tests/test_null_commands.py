@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.predictions import Predictions, write_predictions
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.records import EmbeddingTable
 from tests.probes.conftest import make_table, write_table
 
 COMPARISONS = 10

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError, ManifestError
+from panecho_embed.core.errors import ArgumentError, ManifestError
+from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.core.tasks import Task, all_tasks
+from panecho_embed.datasets import read_manifest
 from panecho_embed.evaluation.targets import Reading, Target
-from panecho_embed.finetune.data import make_fold, read_dataset
-from panecho_embed.finetune.recipe import DataSettings
-from panecho_embed.manifest import read_manifest
+from panecho_embed.finetuning.data import make_fold, read_dataset
+from panecho_embed.finetuning.recipe import DataSettings
 from panecho_embed.prediction.agreement import Agreement, agreements
 from panecho_embed.prediction.averages import average
-from panecho_embed.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
-from panecho_embed.tasks import Task, all_tasks
 from probes.efficiency import label_efficiency
 from probes.linear import LinearProbe
 from probes.plans import RunSettings

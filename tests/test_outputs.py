@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from panecho_embed import outputs
-from panecho_embed.digests import SUMS, listed_sums, problems_of_folder, read_checked
-from panecho_embed.errors import StoreError
-from panecho_embed.outputs import (
+from panecho_embed.core.digests import SUMS, listed_sums, problems_of_folder, read_checked
+from panecho_embed.core.errors import StoreError
+from panecho_embed.core.outputs import (
     READY,
     machine,
     refuse_to_replace_run,
@@ -151,7 +151,7 @@ def test_a_finished_run_is_not_replaced_unasked(tmp_path):
 _WRITES = """
 import sys
 from pathlib import Path
-from panecho_embed.outputs import written_run
+from panecho_embed.core.outputs import written_run
 from panecho_embed import outputs
 for number in range(10**6):
     with written_run(sys.argv[1]) as new:

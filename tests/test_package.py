@@ -12,8 +12,8 @@ def test_every_public_name_is_there():
 
 
 def test_functions_stay_functions_once_their_modules_are_loaded():
-    import panecho_embed.extraction
-    import panecho_embed.reclipping
+    import panecho_embed.extraction.reclipping
+    import panecho_embed.extraction.run
 
     for name in ("extract", "reclip", "pool", "load_backbone", "PanEcho", "EmbeddingFile"):
         assert callable(getattr(panecho_embed, name))

@@ -9,8 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.manifest import read_manifest
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.datasets import read_manifest
 from panecho_embed.phantom import LAYOUTS, extract_input, make_patients, render, write_studies
 
 VIEWS = ("A4C", "A2C", "PLAX", "PSAX")

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from panecho_embed.clips import ClipPlan
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.planes import frame_planes, pictures_of
 from panecho_embed.models.panecho import clip_pictures
-from panecho_embed.planes import frame_planes, pictures_of
 
 
 def planes(*pairs: tuple[int, int]) -> list[int]:

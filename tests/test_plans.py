@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.engines import decode
-from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
-from panecho_embed.extraction import extract
-from panecho_embed.merging import merge
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.core.planes import pictures_of
+from panecho_embed.core.shards import Shard
+from panecho_embed.extraction import decode
+from panecho_embed.extraction.merging import merge
+from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import Backbone, load_backbone
-from panecho_embed.planes import pictures_of
-from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, Parts, verify
 from tests.media.builders import numbered_frames, write_dicom
 from tests.test_extraction import moving
@@ -132,7 +132,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_undisturbed_one(studies, tmp_path,
                 raise Stop
             return super().forward(pictures)
 
-    monkeypatch.setattr("panecho_embed.engines.writing.PART_VIDEOS", 1)
+    monkeypatch.setattr("panecho_embed.extraction.writing.PART_VIDEOS", 1)
     out, undisturbed = tmp_path / "sweep", tmp_path / "undisturbed"
     with pytest.raises(Stop):
         extract(studies, out, backbone=published(Stopping()), plans=PLANS, workers=0, batch_pictures=4)

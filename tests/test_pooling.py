@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.pooling import pool, pool_file, pool_table
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.extraction.pooling import pool, pool_file, pool_table
 from panecho_embed.store import EmbeddingFile, verify
 from tests.conftest import refs
 
@@ -96,7 +96,7 @@ def test_an_output_is_not_replaced_unasked(clips, tmp_path):
 def test_blocks_of_rows_give_the_same_as_all_at_once(make_file, monkeypatch, by, how):
     path = make_file("y.h5", refs("p/s/a", "p/t/b", "q/s/c", "q/t/d"), [3, 1, 5, 2])
     at_once = pool_table(EmbeddingFile(path).table(), by, how)
-    monkeypatch.setattr("panecho_embed.pooling._BLOCK_ROWS", 4)
+    monkeypatch.setattr("panecho_embed.extraction.pooling._BLOCK_ROWS", 4)
     in_blocks = pool_file(EmbeddingFile(path), by, how)
     np.testing.assert_array_equal(in_blocks.values, at_once.values)
     assert in_blocks.values.dtype == at_once.values.dtype == np.float32

@@ -18,10 +18,10 @@ from pydicom.dataset import Dataset
 
 from panecho_embed import extraction
 from panecho_embed.cli.main import main
-from panecho_embed.manifest import LocalIds
+from panecho_embed.datasets import LocalIds
 from panecho_embed.search import embed_new
-from tests.finetune.conftest import NARROW, finetune, rows_of
-from tests.manifest.test_folder import write_dicom
+from tests.datasets.test_folder import write_dicom
+from tests.finetuning.conftest import NARROW, finetune, rows_of
 from tests.tiny import tiny
 
 # 37 attributes that name a person, a study, a device or a place.

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.feeding import Feeding
-from panecho_embed.provenance import Provenance
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance
 
 
 def test_provenance_survives_json(provenance):

@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.encaps import generate_frames
 
 from panecho_embed.cli.main import main
-from panecho_embed.manifest import LocalIds
+from panecho_embed.datasets import LocalIds
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.store import EmbeddingFile, verify
 from tests.media.builders import pydicom_file

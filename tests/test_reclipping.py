@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
-from panecho_embed.extraction import extract
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.extraction.reclipping import reclip
+from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
-from panecho_embed.reclipping import reclip
 from panecho_embed.store import EmbeddingFile, verify
 from tests.resealed import reseal
 from tests.test_extraction import moving

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError, ManifestError
-from panecho_embed.records import Frames, Manifest, Region, VideoRef
+from panecho_embed.core.errors import ArgumentError, ManifestError
+from panecho_embed.core.records import Frames, Manifest, Region, VideoRef
 from tests.conftest import refs
 
 

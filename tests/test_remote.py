@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from panecho_embed import remote
 from panecho_embed.cli.main import main
-from panecho_embed.errors import ArgumentError, ManifestError, RemoteError, SettingsMismatchError, StoreError
-from panecho_embed.extraction import extract
-from panecho_embed.manifest import describe_manifest, read_manifest
+from panecho_embed.core import remote
+from panecho_embed.core.errors import ArgumentError, ManifestError, RemoteError, SettingsMismatchError, StoreError
+from panecho_embed.core.shards import Shard
+from panecho_embed.datasets import describe_manifest, read_manifest
+from panecho_embed.extraction.run import extract
 from panecho_embed.phantom import write_studies
-from panecho_embed.shards import Shard
 from panecho_embed.store import EmbeddingFile, verify
 from panecho_embed.store.lock import RunLock
 from tests.buckets import bucket_of, forget, names_in

@@ -10,9 +10,9 @@ import time
 import fsspec
 import pytest
 
-from panecho_embed import remote
-from panecho_embed.errors import RemoteError, StoreError
-from panecho_embed.manifest import read_manifest
+from panecho_embed.core import remote
+from panecho_embed.core.errors import RemoteError, StoreError
+from panecho_embed.datasets import read_manifest
 from panecho_embed.store import verify
 from tests.buckets import bucket_of, names_in
 from tests.test_remote import but_places, run, studies

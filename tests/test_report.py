@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from panecho_embed import report
-from panecho_embed.errors import StoreError
+from panecho_embed.core.errors import StoreError
+from panecho_embed.evaluation import page as report
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.engines.writing import PartWriter
-from panecho_embed.errors import ArgumentError, ManifestError, SettingsMismatchError
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError, ManifestError, SettingsMismatchError
+from panecho_embed.extraction.writing import PartWriter
 from panecho_embed.store import verify
 from tests.test_extraction import moving, run
 from tests.tiny import tiny
@@ -136,7 +136,7 @@ KILLED_IN_THE_MERGE = """
 import os, sys
 import torch
 torch.set_num_threads(1)
-from panecho_embed.extraction import extract
+from panecho_embed.extraction.run import extract
 from panecho_embed.store import EmbeddingWriter
 from tests.tiny import tiny
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
-from panecho_embed.extraction import extract
-from panecho_embed.manifest import read_manifest
-from panecho_embed.merging import merge
-from panecho_embed.shards import Shard
+from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.core.shards import Shard
+from panecho_embed.datasets import read_manifest
+from panecho_embed.extraction.merging import merge
+from panecho_embed.extraction.run import extract
 from panecho_embed.store import EmbeddingFile, Parts, verify
-from tests.manifest.test_folder import write_dicom
+from tests.datasets.test_folder import write_dicom
 from tests.test_extraction import moving
 from tests.tiny import tiny
 

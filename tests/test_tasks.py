@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from panecho_embed.errors import StoreError, TaskTableError
-from panecho_embed.tasks import Task, all_tasks, read_tasks, write_tasks
+from panecho_embed.core.errors import StoreError, TaskTableError
+from panecho_embed.core.tasks import Task, all_tasks, read_tasks, write_tasks
 
 MINE = """name,type,classes_in_index_order,positive_class_index,unit
 Strain,regression,,,%  (sign flipped: true strain = -output)

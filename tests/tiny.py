@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
-from panecho_embed.provenance import WeightsInfo
 
 
 class Patches(nn.Module):

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from panecho_embed.provenance import Precision
+from panecho_embed.core.provenance import Precision
 
 Status = Literal["ok", "warning", "problem"]
 Topic = Literal["device", "precision", "engine", "decoder", "weights", "space", "speed", "forecast"]

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from panecho_embed.checkup.findings import Check
-from panecho_embed.cores import usable_cores
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.cores import usable_cores
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.provenance import Precision
 from panecho_embed.models.devices import resolve_device
-from panecho_embed.provenance import Precision
 
 # Instruction sets that multiply in half precision, as /proc/cpuinfo calls them on x86 and Arm.
 _HALF_FLAGS: dict[Precision, tuple[str, ...]] = {

@@ -15,9 +15,9 @@ from panecho_embed.checkup.hardware import check_device, check_engines, check_pr
 from panecho_embed.checkup.space import check_space, file_bytes
 from panecho_embed.checkup.speed import decoding_speed, encoding_speed, phantom_videos
 from panecho_embed.checkup.weights_here import check_weights
-from panecho_embed.cores import usable_cores
-from panecho_embed.engines.decode import DecodedVideo
-from panecho_embed.errors import ArgumentError, EngineError, MediaError, NoMemoryError, StoreError
+from panecho_embed.core.cores import usable_cores
+from panecho_embed.core.errors import ArgumentError, EngineError, MediaError, NoMemoryError, StoreError
+from panecho_embed.extraction.decode import DecodedVideo
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.backbones import load_backbone
 

@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from panecho_embed.cache import CACHE_VARIABLE, cache_folder
 from panecho_embed.checkup.findings import CLIPS_PER_VIDEO, Check, Status
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.cache import CACHE_VARIABLE, cache_folder
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.outputs import explain_os_error
+from panecho_embed.core.remote import client, is_url
 from panecho_embed.models.weights import cache_folder as weights_folder
-from panecho_embed.outputs import explain_os_error
-from panecho_embed.remote import client, is_url
 
 # Ids, path, digest and facts of a video.
 _VIDEO_BYTES = 240

@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 
 from panecho_embed.checkup.findings import DecodingSpeed, EncodingSpeed
-from panecho_embed.clips import ClipPlan
-from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
-from panecho_embed.engines.encode import Encoder, default_batch_pictures
-from panecho_embed.engines.image_engine import EagerEngine, PictureBatch
-from panecho_embed.errors import MediaError
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import MediaError
+from panecho_embed.core.provenance import Precision
+from panecho_embed.core.records import Failure, VideoRef
+from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings, decode_video
+from panecho_embed.extraction.encode import Encoder, default_batch_pictures
+from panecho_embed.extraction.image_engine import EagerEngine, PictureBatch
 from panecho_embed.media import describe
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.phantom import write_studies
-from panecho_embed.provenance import Precision
-from panecho_embed.records import Failure, VideoRef
 
 _FRAMES = 16
 # Work enough for a trial of engines, too little for one that would have to be compiled first.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from panecho_embed.checkup.findings import Check
-from panecho_embed.digests import checked_sha256, recorded_sha256
-from panecho_embed.errors import PanEchoEmbedError, WeightsNotFoundError
+from panecho_embed.core.digests import checked_sha256, recorded_sha256
+from panecho_embed.core.errors import PanEchoEmbedError, WeightsNotFoundError
 from panecho_embed.models.verify import verify_weights
 from panecho_embed.models.weights import KNOWN, PLACE_VARIABLE, WeightsFile, cache_folder, locate
 

@@ -96,6 +96,7 @@ def compare(
 
 def print_comparisons(comparisons: Sequence[Comparison], reference: str | None = None) -> None:
     """The verdicts and tables of every target; of many the overview, and the rest is in the report."""
+    from panecho_embed.core.wording import aligned
     from panecho_embed.evaluation.comparison_report import (
         LONG,
         comparison_cautions,
@@ -105,7 +106,6 @@ def print_comparisons(comparisons: Sequence[Comparison], reference: str | None =
         verdict_text,
     )
     from panecho_embed.evaluation.report import FEW_TARGETS
-    from panecho_embed.wording import aligned
 
     many = len(comparisons) > FEW_TARGETS
     if many:

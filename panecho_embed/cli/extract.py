@@ -20,15 +20,15 @@ from panecho_embed.cli.options import (
     plan_option,
 )
 from panecho_embed.cli.printable import echo_line
-from panecho_embed.errors import ArgumentError
-from panecho_embed.provenance import StoredType
-from panecho_embed.records import Engine, Failure
-from panecho_embed.remote import file_name
-from panecho_embed.shards import Shard
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.provenance import StoredType
+from panecho_embed.core.records import Engine, Failure
+from panecho_embed.core.remote import file_name
+from panecho_embed.core.shards import Shard
 
 if TYPE_CHECKING:
-    from panecho_embed.engines.profile import Profile
-    from panecho_embed.summary import ExtractSummary
+    from panecho_embed.extraction.profile import Profile
+    from panecho_embed.extraction.summary import ExtractSummary
 
 _LISTED = 10
 
@@ -101,8 +101,8 @@ def extract(
     -Pediatric or -LVH as downloaded. INPUT and OUT may be URLs, s3://bucket/echos or gs:// (extras [s3], [gcs]).
     Stopped at any moment and run again, it goes on where it was.
     """
-    from panecho_embed.engines.profile import Profile
-    from panecho_embed.extraction import extract as run
+    from panecho_embed.extraction.profile import Profile
+    from panecho_embed.extraction.run import extract as run
 
     profile = Profile()
     if profiled and options["engine"] != "local":
@@ -137,7 +137,7 @@ def announce(message: str) -> None:
 
 
 def _print_profile(profile: Profile, picture: Path) -> None:
-    from panecho_embed.engines.timeline import draw_timeline
+    from panecho_embed.extraction.timeline import draw_timeline
 
     click.echo(profile.table())
     draw_timeline(profile, picture)

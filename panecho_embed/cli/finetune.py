@@ -14,7 +14,7 @@ from panecho_embed.cli.extract import announce, print_failures
 from panecho_embed.cli.options import Place, existing_file, out_option
 
 if TYPE_CHECKING:
-    from panecho_embed.finetune.run import FinetuneSummary
+    from panecho_embed.finetuning.run import FinetuneSummary
 
 
 @click.command()
@@ -58,8 +58,8 @@ def finetune(ctx: click.Context, /, recipe: str, data: Path | str, out: Path, **
     it goes on where it was. On several GPUs: torchrun --nproc-per-node=8 -m panecho_embed finetune RECIPE ...
     docs/finetuning.md says what a run folder holds.
     """
-    from panecho_embed.finetune.processes import leave_processes
-    from panecho_embed.finetune.run import finetune as run
+    from panecho_embed.finetuning.processes import leave_processes
+    from panecho_embed.finetuning.run import finetune as run
 
     command = shlex.join(["panecho-embed", *sys.argv[1:]])
     try:
@@ -93,7 +93,7 @@ def print_scores(run: Path) -> None:
     """The main metrics of a run folder that is done, and where its report lies."""
     from panecho_embed.evaluation.report import short_scores
     from panecho_embed.evaluation.scores import caution_of
-    from panecho_embed.finetune.outcome import read_outcome
+    from panecho_embed.finetuning.outcome import read_outcome
 
     outcome = read_outcome(run)
     for one in outcome.scored():

@@ -15,7 +15,7 @@ from panecho_embed.cli.extract import announce
 from panecho_embed.cli.options import Place, names, out_option
 
 if TYPE_CHECKING:
-    from panecho_embed.finetune.grid import Grid
+    from panecho_embed.finetuning.grid import Grid
 
 
 def _numbers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
@@ -82,9 +82,9 @@ def grid(
     --reference names another. Exit code 3 if a starting point was unavailable or a run failed. docs/finetuning.md
     explains the figures; finished runs of any kind are compared by `panecho-embed compare`.
     """
-    from panecho_embed.finetune.grid import run_grid
-    from panecho_embed.finetune.grid_report import write_grid
-    from panecho_embed.finetune.processes import leave_processes
+    from panecho_embed.finetuning.grid import run_grid
+    from panecho_embed.finetuning.grid_report import write_grid
+    from panecho_embed.finetuning.processes import leave_processes
 
     options["frozen"] = _linear_probe() if options["frozen"] else None
     command = shlex.join(["panecho-embed", *sys.argv[1:]])
@@ -102,8 +102,8 @@ def grid(
 
 def print_grid(grid: Grid) -> None:
     """The tables at the largest fraction, label efficiency, what was unavailable, and where everything is."""
-    from panecho_embed.finetune.grid_report import efficiency_rows
-    from panecho_embed.wording import aligned, counted
+    from panecho_embed.core.wording import aligned, counted
+    from panecho_embed.finetuning.grid_report import efficiency_rows
 
     largest = grid.fractions[0]
     print_comparisons(grid.comparisons[largest], grid.reference)

@@ -10,8 +10,8 @@ import click
 
 from panecho_embed._version import __version__
 from panecho_embed.cli.printable import printable_streams
-from panecho_embed.errors import ArgumentError, PanEchoEmbedError
-from panecho_embed.nearest import nearest
+from panecho_embed.core.errors import ArgumentError, PanEchoEmbedError
+from panecho_embed.core.nearest import nearest
 
 _GROUP = "panecho_embed.commands"
 

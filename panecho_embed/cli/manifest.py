@@ -9,7 +9,7 @@ import click
 
 from panecho_embed.cli.options import Place, input_options, out_option, overwrite_option
 from panecho_embed.cli.printable import echo_line
-from panecho_embed.records import Ids, Layout
+from panecho_embed.core.records import Ids, Layout
 
 
 @click.command()
@@ -24,9 +24,9 @@ def manifest(source: Path | str, out: Path, layout: str, ids: str, id_salt: str 
     """
     from tqdm import tqdm
 
-    from panecho_embed.manifest import describe_manifest, local_path, read_manifest
-    from panecho_embed.outputs import refuse_to_replace, written_whole
-    from panecho_embed.wording import counted
+    from panecho_embed.core.outputs import refuse_to_replace, written_whole
+    from panecho_embed.core.wording import counted
+    from panecho_embed.datasets import describe_manifest, local_path, read_manifest
 
     refuse_to_replace(out, overwrite, source)
     found = read_manifest(source, cast(Layout, layout), ids=cast(Ids, ids), salt=id_salt, local=local_path(out))

@@ -19,7 +19,7 @@ def merge(ctx: click.Context, out: Path) -> None:
     Needs neither the videos nor the weights. While a shard has not done its share, it is named and nothing is put
     together; run it again.
     """
-    from panecho_embed.merging import merge as run
+    from panecho_embed.extraction.merging import merge as run
 
     summary = run(out)
     print_summary(summary)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from panecho_embed.clips import ShortVideoPolicy
-from panecho_embed.errors import PanEchoEmbedError
-from panecho_embed.feeding import OVERRIDES, MaskChoice
-from panecho_embed.nearest import nearest
-from panecho_embed.provenance import Precision
-from panecho_embed.records import EngineBackend, Ids, Layout
-from panecho_embed.remote import cached, check_url, is_url
+from panecho_embed.core.clips import ShortVideoPolicy
+from panecho_embed.core.errors import PanEchoEmbedError
+from panecho_embed.core.feeding import OVERRIDES, MaskChoice
+from panecho_embed.core.nearest import nearest
+from panecho_embed.core.provenance import Precision
+from panecho_embed.core.records import EngineBackend, Ids, Layout
+from panecho_embed.core.remote import cached, check_url, is_url
 
 if TYPE_CHECKING:
     from panecho_embed.evaluation.thresholds import ThresholdRule
@@ -93,7 +93,7 @@ model_options = stacked(
 
 def _salt(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> str | None:
     """The salt in the file, else in the environment; on the command line it would stand in `ps` and the history."""
-    from panecho_embed.manifest.ids import SALT_VARIABLE, checked_salt, read_salt
+    from panecho_embed.datasets.ids import SALT_VARIABLE, checked_salt, read_salt
 
     if value is not None:
         return read_salt(value)
@@ -264,7 +264,7 @@ def names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tu
 
 def threshold_rule(_ctx: click.Context, _param: click.Parameter, value: str) -> ThresholdRule:
     """The rule of "youden", "sensitivity=0.9" or "0.5"."""
-    from panecho_embed.errors import ArgumentError
+    from panecho_embed.core.errors import ArgumentError
     from panecho_embed.evaluation.thresholds import ThresholdRule
 
     try:

@@ -41,8 +41,8 @@ def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
     """
     from tqdm import tqdm
 
+    from panecho_embed.core.wording import counted
     from panecho_embed.phantom import extract_input, write_studies
-    from panecho_embed.wording import counted
 
     with tqdm(unit="video", disable=None) as bar:
 

@@ -8,7 +8,7 @@ from typing import cast, get_args
 import click
 
 from panecho_embed.cli.options import existing_file, out_option, overwrite_option
-from panecho_embed.records import PoolBy, PoolHow
+from panecho_embed.core.records import PoolBy, PoolHow
 
 
 @click.command()
@@ -21,7 +21,7 @@ from panecho_embed.records import PoolBy, PoolHow
 @overwrite_option
 def pool(source: Path, by: str, how: str, out: Path, overwrite: bool) -> None:
     """Pool an embedding file to one row a video or a study."""
-    from panecho_embed.pooling import pool as run
+    from panecho_embed.extraction.pooling import pool as run
     from panecho_embed.store import EmbeddingFile
 
     run(source, cast(PoolBy, by), out, cast(PoolHow, how), overwrite=overwrite)

@@ -15,7 +15,7 @@ def recipes() -> None:
 @recipes.command("list")
 def list_() -> None:
     """Name every recipe, with what it is for."""
-    from panecho_embed.finetune.recipe_files import load_recipe, recipe_names
+    from panecho_embed.finetuning.recipe_files import load_recipe, recipe_names
 
     for name in recipe_names():
         click.echo(f"{name:<18} {load_recipe(name).description}")
@@ -33,7 +33,7 @@ def list_() -> None:
 @click.option("--all", "everything", is_flag=True, help="All settings, defaults included, without the comments.")
 def show(name: str, settings: tuple[str, ...], everything: bool) -> None:
     """Print a recipe: its command, what it reproduces, what to expect, its settings."""
-    from panecho_embed.finetune.recipe_files import load_recipe, recipe_text, to_toml
+    from panecho_embed.finetuning.recipe_files import load_recipe, recipe_text, to_toml
 
     recipe = load_recipe(name, settings)
     click.echo(to_toml(recipe) if settings or everything else recipe_text(name), nl=False)
@@ -44,7 +44,7 @@ def show(name: str, settings: tuple[str, ...], everything: bool) -> None:
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write.  [default: RECIPE.toml here]")
 def copy(name: str, out: Path | None) -> None:
     """Write a recipe to a file of your own, to be edited and given to `finetune`."""
-    from panecho_embed.finetune.recipe_files import copy_recipe
+    from panecho_embed.finetuning.recipe_files import copy_recipe
 
     path = copy_recipe(name, out)
     click.echo(f"{path}: edit it, then `panecho-embed finetune {path} --init panecho --data DIR -o RUN`")

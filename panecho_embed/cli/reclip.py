@@ -41,7 +41,7 @@ def reclip(
     Only for backbones whose pictures are frames, such as imagenet or timm:NAME. PanEcho builds its clips from other
     pictures: use `panecho-embed extract --plan` instead.
     """
-    from panecho_embed.reclipping import reclip as run
+    from panecho_embed.extraction.reclipping import reclip as run
 
     summary = run(
         source,

@@ -14,7 +14,7 @@ from panecho_embed.cli.search_evaluate import print_evaluation
 from panecho_embed.cli.search_find import print_nearest
 from panecho_embed.cli.search_made import warning
 from panecho_embed.cli.search_oddities import print_duplicates, print_outliers
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 
 _MODES = ("study", "video", "path", "vector", "evaluate", "duplicates", "outliers")
 _FLAGS = ("--study", "--video", "--file", "--vector", "--evaluate", "--duplicates", "--outliers")
@@ -110,7 +110,7 @@ def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
 
 def _refuse_output(emb: Path, options: dict[str, Any]) -> None:
     """Before anything is loaded: a sheet that could not be written at the end."""
-    from panecho_embed.outputs import refuse_to_replace
+    from panecho_embed.core.outputs import refuse_to_replace
 
     if options["html"] is not None:
         read = (emb, options["path"], options["vector"])

@@ -11,7 +11,7 @@ import click
 from panecho_embed.cli.progress import progress_bar
 from panecho_embed.cli.search_made import made
 from panecho_embed.cli.tables import print_csv, print_table
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 
 if TYPE_CHECKING:
     from panecho_embed.search import Collection, Measure, SearchLevel

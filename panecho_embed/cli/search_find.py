@@ -11,7 +11,7 @@ import click
 from panecho_embed.cli.printable import echo_line
 from panecho_embed.cli.search_made import made
 from panecho_embed.cli.tables import PLURALS, print_table, shown_columns
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 
 if TYPE_CHECKING:
     from panecho_embed.search import Collection, Found, Query
@@ -74,7 +74,7 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
         from panecho_embed.search.vectors import read_query
 
         return read_query(collection, options["vector"], options["query_study"]), ()
-    from panecho_embed.manifest import LocalIds
+    from panecho_embed.datasets import LocalIds
     from panecho_embed.search.embed_new import Embedder
     from panecho_embed.search.whose import recognised_files
 
@@ -89,7 +89,7 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
 
 def _as_here(collection: Collection, kind: str, name: str) -> str:
     """The id of a study or video in the file, where those are opaque and it is asked for as the hospital calls it."""
-    from panecho_embed.manifest import LocalIds, is_opaque, local_path
+    from panecho_embed.datasets import LocalIds, is_opaque, local_path
 
     if not any(map(is_opaque, collection.file.video_columns[f"{kind}_id"][:1])) or is_opaque(name):
         return name

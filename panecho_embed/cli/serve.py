@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from panecho_embed.cli.options import existing_file
-from panecho_embed.errors import NotInstalledError
+from panecho_embed.core.errors import NotInstalledError
 
 
 @click.command()

@@ -40,8 +40,8 @@ def _checked(path: Path) -> tuple[list[str], str]:
         from panecho_embed.search.atlas import atlas_problems
 
         return atlas_problems(path), "as its SHA-256 says"
-    from panecho_embed.digests import read_checked, recorded_in_sums
-    from panecho_embed.errors import StoreError
+    from panecho_embed.core.digests import read_checked, recorded_in_sums
+    from panecho_embed.core.errors import StoreError
     from panecho_embed.store import EmbeddingFile
     from panecho_embed.store import verify as run
 
@@ -58,8 +58,8 @@ def _checked(path: Path) -> tuple[list[str], str]:
 
 
 def _folder(path: Path) -> tuple[list[str], str]:
-    from panecho_embed.digests import SUMS, listed_sums, problems_of_folder
-    from panecho_embed.outputs import settled
+    from panecho_embed.core.digests import SUMS, listed_sums, problems_of_folder
+    from panecho_embed.core.outputs import settled
     from panecho_embed.store import verify
 
     settled(path)
@@ -76,8 +76,8 @@ def _folder(path: Path) -> tuple[list[str], str]:
 
 
 def _tensors(path: Path) -> tuple[list[str], str]:
-    from panecho_embed.digests import checked_sha256, recorded_sha256
-    from panecho_embed.errors import WeightsError
+    from panecho_embed.core.digests import checked_sha256, recorded_sha256
+    from panecho_embed.core.errors import WeightsError
     from panecho_embed.models.checkpoint import count_tensors
 
     try:

@@ -60,7 +60,7 @@ def verify(context: click.Context, names: tuple[str, ...]) -> None:
     Shows their SHA-256; exit code 1 if any of them is not whole. Takes names as `list` shows them, and files of any of
     those models; without any, all that are here.
     """
-    from panecho_embed.errors import WeightsError, WeightsNotFoundError
+    from panecho_embed.core.errors import WeightsError, WeightsNotFoundError
     from panecho_embed.models.verify import verify_weights
     from panecho_embed.models.weights import KNOWN, locate
 

@@ -10,12 +10,12 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Floats, Ints, Texts
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.core.arraytypes import Floats, Ints, Texts
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.outputs import settled
 from panecho_embed.evaluation.predictions import FILE, LEVELS, Predictions, concatenated, read_predictions
 from panecho_embed.evaluation.scores import check_tested, read_metrics
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.outputs import settled
 
 
 class _Rows(Protocol):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panecho_embed.arraytypes import Floats
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Candidate, Chance, line_up
 from panecho_embed.evaluation.inference import (
     Difference,

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from panecho_embed._version import __version__
-from panecho_embed.errors import StoreError
+from panecho_embed.core.errors import StoreError
+from panecho_embed.core.outputs import refuse_to_replace_run, written_run
+from panecho_embed.core.wording import counted, file_stem, interval, number, p_value, plural
 from panecho_embed.evaluation.comparison import Comparison, Contrast, difference_table, score_table
 from panecho_embed.evaluation.metrics import SHORT, display_name, higher_is_better
+from panecho_embed.evaluation.page import Block, Facts, Figure, Figures, Section, Table, Text, figure
 from panecho_embed.evaluation.predictions import write_predictions
 from panecho_embed.evaluation.report import (
     FEW_TARGETS,
@@ -22,9 +25,6 @@ from panecho_embed.evaluation.report import (
 )
 from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import Scored, write_json
-from panecho_embed.outputs import refuse_to_replace_run, written_run
-from panecho_embed.report import Block, Facts, Figure, Figures, Section, Table, Text, figure
-from panecho_embed.wording import counted, file_stem, interval, number, p_value, plural
 
 _SCHEMA_VERSION = 2
 LONG = 20  # rows of a table that are folded away, or left to the report

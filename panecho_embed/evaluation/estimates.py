@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaincinv, ndtri, stdtrit
 
-from panecho_embed.arraytypes import Bools, FloatArray, Floats, Ints
+from panecho_embed.core.arraytypes import Bools, FloatArray, Floats, Ints
 
 Values = dict[str, Floats]
 

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
-from panecho_embed.arraytypes import Floats
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.intervals import bootstrap
 from panecho_embed.evaluation.metrics import Draws, Metrics
 

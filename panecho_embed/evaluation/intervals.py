@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Floats
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import Score
 from panecho_embed.evaluation.estimates import estimates_of
 from panecho_embed.evaluation.metrics import Draws, Metrics, base_name, point_values
-from panecho_embed.records import Score
 
 DEFAULT_DRAWS = 10_000
 _RANKED = (

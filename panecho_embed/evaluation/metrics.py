@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Bools, Floats, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.estimates import (
     EstimatedPart,
     Estimates,

@@ -17,10 +17,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from panecho_embed.arraytypes import Bools, FloatArray
+from panecho_embed.core.arraytypes import Bools, FloatArray
+from panecho_embed.core.records import Score
 from panecho_embed.evaluation.intervals import patient_weights
-from panecho_embed.records import Score
-from panecho_embed.report import FIRST, INK, MUTED, SECOND, SERIES
+from panecho_embed.evaluation.page import FIRST, INK, MUTED, SECOND, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

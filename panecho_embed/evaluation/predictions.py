@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Floats, Ints, Texts
-from panecho_embed.digests import read_checked
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.core.arraytypes import Floats, Ints, Texts
+from panecho_embed.core.digests import read_checked
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.outputs import write_text
 from panecho_embed.evaluation.metrics import OF_THE_ORDER, Draws, Metrics, base_name, target_metrics
 from panecho_embed.evaluation.splits import SPLITS, split_name
 from panecho_embed.evaluation.targets import ABSENT, KINDS, Reading, Target, read_target, some
-from panecho_embed.outputs import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

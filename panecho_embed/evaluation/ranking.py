@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from panecho_embed.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.arraytypes import Bools, Floats, Ints
 from panecho_embed.evaluation.estimates import (
     TAIL,
     Estimate,

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from panecho_embed.core.wording import counted, file_stem, interval, number, plural
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, interval_method
 from panecho_embed.evaluation.metrics import SHORT, display_name, has_better_side, higher_is_better
-from panecho_embed.evaluation.scores import Scored, caution_of
-from panecho_embed.evaluation.targets import KINDS
-from panecho_embed.report import (
+from panecho_embed.evaluation.page import (
     Block,
     Code,
     Facts,
@@ -26,7 +25,8 @@ from panecho_embed.report import (
     picture_file,
     write_report,
 )
-from panecho_embed.wording import counted, file_stem, interval, number, plural
+from panecho_embed.evaluation.scores import Scored, caution_of
+from panecho_embed.evaluation.targets import KINDS
 
 FEW_TARGETS = 4  # targets whose sections stand open
 _MAIN_FIGURES = ("scatter", "roc", "precision-recall")  # of each target, where there are many

@@ -14,18 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed._version import __version__
-from panecho_embed.arraytypes import Floats
-from panecho_embed.digests import read_checked
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.core.arraytypes import Floats
+from panecho_embed.core.digests import read_checked
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.jsonable import without_nan
+from panecho_embed.core.outputs import write_text
+from panecho_embed.core.records import Score
+from panecho_embed.core.wording import counted
 from panecho_embed.evaluation.estimates import EstimatedPart, mean_estimates
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, bootstrap, percentile_interval, scores_of
 from panecho_embed.evaluation.metrics import METRICS, PRIMARY, Draws, Metrics, base_name, has_better_side, point_values
 from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.jsonable import without_nan
-from panecho_embed.outputs import write_text
-from panecho_embed.records import Score
-from panecho_embed.wording import counted
 
 Scores = Mapping[str, Score]
 

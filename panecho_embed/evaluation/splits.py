@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Bools, Floats, Ints
-from panecho_embed.errors import ArgumentError
-from panecho_embed.wording import plural
+from panecho_embed.core.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.wording import plural
 
 Size = Literal["fraction", "shots"]
 

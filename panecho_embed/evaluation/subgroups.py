@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Floats, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats, Ints
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.wording import interval, number
 from panecho_embed.evaluation.intervals import bootstrap, scores_of
 from panecho_embed.evaluation.metrics import SHORT, display_name, point_values
+from panecho_embed.evaluation.page import Block, Table, figure
 from panecho_embed.evaluation.scores import TOO_NARROW, Scored, Scores, averaged, few_tested, with_runs
-from panecho_embed.report import Block, Table, figure
-from panecho_embed.wording import interval, number
 
 _MAX_TEXTS = 12
 _MAX_NUMBERS = 6

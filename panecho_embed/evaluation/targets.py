@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Floats, Ints, Texts
-from panecho_embed.errors import ArgumentError
-from panecho_embed.tasks import Task, all_tasks
+from panecho_embed.core.arraytypes import Floats, Ints, Texts
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.tasks import Task, all_tasks
 
 Columns = Mapping[str, npt.NDArray[Any]]
 Kind = Literal["regression", "binary", "multiclass", "ordinal"]

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from panecho_embed.arraytypes import Floats
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.predictions import Predictions
 
 Name = Literal["youden", "sensitivity", "specificity", "fixed"]

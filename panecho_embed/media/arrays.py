@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from panecho_embed.arraytypes import UInt8Array
-from panecho_embed.brief import brief
-from panecho_embed.errors import MediaError
+from panecho_embed.core.arraytypes import UInt8Array
+from panecho_embed.core.brief import brief
+from panecho_embed.core.errors import MediaError
+from panecho_embed.core.records import Recording
 from panecho_embed.media.cine import Cine, check_size, plausible_fps
-from panecho_embed.records import Recording
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 """Suffixes of array files, in small letters."""

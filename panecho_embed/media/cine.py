@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from panecho_embed.arraytypes import UInt8Array
-from panecho_embed.errors import MediaError
-from panecho_embed.records import Recording, Region
+from panecho_embed.core.arraytypes import UInt8Array
+from panecho_embed.core.errors import MediaError
+from panecho_embed.core.records import Recording, Region
 
 Kind = Literal["video", "dicom", "folder", "image", "array"]
 

@@ -29,7 +29,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from panecho_embed.errors import MediaError
+from panecho_embed.core.errors import MediaError
 
 _PIXEL_TAGS = {
     (0x7FE0, 0x0008): "FloatPixelData",

@@ -32,9 +32,9 @@ from pydicom.uid import (
     MPEGTransferSyntaxes,
 )
 
-from panecho_embed.arraytypes import Floats32, UInt8Array
-from panecho_embed.brief import brief
-from panecho_embed.errors import MediaError
+from panecho_embed.core.arraytypes import Floats32, UInt8Array
+from panecho_embed.core.brief import brief
+from panecho_embed.core.errors import MediaError
 from panecho_embed.media.cine import check_size
 from panecho_embed.media.codestream import jpeg2000_size, read_jpeg_header
 from panecho_embed.media.dicom_header import DicomHeader, PixelElement, open_dataset, quiet

@@ -21,11 +21,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from panecho_embed.arraytypes import UInt8Array
-from panecho_embed.brief import brief
-from panecho_embed.errors import MediaError
+from panecho_embed.core.arraytypes import UInt8Array
+from panecho_embed.core.brief import brief
+from panecho_embed.core.errors import MediaError
+from panecho_embed.core.records import Recording
 from panecho_embed.media.cine import MAX_PIXELS, Cine, check_size
-from panecho_embed.records import Recording
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 """Suffixes of the images that make up a folder, in small letters."""

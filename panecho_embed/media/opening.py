@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from panecho_embed.errors import MediaError
+from panecho_embed.core.errors import MediaError
+from panecho_embed.core.records import Frames
 from panecho_embed.media.arrays import ARRAY_SUFFIXES, open_array
 from panecho_embed.media.cine import Cine, Kind, MediaInfo
 from panecho_embed.media.dicom import describe_dicom, is_dicom, open_dicom
 from panecho_embed.media.images import IMAGE_SUFFIXES, open_folder, open_image
 from panecho_embed.media.video import open_video
-from panecho_embed.records import Frames
 
 _OPENERS = {"video": open_video, "folder": open_folder, "image": open_image, "array": open_array}
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 import cv2
 import numpy as np
 
-from panecho_embed.arraytypes import Bools, Floats, UInt8Array
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Bools, Floats, UInt8Array
+from panecho_embed.core.errors import ArgumentError
 
 _FloatImage = Floats
 
@@ -214,4 +214,4 @@ SECTOR_METHODS: Mapping[str, Callable[[Iterable[UInt8Array]], Bools]] = {
     "motion": sector_mask,
     "echoprime": echoprime_mask,
 }
-"""By the names of `panecho_embed.feeding.MaskMethod`."""
+"""By the names of `panecho_embed.core.feeding.MaskMethod`."""

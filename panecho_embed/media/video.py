@@ -29,12 +29,12 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from PIL import Image
 
-from panecho_embed.arraytypes import UInt8Array
-from panecho_embed.brief import brief
-from panecho_embed.errors import MediaError
+from panecho_embed.core.arraytypes import UInt8Array
+from panecho_embed.core.brief import brief
+from panecho_embed.core.errors import MediaError
+from panecho_embed.core.records import Recording
 from panecho_embed.media.cine import Cine, check_size, plausible_fps
 from panecho_embed.media.images import quiet_opencv
-from panecho_embed.records import Recording
 
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".gif"})
 """Suffixes by which a folder's video files are known, in small letters. A file named explicitly may have another."""

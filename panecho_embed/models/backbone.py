@@ -10,13 +10,13 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from panecho_embed.arraytypes import Ints
-from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.arraytypes import Ints
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.planes import Pictures, PlaneOrder, frame_planes, pictures_of
+from panecho_embed.core.provenance import Precision, WeightsInfo
 from panecho_embed.models.patients import TrainingPatients
-from panecho_embed.planes import Pictures, PlaneOrder, frame_planes, pictures_of
-from panecho_embed.provenance import Precision, WeightsInfo
 
 Pooling = Literal["transformer", "mean", "3d"]
 
@@ -143,7 +143,7 @@ class Backbone:
             cudnn.allow_tf32 = tf32
 
     def pictures(self, clips: Sequence[Ints] | None, num_frames: int) -> Pictures:
-        """The distinct pictures that the clips of a video are made of; see `panecho_embed.planes`.
+        """The distinct pictures that the clips of a video are made of; see `panecho_embed.core.planes`.
 
         clips: of one plan or several, (N, L) int64 each, frame numbers below `num_frames`; None for no clips and every
         frame a picture: the image encoder's vectors of frames.

@@ -5,8 +5,8 @@ package, and every command knows it by name, without the last line:
 
     import torch
     from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone, register_backbone
-    from panecho_embed.feeding import Feeding
-    from panecho_embed.provenance import WeightsInfo
+    from panecho_embed.core.feeding import Feeding
+    from panecho_embed.core.provenance import WeightsInfo
 
     def factory(weights, seed):
         encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 16, 16), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
@@ -24,13 +24,13 @@ from pathlib import Path
 
 import torch
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.nearest import nearest
 from panecho_embed.models import zoo
 from panecho_embed.models.backbone import Backbone, MeanOverFrames, Pooling
 from panecho_embed.models.devices import resolve_device
 from panecho_embed.models.timm_models import timm_backbone
 from panecho_embed.models.torchvision_models import torchvision_backbone
-from panecho_embed.nearest import nearest
 
 __all__ = ["Backbone", "Factory", "MeanOverFrames", "Pooling", "backbone_names", "load_backbone", "register_backbone"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

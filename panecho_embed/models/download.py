@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from panecho_embed._version import __version__
-from panecho_embed.digests import checked_sha256, record_sha256
-from panecho_embed.errors import ArgumentError, WeightsError
+from panecho_embed.core.digests import checked_sha256, record_sha256
+from panecho_embed.core.errors import ArgumentError, WeightsError
 
 ATTEMPTS = 6
 TIMEOUT_SECONDS = 30.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from panecho_embed.digests import checked_sha256, record_sha256
-from panecho_embed.errors import WeightsError
+from panecho_embed.core.digests import checked_sha256, record_sha256
+from panecho_embed.core.errors import WeightsError
 
 
 def download_from_hub(repo: str, path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 
 Rules = tuple[tuple[str, str], ...]
 

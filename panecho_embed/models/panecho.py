@@ -2,7 +2,7 @@
 
 The released forward pass does not show frames to the image encoder. It reshapes a clip (N, 3, L, H, W) to
 (N L, 3, H, W) without moving the frame axis in front of the channels, so each of the L pictures of a clip is three
-consecutive planes in channel-major order; see `panecho_embed.planes`. The released weights were trained that way.
+consecutive planes in channel-major order; see `panecho_embed.core.planes`. The released weights were trained that way.
 
 Holste et al., "PanEcho: Complete AI-enabled echocardiography interpretation with multi-task deep learning", medRxiv
 2024.11.16.24317431.
@@ -19,17 +19,17 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from panecho_embed.errors import ArgumentError, WeightsError
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.errors import ArgumentError, WeightsError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.nearest import nearest
+from panecho_embed.core.planes import PlaneOrder
+from panecho_embed.core.provenance import WeightsInfo
+from panecho_embed.core.tasks import Task, all_tasks, read_tasks
 from panecho_embed.models.checkpoint import Checkpoint, matching_tensors, read_checkpoint, write_weights
 from panecho_embed.models.convnext import channels_in, channels_of_width, convnext
 from panecho_embed.models.names import POSITION_KEY, from_checkpoint_names, to_checkpoint_names
 from panecho_embed.models.recorded import KEY, PANECHO_LAYOUT, SAME_SHAPE_LAYOUT, Recorded
 from panecho_embed.models.weights import find_weights, weights_info
-from panecho_embed.nearest import nearest
-from panecho_embed.planes import PlaneOrder
-from panecho_embed.provenance import WeightsInfo
-from panecho_embed.tasks import Task, all_tasks, read_tasks
 
 TaskTable = str | Path | Sequence[Task] | None
 
@@ -78,7 +78,7 @@ class ClipEncoder(nn.Module):
 
 
 def clip_pictures(x: Tensor, order: PlaneOrder) -> Tensor:
-    """The pictures of clips (N, 3, L, H, W), clip after clip, (N L, 3, H, W); see `panecho_embed.planes`."""
+    """The pictures of clips (N, 3, L, H, W), clip after clip, (N L, 3, H, W); see `panecho_embed.core.planes`."""
     _check_order(order)
     if order == "frames":
         x = x.transpose(1, 2)

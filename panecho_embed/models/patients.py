@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Texts
-from panecho_embed.errors import WeightsError
+from panecho_embed.core.arraytypes import Texts
+from panecho_embed.core.errors import WeightsError
 
 _PARTS = ("train", "val")
 

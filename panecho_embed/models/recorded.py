@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from panecho_embed.errors import EARLIER_FEEDING, WeightsError
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.errors import EARLIER_FEEDING, WeightsError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.planes import PlaneOrder
 from panecho_embed.models.patients import TrainingPatients, read_training_patients
-from panecho_embed.planes import PlaneOrder
 
 KEY = "panecho_embed"
 """The entry beside the state dict that says what a model is, as plain values; released files have none."""

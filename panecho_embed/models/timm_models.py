@@ -9,15 +9,15 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
-from panecho_embed.digests import checked_sha256
-from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
-from panecho_embed.feeding import Feeding, Geometry, Interpolation
+from panecho_embed.core.digests import checked_sha256
+from panecho_embed.core.errors import ArgumentError, WeightsError, WeightsNotFoundError
+from panecho_embed.core.feeding import Feeding, Geometry, Interpolation
+from panecho_embed.core.nearest import nearest
+from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.models.backbone import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import NOT_STATED
-from panecho_embed.nearest import nearest
-from panecho_embed.provenance import WeightsInfo
 
 ensure_torchvision()
 import timm  # noqa: E402

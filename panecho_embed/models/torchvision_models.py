@@ -8,16 +8,16 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.digests import checked_sha256
-from panecho_embed.errors import ArgumentError, WeightsNotFoundError
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.digests import checked_sha256
+from panecho_embed.core.errors import ArgumentError, WeightsNotFoundError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.nearest import nearest
+from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import NOT_STATED
-from panecho_embed.nearest import nearest
-from panecho_embed.provenance import WeightsInfo
 
 ensure_torchvision()
 from torchvision.models import get_model, get_model_weights, list_models  # noqa: E402

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from panecho_embed.digests import recorded_sha256
-from panecho_embed.errors import WeightsError, WeightsNotFoundError
+from panecho_embed.core.digests import recorded_sha256
+from panecho_embed.core.errors import WeightsError, WeightsNotFoundError
+from panecho_embed.core.provenance import WeightsInfo
+from panecho_embed.core.tasks import all_tasks
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.checkpoint import read_checkpoint
 from panecho_embed.models.panecho import PanEcho, tasks_in
 from panecho_embed.models.recorded import SAME_SHAPE_LAYOUT
 from panecho_embed.models.weights import KNOWN, locate
-from panecho_embed.provenance import WeightsInfo
-from panecho_embed.tasks import all_tasks
 
 # One array that a model has and no other: enough to tell them apart, the strict loading does the rest.
 _MARKS = {

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from panecho_embed.digests import checked_sha256
-from panecho_embed.errors import ArgumentError, WeightsNotFoundError
-from panecho_embed.nearest import nearest
-from panecho_embed.provenance import WeightsInfo
+from panecho_embed.core.digests import checked_sha256
+from panecho_embed.core.errors import ArgumentError, WeightsNotFoundError
+from panecho_embed.core.nearest import nearest
+from panecho_embed.core.provenance import WeightsInfo
 
 PLACE_VARIABLE = "PANECHO_EMBED_WEIGHTS"
 """Environment variable: a folder that holds weights files under their published names, or one weights file.

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.models.backbone import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
 from panecho_embed.models.convnext import channels_in, convnext
@@ -22,7 +23,6 @@ from panecho_embed.models.panecho import DIM, PANECHO_FEEDING, PanEcho, TaskTabl
 from panecho_embed.models.torchvision_models import UNTRAINED_COUNTER, WholeClips, torchvision_feeding
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
-from panecho_embed.provenance import WeightsInfo
 
 ensure_torchvision()
 from torchvision.models.video import mvit_v2_s, r3d_18  # noqa: E402
@@ -65,7 +65,7 @@ def panecho(weights: WeightsArgument) -> Backbone:
     """PanEcho's embedding of a clip. 256 x 256 resized with pixel areas, 224 cut out, BGR; DICOM files are masked.
 
     Its pictures are those of the released forward pass, three consecutive planes of the clip each, not frames: see
-    `panecho_embed.planes`. A fine-tuned file that records another order, other pixels and clips is given those.
+    `panecho_embed.core.planes`. A fine-tuned file that records another order, other pixels and clips is given those.
     """
     return _from_panecho(PanEcho(backbone_only=True, weights=weights), "panecho")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from panecho_embed.arraytypes import Floats
+from panecho_embed.core.arraytypes import Floats
 from panecho_embed.phantom.patients import PhantomPatient, ramp, walls
 
 

@@ -14,8 +14,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from panecho_embed.core.records import Frames
 from panecho_embed.phantom.video import Video
-from panecho_embed.records import Frames
 
 
 def dicom(video: Video, frames: Frames, still: bool) -> FileDataset:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import cv2
 import numpy as np
 
-from panecho_embed.arraytypes import Floats, Floats32
+from panecho_embed.core.arraytypes import Floats, Floats32
 from panecho_embed.phantom.cycle import Moment, moments
 from panecho_embed.phantom.outlines import PROJECTIONS, psax
 from panecho_embed.phantom.patients import WIDEST, PhantomPatient, View, profile, ramp

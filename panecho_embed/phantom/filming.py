@@ -8,12 +8,12 @@ from typing import get_args
 import cv2
 import numpy as np
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import Frames
 from panecho_embed.phantom.cycle import moments
 from panecho_embed.phantom.film import Acquisition
 from panecho_embed.phantom.patients import PhantomPatient, View
 from panecho_embed.phantom.screen import Screen
-from panecho_embed.records import Frames
 
 
 def render(

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from panecho_embed.arraytypes import Floats
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats
+from panecho_embed.core.errors import ArgumentError
 
 View = Literal["A4C", "A2C", "PLAX", "PSAX"]
 

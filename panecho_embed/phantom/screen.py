@@ -7,10 +7,10 @@ import math
 import cv2
 import numpy as np
 
-from panecho_embed.arraytypes import Floats, Floats32, UInt8Array
+from panecho_embed.core.arraytypes import Floats, Floats32, UInt8Array
+from panecho_embed.core.records import Region
 from panecho_embed.phantom.film import Fan
 from panecho_embed.phantom.patients import PhantomPatient
-from panecho_embed.records import Region
 
 _INK = (210, 210, 200)
 

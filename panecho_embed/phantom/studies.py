@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.phantom.filming import check_format
 from panecho_embed.phantom.layouts import LAYOUTS, PLANS, Row
 from panecho_embed.phantom.patients import make_patients

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from panecho_embed.core.records import Frames
 from panecho_embed.phantom.filming import render
 from panecho_embed.phantom.patients import PhantomPatient, View
-from panecho_embed.records import Frames
 
 
 @dataclass(frozen=True, slots=True)

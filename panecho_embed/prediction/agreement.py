@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Floats, Texts
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Floats, Texts
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.core.tasks import Task
+from panecho_embed.core.wording import counted, interval, number
+from panecho_embed.datasets import is_opaque
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.evaluation.metrics import SHORT, display_name
 from panecho_embed.evaluation.predictions import FILE, Predictions, trivial_prediction, write_predictions
@@ -19,12 +23,8 @@ from panecho_embed.evaluation.scores import Scored, score, score_documents, writ
 from panecho_embed.evaluation.splits import SPLITS, split_name
 from panecho_embed.evaluation.targets import Reading, Target, matched_classes, read_target
 from panecho_embed.evaluation.thresholds import ThresholdRule, with_threshold
-from panecho_embed.manifest import is_opaque
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.prediction.averages import Predictions as Averages
-from panecho_embed.records import EmbeddingTable
-from panecho_embed.tasks import Task
-from panecho_embed.wording import counted, interval, number
 
 _NAMES = {"test": "test", "val": "validation", "train": "training"}
 _NOT_RECORDED = (

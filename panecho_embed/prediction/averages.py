@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import FloatArray, Ints, Texts
-from panecho_embed.pooling import pool_table
-from panecho_embed.records import EmbeddingTable
-from panecho_embed.tasks import Task
+from panecho_embed.core.arraytypes import FloatArray, Ints, Texts
+from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.core.tasks import Task
+from panecho_embed.extraction.pooling import pool_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from panecho_embed.arraytypes import FloatArray
-from panecho_embed.outputs import written_whole
+from panecho_embed.core.arraytypes import FloatArray
+from panecho_embed.core.outputs import written_whole
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.prediction.averages import Output, Predictions, Spread
-from panecho_embed.records import EmbeddingTable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,19 +14,19 @@ from typing import Any
 import numpy.typing as npt
 from pebble import ProcessPool
 
-from panecho_embed.arraytypes import UInt8Array
-from panecho_embed.cores import usable_cores
-from panecho_embed.errors import MediaError, RemoteError
-from panecho_embed.feeding import Feeding
-from panecho_embed.manifest import located
+from panecho_embed.core.arraytypes import UInt8Array
+from panecho_embed.core.cores import usable_cores
+from panecho_embed.core.errors import MediaError, RemoteError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.remote import fetched
+from panecho_embed.core.workers import new_pool, picture_of_task
+from panecho_embed.datasets import located
+from panecho_embed.extraction.preprocess import sector_of
 from panecho_embed.media import Cine, open_cine
+from panecho_embed.media.pictures import DEFAULT_FPS, still_of, thumbnail_of
 from panecho_embed.media.sector import apply_mask
-from panecho_embed.pictures import DEFAULT_FPS, still_of, thumbnail_of
-from panecho_embed.preprocess import sector_of
-from panecho_embed.provenance import Provenance
-from panecho_embed.remote import fetched
 from panecho_embed.store import EmbeddingFile
-from panecho_embed.workers import new_pool, picture_of_task
 
 PICTURE_SECONDS = 60.0
 """That a video may take to become a picture; many times what a whole one needs."""

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from panecho_embed.core.records import Failure
+from panecho_embed.core.tasks import Task
+from panecho_embed.core.wording import counted
+from panecho_embed.evaluation.page import Block, Facts, Folded, Link, Section, Table, Text, write_report
 from panecho_embed.evaluation.report import cautions, interval_sentence, metric_rows, summary_rows
 from panecho_embed.prediction.agreement import Agreement
 from panecho_embed.prediction.averages import Predictions
@@ -26,11 +30,7 @@ from panecho_embed.prediction.wording import (
     shown_percent,
     shown_sd,
 )
-from panecho_embed.records import Failure
-from panecho_embed.report import Block, Facts, Folded, Link, Section, Table, Text, write_report
 from panecho_embed.store import EmbeddingFile
-from panecho_embed.tasks import Task
-from panecho_embed.wording import counted
 
 _SHEETS = "studies"
 

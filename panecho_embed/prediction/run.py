@@ -13,30 +13,30 @@ import h5py
 import numpy as np
 import torch
 
-from panecho_embed.arraytypes import FloatArray
-from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.core.arraytypes import FloatArray
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.core.outputs import refuse_to_replace_run, written_run
+from panecho_embed.core.records import Failure
+from panecho_embed.core.remote import cached, check_url, file_name, is_url
+from panecho_embed.core.tasks import write_tasks
+from panecho_embed.datasets import local_path
 from panecho_embed.evaluation.targets import Reading
 from panecho_embed.evaluation.thresholds import ThresholdRule
-from panecho_embed.extraction import extract
-from panecho_embed.manifest import local_path
+from panecho_embed.extraction.reclipping import check_pictures_are_frames, reclip
+from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.panecho import PanEcho, TaskTable
 from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.zoo import panecho_with_heads
-from panecho_embed.outputs import refuse_to_replace_run, written_run
 from panecho_embed.prediction.agreement import Agreement, agreements, comparable, overlap, write_agreements
 from panecho_embed.prediction.averages import Predictions, average
 from panecho_embed.prediction.files import write_json, write_tables
 from panecho_embed.prediction.films import PICTURE_SECONDS
 from panecho_embed.prediction.pages import Sheets, write_pages
 from panecho_embed.prediction.wording import about
-from panecho_embed.reclipping import check_pictures_are_frames, reclip
-from panecho_embed.records import Failure
-from panecho_embed.remote import cached, check_url, file_name, is_url
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.store.layout import FAILURE_COLUMNS
-from panecho_embed.tasks import write_tasks
 
 EMBEDDINGS = "embeddings.h5"
 """What the videos are embedded into, in the output folder; kept, so that the same command goes on from it."""

@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed._version import __version__
-from panecho_embed.outputs import write_text
+from panecho_embed.core.outputs import write_text
+from panecho_embed.core.records import Failure
+from panecho_embed.core.tasks import Task
+from panecho_embed.core.wording import counted
 from panecho_embed.prediction.averages import Output, Predictions
 from panecho_embed.prediction.films import Films, Shown
 from panecho_embed.prediction.wording import (
@@ -27,9 +30,6 @@ from panecho_embed.prediction.wording import (
     shown_percent,
     shown_sd,
 )
-from panecho_embed.records import Failure
-from panecho_embed.tasks import Task
-from panecho_embed.wording import counted
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -111,7 +111,7 @@ def write_sheet(
 def _template() -> Template:
     import jinja2
 
-    source = resources.files("panecho_embed").joinpath("templates/study.html").read_text(encoding="utf-8")
+    source = resources.files("panecho_embed.prediction").joinpath("templates/study.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from panecho_embed._version import __version__
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.tasks import Task
+from panecho_embed.core.wording import counted
 from panecho_embed.prediction.averages import Output, outputs_of
-from panecho_embed.provenance import Provenance
 from panecho_embed.store import EmbeddingFile
-from panecho_embed.tasks import Task
-from panecho_embed.wording import counted
 
 DISCLAIMER = "For research only. Not a medical device: not for diagnosis or treatment."
 RANDOM = "RANDOM WEIGHTS, NOT PRETRAINED: these predictions mean nothing; they show what the output looks like."

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from panecho_embed.arraytypes import Bools, Floats32, Ints
-from panecho_embed.errors import StoreError
+from panecho_embed.core.arraytypes import Bools, Floats32, Ints
+from panecho_embed.core.errors import StoreError
 
 IndexKind = Literal["exact", "ivf", "hnsw", "sq8", "pq"]
 

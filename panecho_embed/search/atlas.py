@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.errors import MediaError, NotInstalledError
-from panecho_embed.outputs import refuse_to_replace, written_whole
+from panecho_embed.core.errors import MediaError, NotInstalledError
+from panecho_embed.core.outputs import refuse_to_replace, written_whole
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.pictures import still
 from panecho_embed.search.projection import Maps, Method, map_items

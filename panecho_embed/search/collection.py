@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Bools, Floats, Floats32, Texts
-from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.nearest import ManyNames
-from panecho_embed.pooling import pool_table
-from panecho_embed.provenance import Provenance
-from panecho_embed.records import EmbeddingTable
+from panecho_embed.core.arraytypes import Bools, Floats, Floats32, Texts
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.nearest import ManyNames
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.extraction.pooling import pool_table
 from panecho_embed.search.filters import Columns
 from panecho_embed.search.similarity import Groups, ViewMeans, pointing, unit, view_means
 from panecho_embed.store import EmbeddingFile, RowsOnDisk

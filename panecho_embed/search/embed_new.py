@@ -9,19 +9,19 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from panecho_embed.arraytypes import FloatArray, Texts
-from panecho_embed.engines.decode import DecodedVideo, DecodeSettings
-from panecho_embed.engines.encode import EncodedVideo, Encoder
-from panecho_embed.engines.pool import decoded
-from panecho_embed.errors import ArgumentError, MediaError, WeightsError
-from panecho_embed.manifest import LocalIds, read_manifest
+from panecho_embed.core.arraytypes import FloatArray, Texts
+from panecho_embed.core.errors import ArgumentError, MediaError, WeightsError
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.records import EmbeddingTable, Failure, VideoRef
+from panecho_embed.core.workers import GoOn
+from panecho_embed.datasets import LocalIds, read_manifest
+from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings
+from panecho_embed.extraction.encode import EncodedVideo, Encoder
+from panecho_embed.extraction.pool import decoded
+from panecho_embed.extraction.pooling import pool_table, pooling_steps
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.devices import resolve_device
-from panecho_embed.pooling import pool_table, pooling_steps
-from panecho_embed.provenance import Provenance
-from panecho_embed.records import EmbeddingTable, Failure, VideoRef
 from panecho_embed.search.whose import one_study
-from panecho_embed.workers import GoOn
 
 _SEED = re.compile(r"seed (\d+)")
 

@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Bools, Floats, Floats32, Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Bools, Floats, Floats32, Ints
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.nearest import nearest
+from panecho_embed.core.records import Score
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, scores
 from panecho_embed.evaluation.metrics import Draws, Metrics
-from panecho_embed.nearest import nearest
-from panecho_embed.records import Score
 from panecho_embed.search.collection import Collection, Items, SearchLevel
 from panecho_embed.search.find import measure_of, study_query, study_scores
 from panecho_embed.search.similarity import Measure, NothingToCompareError, cosines

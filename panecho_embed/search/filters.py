@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Bools
-from panecho_embed.errors import ArgumentError
-from panecho_embed.nearest import nearest
+from panecho_embed.core.arraytypes import Bools
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.nearest import nearest
 
 Columns = Mapping[str, npt.NDArray[Any]]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Bools, FloatArray, Floats32, Ints, Texts
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Bools, FloatArray, Floats32, Ints, Texts
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.search.collection import Collection, Items, SearchLevel
 from panecho_embed.search.filters import matches
 from panecho_embed.search.similarity import (

@@ -22,10 +22,10 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from panecho_embed.arraytypes import Bools, Floats32, Ints
-from panecho_embed.digests import SUMS, block_sums, read_checked
-from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.outputs import READY, TEMPORARY, make_room, settle, written_run
+from panecho_embed.core.arraytypes import Bools, Floats32, Ints
+from panecho_embed.core.digests import SUMS, block_sums, read_checked
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.outputs import READY, TEMPORARY, make_room, settle, written_run
 from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, selects, trained, write
 from panecho_embed.search.collection import Collection, Kept
 from panecho_embed.search.similarity import across, top

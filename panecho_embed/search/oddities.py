@@ -10,8 +10,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from panecho_embed.arraytypes import Ints
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Ints
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.search.collection import Items
 from panecho_embed.search.find import record
 from panecho_embed.search.similarity import cosines, top

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from panecho_embed.manifest import located
+from panecho_embed.datasets import located
 from panecho_embed.media import Cine, open_cine
-from panecho_embed.pictures import Picture, shown_fps, still_of, thumbnail_of
+from panecho_embed.media.pictures import Picture, shown_fps, still_of, thumbnail_of
 from panecho_embed.search.collection import Collection
 
 

@@ -15,10 +15,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from panecho_embed.arraytypes import Floats32
-from panecho_embed.errors import ArgumentError, NotInstalledError, StoreError
-from panecho_embed.orphans import end_with_parent
-from panecho_embed.outputs import written_whole
+from panecho_embed.core.arraytypes import Floats32
+from panecho_embed.core.errors import ArgumentError, NotInstalledError, StoreError
+from panecho_embed.core.orphans import end_with_parent
+from panecho_embed.core.outputs import written_whole
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.index import binding
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.errors import MediaError
-from panecho_embed.outputs import refuse_to_replace, write_text
+from panecho_embed.core.errors import MediaError
+from panecho_embed.core.outputs import refuse_to_replace, write_text
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.find import Found, record
 from panecho_embed.search.pictures import thumbnail

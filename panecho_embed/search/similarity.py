@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Bools, FloatArray, Floats32, Ints, Texts
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.arraytypes import Bools, FloatArray, Floats32, Ints, Texts
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.store import RowsOnDisk
 
 Measure = Literal["mean", "best", "view"]

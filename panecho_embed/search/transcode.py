@@ -9,9 +9,9 @@ from fractions import Fraction
 import av
 import av.error
 
-from panecho_embed.errors import MediaError
+from panecho_embed.core.errors import MediaError
 from panecho_embed.media import Cine
-from panecho_embed.pictures import Picture, fitted
+from panecho_embed.media.pictures import Picture, fitted
 
 MAX_FRAMES = 600
 """A longer video is cut: what is looked at is a few beats."""

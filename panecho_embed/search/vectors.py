@@ -8,9 +8,9 @@ from typing import get_args
 
 import numpy as np
 
-from panecho_embed.errors import ArgumentError, SettingsMismatchError
-from panecho_embed.pooling import pool_table, pooling_steps
-from panecho_embed.records import EmbeddingTable, PoolBy, PoolHow
+from panecho_embed.core.errors import ArgumentError, SettingsMismatchError
+from panecho_embed.core.records import EmbeddingTable, PoolBy, PoolHow
+from panecho_embed.extraction.pooling import pool_table, pooling_steps
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import Query, vector_query
 from panecho_embed.search.whose import one_study, recognised

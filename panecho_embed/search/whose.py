@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from panecho_embed.arraytypes import Bools, Texts
-from panecho_embed.content import content_sha256
-from panecho_embed.errors import ArgumentError
-from panecho_embed.nearest import nearest
-from panecho_embed.records import VideoRef
+from panecho_embed.core.arraytypes import Bools, Texts
+from panecho_embed.core.content import content_sha256
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.nearest import nearest
+from panecho_embed.core.records import VideoRef
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import Query
 

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from panecho_embed.errors import EarlierReleaseError, SettingsMismatchError, StoreError
-from panecho_embed.provenance import Provenance
-from panecho_embed.records import Manifest, VideoRef
+from panecho_embed.core.errors import EarlierReleaseError, SettingsMismatchError, StoreError
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.records import Manifest, VideoRef
 
 _VERSION = 1
 _DAMAGED = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import UInt8Array
+from panecho_embed.core.arraytypes import UInt8Array
 
 BLOCK_BYTES = 2 * 1024 * 1024
 """Most bytes that one checksum covers, unless a single item is larger."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import EarlierReleaseError, StoreError
+from panecho_embed.core.errors import EarlierReleaseError, StoreError
 from panecho_embed.store.checksums import as_bytes, checksums, combined
 
 MAGIC = b"PEEMBED2"

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.errors import StoreError
-from panecho_embed.records import Recording, VideoFacts
+from panecho_embed.core.errors import StoreError
+from panecho_embed.core.records import Recording, VideoFacts
 
 FORMAT = "panecho-embed"
 SCHEMA_VERSION = 2

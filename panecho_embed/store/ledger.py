@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Ints
-from panecho_embed.errors import StoreError
-from panecho_embed.records import Failure, VideoFacts
+from panecho_embed.core.arraytypes import Ints
+from panecho_embed.core.errors import StoreError
+from panecho_embed.core.records import Failure, VideoFacts
 from panecho_embed.store.layout import FACT_TYPES, common_type, decode_column, joined
 from panecho_embed.store.read import EmbeddingFile
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from panecho_embed.errors import StoreError
-from panecho_embed.shards import Shard
+from panecho_embed.core.errors import StoreError
+from panecho_embed.core.shards import Shard
 
 # Hidden, so that an output inside the input folder adds nothing to the input.
 _RUN, _SHARD = ".lock", re.compile(r"\.shard-(\d+)-of-(\d+)\.lock")

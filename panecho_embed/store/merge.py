@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import Ints
-from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.provenance import Provenance
-from panecho_embed.records import Manifest
+from panecho_embed.core.arraytypes import Ints
+from panecho_embed.core.errors import SettingsMismatchError, StoreError
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.records import Manifest
 from panecho_embed.store.layout import missing
 from panecho_embed.store.ledger import Ledger
 from panecho_embed.store.read import EmbeddingFile

@@ -7,7 +7,7 @@ import time
 import uuid
 from pathlib import Path
 
-from panecho_embed.shards import Shard
+from panecho_embed.core.shards import Shard
 
 PATTERN = "part-*.h5"
 """What the names of all parts match."""

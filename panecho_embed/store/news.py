@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.content import Stamp, unchanged
-from panecho_embed.records import FPS_OF_MANIFEST, Manifest, VideoFacts, VideoRef
+from panecho_embed.core.content import Stamp, unchanged
+from panecho_embed.core.records import FPS_OF_MANIFEST, Manifest, VideoFacts, VideoRef
 from panecho_embed.store.read import EmbeddingFile
 
 

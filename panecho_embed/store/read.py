@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import FloatArray
-from panecho_embed.errors import ArgumentError, EarlierReleaseError, StoreError
-from panecho_embed.provenance import Level, Provenance
-from panecho_embed.records import FPS_OF_MANIFEST, EmbeddingTable, Failure, Manifest, Recording, VideoFacts, VideoRef
+from panecho_embed.core.arraytypes import FloatArray
+from panecho_embed.core.errors import ArgumentError, EarlierReleaseError, StoreError
+from panecho_embed.core.provenance import Level, Provenance
+from panecho_embed.core.records import (
+    FPS_OF_MANIFEST,
+    EmbeddingTable,
+    Failure,
+    Manifest,
+    Recording,
+    VideoFacts,
+    VideoRef,
+)
 from panecho_embed.store.contents import Contents, SealedFile
 from panecho_embed.store.layout import (
     FACT_TYPES,

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import FloatArray, Ints
+from panecho_embed.core.arraytypes import FloatArray, Ints
 from panecho_embed.store.checksums import as_bytes, checksum, items_per_block
 from panecho_embed.store.contents import SealedFile
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from panecho_embed.errors import StoreError
+from panecho_embed.core.errors import StoreError
 from panecho_embed.store.read import EmbeddingFile
 
 

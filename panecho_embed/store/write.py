@@ -14,11 +14,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.arraytypes import FloatArray
-from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.outputs import explain_os_error, flush, sweep, temporary_path
-from panecho_embed.provenance import Provenance
-from panecho_embed.records import Failure, Manifest, VideoFacts
+from panecho_embed.core.arraytypes import FloatArray
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.outputs import explain_os_error, flush, sweep, temporary_path
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.records import Failure, Manifest, VideoFacts
 from panecho_embed.store.checksums import as_bytes, checksum, checksums, combined, items_per_block
 from panecho_embed.store.contents import Contents
 from panecho_embed.store.headers import make_headers, place_of_rows

@@ -16,7 +16,7 @@ from panecho_embed.cli.options import FileToRead, overwrite_option
 @overwrite_option
 def apply(run: Path, embeddings: Path, out: Path, overwrite: bool) -> None:
     """Predict with the probes of RUN for EMBEDDINGS that were made in the same way."""
-    from panecho_embed.outputs import refuse_to_replace, written_whole
+    from panecho_embed.core.outputs import refuse_to_replace, written_whole
     from probes.saved import apply_probes
 
     refuse_to_replace(out, overwrite, embeddings)

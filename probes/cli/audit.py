@@ -25,9 +25,9 @@ def audit(embeddings: Path, labels: str | None, near: float, out: Path | None, o
     Patients and studies in two splits, the same or nearly the same video in two splits or under two ids, labels that
     another column gives away. Exit code 1 when anything leaks from training to test.
     """
+    from panecho_embed.core.outputs import refuse_to_replace, written_whole
+    from panecho_embed.core.wording import plural
     from panecho_embed.evaluation.scores import write_json
-    from panecho_embed.outputs import refuse_to_replace, written_whole
-    from panecho_embed.wording import plural
     from probes.audit import audit as run
 
     if out is not None:

@@ -15,7 +15,7 @@ from probes.cli.options import label_options, pooling_options, split_options, st
 from probes.cli.running import check_flags, command_line, data_of, settings_of
 
 if TYPE_CHECKING:
-    from panecho_embed.records import EmbeddingTable
+    from panecho_embed.core.records import EmbeddingTable
     from probes.problem import Problem
 
 

@@ -131,7 +131,7 @@ def registered_command(name: str) -> click.Command:
 
 def make_known(name: str, problem: Problem, seed: int, settings: Mapping[str, Any] | None = None) -> BaseProbe:
     """A probe by its name, with the run's seed where it has one. Raises ArgumentError for a name or setting unknown."""
-    from panecho_embed.errors import ArgumentError
+    from panecho_embed.core.errors import ArgumentError
     from probes.base import accepts
     from probes.registry import probe_class
 

@@ -22,8 +22,8 @@ def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any
 
     Of several targets those that can't be evaluated are listed, and the exit code is 3.
     """
-    from panecho_embed.errors import ArgumentError
-    from panecho_embed.outputs import refuse_to_replace_run
+    from panecho_embed.core.errors import ArgumentError
+    from panecho_embed.core.outputs import refuse_to_replace_run
     from probes.outputs import RunInfo, write_run
     from probes.problem import load_problems
     from probes.run import run_targets
@@ -58,8 +58,8 @@ def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any
 
 def data_of(options: dict[str, Any]) -> dict[str, Any]:
     """The options that say what is loaded, as `load_problems` takes them."""
+    from panecho_embed.core.tasks import read_tasks
     from panecho_embed.evaluation.targets import Reading
-    from panecho_embed.tasks import read_tasks
 
     table = {} if not options["task_table"] else {"tasks": {t.name: t for t in read_tasks(options["task_table"])}}
     reading = Reading.parse(options["task"], options["positive"], options["order"], **table)
@@ -90,7 +90,7 @@ def settings_of(options: dict[str, Any]) -> RunSettings:
 
 def check_flags(problems: Sequence[Problem], options: dict[str, Any]) -> None:
     """Raise ArgumentError for a flag that does nothing, as it is for another kind of task."""
-    from panecho_embed.errors import ArgumentError
+    from panecho_embed.core.errors import ArgumentError
 
     for flag, tasks in (
         ("cutoffs", ("regression",)),
@@ -125,10 +125,10 @@ def command_line(context: click.Context) -> str:
 
 def print_scores(result: TargetResult) -> None:
     """The answer, a table of metrics, intervals and the baseline, and the curve of label efficiency."""
+    from panecho_embed.core.wording import aligned, number
     from panecho_embed.evaluation.metrics import display_name
     from panecho_embed.evaluation.report import answer, metric_rows
     from panecho_embed.evaluation.scores import caution_of
-    from panecho_embed.wording import aligned, number
     from probes.account import cautions_of, further_columns, recording_notes
 
     evaluation, problem = result.evaluation, result.evaluation.problem

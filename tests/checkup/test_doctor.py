@@ -11,7 +11,7 @@ from panecho_embed.checkup import run, speed
 from panecho_embed.checkup.findings import DecodingSpeed, EncodingSpeed
 from panecho_embed.checkup.forecast import duration, forecast
 from panecho_embed.cli.main import main
-from panecho_embed.errors import ArgumentError, MediaError
+from panecho_embed.core.errors import ArgumentError, MediaError
 from tests.tiny import tiny
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.checkup.space import check_space, file_bytes
-from panecho_embed.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
 Usage = namedtuple("Usage", "total used free")

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from panecho_embed.checkup.weights_here import check_weights
-from panecho_embed.digests import record_sha256
+from panecho_embed.core.digests import record_sha256
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from panecho_embed.cli.weights import weights
-from panecho_embed.errors import ArgumentError, WeightsNotFoundError
+from panecho_embed.core.errors import ArgumentError, WeightsNotFoundError
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.models.weights import MIRROR_VARIABLE, PLACE_VARIABLE
 from tests.models.server import Behaviour, serve

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.candidates import Candidate, Chance, line_up, read_candidates
 from panecho_embed.evaluation.comparison import (
     Comparison,

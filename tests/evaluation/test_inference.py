@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation import inference
 from panecho_embed.evaluation.inference import Difference, Sample, difference, sample, shared_factor, verdict
 from panecho_embed.evaluation.metrics import Metrics, binary_metrics, point_values, regression_metrics

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation import intervals, metrics
 from panecho_embed.evaluation.inference import Difference, difference, sample
 from tests.evaluation.test_metrics import binary_sample, regression_sample

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import linregress, pearsonr
 from sklearn import metrics as sk
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation import metrics
 from panecho_embed.evaluation.targets import Kind, Target
 

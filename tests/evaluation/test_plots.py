@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from panecho_embed import report
+from panecho_embed.evaluation import page as report
 from panecho_embed.evaluation import plots
 from panecho_embed.evaluation.predictions import Predictions, concatenated
 from panecho_embed.evaluation.scores import Scored, score

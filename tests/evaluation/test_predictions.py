@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.evaluation.predictions import (
     COLUMNS,

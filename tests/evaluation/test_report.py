@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from panecho_embed.core.wording import interval, number
 from panecho_embed.evaluation import metrics
+from panecho_embed.evaluation.page import Section, Text
 from panecho_embed.evaluation.predictions import concatenated
 from panecho_embed.evaluation.report import (
     Account,
@@ -24,8 +26,6 @@ from panecho_embed.evaluation.report import (
 )
 from panecho_embed.evaluation.scores import Scored, read_metrics, score, write_metrics
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.report import Section, Text
-from panecho_embed.wording import interval, number
 from tests.evaluation.made import EF, GRADE, LOW, VIEW, made
 
 

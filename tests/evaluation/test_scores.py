@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.records import Score
 from panecho_embed.evaluation.intervals import scores
 from panecho_embed.evaluation.metrics import METRICS, base_name, point_values
 from panecho_embed.evaluation.predictions import Predictions, concatenated
@@ -23,7 +24,6 @@ from panecho_embed.evaluation.scores import (
     write_metrics,
 )
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.records import Score
 from tests.evaluation.made import EF, GRADE, LOW, VIEW, made, texts
 
 KINDS = [EF, LOW, VIEW, GRADE]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.splits import (
     Fold,
     check_fractions,

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.intervals import scores
+from panecho_embed.evaluation.page import Figure, Table
 from panecho_embed.evaluation.predictions import concatenated
 from panecho_embed.evaluation.scores import score
 from panecho_embed.evaluation.subgroups import subgroup_blocks, subgroup_rows, subgroup_scores
-from panecho_embed.report import Figure, Table
 from tests.evaluation.made import EF, LOW, made, texts
 
 SEX = texts(*("FM"[i % 2] for i in range(60)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.tasks import all_tasks
 from panecho_embed.evaluation.targets import Reading, Target, class_names, matched_classes, read_target, target_names
-from panecho_embed.tasks import all_tasks
 
 TASKS = {task.name: task for task in all_tasks()}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.predictions import Predictions, concatenated
 from panecho_embed.evaluation.targets import Target
 from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold, with_threshold

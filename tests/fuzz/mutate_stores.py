@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.errors import PanEchoEmbedError
+from panecho_embed.core.errors import PanEchoEmbedError
 from panecho_embed.store.checksums import checksums, combined
 from panecho_embed.store.contents import Contents, SealedFile, with_tail
 from tests.fuzz.mutate import RAW, flip_bits, number

@@ -19,11 +19,11 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import MPEG4HP41, JPEG2000Lossless, RLELossless
 from safetensors.torch import save as save_safetensors
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.feeding import Feeding
-from panecho_embed.finetune.recipe_files import recipe_names, recipe_text
-from panecho_embed.provenance import Provenance, WeightsInfo
-from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance, WeightsInfo
+from panecho_embed.core.records import Failure, Manifest, VideoFacts, VideoRef
+from panecho_embed.finetuning.recipe_files import recipe_names, recipe_text
 from panecho_embed.store import EmbeddingWriter
 from tests.media.builders import numbered_frames, pydicom_file, ultrasound_region, write_avi, write_dicom, write_video
 

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 
 from panecho_embed.cli.info import describe as describe_file
-from panecho_embed.clips import ClipPlan
-from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
-from panecho_embed.errors import MediaError, PanEchoEmbedError
-from panecho_embed.feeding import Feeding
-from panecho_embed.finetune.recipe_files import load_recipe, parse_recipe, to_toml
-from panecho_embed.manifest import describe_manifest, read_manifest
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import MediaError, PanEchoEmbedError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.records import VideoRef
+from panecho_embed.datasets import describe_manifest, read_manifest
+from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings, decode_video
+from panecho_embed.extraction.pooling import pool
+from panecho_embed.finetuning.recipe_files import load_recipe, parse_recipe, to_toml
 from panecho_embed.media import describe, is_dicom, read_identity
 from panecho_embed.models.checkpoint import matching_tensors, read_state_dict
-from panecho_embed.pooling import pool
-from panecho_embed.records import VideoRef
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import study_query
 from panecho_embed.store import EmbeddingFile, verify

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.engines import decode
-from panecho_embed.engines.decode import DecodedVideo, DecodeSettings, decode_video
-from panecho_embed.errors import ManifestError, MediaError, RecipeError, WeightsError
-from panecho_embed.feeding import Feeding
-from panecho_embed.finetune.recipe_files import parse_recipe, recipe_text
-from panecho_embed.manifest import read_manifest
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ManifestError, MediaError, RecipeError, WeightsError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.records import Failure, VideoRef
+from panecho_embed.datasets import read_manifest
+from panecho_embed.extraction import decode
+from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings, decode_video
+from panecho_embed.finetuning.recipe_files import parse_recipe, recipe_text
 from panecho_embed.media import open_cine
 from panecho_embed.media.cine import Cine
 from panecho_embed.models.checkpoint import read_state_dict
-from panecho_embed.records import Failure, VideoRef
 
 SMALL = Feeding(resize=40, crop=32)
 VIDEO = VideoRef("v", "s", "p", "v.npy")

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from panecho_embed.extraction import extract
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import WeightsInfo
+from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import Backbone
-from panecho_embed.provenance import WeightsInfo
 
 
 class Keeps(nn.Module):

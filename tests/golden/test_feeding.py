@@ -15,16 +15,16 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torchvision.models import ConvNeXt_Tiny_Weights, get_model_weights
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.extraction import extract
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.extraction.preprocess import _resized_size, _shaped
+from panecho_embed.extraction.run import extract
 from panecho_embed.media.sector import dicom_colours, echoprime_mask
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.panecho import PANECHO_FEEDING
 from panecho_embed.models.timm_models import _feeding
 from panecho_embed.models.torchvision_models import torchvision_feeding
 from panecho_embed.models.zoo import ECHOCLIP_FEEDING, ECHOPRIME_FEEDING, IMAGENET_FEEDING
-from panecho_embed.preprocess import _resized_size, _shaped
 from panecho_embed.store import EmbeddingFile
 from tests.golden.feeding import colours, fed, saved
 from tests.media.builders import write_dicom

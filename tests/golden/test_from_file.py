@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.engines.choose import BOUNDS
-from panecho_embed.extraction import extract
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.extraction.choose import BOUNDS
+from panecho_embed.extraction.run import extract
 from panecho_embed.models.fused import can_fuse
 from panecho_embed.models.panecho import PanEcho
 from panecho_embed.prediction.run import predict

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from panecho_embed.errors import MediaError, NotACineError
+from panecho_embed.core.errors import MediaError, NotACineError
+from panecho_embed.core.records import Recording, Region
 from panecho_embed.media import describe, open_cine, read_identity
-from panecho_embed.records import Recording, Region
 from tests.media.builders import (
     SECRET,
     SECRET_ID,

@@ -13,7 +13,7 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import iter_pixels
 
-from panecho_embed.errors import NotACineError
+from panecho_embed.core.errors import NotACineError
 from panecho_embed.media import describe, open_cine, read_frames
 from tests.media.builders import pydicom_file
 

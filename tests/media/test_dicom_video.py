@@ -10,7 +10,7 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from panecho_embed.errors import MediaError
+from panecho_embed.core.errors import MediaError
 from panecho_embed.media import describe, open_cine, read_frames
 from tests.media.builders import number_of, numbered_frames, write_dicom, write_video
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panecho_embed.errors import MediaError
+from panecho_embed.core.errors import MediaError
 from panecho_embed.media import describe, open_cine, read_frames
 from panecho_embed.media.images import natural_key
 from tests.media.builders import number_of, numbered_frames

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.media import apply_mask, open_cine, sector_mask
 from tests.media.builders import EchoPhantom, pydicom_file
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from panecho_embed.errors import MediaError
+from panecho_embed.core.errors import MediaError
 from panecho_embed.media import describe, notes_on_videos, open_cine, read_frames
 from panecho_embed.media.video import decode_video
 from tests.media.builders import decode_independently, number_of, numbered_frames, write_avi, write_video

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from panecho_embed.core.tasks import all_tasks
 from panecho_embed.models.panecho import PanEcho
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import MIRROR_VARIABLE, PLACE_VARIABLE
-from panecho_embed.tasks import all_tasks
 
 ensure_torchvision()
 from torchvision.models import convnext_tiny  # noqa: E402

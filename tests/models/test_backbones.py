@@ -15,9 +15,9 @@ from torch.testing import assert_close
 from torchvision.models import convnext_tiny, get_model
 from torchvision.models.video import mvit_v2_s, r3d_18
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError, WeightsError, WeightsNotFoundError
+from panecho_embed.core.feeding import Feeding
 from panecho_embed.models import backbones
 from panecho_embed.models.backbones import Backbone, backbone_names, load_backbone, register_backbone
 from panecho_embed.models.weights import KNOWN, PLACE_VARIABLE

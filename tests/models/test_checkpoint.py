@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.errors import ArgumentError, WeightsError
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.errors import ArgumentError, WeightsError
+from panecho_embed.core.feeding import Feeding
 from panecho_embed.models.checkpoint import (
     matching_tensors,
     read_checkpoint,

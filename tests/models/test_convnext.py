@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from panecho_embed.errors import ArgumentError, WeightsError
+from panecho_embed.core.errors import ArgumentError, WeightsError
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from panecho_embed.errors import ArgumentError, TaskTableError, WeightsError
+from panecho_embed.core.errors import ArgumentError, TaskTableError, WeightsError
+from panecho_embed.core.tasks import Task, all_tasks, write_tasks
 from panecho_embed.models.panecho import PanEcho, save_checkpoint, tasks_in
 from panecho_embed.models.verify import verify_weights
-from panecho_embed.tasks import Task, all_tasks, write_tasks
 
 AMYLOID = Task("Amyloid", "binary", 1, ("yes", "no"), 0, "", 0.9, "cardiac amyloidosis")
 RHYTHM = Task("Rhythm", "multiclass", 4, ("sinus", "AF", "paced", "other"), None, "", math.nan, "")

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panecho_embed.digests import checked_sha256, recorded_sha256
-from panecho_embed.errors import ArgumentError, WeightsError
+from panecho_embed.core.digests import checked_sha256, recorded_sha256
+from panecho_embed.core.errors import ArgumentError, WeightsError
 from panecho_embed.models.download import ATTEMPTS, download
 
 from .server import Behaviour, serve

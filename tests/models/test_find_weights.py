@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from panecho_embed.digests import recorded_sha256
-from panecho_embed.errors import ArgumentError, WeightsError, WeightsNotFoundError
+from panecho_embed.core.digests import recorded_sha256
+from panecho_embed.core.errors import ArgumentError, WeightsError, WeightsNotFoundError
 from panecho_embed.models.weights import (
     KNOWN,
     MIRROR_VARIABLE,

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from panecho_embed.errors import ArgumentError, WeightsError
+from panecho_embed.core.errors import ArgumentError, WeightsError
+from panecho_embed.core.tasks import all_tasks
 from panecho_embed.models.panecho import ClipEncoder, PanEcho, save_checkpoint, tasks_in
-from panecho_embed.tasks import all_tasks
 
 # The seven whose normal class has index 1.
 NORMAL_IS_ONE = {

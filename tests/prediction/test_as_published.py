@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
+from panecho_embed.core.tasks import all_tasks
 from panecho_embed.prediction.averages import average
 from panecho_embed.store import EmbeddingFile
-from panecho_embed.tasks import all_tasks
 from tests.conftest import refs
 
 TASK = {task.name: task for task in all_tasks()}

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from panecho_embed.core.tasks import all_tasks
 from panecho_embed.prediction.averages import average
 from panecho_embed.store import EmbeddingFile
-from panecho_embed.tasks import all_tasks
 from tests.conftest import refs
 
 EF = [task for task in all_tasks() if task.name == "EF"]

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from panecho_embed import extract
 from panecho_embed.cli.main import main
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.tasks import all_tasks
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.prediction.run import predict
-from panecho_embed.tasks import all_tasks
 from tests.prediction.conftest import LENGTHS, SIZE
 
 NORMAL_FIRST = {"LVWallMotionAbnormalities", "LVOT20mmHg", "RAP-8-or-higher"}

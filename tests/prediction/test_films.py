@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.feeding import Feeding
 from panecho_embed.prediction import films as module
 from panecho_embed.prediction.films import Film, Shown, picture_of, pictures
 from tests.prediction import films as stubs

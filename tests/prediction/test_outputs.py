@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
+from panecho_embed.core.tasks import all_tasks, read_tasks
 from panecho_embed.models.panecho import PanEcho
 from panecho_embed.models.zoo import panecho_with_heads
 from panecho_embed.prediction.averages import outputs_of, reported
 from panecho_embed.prediction.run import read_heads
 from panecho_embed.prediction.wording import shown_class, shown_number, shown_percent, shown_sd
-from panecho_embed.tasks import all_tasks, read_tasks
 
 TASK = {task.name: task for task in all_tasks()}
 

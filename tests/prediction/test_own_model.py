@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
-from panecho_embed.manifest.ids import hashed_id
-from tests.finetune.conftest import NARROW, finetune, graded, rows_of
+from panecho_embed.datasets.ids import hashed_id
+from tests.finetuning.conftest import NARROW, finetune, graded, rows_of
 
 __all__ = ["graded"]
 

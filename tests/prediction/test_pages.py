@@ -6,14 +6,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.records import Region
+from panecho_embed.core.tasks import Task, all_tasks
 from panecho_embed.media import Cine
 from panecho_embed.prediction.films import _as_seen
 from panecho_embed.prediction.pages import _page_names
 from panecho_embed.prediction.run import predict
 from panecho_embed.prediction.sheet import _axis, _place, grouped
-from panecho_embed.records import Region
-from panecho_embed.tasks import Task, all_tasks
 from tests.prediction.conftest import SIZE
 
 TASK = {task.name: task for task in all_tasks()}

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from panecho_embed import extract, pool, predict
 from panecho_embed.cli.main import main
-from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError, TaskTableError, WeightsError
+from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError, TaskTableError, WeightsError
+from panecho_embed.core.tasks import Task, write_tasks
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.store import EmbeddingFile
-from panecho_embed.tasks import Task, write_tasks
 from tests.prediction.conftest import SIZE
 
 QUICK = ["--image-size", SIZE, "--workers", 0, "--no-sheets"]

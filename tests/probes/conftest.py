@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.feeding import Feeding
-from panecho_embed.provenance import Provenance, WeightsInfo
-from panecho_embed.records import EmbeddingTable, Manifest, VideoFacts, VideoRef
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance, WeightsInfo
+from panecho_embed.core.records import EmbeddingTable, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
 DIM = 24

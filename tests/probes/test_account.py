@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.scores import few_tested
 from panecho_embed.evaluation.thresholds import ThresholdRule
-from panecho_embed.records import EmbeddingTable
 from probes.account import account_of, cautions_of, far_patients, methods_paragraph
 from probes.base import BaseProbe
 from probes.knn import KNNProbe

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from probes.attentive import AttentiveProbe
 from probes.linear import LinearProbe
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from panecho_embed.errors import ArgumentError
-from panecho_embed.records import EmbeddingTable
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import EmbeddingTable
 from probes.audit import Finding, audit
 from probes.cli.audit import audit as command
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from panecho_embed.cli.main import main
-from panecho_embed.records import EmbeddingTable
+from panecho_embed.core.records import EmbeddingTable
 
 
 def run(*arguments: object) -> Result:

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panecho_embed.cli.main import main
-from panecho_embed.errors import ArgumentError, SettingsMismatchError
+from panecho_embed.core.errors import ArgumentError, SettingsMismatchError
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.candidates import common_rows, read_candidates
 from panecho_embed.evaluation.comparison_report import unknown_text
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.records import EmbeddingTable
 from probes.account import comparison_account
 from probes.attentive import AttentiveProbe
 from probes.compare import Compared, compare_problems
@@ -268,8 +268,8 @@ def frames(table_of: Callable[..., EmbeddingTable], on_frames: Path) -> Embeddin
 def test_a_sweep_makes_the_clips_that_reclip_makes(
     frames: EmbeddingTable, on_frames: Path, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
 ) -> None:
-    from panecho_embed.clips import ClipPlan
-    from panecho_embed.reclipping import reclip
+    from panecho_embed.core.clips import ClipPlan
+    from panecho_embed.extraction.reclipping import reclip
     from panecho_embed.store import EmbeddingFile
 
     path = write(tmp_path / "frames.h5", frames)

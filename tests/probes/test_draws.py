@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.evaluation.splits import Fold, draw_patients
-from panecho_embed.records import EmbeddingTable
 from probes.base import BaseProbe
 from probes.efficiency import label_efficiency
 from probes.knn import KNNProbe

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.evaluation.report import metric_rows
 from panecho_embed.evaluation.splits import Fold
 from panecho_embed.evaluation.targets import Reading
-from panecho_embed.records import EmbeddingTable
 from probes.fitting import average_rows, fit_fold
 from probes.linear import LinearProbe
 from probes.plans import RunSettings, make_folds

@@ -12,7 +12,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from probes.faiss_knn import FaissKNNProbe, FaissNeighbours
 from probes.knn import KNNProbe
 from probes.neighbours import ExactNeighbours

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import EmbeddingTable, Manifest, VideoRef
+from panecho_embed.datasets import LocalIds, is_opaque
+from panecho_embed.datasets.local_ids import made_opaque
 from panecho_embed.evaluation.targets import read_target, target_names
-from panecho_embed.manifest import LocalIds, is_opaque
-from panecho_embed.manifest.local_ids import made_opaque
-from panecho_embed.pooling import pool_table
-from panecho_embed.records import EmbeddingTable, Manifest, VideoRef
+from panecho_embed.extraction.pooling import pool_table
 from probes.label_table import join_labels
 from probes.linear import LinearProbe
 from probes.plans import RunSettings

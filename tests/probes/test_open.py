@@ -20,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVR
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from panecho_embed.errors import ArgumentError, StoreError
+from panecho_embed.core.errors import ArgumentError, StoreError
 from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe, accepts
 from probes.faiss_knn import FaissKNNProbe

@@ -18,10 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from panecho_embed.cli.main import main
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.predictions import read_predictions
 from panecho_embed.evaluation.targets import Reading
-from panecho_embed.records import EmbeddingTable
 from probes.base import BaseProbe
 from probes.linear import LinearProbe
 from probes.outputs import RunInfo, write_run

@@ -11,7 +11,7 @@ from scipy.optimize import approx_fprime, minimize
 from scipy.special import expit
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from panecho_embed.errors import ArgumentError, PanEchoEmbedError
+from panecho_embed.core.errors import ArgumentError, PanEchoEmbedError
 from probes import ordinal
 from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe, median_class

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from panecho_embed.extraction import extract
+from panecho_embed.extraction.run import extract
 from panecho_embed.phantom import write_studies
 from probes.linear import LinearProbe
 from probes.plans import RunSettings

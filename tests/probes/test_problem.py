@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError
-from panecho_embed.records import ROW_COLUMNS, EmbeddingTable
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import ROW_COLUMNS, EmbeddingTable
 from probes.problem import load_problem, load_problems
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
-from panecho_embed.records import EmbeddingTable
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.store import EmbeddingFile
 from probes.linear import LinearProbe
 from probes.plans import RunSettings

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.core.outputs import written_run
+from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.thresholds import ThresholdRule
-from panecho_embed.outputs import written_run
-from panecho_embed.records import EmbeddingTable
 from probes.account import grid_rows
 from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe

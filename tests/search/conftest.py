@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.extraction import extract
-from panecho_embed.feeding import Feeding
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance, WeightsInfo
+from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.phantom import make_patients, render
-from panecho_embed.provenance import Provenance, WeightsInfo
-from panecho_embed.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 
 VIEWS = ("A4C", "A2C", "PLAX")

@@ -10,7 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from starlette.testclient import TestClient
 
-from panecho_embed.pictures import Picture
+from panecho_embed.media.pictures import Picture
 from panecho_embed.search.embed_new import NewVideos
 from panecho_embed.search.server import upload
 from panecho_embed.search.server.app import create_app

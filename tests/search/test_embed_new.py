@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from panecho_embed.errors import ArgumentError, MediaError, WeightsError
+from panecho_embed.core.errors import ArgumentError, MediaError, WeightsError
+from panecho_embed.extraction.pooling import pool
 from panecho_embed.models.backbones import load_backbone
-from panecho_embed.pooling import pool
 from panecho_embed.search import Collection, search, vector_query
 from panecho_embed.search.embed_new import Embedder
 from panecho_embed.search.whose import recognised_files

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError
-from panecho_embed.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.search import Collection
 from panecho_embed.search import evaluate as evaluate_module
 from panecho_embed.search.evaluate import _class_values, _number_values, evaluate

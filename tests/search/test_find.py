@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError, SettingsMismatchError, StoreError
-from panecho_embed.pooling import pool
-from panecho_embed.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
+from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.extraction.pooling import pool
 from panecho_embed.search import Collection, search, study_query, vector_query, video_query
 from panecho_embed.search.vectors import read_query
 from panecho_embed.store import EmbeddingWriter

@@ -6,7 +6,7 @@ import pydicom
 import pytest
 from starlette.testclient import TestClient
 
-from panecho_embed.extraction import extract
+from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.phantom import write_studies
 from panecho_embed.search.server import guard

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panecho_embed.errors import StoreError
+from panecho_embed.core.errors import StoreError
 from panecho_embed.search import Collection, search, study_query, vector_query, video_query
 from panecho_embed.search.index import build_index, choose_kind, index_path, open_collection
 from panecho_embed.search.similarity import Groups

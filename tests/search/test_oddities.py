@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.search import Collection, oddities
 from panecho_embed.search.collection import Items
 from panecho_embed.search.oddities import duplicates, outliers

@@ -346,7 +346,7 @@ def test_videos_that_have_moved_say_so(browser, emb):
 
 
 def test_a_port_that_is_taken_is_a_clear_error():
-    from panecho_embed.errors import ArgumentError
+    from panecho_embed.core.errors import ArgumentError
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

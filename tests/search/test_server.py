@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from panecho_embed.clips import ClipPlan
-from panecho_embed.feeding import Feeding
-from panecho_embed.pictures import Picture
-from panecho_embed.provenance import Provenance, WeightsInfo
-from panecho_embed.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.provenance import Provenance, WeightsInfo
+from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
+from panecho_embed.media.pictures import Picture
 from panecho_embed.search import Collection, search, study_query
 from panecho_embed.search.index import build_index
 from panecho_embed.search.server.app import ServeSettings, create_app

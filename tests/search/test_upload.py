@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from panecho_embed.errors import MediaError
+from panecho_embed.core.errors import MediaError
 from panecho_embed.phantom import write_studies
 from panecho_embed.search.collection import UnknownIdError
 from panecho_embed.search.embed_new import NewVideos

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from panecho_embed.errors import MediaError
+from panecho_embed.core.errors import MediaError
 from panecho_embed.search.server.workshop import Workshop, draw
 from tests.search import stubs
 

@@ -10,9 +10,9 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from panecho_embed.extraction import extract
-from panecho_embed.pooling import pool
-from panecho_embed.records import Failure, Manifest, Recording, VideoFacts
+from panecho_embed.core.records import Failure, Manifest, Recording, VideoFacts
+from panecho_embed.extraction.pooling import pool
+from panecho_embed.extraction.run import extract
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, merge, verify
 from panecho_embed.store.layout import fact_columns
 from tests.conftest import refs

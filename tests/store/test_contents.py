@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from panecho_embed.errors import EarlierReleaseError, StoreError
+from panecho_embed.core.errors import EarlierReleaseError, StoreError
 from panecho_embed.store import EmbeddingFile, merge, verify
 from panecho_embed.store.contents import Place, SealedFile
 from tests.conftest import refs

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from panecho_embed.errors import StoreError
-from panecho_embed.records import Manifest
+from panecho_embed.core.errors import StoreError
+from panecho_embed.core.records import Manifest
 from panecho_embed.store import EmbeddingFile, Parts, merge, verify
 from panecho_embed.store.contents import SealedFile
 from tests.conftest import refs

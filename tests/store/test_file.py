@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from panecho_embed.errors import ArgumentError, StoreError
-from panecho_embed.records import Failure, Manifest, VideoFacts, VideoRef
+from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.records import Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, verify
 from panecho_embed.store.contents import SealedFile
 from tests.conftest import refs
@@ -111,8 +111,8 @@ def test_a_limit_that_is_really_hit_stops_cleanly(tmp_path, limit):
     """A failed write inside HDF5 would end in a segmentation fault; this process must end with the error alone."""
     code = (
         "import numpy as np, sys; from panecho_embed.store import EmbeddingWriter\n"
-        "from panecho_embed.provenance import *; from panecho_embed.clips import ClipPlan\n"
-        "from panecho_embed.records import Manifest, VideoFacts, VideoRef\n"
+        "from panecho_embed.core.provenance import *; from panecho_embed.core.clips import ClipPlan\n"
+        "from panecho_embed.core.records import Manifest, VideoFacts, VideoRef\n"
         "info = WeightsInfo('x', '0', 'x', False)\n"
         "made = Provenance('x', info, Feeding(), ClipPlan(), 'clip', dim=768)\n"
         "videos = tuple(VideoRef(*[str(i)] * 4) for i in range(20))\n"
@@ -217,7 +217,7 @@ def test_a_text_with_a_zero_byte_is_refused_in_ids_and_shown_in_messages(tmp_pat
 def test_what_a_dead_process_has_left_is_swept(tmp_path, make_file):
     code = (
         "import os, pathlib, sys; from panecho_embed.store import EmbeddingWriter\n"
-        "from panecho_embed.provenance import *; from panecho_embed.clips import ClipPlan\n"
+        "from panecho_embed.core.provenance import *; from panecho_embed.core.clips import ClipPlan\n"
         "made = Provenance('x', WeightsInfo('x', '0', 'x', False), Feeding(), ClipPlan(), 'clip', dim=768)\n"
         "EmbeddingWriter(sys.argv[1], made).__enter__(); os.kill(os.getpid(), 9)\n"
     )

@@ -7,8 +7,8 @@ import fcntl
 
 import pytest
 
-from panecho_embed.errors import StoreError
-from panecho_embed.shards import Shard
+from panecho_embed.core.errors import StoreError
+from panecho_embed.core.shards import Shard
 from panecho_embed.store.lock import RunLock
 
 

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from panecho_embed.errors import SettingsMismatchError, StoreError
-from panecho_embed.feeding import Feeding
-from panecho_embed.records import Manifest
+from panecho_embed.core.errors import SettingsMismatchError, StoreError
+from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.records import Manifest
 from panecho_embed.store import EmbeddingFile, Parts, merge, verify
 from tests.conftest import refs
 

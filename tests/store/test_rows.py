@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from panecho_embed.errors import StoreError
-from panecho_embed.records import Manifest, VideoFacts
-from panecho_embed.remote import cached
+from panecho_embed.core.errors import StoreError
+from panecho_embed.core.records import Manifest, VideoFacts
+from panecho_embed.core.remote import cached
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 from panecho_embed.store.checksums import checksum
 from panecho_embed.store.contents import SealedFile

@@ -17,9 +17,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from panecho_embed._version import __version__
-from panecho_embed.errors import ArgumentError, MediaError, PanEchoEmbedError, WeightsError
-from panecho_embed.manifest import LocalIds
-from panecho_embed.pictures import Picture
+from panecho_embed.core.errors import ArgumentError, MediaError, PanEchoEmbedError, WeightsError
+from panecho_embed.datasets import LocalIds
+from panecho_embed.media.pictures import Picture
 from panecho_embed.search.collection import UnknownIdError
 from panecho_embed.search.embed_new import Embedder, NewVideos
 from panecho_embed.search.find import Query, vector_query

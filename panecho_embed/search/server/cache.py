@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from panecho_embed.pictures import Picture
+from panecho_embed.media.pictures import Picture
 
 Key = tuple[str, str]
 

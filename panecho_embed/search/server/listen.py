@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from panecho_embed.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError
 
 REQUEST_SECONDS = 30.0
 """For a connection to bring a whole request, but for the body of an upload, which has a limit of its own."""

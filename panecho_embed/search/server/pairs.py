@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from panecho_embed.arraytypes import Ints
+from panecho_embed.core.arraytypes import Ints
 from panecho_embed.search.collection import Items
 from panecho_embed.search.find import Query
 from panecho_embed.search.similarity import cosines

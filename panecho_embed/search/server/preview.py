@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from panecho_embed.core.workers import GoOn, new_pool, picture_of_task, stop
 from panecho_embed.media import open_cine
-from panecho_embed.pictures import DEFAULT_FPS, Picture, thumbnail_of
-from panecho_embed.workers import GoOn, new_pool, picture_of_task, stop
+from panecho_embed.media.pictures import DEFAULT_FPS, Picture, thumbnail_of
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from panecho_embed.errors import MediaError
+from panecho_embed.core.errors import MediaError
 from panecho_embed.media import VIDEO_SUFFIXES
 from panecho_embed.search.server.preview import previewed
 

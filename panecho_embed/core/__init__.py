@@ -1,0 +1,1 @@
+"""What every room stands on: records, provenance, clips, reporting tasks, errors, and a few helpers."""

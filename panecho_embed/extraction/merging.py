@@ -1,0 +1,47 @@
+"""The shards of a job array -> one embedding file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from panecho_embed.core.errors import StoreError
+from panecho_embed.extraction.summary import ExtractSummary
+from panecho_embed.store import EmbeddingFile, Parts
+
+
+def merge(out: str | Path) -> ExtractSummary:
+    """Put together what the shards of an extraction have written beside `out`.
+
+    Where it is put together already, that is said, and nothing is changed. Raises StoreError if a shard is at work, or
+    if videos are neither done nor failed; the message names the shards that have to run again.
+    """
+    started = time.monotonic()
+    target = Path(out).absolute()
+    with Parts(target) as parts:
+        agreed = parts.agreement()
+        if agreed is None:
+            if not target.exists():
+                raise StoreError(f"nothing to merge: no shard has written parts of {target} (extract --shard i/n)")
+            return _summary_of(EmbeddingFile(target), started)
+        manifest = agreed.manifest
+        parts.begin(manifest, agreed.provenance)
+        parts.check_all_there(manifest)
+        file = parts.finish(manifest, agreed.provenance)
+        return _summary_of(file, started, tuple(parts.notes))
+
+
+def _summary_of(file: EmbeddingFile, started: float, notes: tuple[str, ...] = ()) -> ExtractSummary:
+    statuses = file.read_videos(["status"])["status"]
+    failures = file.failure_records()
+    return ExtractSummary(
+        file.path,
+        rows=len(file),
+        videos=len(statuses),
+        done=int((statuses == "done").sum()),
+        reused=0,
+        skipped=tuple(f for f in failures if f.stage == "skipped"),
+        failed=tuple(f for f in failures if f.stage != "skipped"),
+        seconds=time.monotonic() - started,
+        notes=notes,
+    )

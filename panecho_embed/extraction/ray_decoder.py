@@ -1,0 +1,62 @@
+"""The workers of the Ray engine that decode. Imports no torch: they start in a moment and hold no model."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from panecho_embed.core.errors import EngineError
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.versions import package_versions
+from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings
+from panecho_embed.extraction.pool import DecodingLine, Outcome
+from panecho_embed.extraction.ray_rows import items, table
+
+# Long videos go on alone rather than fill the memory together.
+_BYTES_TOGETHER = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingWork:
+    """What the decoders of a run are told. videos_together: that go on to an encoder in one row."""
+
+    settings: DecodeSettings
+    timeout_seconds: float
+    videos_together: int
+    provenance: Provenance
+
+
+class RayDecoder:
+    """Decodes videos, in a process beside its own: one that hangs or crashes is a Failure."""
+
+    def __init__(self, work: DecodingWork) -> None:
+        check_versions(work.provenance)
+        self._work = work
+        self._line = DecodingLine(work.settings, 1, work.timeout_seconds)
+
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        """A list of (position, VideoRef) a row -> lists of (position, DecodedVideo or Failure), a row at a time."""
+        together: list[Outcome] = []
+        size = 0
+        for position, outcome in self._line.outcomes(chain.from_iterable(items(batch))):
+            together.append((position, outcome))
+            if isinstance(outcome, DecodedVideo):
+                size += outcome.pixels.nbytes
+            if len(together) == self._work.videos_together or size >= _BYTES_TOGETHER:
+                yield table([together])
+                together, size = [], 0
+        if together:
+            yield table([together])
+
+
+def check_versions(provenance: Provenance) -> None:
+    """Raise EngineError if this machine has other packages than the one that began the run."""
+    here, asked = package_versions(), provenance.versions
+    if other := [f"{name} {here.get(name)}, not {asked[name]}" for name in asked if here.get(name) != asked[name]]:
+        raise EngineError(
+            f"the machine {platform.node()} of the Ray cluster has {'; '.join(other)}: install the same versions on "
+            "all machines"
+        )

@@ -1,0 +1,270 @@
+"""A data set as a recipe wants it: its videos, targets, and who trains, validates and tests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from panecho_embed.core.arraytypes import Ints, Texts
+from panecho_embed.core.errors import ArgumentError, ManifestError
+from panecho_embed.core.records import Failure, Layout, Manifest, VideoRef
+from panecho_embed.core.remote import check_url, is_url
+from panecho_embed.datasets import detect_layout, local_path, read_manifest
+from panecho_embed.evaluation.splits import SPLITS, draw_patients, split_name
+from panecho_embed.finetuning.recipe import DataSettings
+from panecho_embed.finetuning.targets import Targets, make_targets, with_training_means
+
+_LOOKS_LIKE: dict[Layout, str] = {
+    "echonet-dynamic": "FileList.csv and Videos/",
+    "echonet-pediatric": "A4C/FileList.csv or PSAX/FileList.csv",
+    "echonet-lvh": "MeasurementsList.csv and Batch1/ to Batch4/",
+    "csv": "a table (.csv, .tsv)",
+    "folder": "a folder of videos",
+}
+_LISTED = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """The videos of a data set that can be trained on or tested.
+
+    videos: (M,). targets: of each. split: (M,) as the table says, "train", "val", "test" or a fold's number.
+    failures: videos of the table without a file. fingerprint: SHA-256 of ids, splits and labels.
+    """
+
+    path: Path
+    videos: tuple[VideoRef, ...]
+    targets: Targets
+    split: Texts
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = False) -> Dataset:
+    """A data set as downloaded, or a table of one's own.
+
+    strict: a row without its file, or a file without its row, is an error. Raises ManifestError: for another data set
+    than the recipe is for (unless its layout is "auto"), a split column that is none, and what `make_targets` says.
+    """
+    if is_url(path):
+        raise ManifestError(
+            f"{check_url(str(path))} is a URL; every epoch reads the data set, so copy it to this machine (--data). A "
+            "table of this machine may list single videos by URL"
+        )
+    source = Path(path).absolute()
+    _check_layout(source, settings.layout)
+    # Beside the data, so that all runs on them have the same ids and can be compared.
+    whole = read_manifest(source, settings.layout, ids=settings.ids, local=local_path(source))
+    # Of a public data set, they are of rows and files that do not match.
+    if strict and whole.notes and detect_layout(source).startswith("echonet"):
+        raise ManifestError(f"{source}: " + "; ".join(whole.notes) + " (--strict)")
+    manifest = _of_views(whole, settings.views)
+    there = [i for i, video in enumerate(manifest.videos) if is_url(video.location) or Path(video.location).exists()]
+    gone = sorted(set(range(len(manifest))) - set(there))
+    failures = tuple(_no_file(manifest.videos[i]) for i in gone)
+    if strict and failures:
+        raise ManifestError(f"{source}: {len(failures)} videos have no file, first {failures[0].path} (--strict)")
+    manifest = manifest.take(there)
+    targets = make_targets(manifest.labels, settings)
+    labelled = np.flatnonzero(np.isfinite(targets.values).any(axis=1))
+    notes = [*whole.notes, *targets.notes]
+    if len(labelled) < len(manifest):
+        notes.append(f"{len(manifest) - len(labelled)} videos have no label and are left out")
+    videos = tuple(manifest.videos[i] for i in labelled)
+    split = np.array([_split(video, settings.folds) for video in videos], dtype=object)
+    kept = replace(targets, values=targets.values[labelled])
+    print_of = _fingerprint(videos, split, kept)
+    return Dataset(source, videos, kept, split, failures, tuple(notes), print_of)
+
+
+def torn_studies(dataset: Dataset) -> list[str]:
+    """A note for every target with studies whose videos have different classes; as a study, they have no truth."""
+    notes = []
+    studies = np.array([video.study_id for video in dataset.videos], dtype=object)
+    for task, column in zip(dataset.targets.tasks, dataset.targets.values.T, strict=True):
+        there = np.isfinite(column)
+        counts = Counter(study for study, _ in set(zip(studies[there], column[there], strict=True)))
+        if task.classes and (torn := sum(count > 1 for count in counts.values())):
+            notes.append(f"{task.name}: the videos of {torn} studies have different classes; such a study has no truth")
+    return notes
+
+
+def _check_layout(source: Path, wanted: Layout) -> None:
+    if not source.exists():
+        raise ManifestError(f"{source}: no such file or folder (--data)")
+    found = detect_layout(source)
+    if wanted in ("auto", found) or (wanted == "images" and found == "folder"):
+        return
+    raise ManifestError(
+        f"{source} is laid out as {found} ({_LOOKS_LIKE[found]}); the recipe expects {wanted} "
+        f"({_LOOKS_LIKE.get(wanted, wanted)}). Give that folder (--data), another recipe, or --set data.layout=auto"
+    )
+
+
+def _of_views(manifest: Manifest, views: Sequence[str]) -> Manifest:
+    if not views:
+        return manifest
+    there = sorted({video.view for video in manifest.videos})
+    if unknown := [view for view in views if view not in there]:
+        raise ManifestError(f"no video has the view {', '.join(unknown)}; there are {', '.join(there)} (data.views)")
+    return manifest.take([i for i, video in enumerate(manifest.videos) if video.view in views])
+
+
+def _no_file(video: VideoRef) -> Failure:
+    return Failure(video.video_id, video.path, "open", "the table names it, and there is no such file")
+
+
+def _split(video: VideoRef, folds: int) -> str:
+    name = video.split.strip().lower()
+    if folds:
+        if name.isdecimal() and int(name) < folds:
+            return str(int(name))
+        raise ManifestError(
+            f"{video.video_id}: its split is {video.split!r}; with data.folds = {folds} it must be a fold's number, "
+            f"0 to {folds - 1}"
+        )
+    if known := split_name(name):
+        return known
+    hint = "; numbers are folds: --set data.folds=K" if name.isdecimal() else ""
+    raise ManifestError(
+        f"{video.video_id}: its split is {video.split!r}; allowed in the column split are train, val and test{hint}"
+    )
+
+
+def _fingerprint(videos: Sequence[VideoRef], split: Texts, targets: Targets) -> str:
+    digest = hashlib.sha256(json.dumps([task.name for task in targets.tasks]).encode())
+    for video, part, values in zip(videos, split, targets.values, strict=True):
+        row = [video.video_id, video.study_id, video.patient_id, video.view, part, *map(repr, values.tolist())]
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """Who does what: indices into a data set's videos. targets: with this fold's training means."""
+
+    dataset: Dataset
+    targets: Targets
+    train: Ints
+    val: Ints
+    test: Ints
+    number: int | None = None
+
+    def part(self, name: str) -> Ints:
+        """The videos of "train", "val" or "test"."""
+        indices: Ints = getattr(self, name)
+        return indices
+
+    def deviations(self) -> list[float]:
+        """(T,) standard deviation of each regression's training labels; 1 for classes."""
+        columns = zip(self.targets.tasks, self.targets.values[self.train].T, strict=True)
+        return [float(np.nanstd(column)) if task.type == "regression" else 1.0 for task, column in columns]
+
+    def patients(self, name: str) -> set[str]:
+        """The patients of "train", "val" or "test"."""
+        return {self.dataset.videos[i].patient_id for i in self.part(name)}
+
+    def shared_patients(self) -> set[str]:
+        """Those who are in more than one of the three."""
+        counts = Counter(patient for name in SPLITS for patient in self.patients(name))
+        return {patient for patient, count in counts.items() if count > 1}
+
+
+def make_fold(
+    dataset: Dataset, settings: DataSettings, fold: int | None, *, seed: int, allow_leakage: bool = False
+) -> Fold:
+    """One fold of a data set: the split column's, or the one in which fold number `fold` tests.
+
+    Raises ManifestError for an empty part, a patient in two of them (unless `allow_leakage`), and a target without
+    labels in a part or with a single value in training.
+    """
+    if fold is None:
+        parts = {name: np.flatnonzero(dataset.split == name) for name in SPLITS}
+    else:
+        number = dataset.split.astype(np.int64)
+        validates = (fold + 1) % settings.folds
+        val, test = number == validates, number == fold
+        parts = {"train": np.flatnonzero(~val & ~test), "val": np.flatnonzero(val), "test": np.flatnonzero(test)}
+    for name, indices in parts.items():
+        if not len(indices):
+            sizes = ", ".join(f"{key} {len(rows)}" for key, rows in parts.items())
+            raise ManifestError(f"{dataset.path}: no video with a label is in {name} ({sizes}){_of(fold)}")
+    if not allow_leakage:
+        _check_apart(dataset, parts, "one of training, validation and test")
+    parts["train"] = _fraction(dataset, parts["train"], settings.fraction, seed)
+    _check_labels(dataset, parts, fold)
+    chosen = np.zeros(len(dataset.videos), dtype=np.bool_)
+    chosen[parts["train"]] = True
+    return Fold(dataset, with_training_means(dataset.targets, chosen), **parts, number=fold)
+
+
+def check_folds_apart(dataset: Dataset) -> None:
+    """Raise ManifestError if a patient stands in two folds: some model would be tested on whom it was trained on."""
+    parts = {f"fold {number}": np.flatnonzero(dataset.split == number) for number in sorted(set(dataset.split))}
+    _check_apart(dataset, parts, "one fold")
+
+
+def check_fold(fold: int, folds: int) -> None:
+    """Raise ArgumentError unless there is a fold of that number."""
+    if not folds:
+        raise ArgumentError(f"fold is {fold}; this recipe has no folds (leave out --fold, or --set data.folds=K)")
+    if not 0 <= fold < folds:
+        raise ArgumentError(f"fold is {fold}; allowed are 0 to {folds - 1} (--fold)")
+
+
+def _check_apart(dataset: Dataset, parts: dict[str, Ints], one: str) -> None:
+    where: dict[str, set[str]] = defaultdict(set)
+    for name, indices in parts.items():
+        for i in indices:
+            where[dataset.videos[i].patient_id].add(name)
+    twice = [f"{patient} ({', '.join(sorted(names))})" for patient, names in where.items() if len(names) > 1]
+    if twice:
+        more = f" and {len(twice) - _LISTED} more" if len(twice) > _LISTED else ""
+        raise ManifestError(
+            f"{dataset.path}: {len(twice)} patients stand in more than {one}: {', '.join(twice[:_LISTED])}{more} "
+            "(--allow-leakage to go on)"
+        )
+
+
+def _fraction(dataset: Dataset, train: Ints, fraction: float, seed: int) -> Ints:
+    """The videos of a share of the training patients, as every command draws them.
+
+    A smaller share is part of a larger one, and every class of a target keeps two patients.
+    """
+    if fraction == 1:
+        return train
+    patients = np.array([dataset.videos[i].patient_id for i in train], dtype=object)
+    kept = set(draw_patients(patients, None, 0, fraction, "fraction", seed=seed))
+    for target, column in zip(dataset.targets.targets, dataset.targets.truth.T, strict=True):
+        there = np.isfinite(column[train])
+        if target.classes:
+            truth = column[train][there]
+            kept |= set(draw_patients(patients[there], truth, len(target.classes), 0.0, "fraction", seed=seed))
+    return train[np.isin(patients.astype(str), list(kept))]
+
+
+def _check_labels(dataset: Dataset, parts: dict[str, Ints], fold: int | None) -> None:
+    for task, column in zip(dataset.targets.tasks, dataset.targets.values.T, strict=True):
+        for name, indices in parts.items():
+            there = column[indices][np.isfinite(column[indices])]
+            if not len(there):
+                raise ManifestError(
+                    f"{task.name} has no label in {name} ({len(indices)} videos){_of(fold)}; "
+                    "leave it out by naming the other targets (--set data.targets=...)"
+                )
+            if name == "train" and (there == there[0]).all():
+                value = task.classes[int(there[0])] if task.classes else f"{there[0]:g}"
+                raise ManifestError(
+                    f"{task.name} is {value} in all {len(there)} training videos{_of(fold)}; there is nothing to learn"
+                )
+
+
+def _of(fold: int | None) -> str:
+    return "" if fold is None else f" of fold {fold}"
