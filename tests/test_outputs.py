@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from panecho_embed import outputs
+from panecho_embed.core import outputs
 from panecho_embed.core.digests import SUMS, listed_sums, problems_of_folder, read_checked
 from panecho_embed.core.errors import StoreError
 from panecho_embed.core.outputs import (
@@ -152,7 +152,7 @@ _WRITES = """
 import sys
 from pathlib import Path
 from panecho_embed.core.outputs import written_run
-from panecho_embed import outputs
+from panecho_embed.core import outputs
 for number in range(10**6):
     with written_run(sys.argv[1]) as new:
         for name in "abcdef":
@@ -198,6 +198,51 @@ def test_files_stopped_on_the_way_to_their_places_go_on(tmp_path, monkeypatch, s
             assert (tmp_path / READY).is_dir()
     settle(tmp_path)
     assert {name: text for name, text in tree(tmp_path).items() if name != SUMS} == {"a": b"2", "plots/d": b"2"}
+
+
+def test_whoever_settles_while_another_has_just_done_so_removes_nothing(tmp_path, monkeypatch):
+    # A reader has seen the folder of the finished run; before it reads the list, the run itself moves everything.
+    with written_run(tmp_path / "run") as new:
+        write_text(new / "a", "1")
+    os.rename(tmp_path / "run", tmp_path / READY)
+    lists = outputs.listed_sums
+
+    def late(folder):
+        if folder.name == READY:
+            monkeypatch.setattr(outputs, "listed_sums", lists)
+            settle(tmp_path)
+        return lists(folder)
+
+    monkeypatch.setattr(outputs, "listed_sums", late)
+    settle(tmp_path)
+    assert tree(tmp_path).keys() == {"a", SUMS}
+    assert read_checked(tmp_path / "a", needed=True) == b"1"
+
+
+def test_settling_takes_no_file_away_that_no_list_names(tmp_path):
+    # The next run's folder can take the place of the one that was looked at.
+    (tmp_path / READY / "plots").mkdir(parents=True)
+    (tmp_path / READY / "plots" / "next.svg").write_text("x")
+    settle(tmp_path)
+    assert (tmp_path / READY / "plots" / "next.svg").read_text() == "x"
+    (tmp_path / READY / "plots" / "next.svg").unlink()
+    settle(tmp_path)
+    assert not (tmp_path / READY).exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are asked for by signals")
+def test_another_users_process_that_can_not_be_seen_is_at_work(tmp_path, monkeypatch):
+    def not_yours(process, signal):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    left = tmp_path / f".a.csv.{machine()}-{ended()}-0.tmp"
+    left.write_text("half")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", not_yours)
+        sweep(tmp_path)
+    assert left.exists()
+    sweep(tmp_path)
+    assert not left.exists()
 
 
 def test_temporary_names_are_each_once_and_known(tmp_path):

@@ -148,10 +148,9 @@ def settle(folder: Path) -> None:
     Called again after a kill at any moment, it goes on.
     """
     ready = folder / READY
-    if not ready.is_dir():
-        return
-    if (ready / SUMS).is_file():
-        new, old = listed_sums(ready), {}
+    # Without a list, whoever settles at the same moment has moved everything already.
+    if new := listed_sums(ready):
+        old = {}
         with contextlib.suppress(StoreError):
             old = listed_sums(folder)
         for name in old.keys() - new.keys():
@@ -159,13 +158,16 @@ def settle(folder: Path) -> None:
             for parent in Path(name).parents:
                 with contextlib.suppress(OSError):
                     (folder / parent).rmdir()
-        # Whoever opens the folder at the same moment does the same.
         for name in (*new, SUMS):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            # Whoever opens the folder at the same moment does the same.
             with contextlib.suppress(FileNotFoundError):
                 (ready / name).replace(folder / name)
         flush(folder)
-    shutil.rmtree(ready, ignore_errors=True)
+    # Nothing but empty folders: what is in one would be the next run's.
+    for emptied in sorted((path for path in (ready, *ready.rglob("*")) if path.is_dir()), reverse=True):
+        with contextlib.suppress(OSError):
+            emptied.rmdir()
 
 
 def settled(folder: Path) -> Path:
@@ -263,14 +265,13 @@ def machine() -> str:
 
 def _is_gone(process: int) -> bool:
     """Whether a process of this machine has ended; False where that can't be known."""
-    if Path("/proc/self").exists():
-        return not Path(f"/proc/{process}").exists()
     if os.name == "posix":
+        # Not by /proc, where other users' processes can be hidden.
         try:
             os.kill(process, 0)
         except ProcessLookupError:
             return True
-        except OSError:
+        except (OSError, OverflowError):
             return False
     return False
 
