@@ -105,7 +105,7 @@ def rows(folder: Path, count: int, times: int, clock: Callable[[], float]) -> No
     path, plain = folder / "rows.h5", folder / "rows.bin"
     write(path, values)
     file = EmbeddingFile(path)
-    file.mapped()[:]
+    file.rows_on_disk[:]
     some = np.random.default_rng(1).integers(0, count, SOME).tolist()
     taken = seconds(
         {
@@ -121,8 +121,8 @@ def rows(folder: Path, count: int, times: int, clock: Callable[[], float]) -> No
             "everything, opened and checked": lambda: EmbeddingFile(path).embeddings,
             "everything, checked before": lambda: file.embeddings,
             "everything by h5py, not checked": lambda: read_by_hdf5(path),
-            f"{SOME} rows one by one, checked before": lambda: [file.mapped()[row] for row in some],
-            f"{SOME} rows at once, checked before": lambda: file.mapped()[some],
+            f"{SOME} rows one by one, checked before": lambda: [file.rows_on_disk[row] for row in some],
+            f"{SOME} rows at once, checked before": lambda: file.rows_on_disk[some],
         },
         times,
         clock,

@@ -130,7 +130,7 @@ def _load(
         name, rows, values, known = "the table", file, None, None
     else:
         opened = EmbeddingFile(file)
-        name, rows, values = str(file), opened.table_without_values(), opened.mapped()
+        name, rows, values = str(file), opened.table_without_values(), opened.rows_on_disk
         known = None if labels is None else LocalIds.beside(file)
     check_finite(rows, name, values)
     if labels is not None:

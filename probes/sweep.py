@@ -66,7 +66,7 @@ def sweep_tables(
     if file.level != "frame":
         raise ArgumentError(f"{source} holds {file.level} rows; a sweep needs frames (extract --level frame)")
     backbone = backbone_of_frames(file, weights, seed, device, flags="--backbone-weights, --backbone-seed")
-    frames, rows = file.table_without_values(), file.mapped()
+    frames, rows = file.table_without_values(), file.rows_on_disk
     engine = ClipEngine(backbone, file.provenance.precision)
     for sampling in samplings or default_samplings(backbone.feeding.clips.frames_per_clip):
         yield sampling.name, _sampled_table(frames, rows, engine, sampling)

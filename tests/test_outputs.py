@@ -204,7 +204,7 @@ def test_whoever_settles_while_another_has_just_done_so_removes_nothing(tmp_path
     # A reader has seen the folder of the finished run; before it reads the list, the run itself moves everything.
     with written_run(tmp_path / "run") as new:
         write_text(new / "a", "1")
-    os.rename(tmp_path / "run", tmp_path / READY)
+    (tmp_path / "run").rename(tmp_path / READY)
     lists = outputs.listed_sums
 
     def late(folder):

@@ -89,7 +89,7 @@ def mean_cosine(file: EmbeddingFile, rows: int = COSINE_ROWS, seed: int = 0) -> 
     import numpy as np
 
     chosen = np.sort(np.random.default_rng(seed).permutation(len(file))[:rows])
-    values = file.mapped()[chosen].astype(np.float64)
+    values = file.rows_on_disk[chosen].astype(np.float64)
     length = np.linalg.norm(values, axis=1)
     units = values[np.isfinite(length) & (length > 0)]
     count = len(units)

@@ -25,7 +25,7 @@ _BLOCK_ROWS = 16_384
 
 def pool_file(file: EmbeddingFile, by: PoolBy, how: PoolHow = "mean") -> EmbeddingTable:
     """`pool_table` of a file, of which a block of rows at a time is in memory."""
-    return pool_table(file.table_without_values(), by, how, file.mapped())
+    return pool_table(file.table_without_values(), by, how, file.rows_on_disk)
 
 
 def pool_table(

@@ -83,7 +83,7 @@ def reclip(
     )
     engine = ClipEngine(backbone, provenance.precision, announce=announce)
     outcome = _Outcome(file)
-    rows = file.mapped()
+    rows = file.rows_on_disk
     disable = None if progress is None else not progress
     with (
         EmbeddingWriter(out, provenance) as writer,

@@ -119,7 +119,7 @@ class Collection:
 
     def _rows(self) -> RowsOnDisk:
         """Every row. Not kept: all that is needed later are unit vectors."""
-        rows = self.file.mapped()
+        rows = self.file.rows_on_disk
         if len(bad := rows.not_finite()):
             raise StoreError(
                 f"{self.path}: rows that are not finite, the first is row {bad[0]} "

@@ -119,14 +119,15 @@ class EmbeddingFile:
 
     def read(self, start: int, stop: int) -> FloatArray:
         """Embeddings of the rows start ... stop-1, (stop-start, D)."""
-        return self._rows_on_disk[start:stop]
+        return self.rows_on_disk[start:stop]
 
-    def mapped(self) -> RowsOnDisk:
+    @cached_property
+    def rows_on_disk(self) -> RowsOnDisk:
         """All embeddings, (N, D), without reading them: rows are copied from the file when they are asked for.
 
         Each block is checked once, and no memory is taken except for the rows asked for. See `RowsOnDisk`.
         """
-        return self._rows_on_disk
+        return RowsOnDisk(self._sealed)
 
     def read_videos(self, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Some of the columns in `video_columns`, read anew."""
@@ -196,7 +197,7 @@ class EmbeddingFile:
         return replace(self.table_without_values(), values=self.embeddings)
 
     def table_without_values(self) -> EmbeddingTable:
-        """`table` with values (N, 0), for those who take the rows from `mapped`, or need none."""
+        """`table` with values (N, 0), for those who take the rows from `rows_on_disk`, or need none."""
         columns = {name: self.row_columns[name] for name in ROW_TYPES}
         video = columns.pop("video")
         return EmbeddingTable(
@@ -238,10 +239,6 @@ class EmbeddingFile:
         """`failures` as records."""
         rows = zip(*(self._failure_columns[name] for name in FAILURE_COLUMNS), strict=True)
         return [Failure(str(video_id), str(path), str(stage), str(message)) for video_id, path, stage, message in rows]
-
-    @cached_property
-    def _rows_on_disk(self) -> RowsOnDisk:
-        return RowsOnDisk(self._sealed)
 
     @cached_property
     def _failure_columns(self) -> dict[str, npt.NDArray[Any]]:

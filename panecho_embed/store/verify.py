@@ -26,7 +26,7 @@ def verify(path: str | Path) -> list[str]:
 
 def problems_of(file: EmbeddingFile) -> list[str]:
     """`verify` of a file that is open. Raises StoreError for damage."""
-    bad = file.mapped().not_finite()
+    bad = file.rows_on_disk.not_finite()
     values = [f"{len(bad)} rows are not finite, the first are {bad[:5].tolist()}"] if len(bad) else []
     return [*_settings(file), *_ids(file), *_rows(file), *_failures(file), *values]
 

@@ -118,7 +118,7 @@ def _embeddings(path: Path) -> str:
         describe_file(file)
         _ = file.rows, file.videos, file.failures
         table = file.table()
-        rows = np.asarray(file.mapped())
+        rows = np.asarray(file.rows_on_disk)
         file.manifest(), file.facts(), file.failure_records()
         merge([path], file.manifest(), file.provenance, path.with_name("merged.h5"))
         pool(path, "study", path.with_name("pooled.h5"))

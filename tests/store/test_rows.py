@@ -46,7 +46,7 @@ def test_rows_are_those_of_the_whole_array(write, dtype):
     path = write(dtype)
     with h5py.File(path) as file:
         expected = file["embeddings"][:]
-    rows = EmbeddingFile(path).mapped()
+    rows = EmbeddingFile(path).rows_on_disk
     assert rows.shape == expected.shape
     assert rows.dtype == expected.dtype
     assert len(rows) == len(expected)
@@ -59,24 +59,24 @@ def test_rows_are_those_of_the_whole_array(write, dtype):
 
 
 def test_an_empty_file_has_no_rows(write):
-    rows = EmbeddingFile(write(count=0)).mapped()
+    rows = EmbeddingFile(write(count=0)).rows_on_disk
     assert np.asarray(rows).shape == rows[:].shape == rows[[]].shape == (0, DIM)
 
 
 @pytest.mark.parametrize(("some", "message"), [(150, "there are 150"), ([-151], "150"), ([0.5], "whole numbers")])
 def test_rows_that_are_not_there_are_refused(write, some, message):
     with pytest.raises(IndexError, match=message):
-        EmbeddingFile(write()).mapped()[some]
+        EmbeddingFile(write()).rows_on_disk[some]
 
 
 def test_a_mask_of_another_length_is_refused(write):
     with pytest.raises(IndexError, match=r"\(3,\); there are 150 rows"):
-        EmbeddingFile(write()).mapped()[np.ones(3, dtype=bool)]
+        EmbeddingFile(write()).rows_on_disk[np.ones(3, dtype=bool)]
 
 
 def test_a_file_cut_while_it_is_in_use_is_an_error_and_no_crash(write, values):
     path = write()
-    rows = EmbeddingFile(path).mapped()
+    rows = EmbeddingFile(path).rows_on_disk
     np.testing.assert_array_equal(rows[:], values)
     os.truncate(path, path.stat().st_size // 2)
     np.testing.assert_array_equal(rows[3], values[3])
@@ -93,14 +93,14 @@ def test_a_flipped_bit_is_an_error_and_no_other_number(write, values, some):
     content = bytearray(path.read_bytes())
     content[place + 5] ^= 1
     path.write_bytes(content)
-    rows = EmbeddingFile(path).mapped()
+    rows = EmbeddingFile(path).rows_on_disk
     with pytest.raises(StoreError, match=r"x\.h5 is damaged: rows 32 to 63 do not match their checksum"):
         rows[some]
     np.testing.assert_array_equal(rows[[1, 149]], values[[1, 149]])
 
 
 def test_a_block_is_read_whole_once_and_rows_alone_afterwards(write, values, monkeypatch):
-    rows = EmbeddingFile(write()).mapped()
+    rows = EmbeddingFile(write()).rows_on_disk
     read = []
     monkeypatch.setattr(
         SealedFile, "read", lambda self, into, at, was=SealedFile.read: read.append(into.nbytes) or was(self, into, at)
@@ -112,7 +112,7 @@ def test_a_block_is_read_whole_once_and_rows_alone_afterwards(write, values, mon
 
 
 def test_threads_share_it(write, values):
-    rows, bad = EmbeddingFile(write()).mapped(), []
+    rows, bad = EmbeddingFile(write()).rows_on_disk, []
 
     def read(seed):
         for row in np.random.default_rng(seed).integers(0, ROWS, 300):
@@ -129,7 +129,7 @@ def test_threads_share_it(write, values):
 
 def test_rows_stay_those_of_their_file_when_it_is_replaced(write, values, tmp_path):
     path = write()
-    rows = EmbeddingFile(path).mapped()
+    rows = EmbeddingFile(path).rows_on_disk
     other = tmp_path / "other.h5"
     other.write_bytes(b"nothing")
     other.replace(path)
@@ -138,7 +138,7 @@ def test_rows_stay_those_of_their_file_when_it_is_replaced(write, values, tmp_pa
 
 def test_a_closed_file_reads_nothing(write):
     with EmbeddingFile(write()) as file:
-        rows = file.mapped()
+        rows = file.rows_on_disk
     with pytest.raises(StoreError, match="was closed"):
         rows[0]
 
@@ -146,7 +146,7 @@ def test_a_closed_file_reads_nothing(write):
 def test_rows_that_are_not_finite_are_found(write):
     path = write()
     reseal(path, "embeddings", lambda v: v.__setitem__(([3, 149], [7, 0]), [np.nan, np.inf]))
-    assert EmbeddingFile(path).mapped().not_finite().tolist() == [3, 149]
+    assert EmbeddingFile(path).rows_on_disk.not_finite().tolist() == [3, 149]
 
 
 def test_rows_of_a_fetched_file_stay_when_another_is_fetched_for_it(write, values, tmp_path, monkeypatch):
@@ -154,9 +154,9 @@ def test_rows_of_a_fetched_file_stay_when_another_is_fetched_for_it(write, value
     url, there = "memory://rows/x.h5", fsspec.filesystem("memory")
     there.pipe("/rows/x.h5", write().read_bytes())
     copy = cached(url)
-    rows = EmbeddingFile(copy).mapped()
+    rows = EmbeddingFile(copy).rows_on_disk
     there.pipe("/rows/x.h5", write(count=10).read_bytes())
-    assert len(EmbeddingFile(cached(url)).mapped()) == 10
+    assert len(EmbeddingFile(cached(url)).rows_on_disk) == 10
     assert not copy.exists()
     np.testing.assert_array_equal(rows[-3:], values[-3:])
 
