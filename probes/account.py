@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from panecho_embed.core.patients import encoder_caution
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.wording import counted, interval, number, plural
 from panecho_embed.evaluation.comparison_report import methods_of
@@ -84,6 +85,7 @@ def comparison_account(compared: Compared, reference: str | None, command: str) 
     fed = {name: one.problem.provenance.overrides for name, one in evaluations.items()}
     warnings += [f"{name} was fed otherwise: {'; '.join(lines)}" for name, lines in fed.items() if lines]
     warnings += [f"{name} was not compared: {why}" for name, why in compared.refused.items()]
+    warnings += encoder_notes(compared)
     warnings += list(dict.fromkeys(note for one in evaluations.values() for note in cautions_of(one)))
     methods = (
         "The same probe was trained and tested on the same patients, splits and draws for every candidate. "
@@ -148,6 +150,23 @@ def cautions_of(evaluation: Evaluation) -> list[str]:
     return notes
 
 
+def encoder_note(evaluation: Evaluation) -> str:
+    """Warning that tested patients trained the encoder of the embeddings, or may have; "" where none did."""
+    problem = evaluation.problem
+    return encoder_caution(problem.provenance.patients, evaluation.scored.predictions.patient, problem.patient)
+
+
+def encoder_notes(compared: Compared) -> list[str]:
+    """`encoder_note` of each candidate of a comparison that has one, named; once where its targets agree."""
+    notes = [
+        f"{name}: {note}"
+        for evaluations in compared.evaluations.values()
+        for name, evaluation in evaluations.items()
+        if (note := encoder_note(evaluation))
+    ]
+    return list(dict.fromkeys(notes))
+
+
 def far_patients(evaluation: Evaluation) -> list[str]:
     """Test patients whose embeddings are unlike all training rows, by the probes of the first training."""
     problem, far = evaluation.problem, set()
@@ -167,6 +186,7 @@ def _provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
         "Weights": weights.source if weights.pretrained else f"{weights.source}: untrained",
         "Weights SHA-256": weights.sha256,
         "Licence of the weights": weights.licence,
+        "Patients that trained them": _encoder_patients(provenance),
         "Pixels": provenance.feeding.describe(),
         "Not the model's own feeding": "; ".join(provenance.overrides) or "nothing",
     }
@@ -180,6 +200,14 @@ def _provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
         "Fingerprint of the settings": provenance.fingerprint,
         "Versions": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())) or "-",
     }
+
+
+def _encoder_patients(provenance: Provenance) -> str:
+    patients = provenance.patients
+    if not patients.known:
+        return "not recorded" if provenance.weights.pretrained else "none"
+    before = f"; those of {patients.before} are not" if patients.before else ""
+    return f"recorded for {counted(len(patients.trainings or ()), 'training')}{before}"
 
 
 def _untrained_warning(provenance: Provenance) -> list[str]:
@@ -315,7 +343,8 @@ def _patients(result: TargetResult) -> str:
 def _warnings(results: Sequence[TargetResult]) -> list[str]:
     notes = _untrained_warning(results[0].evaluation.problem.provenance)
     by_target = {
-        result.evaluation.problem.target.name: cautions_of(result.evaluation)
+        result.evaluation.problem.target.name: [*filter(None, [encoder_note(result.evaluation)])]
+        + cautions_of(result.evaluation)
         + (recording_notes(result) if result.recording_suffices else [])
         for result in results
     }

@@ -19,7 +19,7 @@ from panecho_embed.evaluation.scores import score_documents, write_json, write_m
 from panecho_embed.evaluation.splits import leaking_patients
 from probes.account import account_of, efficiency_figure, grid_rows
 from probes.base import BaseProbe
-from probes.run import TargetResult
+from probes.run import Evaluation, TargetResult
 from probes.saved import save_probes
 
 
@@ -102,6 +102,7 @@ def _document(result: TargetResult) -> dict[str, Any]:
         "k_shot": result.settings.k_shot,
         "chance": asdict(evaluation.chance),
         "threshold_rule": str(result.settings.threshold),
+        "encoder_patients": _encoder_patients(evaluation),
         "leaking_patients": leaking_patients(evaluation.folds, problem.patient),
         "chosen": [row for row in grid_rows(evaluation) if row["chosen"]],
         "recording_only": {"facts": list(problem.recording), "metrics": result.recording},
@@ -113,6 +114,15 @@ def _document(result: TargetResult) -> dict[str, Any]:
         },
         "label_efficiency": None if result.efficiency is None else result.efficiency.band().to_dict("records"),
     }
+
+
+def _encoder_patients(evaluation: Evaluation) -> dict[str, Any]:
+    """How many tested patients trained the encoder of the embeddings, as far as its weights record it."""
+    patients = evaluation.problem.provenance.patients
+    if not patients.known:
+        return {"recorded": False}
+    overlap = patients.overlap(evaluation.scored.predictions.patient, evaluation.problem.patient)
+    return {"recorded": True, **asdict(overlap), "started_from_unrecorded": patients.before or None}
 
 
 def _write_efficiency(results: Sequence[TargetResult], folder: Path) -> None:

@@ -52,6 +52,8 @@ def print_evaluation(collection: Collection, *, as_json: bool, as_csv: bool, **o
         )
         names = ["similarity"] if level == "study" else []
         print_table(rows, [*names, "metric", "value", "low", "high", "chance"])
+    if chosen.caution:
+        click.echo(chosen.caution, err=as_csv)
     notes = {measure: result.note for measure, result in results.items() if result.note}
     notes |= {measure: f"not evaluated, for {why}" for measure, why in not_evaluated.items()}
     for measure, note in notes.items():

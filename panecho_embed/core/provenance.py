@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import EARLIER_FEEDING, EARLIER_ORDER, ArgumentError, EarlierReleaseError
 from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.planes import PlaneOrder
 
 Level = Literal["frame", "clip", "video", "study"]
@@ -41,9 +42,9 @@ class Provenance:
     overrides: what differs from the model's own feeding and clips, a line each, for people. plane_order: which pictures
     a clip is made of, a property of the weights; at frame level every frame is one all the same. precision: of the
     encoder's arithmetic. dtype: of the stored numbers. include_stills: whether DICOM stills were taken in. versions: of
-    the packages that could matter. engine: what ran the encoders, "" where not known. These two and the overrides are
-    recorded, but no part of the fingerprint: engines of one precision differ by its rounding, and neither they nor an
-    upgrade of numpy may stop a resume.
+    the packages that could matter. engine: what ran the encoders, "" where not known. patients: those whom the weights
+    record as trained on. These three and the overrides are recorded, but no part of the fingerprint: engines of one
+    precision differ by its rounding, and neither they nor an upgrade of numpy may stop a resume.
     """
 
     backbone: str
@@ -60,6 +61,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     engine: str = ""
     overrides: tuple[str, ...] = ()
+    patients: TrainingPatients = field(default_factory=TrainingPatients)
 
     def __post_init__(self) -> None:
         if self.level not in get_args(Level):
@@ -74,8 +76,8 @@ class Provenance:
     def settings(self) -> dict[str, Any]:
         """What decides the values, flat: {"feeding.crop": 224, ...}. Of the weights: content, not source."""
         flat: dict[str, Any] = {}
-        whole = dataclasses.asdict(dataclasses.replace(self, versions={}))
-        for recorded in ("versions", "engine", "overrides"):
+        whole = dataclasses.asdict(self._without_patients())
+        for recorded in ("versions", "engine", "overrides", "patients"):
             whole.pop(recorded)
         # What the model would take unasked decides nothing.
         whole["feeding"].pop("clips")
@@ -103,9 +105,14 @@ class Provenance:
         ]
 
     def to_json(self) -> str:
-        """As JSON text, to be read back by `from_json`."""
-        record = dataclasses.asdict(self) | {"feeding": self.feeding.record(), "versions": dict(self.versions)}
+        """As JSON text, to be read back by `from_json`, without `patients`: they can be many, and are kept apart."""
+        whole = dataclasses.asdict(self._without_patients())
+        whole.pop("patients")
+        record = whole | {"feeding": self.feeding.record(), "versions": dict(self.versions)}
         return json.dumps(record, sort_keys=True)
+
+    def _without_patients(self) -> Provenance:
+        return dataclasses.replace(self, versions={}, patients=TrainingPatients())
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:

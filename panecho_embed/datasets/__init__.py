@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import get_args
 
 from panecho_embed.core.errors import ArgumentError, ManifestError
+from panecho_embed.core.patients import is_opaque
 from panecho_embed.core.records import Ids, Layout, Manifest
 from panecho_embed.core.remote import check_url, fetched, is_url, parent
 from panecho_embed.datasets import echonet, folder, table
 from panecho_embed.datasets.describe import describe_manifest
 from panecho_embed.datasets.identity import PlainManifest, warning_of_ids_in_paths
-from panecho_embed.datasets.ids import checked_salt, is_opaque
+from panecho_embed.datasets.ids import checked_salt
 from panecho_embed.datasets.local_ids import LocalIds, carry_over, local_path, located, made_opaque
 from panecho_embed.datasets.remote_folder import read_remote_folder
 from panecho_embed.datasets.text import shown

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 from pathlib import Path
 
 from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.patients import is_opaque
 
 SALT_VARIABLE = "PANECHO_EMBED_ID_SALT"
 SALT_LINE = "# salt: "
 """What the first line of a local table begins with; the salt follows."""
 
-_OPAQUE = re.compile(r"(video|study|patient)-[0-9a-f]{16}")
 _SHORTEST_SALT, _FEWEST_CHARACTERS = 16, 5
 
 
@@ -56,9 +55,3 @@ def hashed_id(kind: str, value: str, salt: str) -> str:
         return value
     data = f"{kind}\0{value}".encode("utf-8", "surrogateescape")
     return f"{kind}-{hmac.new(salt.encode(), data, hashlib.sha256).hexdigest()[:16]}"
-
-
-def is_opaque(value: str, kind: str = "") -> bool:
-    """Whether `value` has the form of a hashed id, of this kind if one is given."""
-    match = _OPAQUE.fullmatch(value)
-    return match is not None and kind in ("", match[1])

@@ -13,9 +13,10 @@ from typing import Self
 
 from panecho_embed.core.errors import ArgumentError, ManifestError, MediaError
 from panecho_embed.core.outputs import explain_os_error, temporary_path, written_whole
+from panecho_embed.core.patients import is_opaque
 from panecho_embed.core.records import Manifest, Origin, VideoRef
 from panecho_embed.core.remote import file_name, is_url
-from panecho_embed.datasets.ids import SALT_LINE, checked_salt, hashed_id, is_opaque, new_salt
+from panecho_embed.datasets.ids import SALT_LINE, checked_salt, hashed_id, new_salt
 
 SUFFIX = ".ids.csv"
 _COLUMNS = ("video_id", "study_id", "patient_id", "plain_video_id", "plain_study_id", "plain_patient_id", "path")

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from panecho_embed.core.errors import ArgumentError, ManifestError
+from panecho_embed.core.patients import is_opaque
 from panecho_embed.core.records import Manifest, VideoRef
 from panecho_embed.core.remote import check_url, is_url
 from panecho_embed.datasets import tmed
 from panecho_embed.datasets.describe import DESCRIPTION_COLUMNS
 from panecho_embed.datasets.folder import may_be_video, never_dicom
 from panecho_embed.datasets.identity import PlainManifest, is_telling
-from panecho_embed.datasets.ids import is_opaque
 from panecho_embed.datasets.labels import label_columns, parse_number
 from panecho_embed.datasets.local_ids import LocalIds, local_path
 from panecho_embed.datasets.reading import collect, raise_problems, read_table, require_columns

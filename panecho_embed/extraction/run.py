@@ -16,6 +16,7 @@ from tqdm import tqdm
 from panecho_embed.core.clips import ClipPlan, resolve_plan
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.feeding import MaskChoice
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.provenance import Level, Precision, Provenance, StoredType
 from panecho_embed.core.records import Engine, EngineBackend, Ids, Layout, Manifest
 from panecho_embed.core.remote import check_url, forget_listings, is_url
@@ -35,6 +36,8 @@ from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together
 
 _DICOM_MASK = "sector mask: DICOM files only, as the model was trained (--mask-sector on or off changes it)"
+
+_MOST_PATIENTS = 1_000_000  # 24 MB; each part of an extraction carries them too
 
 _PLAN_NAME = r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}"
 
@@ -347,7 +350,19 @@ def _provenance(model: Backbone, level: Level) -> Provenance:
         dim=model.image_dim if level == "frame" and model.image_dim else model.dim,
         plane_order=model.plane_order,
         versions=package_versions(),
+        patients=_carried(model),
     )
+
+
+def _carried(model: Backbone) -> TrainingPatients:
+    """Who trained the model, to be carried in the file. Raises ArgumentError if they are too many for that."""
+    count = model.patients.num_hashes
+    if count > _MOST_PATIENTS:
+        raise ArgumentError(
+            f"{model.weights.source} records {count:,} patients of its training; an embedding file carries "
+            f"{_MOST_PATIENTS:,} at most, so that a probe can tell whether it tests any of them"
+        )
+    return model.patients
 
 
 def _of_plan(provenance: Provenance, backbone: Backbone, clips: ClipPlan | Mapping[str, Any] | None) -> Provenance:

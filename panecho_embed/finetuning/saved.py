@@ -12,6 +12,7 @@ from torch import Tensor
 
 from panecho_embed.core.errors import StoreError
 from panecho_embed.core.outputs import explain_os_error
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.core.tasks import Task
 from panecho_embed.finetuning.model import FineTuneModel
@@ -20,7 +21,6 @@ from panecho_embed.finetuning.starts import Start, stem_for
 from panecho_embed.models.checkpoint import load_whole, save_tensors
 from panecho_embed.models.convnext import CHANNELS
 from panecho_embed.models.panecho import PANECHO_FEEDING, PanEcho, checkpoint_content, sinusoid
-from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.recorded import KEY, OWN_LAYOUT, plain
 from panecho_embed.models.weights import NOT_STATED
 

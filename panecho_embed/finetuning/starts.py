@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from panecho_embed.core.digests import checked_sha256
 from panecho_embed.core.errors import ArgumentError, WeightsNotFoundError
 from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.planes import PlaneOrder
 from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.finetuning.recipe import ModelSettings, Recipe
 from panecho_embed.models import zoo
 from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
 from panecho_embed.models.panecho import PANECHO_FEEDING, ClipEncoder
-from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.weights import KNOWN, locate
 
 RANDOM = "random"

@@ -14,9 +14,9 @@ from panecho_embed.core.arraytypes import Ints
 from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.planes import Pictures, PlaneOrder, frame_planes, pictures_of
 from panecho_embed.core.provenance import Precision, WeightsInfo
-from panecho_embed.models.patients import TrainingPatients
 
 Pooling = Literal["transformer", "mean", "3d"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from panecho_embed.core.errors import EARLIER_FEEDING, WeightsError
+from panecho_embed.core.errors import EARLIER_FEEDING, ArgumentError, WeightsError
 from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.planes import PlaneOrder
-from panecho_embed.models.patients import TrainingPatients, read_training_patients
 
 KEY = "panecho_embed"
 """The entry beside the state dict that says what a model is, as plain values; released files have none."""
@@ -79,8 +79,15 @@ def read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
         layout,
         _thresholds(about.get("thresholds"), path),
         str(about.get("init") or ""),
-        read_training_patients(about.get("patients"), path),
+        _patients(about.get("patients"), path),
     )
+
+
+def _patients(record: Any, path: Path) -> TrainingPatients:
+    try:
+        return TrainingPatients.from_record(record)
+    except ArgumentError as error:
+        raise WeightsError(f"{path}: {error}") from error
 
 
 def _thresholds(given: Any, path: Path) -> dict[str, float]:

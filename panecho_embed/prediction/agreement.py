@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Floats, Texts
 from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.core.tasks import Task
 from panecho_embed.core.wording import counted, interval, number
-from panecho_embed.datasets import is_opaque
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.evaluation.metrics import SHORT, display_name
 from panecho_embed.evaluation.predictions import FILE, Predictions, trivial_prediction, write_predictions
@@ -23,17 +23,12 @@ from panecho_embed.evaluation.scores import Scored, score, score_documents, writ
 from panecho_embed.evaluation.splits import SPLITS, split_name
 from panecho_embed.evaluation.targets import Reading, Target, matched_classes, read_target
 from panecho_embed.evaluation.thresholds import ThresholdRule, with_threshold
-from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.prediction.averages import Predictions as Averages
 
 _NAMES = {"test": "test", "val": "validation", "train": "training"}
 _NOT_RECORDED = (
     "Which patients these weights were trained on is not recorded. If any of them are in this input, the agreement is "
     "not that of new patients."
-)
-_OTHER_KEY = (
-    "It can't be told who of these patients was in the training of this model: their ids are hashes, and the model "
-    "knows none of them. With the key of the training data the ids are the same (--salt-file DATA.ids.csv)."
 )
 
 
@@ -90,18 +85,19 @@ def agreements(
         Of yes-or-no decisions, saved with the model. Otherwise `rule` chooses them on rows whose split is val.
     rule : ThresholdRule, optional
     patients : TrainingPatients, optional
-        Those of the model. Where they are known they decide who is a training row ("train"), a validation row ("val")
-        or neither ("test"), whatever the split column says; only rows whose split is val still choose the threshold of
-        a model that brings none. Where nothing is known the split column decides.
+        Those of the model. They decide who is a training row ("train") or a validation row ("val"), whatever the split
+        column says. All others are "test" where the record can tell; only rows whose split is val still choose the
+        threshold of a model that brings none. Where it can't, the split column decides on the others.
     draws, seed : int
         Of the bootstrap.
     """
     tasks = dict.fromkeys(output.task for output in predictions.outputs)
     given = reading or Reading()
     given = replace(given, tasks={task.name: task for task in tasks})
-    rule = rule or ThresholdRule()
+    rule, patients = rule or ThresholdRule(), patients or TrainingPatients()
+    certain = not patients.unclear(predictions.videos.patient_id)
     return [
-        _agreement(predictions, task, given, thresholds or {}, rule, draws, seed, patients or TrainingPatients())
+        _agreement(predictions, task, given, thresholds or {}, rule, draws, seed, patients, certain)
         for task in tasks
         if task.name in predictions.studies.labels
     ]
@@ -135,6 +131,7 @@ def _agreement(
     draws: int,
     seed: int,
     patients: TrainingPatients,
+    certain: bool,
 ) -> Agreement:
     columns = [i for i, output in enumerate(predictions.outputs) if output.task == task]
     try:
@@ -144,9 +141,9 @@ def _agreement(
         threshold = thresholds.get(task.name)
         chooses = read.target.kind == "binary" and threshold is None
         tables = (predictions.studies, predictions.videos)
-        of_studies, note = _splits(tables[0], patients, chooses)
+        of_studies, note = _splits(tables[0], patients, certain, chooses)
         truths = (read.truth, _read_truth(tables[1].labels[task.name], read.target, task.name, reading))
-        splits = (of_studies, _splits(tables[1], patients, chooses)[0])
+        splits = (of_studies, _splits(tables[1], patients, certain, chooses)[0])
         both = [_rows(*one, read.target, task, columns) for one in zip(tables, truths, splits, strict=True)]
     except ArgumentError as error:
         told = str(error)
@@ -155,8 +152,8 @@ def _agreement(
         threshold = float(np.nextafter(1 - threshold, 1))  # of the other class
     both = [with_threshold(_with_baseline(rows), rule, threshold) for rows in both]
     words = dict(_NAMES)
-    if patients.known or not any(map(str.strip, map(str, tables[0].split))):
-        words["test"] = "not in training" if patients.known else "all"
+    if certain or (set(of_studies) == {"test"} and not any(map(str.strip, map(str, tables[0].split)))):
+        words["test"] = "not in training" if certain else "all"
     scored = {}
     for split in ("test", "val", "train"):
         part = both[0].of_split(split)
@@ -220,11 +217,11 @@ def _same_positive(target: Target, task: Task) -> bool:
     return matched_classes(target, task)[1] == task.positive_class_index
 
 
-def _splits(table: EmbeddingTable, patients: TrainingPatients, chooses: bool) -> tuple[Texts, str]:
+def _splits(table: EmbeddingTable, patients: TrainingPatients, certain: bool, chooses: bool) -> tuple[Texts, str]:
     """What each row was to the model: "train", "val" or "test"; see `agreements`. And what was taken for granted."""
     names = np.array([split_name(str(name)) for name in table.split], dtype=object)
-    if patients.known:
-        split = patients.parts_of(table.patient_id)
+    split = patients.parts_of(table.patient_id)
+    if certain:
         split[(split == "") & (names == "val") & chooses] = "val"
         split[split == ""] = "test"
         return split, ""
@@ -237,7 +234,7 @@ def _splits(table: EmbeddingTable, patients: TrainingPatients, chooses: bool) ->
             note = "Rows without a split count as test rows."
         names[names == ""] = "test"
     assert set(names) <= set(SPLITS)
-    return names, note
+    return np.where(split == "", names, split), note
 
 
 def _with_baseline(rows: Predictions) -> Predictions:
@@ -248,32 +245,27 @@ def _with_baseline(rows: Predictions) -> Predictions:
     return replace(rows, baseline=trivial_prediction(rows.target, trained.truth, len(rows)))
 
 
-def comparable(patients: TrainingPatients, table: EmbeddingTable) -> bool:
-    """Whether a model's record can tell who of a table was in its training.
-
-    Ids of DICOM are hashes under a key of each output. Where all ids look so and the model knows none of them, nobody
-    can tell other patients from another key.
-    """
-    ids = [str(who) for who in table.patient_id]
-    return patients.known and (not all(map(is_opaque, ids)) or bool((patients.parts_of(table.patient_id) != "").any()))
-
-
 def overlap(patients: TrainingPatients, table: EmbeddingTable) -> tuple[str, dict[str, Any]]:
     """How many patients of a table the model was trained on: a sentence, and counts for predictions.json."""
     if not patients.known:
         return _NOT_RECORDED, {"recorded": False}
-    if not comparable(patients, table):
-        return _OTHER_KEY, {"recorded": True, "comparable": False}
-    part = patients.parts_of(np.unique(table.patient_id.astype(str)))
-    train, val = int((part == "train").sum()), int((part == "val").sum())
-    counts = {"training": train, "validation": val, "neither": len(part) - train - val}
-    told = (
-        f"Of {counted(len(part), 'patient')}, {train} {'was' if train == 1 else 'were'} in the training of this model, "
-        f"{val} in its validation, {counts['neither']} in neither (patient ids compared)."
-    )
+    found = patients.overlap(table.patient_id)
+    neither = found.patients - found.found
+    were = f"{found.training} {'was' if found.training == 1 else 'were'} in the training of this model"
+    told = f"Of {counted(found.patients, 'patient')}, {were}, {found.validation} in its validation"
+    if not found.unclear:
+        told += f", {neither} in neither (patient ids compared)."
+    elif found.found:
+        told += f". It can't be told who of the other {neither} was: {found.unclear}."
+    else:
+        told = f"It can't be told who of these patients was in the training of this model: {found.unclear}."
     if patients.before:
         told += f" The patients of the weights that it started from ({patients.before}) are not recorded."
-    return told, {"recorded": True, **counts, "started_from_unrecorded": patients.before or None}
+    counts: dict[str, Any] = {"recorded": True, "comparable": not found.unclear}
+    counts |= {"training": found.training, "validation": found.validation}
+    if not found.unclear:
+        counts["neither"] = neither
+    return told, counts | {"started_from_unrecorded": patients.before or None}
 
 
 def agreement_tables(found: Sequence[Agreement]) -> list[tuple[list[str], list[list[str]]]]:

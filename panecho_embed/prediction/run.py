@@ -17,6 +17,7 @@ from panecho_embed.core.arraytypes import FloatArray
 from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.core.outputs import refuse_to_replace_run, written_run
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.records import Failure
 from panecho_embed.core.remote import cached, check_url, file_name, is_url
 from panecho_embed.core.tasks import write_tasks
@@ -27,9 +28,8 @@ from panecho_embed.extraction.reclipping import check_pictures_are_frames, recli
 from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.panecho import PanEcho, TaskTable
-from panecho_embed.models.patients import TrainingPatients
 from panecho_embed.models.zoo import panecho_with_heads
-from panecho_embed.prediction.agreement import Agreement, agreements, comparable, overlap, write_agreements
+from panecho_embed.prediction.agreement import Agreement, agreements, overlap, write_agreements
 from panecho_embed.prediction.averages import Predictions, average
 from panecho_embed.prediction.files import write_json, write_tables
 from panecho_embed.prediction.films import PICTURE_SECONDS
@@ -159,8 +159,6 @@ def _predict(
     # Random weights have seen nobody.
     patients = recorded.patients if pretrained else TrainingPatients(())
     told, counts = overlap(patients, predictions.videos) if pretrained else ("", {"recorded": True})
-    if not comparable(patients, predictions.videos):
-        patients = TrainingPatients()
     found = tuple(
         agreements(
             predictions, reading=reading, thresholds=recorded.thresholds, rule=rule, patients=patients, seed=seed

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from panecho_embed.core.arraytypes import Bools, Floats, Floats32, Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.nearest import nearest
+from panecho_embed.core.patients import encoder_caution
 from panecho_embed.core.records import Score
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, scores
 from panecho_embed.evaluation.metrics import Draws, Metrics
@@ -46,6 +47,7 @@ class Retrieval:
     queries: how many were asked; left_out: items with a label that no other candidate shares, that can't be compared,
     or, for a sample of a large collection, that were not drawn. same_patient: whether items of the query's own patient
     were candidates. note: how many could not be compared, and why, or "".
+    caution: that patients of queries trained the encoder, or may have; "" where none did.
     """
 
     column: str
@@ -59,6 +61,7 @@ class Retrieval:
     left_out: int
     same_patient: bool
     note: str = ""
+    caution: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: {"top1": {"value": ..., "low": ..., "high": ..., "chance": ...}, ...} and the settings."""
@@ -132,8 +135,9 @@ def evaluate(
     chance = dict(zip(names, values[:, 1].mean(axis=0).tolist(), strict=True))
     left_out = int(labels.there.sum()) - len(rows)
     note = f"{len(refused)} of {len(asked)} could not be compared; the first is {refused[0]}" if refused else ""
-    kinds = (labels.kind, labels.why)
-    return Retrieval(column, *kinds, level, measure, estimates, chance, len(rows), left_out, same_patient, note)
+    caution = encoder_caution(collection.provenance.patients, np.array(patients, dtype=object), items.patients)
+    kinds, notes = (labels.kind, labels.why), (note, caution)
+    return Retrieval(column, *kinds, level, measure, estimates, chance, len(rows), left_out, same_patient, *notes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

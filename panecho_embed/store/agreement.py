@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from panecho_embed.core.errors import EarlierReleaseError, SettingsMismatchError, StoreError
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import Manifest, VideoRef
 
@@ -37,6 +38,7 @@ class Agreement:
         head = {
             "version": _VERSION,
             "provenance": self.provenance.to_json(),
+            "patients": self.provenance.patients.record(),
             "manifest": self.digest(),
             "labels": list(self.manifest.labels),
         }
@@ -57,7 +59,9 @@ class Agreement:
                 name: np.array(column, dtype=object if column and isinstance(column[0], str) else np.float64)
                 for name, column in zip(head["labels"], columns[len(_FIELDS) :], strict=True)
             }
-            return cls(Manifest(videos, labels), Provenance.from_json(head["provenance"]))
+            patients = TrainingPatients.from_record(head.get("patients"))
+            made = dataclasses.replace(Provenance.from_json(head["provenance"]), patients=patients)
+            return cls(Manifest(videos, labels), made)
         except EarlierReleaseError as error:
             raise EarlierReleaseError(f"the parts are {error} (--overwrite discards them)") from error
         except _DAMAGED as error:

@@ -28,6 +28,9 @@ FACT_TYPES: dict[str, Kind] = {
     "size_bytes": "i",
     "mtime_ns": "i",
 }
+ENCODER_PATIENTS = "encoder_patients"
+"""JSON of `Provenance.patients`, an array of one text, as an attribute holds 64 KiB at most; only where recorded."""
+
 RECORDING_COLUMNS = tuple(field.name for field in dataclasses.fields(Recording))
 FAILURE_COLUMNS = ("video_id", "path", "stage", "message")
 ROW_TYPES: dict[str, np.dtype[Any]] = {

@@ -12,10 +12,10 @@ import numpy as np
 
 from panecho_embed.core.errors import EarlierReleaseError, SettingsMismatchError, StoreError
 from panecho_embed.core.outputs import explain_os_error, sweep, written_whole
+from panecho_embed.core.patients import is_opaque
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import Failure, Manifest
 from panecho_embed.core.shards import Shard
-from panecho_embed.datasets.ids import is_opaque
 from panecho_embed.store.agreement import Agreement
 from panecho_embed.store.contents import begins_as_hdf5
 from panecho_embed.store.ledger import Ledger

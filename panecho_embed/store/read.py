@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import FloatArray
 from panecho_embed.core.errors import ArgumentError, EarlierReleaseError, StoreError
+from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.provenance import Level, Provenance
 from panecho_embed.core.records import (
     FPS_OF_MANIFEST,
@@ -26,6 +28,7 @@ from panecho_embed.core.records import (
 )
 from panecho_embed.store.contents import Contents, SealedFile
 from panecho_embed.store.layout import (
+    ENCODER_PATIENTS,
     FACT_TYPES,
     FAILURE_COLUMNS,
     FORMAT,
@@ -78,7 +81,9 @@ class EmbeddingFile:
         if self.level not in get_args(Level):
             raise StoreError(f"{self.path}: level is {self.level!r}; known are {', '.join(get_args(Level))}")
         try:
-            self.provenance = Provenance.from_json(str(attributes["provenance"]))
+            self.provenance = replace(
+                Provenance.from_json(str(attributes["provenance"])), patients=self._encoder_patients()
+            )
         except EarlierReleaseError as error:
             raise EarlierReleaseError(f"{self.path}: {error}") from error
         except ArgumentError as error:
@@ -240,6 +245,16 @@ class EmbeddingFile:
         rows = zip(*(self._failure_columns[name] for name in FAILURE_COLUMNS), strict=True)
         return [Failure(str(video_id), str(path), str(stage), str(message)) for video_id, path, stage, message in rows]
 
+    def _encoder_patients(self) -> TrainingPatients:
+        """Raises ArgumentError."""
+        if ENCODER_PATIENTS not in self._sealed.contents.places:
+            return TrainingPatients()
+        (text,) = decode_column(self._sealed.column(ENCODER_PATIENTS))
+        try:
+            return TrainingPatients.from_record(json.loads(text))
+        except ValueError as error:
+            raise ArgumentError(f"/{ENCODER_PATIENTS}: {error}") from error
+
     @cached_property
     def _failure_columns(self) -> dict[str, npt.NDArray[Any]]:
         return {name: decode_column(self._sealed.column(f"failures/{name}")) for name in FAILURE_COLUMNS}
@@ -267,6 +282,8 @@ def _problems(contents: Contents) -> list[str]:
     lengths: dict[str, int] = {}
     for name, place in places.items():
         table, _, column = name.partition("/")
+        if name == ENCODER_PATIENTS and (place.dtype.kind, place.shape) != ("S", (1,)):
+            problems.append(f"/{name} is no single text")
         if not column and name not in REQUIRED:
             continue
         allowed = {"labels": "fS"}.get(table, "iufbS") if name not in REQUIRED else REQUIRED[name].replace("i", "iu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from panecho_embed.store.checksums import as_bytes, checksum, checksums, combine
 from panecho_embed.store.contents import Contents
 from panecho_embed.store.headers import make_headers, place_of_rows
 from panecho_embed.store.layout import (
+    ENCODER_PATIENTS,
     FAILURE_COLUMNS,
     FORMAT,
     ID_COLUMNS,
@@ -184,6 +186,8 @@ class EmbeddingWriter:
         for name in FAILURE_COLUMNS:
             # What a decoder says of a damaged file can quote any of its bytes.
             tables[f"failures/{name}"] = [str(getattr(f, name)).replace("\0", "\ufffd") for f in failures]
+        if self.provenance.patients.known:
+            tables[ENCODER_PATIENTS] = [json.dumps(self.provenance.patients.record())]
         return {name: encode_column(name, column) for name, column in tables.items()}
 
     def _write_rest(self, tables: Mapping[str, npt.NDArray[Any]]) -> None:

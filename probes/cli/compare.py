@@ -59,7 +59,7 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     """
     from panecho_embed.cli.compare import print_comparisons
     from panecho_embed.evaluation.comparison_report import check_folder, write_comparison
-    from probes.account import comparison_account
+    from probes.account import comparison_account, encoder_notes
     from probes.compare import compare_problems
     from probes.problem import load_problems
     from probes.registry import probe_class
@@ -82,6 +82,8 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
         refused=refused,
     )
     print_comparisons(compared.comparisons, options["reference"])
+    for note in encoder_notes(compared):
+        click.echo(note)
     account = comparison_account(compared, options["reference"], command_line(click.get_current_context()))
     write_comparison(folder, "probe compare", compared.comparisons, account, overwrite=options["overwrite"])
     for name, why in compared.refused.items():

@@ -129,7 +129,7 @@ def print_scores(result: TargetResult) -> None:
     from panecho_embed.evaluation.metrics import display_name
     from panecho_embed.evaluation.report import answer, metric_rows
     from panecho_embed.evaluation.scores import caution_of
-    from probes.account import cautions_of, further_columns, recording_notes
+    from probes.account import cautions_of, encoder_note, further_columns, recording_notes
 
     evaluation, problem = result.evaluation, result.evaluation.problem
     scored = evaluation.scored
@@ -142,7 +142,8 @@ def print_scores(result: TargetResult) -> None:
         cells["shuffled labels"] = {name: number(values.mean()) for name, values in result.control.items()}
     columns, rows = metric_rows(scored, cells)
     click.echo(aligned(columns, rows))
-    for note in filter(None, [caution_of(scored.few), *cautions_of(evaluation), result.no_control]):
+    notes = [encoder_note(evaluation), caution_of(scored.few), *cautions_of(evaluation), result.no_control]
+    for note in filter(None, notes):
         click.echo(note)
     click.echo(answer(scored))
     for note in recording_notes(result):

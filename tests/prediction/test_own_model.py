@@ -160,7 +160,7 @@ def test_the_model_s_record_and_not_the_split_column_says_who_was_in_training(
     assert mine["splits"] == theirs["splits"]
     about = json.loads((tmp_path / "out" / "predictions.json").read_text())["model"]["training_patients"]
     counts = {"training": 12, "validation": 8, "neither": 8}
-    assert about == {"recorded": True, **counts, "started_from_unrecorded": None}
+    assert about == {"recorded": True, "comparable": True, **counts, "started_from_unrecorded": None}
 
 
 def test_where_nothing_is_recorded_the_output_says_so_and_calls_all_of_them_all(
@@ -189,6 +189,7 @@ def test_hashed_ids_that_the_model_does_not_know_are_not_called_new_patients(
     )
     said = predict(tmp_path / "new.csv", tuned, tmp_path / "out")
     assert "It can't be told who of these patients was in the training of this model" in said
+    assert "their ids are hashes, and those in training were plain" in said
     assert "not in training" not in said
     assert list(targets_of(tmp_path / "out")["EF"]["splits"]) == ["test", "val", "train"]
 
