@@ -13,7 +13,7 @@ from panecho_embed.core.remote import check_url, fetched, is_url, parent
 from panecho_embed.datasets import echonet, folder, table
 from panecho_embed.datasets.describe import describe_manifest
 from panecho_embed.datasets.identity import PlainManifest, warning_of_ids_in_paths
-from panecho_embed.datasets.ids import checked_salt
+from panecho_embed.datasets.ids import SALT_VARIABLE, checked_salt
 from panecho_embed.datasets.local_ids import LocalIds, carry_over, local_path, located, made_opaque
 from panecho_embed.datasets.remote_folder import read_remote_folder
 from panecho_embed.datasets.text import shown
@@ -77,6 +77,11 @@ def read_manifest(
     known = LocalIds.read(local_path(source)) if is_table and local_path(source).is_file() else None
     found = _read_url(check_url(str(source)), layout, known) if is_url(source) else _read_here(source, layout, known)
     if ids == "opaque" or (ids == "auto" and found.dicom):
+        if known and salt not in (None, known.salt):
+            raise ArgumentError(
+                f"{known.path} has ids of another salt than the one given; leave that out (--salt-file, "
+                f"${SALT_VARIABLE}), or make the table anew with it (panecho-embed manifest)"
+            )
         return made_opaque(found.manifest, known.salt if known else salt, local)
     return _plain(found)
 

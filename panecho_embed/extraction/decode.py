@@ -34,6 +34,8 @@ T = TypeVar("T")
 _MOST_CLAIMED = 1_000_000
 # Of one video's frames at the model's size, in memory at once: eight minutes at 30 frames per second and 224 pixels.
 _MOST_BYTES = 2 << 30
+# Characters of a file's name that is looked for in messages.
+_SHORTEST_NAME = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,20 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
     outcome = _decoded(video, settings)
     if isinstance(outcome, Failure) and video.origin is not None:
         # Errors of libraries and of storage name the file.
-        message = outcome.message
-        for name in (video.location, PurePath(video.location).name):
-            message = message.replace(name, video.path)
-        return replace(outcome, message=message)
+        return replace(outcome, message=_without_names(outcome.message, video))
     return outcome
+
+
+def _without_names(message: str, video: VideoRef) -> str:
+    """A message in which the opaque path stands for the video's own, and for its file's name, as they are or quoted.
+
+    A name of one to three characters tells nobody, and stands in many messages by chance ("frame 1 of 10").
+    """
+    name = PurePath(video.location).name
+    for told in (video.location, name) if len(name) >= _SHORTEST_NAME else (video.location,):
+        for form in dict.fromkeys((told, repr(told)[1:-1], ascii(told)[1:-1])):
+            message = message.replace(form, video.path)
+    return message
 
 
 def _decoded(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Failure:

@@ -199,6 +199,8 @@ class SavedIndex:
             index = FaissIndex(self.path / "index.faiss", self.info.kind, self.info.probes)
         except RuntimeError as error:
             raise _damaged(self.path, self._emb, error) from error
+        # It is read when it is first needed, and may have been renewed since it was checked.
+        self._check("index.faiss", self._sums["index.faiss"])
         if len(index) != self.info.videos:
             raise _damaged(self.path, self._emb, f"index.faiss holds {len(index)} videos")
         return index

@@ -69,6 +69,18 @@ def test_another_salt_than_the_tables_is_refused(dicoms, tmp_path):
         read_manifest(dicoms, salt=SALT, local=tmp_path / "t.ids.csv")
 
 
+def test_another_salt_than_that_of_the_table_that_is_read_is_refused(dicoms, tmp_path):
+    table = tmp_path / "list.csv"
+    manifest = read_manifest(dicoms, local=local_path(table))
+    describe_manifest(manifest).to_csv(table, index=False)
+    with pytest.raises(ArgumentError, match=r"list\.csv\.ids\.csv has ids of another salt.*--salt-file"):
+        read_manifest(table, salt=SALT)
+    again = read_manifest(table, salt=LocalIds.read(local_path(table)).salt)
+    assert ids(again) == ids(manifest)
+    # Where nothing is hashed, a salt in the environment is in nobody's way.
+    assert len(read_manifest(table, salt=SALT, ids="plain").videos) == 2
+
+
 @pytest.mark.parametrize("content", ["", "video_id\n", "# salt: \nvideo_id\n", f"# salt: {SALT}\nvideo_id,path\n"])
 def test_a_table_that_is_none_is_said(dicoms, tmp_path, content):
     (tmp_path / "t.ids.csv").write_text(content)

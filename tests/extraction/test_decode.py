@@ -7,7 +7,8 @@ import pytest
 
 from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.feeding import Feeding
-from panecho_embed.core.records import Failure, VideoRef
+from panecho_embed.core.errors import MediaError
+from panecho_embed.core.records import Failure, Origin, VideoRef
 from panecho_embed.extraction import decode
 from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings, decode_video
 from panecho_embed.media import Cine
@@ -77,3 +78,25 @@ def test_more_frames_than_allowed_are_a_failure_of_their_own_stage(monkeypatch, 
     video = with_lengths(monkeypatch, tmp_path, 200, 200)
     failure = decode_video(video, DecodeSettings(SMALL, None, most_frames=49))
     assert (failure.stage, failure.message) == ("frames", "more than 49 of its frames would have to be encoded")
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "told"),
+    [
+        ("JANE DOE.dcm", "{path}: frame 1 of 10 of JANE DOE.dcm", "OPAQUE: frame 1 of 10 of OPAQUE"),
+        ("JÄNE's \udcff.dcm", "cannot read {path!r} ({name!r})", 'cannot read "OPAQUE" ("OPAQUE")'),
+        ("JÄNE.dcm", "cannot read {path!a} ({name!a})", "cannot read 'OPAQUE' ('OPAQUE')"),
+        # A name of one letter stands everywhere.
+        ("1", "{path}: frame 1 of 10, 16 bits", "OPAQUE: frame 1 of 10, 16 bits"),
+    ],
+)
+def test_messages_name_no_file_whose_ids_are_opaque(monkeypatch, tmp_path, name, says, told):
+    path = tmp_path / name
+    path.write_bytes(b"x")
+
+    def refused(path, include_stills):
+        raise MediaError(says.format(path=str(path), name=name), stage="open")
+
+    monkeypatch.setattr(decode, "open_cine", refused)
+    video = VideoRef("v", "s", "p", "OPAQUE", origin=Origin("v", "s", "p", str(path)))
+    assert decode_video(video, DecodeSettings(SMALL, None)) == Failure("v", "OPAQUE", "open", told)

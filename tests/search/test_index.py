@@ -159,6 +159,16 @@ def test_a_damaged_index_says_how_to_renew_it(tmp_path, name):
         open_collection(path)[1].nearest(collection.videos.units[:1], 3, np.ones(120, dtype=bool))
 
 
+def test_an_index_that_is_renewed_before_it_is_first_asked_is_not_mixed_with_the_former(tmp_path):
+    path = vectors_file(tmp_path / "emb.h5", patients=40)
+    build_index(Collection(path), "hnsw")
+    _, index = open_collection(path)
+    vectors_file(path, patients=40, seed=1)
+    build_index(Collection(path), "hnsw", overwrite=True)
+    with pytest.raises(StoreError, match=r"index\.faiss is not what was written"):
+        index.nearest(np.array(index.units[:1]), 3, np.ones(120, dtype=bool))
+
+
 def test_what_an_index_is_stands_beside_it(emb):
     info = build_index(Collection(emb), "pq", seed=3)
     told = json.loads((index_path(emb) / "index.json").read_text())
