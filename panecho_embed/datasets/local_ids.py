@@ -173,7 +173,9 @@ def located(file: str | Path, path: str) -> str:
     table = _remembered(Path(file))
     where = table.path_of(path) if table is not None else None
     if where is None:
-        lacks = f"{table.path} does not know it" if table else f"the local table {local_path(file)} is not there"
+        # Without folders: a server answers with it.
+        name = (table.path if table else local_path(file)).name
+        lacks = f"the local table {name} {'does not know it' if table else 'is not there'}"
         raise MediaError(f"the video can't be played: its ids are opaque, and {lacks}", stage="open")
     return where
 

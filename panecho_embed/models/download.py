@@ -55,10 +55,11 @@ def download(url: str, path: Path, known_sha256: str = "") -> None:
                     shutil.rmtree(part, ignore_errors=True)
                     _fetch(url, part / path.name)
                     digest = checked_sha256(part / path.name, known_sha256)
+                    # Before the file: a kill in between leaves none that nothing can be compared with.
+                    record_sha256(path, digest)
                     (part / path.name).replace(path)
                 finally:
                     shutil.rmtree(part, ignore_errors=True)
-                record_sha256(path, digest)
             # Those who wait for it find the file.
             lock.unlink(missing_ok=True)
     except RequestException as error:

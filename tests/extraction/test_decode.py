@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from panecho_embed.core.clips import ClipPlan
-from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.errors import MediaError
+from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.records import Failure, Origin, VideoRef
 from panecho_embed.extraction import decode
 from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings, decode_video
