@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 from pydicom.dataset import Dataset
 
-from panecho_embed import extraction
 from panecho_embed.cli.main import main
 from panecho_embed.datasets import LocalIds
+from panecho_embed.extraction import run as extraction
 from panecho_embed.search import embed_new
 from tests.datasets.test_folder import write_dicom
 from tests.finetuning.conftest import NARROW, finetune, rows_of
