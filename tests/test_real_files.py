@@ -22,6 +22,8 @@ from tests.media.builders import pydicom_file
 from tests.media.test_dicom_samples import STILLS
 
 LOOPS = {"examples_ybr_color.dcm": 30, "color3d_jpeg_baseline.dcm": 120}
+# The plain computation sees whole frames.
+PLAIN = ["--mask-sector", "off"]
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
@@ -46,7 +48,9 @@ def embedded(weights, tmp_path_factory):
     for name in [*LOOPS, *STILLS]:
         shutil.copy(pydicom_file(name), folder / "échos" / name)
     out = folder / "out.h5"
-    result = CliRunner().invoke(main, ["extract", str(folder / "échos"), "-o", str(out), "--weights", str(weights)])
+    result = CliRunner().invoke(
+        main, ["extract", str(folder / "échos"), "-o", str(out), "--weights", str(weights), *PLAIN]
+    )
     # Their ids are opaque; the local table says which is which.
     table = LocalIds.read(out.with_name("out.h5.ids.csv"))
     return (

@@ -39,7 +39,7 @@ def bright() -> FineTuneModel:
     info = WeightsInfo("mine", "0" * 64, "MIT", pretrained=False)
     pixels = Feeding(resize=8, crop=8, scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     encoder = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model = FineTuneModel(Start("mine", encoder, MeanOverFrames(), 3, False, "frames", pixels, info), TASKS)
+    model = FineTuneModel(Start("mine", encoder, MeanOverFrames(), 3, False, "frames", pixels, pixels, info), TASKS)
     heads = {"EF": ([1], [50]), "LowEF": ([1], [-3]), "Grade": ([-0.5, 0.5, 0], [1, 0, 0])}
     for name, (slope, bias) in heads.items():
         weight = torch.tensor(slope, dtype=torch.float32)[:, None].expand(-1, 3) / 3

@@ -194,7 +194,7 @@ def test_a_start_whose_weights_are_lost_stops(init, dynamic, tmp_path, monkeypat
         ("imagenet", {"model.width": 0.5}, "model.width is 0.5; it is for random weights"),
         ("own-clips", {"model.temporal": "none"}, "own-clips sees clips as a whole"),
         ("own-clips", {}, "clips.frames is 2; own-clips takes 4 (--set clips.frames=4)"),
-        ("own-clips", {"clips.frames": 4, "model.image_size": 64}, "image size is 64; own-clips takes 32 alone"),
+        ("own-clips", {"clips.frames": 4, "model.image_size": 64}, "that is 64 pixels a side; own-clips takes 32 only"),
         ("own-clips", {"clips.frames": 4, "model.trainable": "temporal"}, "own-clips has no transformer over pictures"),
         ("own-frames", {"model.trainable": "last-99"}, "model.trainable is last-99; the start has "),
         ("own-frame", {}, "no backbone is called 'own-frame'; nearest: own-frames"),

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from panecho_embed.cli.main import main
+from panecho_embed.core.digests import write_sums
 from panecho_embed.core.tasks import Task
 from panecho_embed.evaluation.scores import read_metrics
 from panecho_embed.finetuning.data import read_dataset
@@ -150,7 +151,7 @@ def test_other_settings_are_refused_before_anything_is_trained(place: Path, comp
     before = {path: path.stat().st_mtime_ns for path in compared.rglob("*") if path.is_file()}
     result = run(place, "whole", "--seeds", "3", settings=["optimizer.lr=3e-5"])
     assert result.exit_code == 1
-    assert "optimizer.lr: 0.0001, not 3e-05" in result.output
+    assert "optimizer.lr: 3e-05, not 0.0001" in result.output
     assert {path: path.stat().st_mtime_ns for path in compared.rglob("*") if path.is_file()} == before
 
 
@@ -235,6 +236,7 @@ def test_unusable_videos_are_told_again_by_the_next_call(place: Path, compared: 
     shutil.copytree(compared, again)
     with (again / "runs/panecho/fraction-1/seed-0/failures.csv").open("a", encoding="utf-8") as file:
         file.write("v1,v1.avi,decode,broken\n")
+    write_sums(again / "runs/panecho/fraction-1/seed-0")
     result = run(place, "lacking", "--seeds", "2", "--fractions", "0.5,1")
     assert result.exit_code == 3
     assert "unavailable: panecho, fraction 1, seed 0: 1 video could not be used" in result.output

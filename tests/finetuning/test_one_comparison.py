@@ -127,7 +127,7 @@ def test_of_different_patients_it_is_said_how_many_are_shared(runs: Runs, theirs
     other.loc[3:, "patient_id"] = "x" + other["patient_id"]
     other.to_csv(tmp_path / "other.csv", index=False)
     told = run("compare", runs["head"], tmp_path / "other.csv", "-o", tmp_path / "out", expect=2)
-    assert "EF: the candidates have no test row (video) in common, and 3 patients: head has 8 rows" in told
+    assert "EF: the candidates have no row (video) in common, and 3 patients: head has 8 rows" in told
     assert not (tmp_path / "out").exists()
 
 

@@ -113,5 +113,5 @@ def test_predict_and_compare_take_them_as_grades_too(ordinal: Path, graded: Path
     differences = pd.read_csv(tmp_path / "out" / "differences.csv")
     assert differences["metric"].tolist() == ["weighted_kappa"]
     run(*words, tmp_path / "classes")
-    told = run(*compare, tmp_path / "classes", expect=2)
+    told = run(*compare, tmp_path / "classes", "--overwrite", expect=2)
     assert "make both runs with the same reading of the labels" in told

@@ -121,7 +121,7 @@ def test_names_are_escaped_and_moved_videos_are_told(videos, weights, tmp_path):
     predict(tmp_path / "in" / "t.csv", tmp_path / "out", image_size=SIZE, workers=0, sheets=False, **arguments)
     assert not (tmp_path / "out" / "studies").exists()
     moved.unlink()
-    predict(tmp_path / "out" / "embeddings.h5", tmp_path / "out", **arguments)
+    predict(tmp_path / "out" / "embeddings.h5", tmp_path / "out", overwrite=True, **arguments)
     (sheet,) = (tmp_path / "out" / "studies").iterdir()
     text = sheet.read_text()
     check_page(text)
