@@ -57,7 +57,8 @@ class Ledger:
         # Rows of one video stand together, in the order of /videos.
         columns |= {"row_count": counts, "first_row": np.cumsum(counts) - counts}
         columns["part"] = np.full(len(ids), len(self.paths), dtype=np.int32)
-        for name in columns.keys() | self._columns.keys():
+        # In one order, so that the same videos make the same file.
+        for name in {**self._columns, **columns}:
             # A column that some parts lack has missing values there.
             pieces = self._columns.setdefault(name, [start] if start else [])
             pieces.append(columns.get(name, len(ids)))
