@@ -114,4 +114,4 @@ def test_predict_and_compare_take_them_as_grades_too(ordinal: Path, graded: Path
     assert differences["metric"].tolist() == ["weighted_kappa"]
     run(*words, tmp_path / "classes")
     told = run(*compare, tmp_path / "classes", "--overwrite", expect=2)
-    assert "make both runs with the same reading of the labels" in told
+    assert "make both with the same reading of the labels" in told
