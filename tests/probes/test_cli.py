@@ -55,6 +55,7 @@ def test_keys_of_metrics_json_are_stable(embeddings: Path, tmp_path: Path) -> No
         *("pooling", "fusion", "n_labelled", "n_missing", "note", "probe", "not_saved", "folds", "k_shot", "chance"),
         *(
             "threshold_rule",
+            "encoder_patients",
             "leaking_patients",
             "chosen",
             "recording_only",
