@@ -273,7 +273,8 @@ def test_an_upload_finds_its_twin_and_a_broken_one_says_so(page, films, tmp_path
     page.press("#where", "Enter")
     until(page, "[...document.querySelectorAll('.card .name')].every(a => a.textContent.includes('PLAX'))")
     page.wait_for_timeout(400)
-    assert sent == ["GET"]
+    # The video is not sent again. On a busy machine the text is searched for before Enter too: two requests.
+    assert set(sent) == {"GET"}
     assert fits(page)
     page.set_input_files("#file-input", str(bad))
     page.wait_for_selector("#error:has-text('no video could be read')")
