@@ -1,4 +1,4 @@
-"""How values, intervals, p-values and counts are written for people, the same in every table, figure and report."""
+"""How values, intervals, p-values, counts and quoted texts are written for people, the same everywhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ class _Interval(Protocol):
 
     @property
     def high(self) -> float: ...
+
+
+def brief(text: object, most: int = 200) -> str:
+    """`text` in one line of at most `most` characters; what can't be printed becomes an escape such as \\x00."""
+    whole = str(text)
+    # What is cut off need not be made printable.
+    line = " ".join(whole[: 4 * most].split())
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    if len(shown) <= most and len(whole) <= 4 * most:
+        return shown
+    return f"{shown[: most - 3]}..."
 
 
 def number(value: float) -> str:

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from panecho_embed.core.arraytypes import UInt8Array
-from panecho_embed.core.brief import brief
 from panecho_embed.core.errors import MediaError
 from panecho_embed.core.records import Recording
+from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import Cine, check_size, plausible_fps
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})

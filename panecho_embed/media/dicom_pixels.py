@@ -33,8 +33,8 @@ from pydicom.uid import (
 )
 
 from panecho_embed.core.arraytypes import Floats32, UInt8Array
-from panecho_embed.core.brief import brief
 from panecho_embed.core.errors import MediaError
+from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import check_size
 from panecho_embed.media.codestream import jpeg2000_size, read_jpeg_header
 from panecho_embed.media.dicom_header import DicomHeader, PixelElement, open_dataset, quiet

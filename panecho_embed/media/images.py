@@ -22,9 +22,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from panecho_embed.core.arraytypes import UInt8Array
-from panecho_embed.core.brief import brief
 from panecho_embed.core.errors import MediaError
 from panecho_embed.core.records import Recording
+from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import MAX_PIXELS, Cine, check_size
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})

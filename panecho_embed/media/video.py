@@ -30,9 +30,9 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from panecho_embed.core.arraytypes import UInt8Array
-from panecho_embed.core.brief import brief
 from panecho_embed.core.errors import MediaError
 from panecho_embed.core.records import Recording
+from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import Cine, check_size, plausible_fps
 from panecho_embed.media.images import quiet_opencv
 

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from panecho_embed.core.brief import brief
 from panecho_embed.core.errors import PanEchoEmbedError, WeightsError
 from panecho_embed.core.outputs import written_whole
+from panecho_embed.core.wording import brief
 from panecho_embed.models.recorded import Recorded, read_recorded
 
 # What torch.load and safetensors raise on bytes that are no checkpoint; a wrong seek of torch's is an OSError too.

@@ -12,9 +12,10 @@ import numpy as np
 from panecho_embed.core.arraytypes import FloatArray, Texts
 from panecho_embed.core.errors import ArgumentError, MediaError, WeightsError
 from panecho_embed.core.provenance import Provenance
-from panecho_embed.core.records import EmbeddingTable, Failure, VideoRef
+from panecho_embed.core.records import EmbeddingTable, Failure, Manifest, VideoRef
 from panecho_embed.core.workers import GoOn
-from panecho_embed.datasets import LocalIds, read_manifest
+from panecho_embed.datasets import LocalIds, local_path, read_manifest
+from panecho_embed.datasets.table import TABLE_SUFFIXES
 from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings
 from panecho_embed.extraction.encode import EncodedVideo, Encoder
 from panecho_embed.extraction.pool import decoded
@@ -83,6 +84,17 @@ class Embedder:
             )
         self._backbone = backbone.to(resolve_device(device))
 
+    def _manifest(self, path: str | Path) -> Manifest:
+        """What is to be embedded, its ids hashed as those of the collection are."""
+        known, table = self._known, local_path(path)
+        hashed = known is not None and Path(path).suffix.lower() in TABLE_SUFFIXES and table.is_file()
+        if known and hashed and LocalIds.read(table).salt != known.salt:
+            raise ArgumentError(
+                f"{path}: its ids are hashed with another salt than those of the collection ({known.path}), so its "
+                "patients would not be recognised; name the video file or folder itself (--file)"
+            )
+        return read_manifest(path, salt=known.salt if known else None)
+
     def embed(
         self,
         path: str | Path,
@@ -101,7 +113,7 @@ class Embedder:
         second while a worker decodes, and before every run of an encoder. Raises MediaError, with the reasons, when no
         video of it can be used, and ArgumentError for several studies.
         """
-        manifest = read_manifest(path, salt=self._known.salt if self._known else None)
+        manifest = self._manifest(path)
         of_it = one_study(
             str(path), [_told(video, Path(path)) for video in manifest.videos], study and self._named(study)
         )

@@ -17,13 +17,13 @@ from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import Failure, Manifest
 from panecho_embed.core.shards import Shard
 from panecho_embed.store.agreement import Agreement
+from panecho_embed.store.changes import is_settled, says_the_same
 from panecho_embed.store.contents import begins_as_hdf5
 from panecho_embed.store.ledger import Ledger
 from panecho_embed.store.lock import RunLock
 from panecho_embed.store.merge import merge_ledger
 from panecho_embed.store.mirror import Mirror
 from panecho_embed.store.names import PATTERN, concerns, new_part_path, time_ns
-from panecho_embed.store.news import is_settled, says_the_same
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import problems_of
 

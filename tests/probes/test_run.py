@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from panecho_embed.core.digests import write_sums
 from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.core.outputs import written_run
 from panecho_embed.core.records import EmbeddingTable
@@ -204,12 +205,17 @@ def test_embeddings_made_otherwise_are_refused_naming_the_setting(
         apply_probes(tmp_path, path)
 
 
-@pytest.mark.parametrize("content", [None, "{", json.dumps({"format": "else"})])
+ELSE = json.dumps({"format": "else"})
+
+
+@pytest.mark.parametrize("content", [None, "{", ELSE])
 def test_a_folder_without_a_probe_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "probe.json").write_text(content)
         np.savez(tmp_path / "probe.npz", x=np.zeros(1))
-    with pytest.raises(StoreError, match=r"no readable probe.json|not a probe of schema version 2"):
+        write_sums(tmp_path)
+    message = "not a probe of schema version 2" if content == ELSE else "no readable probe.json"
+    with pytest.raises(StoreError, match=message):
         load_probes(tmp_path)
 
 

@@ -6,8 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
+from pydicom.data import get_testdata_file
 
+from panecho_embed.cli.main import main
 from panecho_embed.core.errors import ArgumentError, MediaError, WeightsError
+from panecho_embed.datasets import LocalIds
 from panecho_embed.extraction.pooling import pool
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.search import Collection, search, vector_query
@@ -81,6 +85,17 @@ def test_another_normalisation_is_refused(collection, backbone):
     other = dataclasses.replace(collection.provenance.feeding, mean=(0.5, 0.5, 0.5))
     with pytest.raises(ArgumentError, match="extract anew"):
         Embedder(dataclasses.replace(collection.provenance, feeding=other), backbone=backbone)
+
+
+def test_a_table_hashed_with_another_salt_is_refused(collection, backbone, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(get_testdata_file("examples_ybr_color.dcm"), tmp_path / "in" / "a.dcm")
+    result = CliRunner().invoke(main, ["manifest", str(tmp_path / "in"), "-o", str(tmp_path / "t.csv")])
+    assert result.exit_code == 0, result.output
+    known = LocalIds(tmp_path / "collection.h5.ids.csv", "the salt of the collection", {})
+    embedder = Embedder(collection.provenance, backbone=backbone, known=known)
+    with pytest.raises(ArgumentError, match=r"t\.csv: its ids are hashed with another salt .* \(--file\)"):
+        embedder.embed(tmp_path / "t.csv", workers=0)
 
 
 def test_searching_what_is_stored_imports_neither_torch_nor_faiss_nor_a_web_framework():

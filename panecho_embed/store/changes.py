@@ -1,4 +1,4 @@
-"""What a manifest says that an embedding file, or what is known of a video, does not: news is what is worked on."""
+"""What has changed: whether a video is done as it is now, and whether a file holds what a manifest says."""
 
 from __future__ import annotations
 
