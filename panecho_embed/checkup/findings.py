@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from panecho_embed.core.provenance import Precision
 
 Status = Literal["ok", "warning", "problem"]
-Topic = Literal["device", "precision", "engine", "decoder", "weights", "space", "speed", "forecast"]
-TOPICS: tuple[Topic, ...] = get_args(Topic)
+_Topic = Literal["device", "precision", "engine", "decoder", "weights", "space", "speed", "forecast"]
 
 FRAMES_PER_VIDEO = 64
 CLIPS_PER_VIDEO = 4
@@ -25,7 +24,7 @@ class Check:
     files. text: what was found. mend: the command, or the step, that mends it; "" with "ok".
     """
 
-    topic: Topic
+    topic: _Topic
     status: Status
     text: str
     mend: str = ""

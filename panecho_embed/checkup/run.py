@@ -8,13 +8,17 @@ from pathlib import Path
 
 import torch
 
-from panecho_embed.checkup.decoders import check_decoders
 from panecho_embed.checkup.findings import Check, Checkup, DecodingSpeed, EncodingSpeed, Forecast, Status
-from panecho_embed.checkup.forecast import forecast, forecast_checks
-from panecho_embed.checkup.hardware import check_device, check_engines, check_precisions, fast_precisions
+from panecho_embed.checkup.machine import (
+    check_decoders,
+    check_device,
+    check_engines,
+    check_precisions,
+    check_weights,
+    fast_precisions,
+)
 from panecho_embed.checkup.space import check_space, file_bytes
-from panecho_embed.checkup.speed import decoding_speed, encoding_speed, phantom_videos
-from panecho_embed.checkup.weights_here import check_weights
+from panecho_embed.checkup.speed import decoding_speed, encoding_speed, forecast, forecast_checks, phantom_videos
 from panecho_embed.core.cores import usable_cores
 from panecho_embed.core.errors import ArgumentError, EngineError, MediaError, NoMemoryError, StoreError
 from panecho_embed.extraction.decode import DecodedVideo

@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 
 from panecho_embed.core.arraytypes import Floats, Floats32
-from panecho_embed.phantom.cycle import Moment, moments
-from panecho_embed.phantom.outlines import PROJECTIONS, psax
+from panecho_embed.phantom.outlines import PROJECTIONS, Moment, moments, psax
 from panecho_embed.phantom.patients import WIDEST, PhantomPatient, View, profile, ramp
 
 _BEAMS, _SAMPLES = 192, 384

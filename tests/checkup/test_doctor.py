@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from panecho_embed.checkup import run, speed
-from panecho_embed.checkup.findings import DecodingSpeed, EncodingSpeed
-from panecho_embed.checkup.forecast import duration, forecast
+from panecho_embed.checkup.findings import DecodingSpeed, EncodingSpeed, Forecast
+from panecho_embed.checkup.speed import forecast
 from panecho_embed.cli.main import main
 from panecho_embed.core.errors import ArgumentError, MediaError
 from tests.tiny import tiny
@@ -96,4 +96,5 @@ def test_on_a_cpu_decoding_takes_its_share_and_beside_a_gpu_it_overlaps():
     ("seconds", "text"), [(40, "40 s"), (720, "12 min"), (5.1 * 3600, "5.1 h"), (3.2 * 86400, "3.2 days")]
 )
 def test_times_for_people(seconds, text):
-    assert duration(seconds) == text
+    (_, check) = speed.forecast_checks([Forecast(1, "AVI", "fp32", seconds, 10**6)])
+    assert check.text == f"AVI, fp32: {text}"

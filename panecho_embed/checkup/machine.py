@@ -1,4 +1,4 @@
-"""The device that encodes, the precisions that it is fast in, and the engines that it can run."""
+"""What this machine has for `extract`: device, precisions, engines, decoders and weights. Nothing is fetched."""
 
 from __future__ import annotations
 
@@ -8,13 +8,40 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import cv2
 import torch
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    JPEG2000,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
 from panecho_embed.checkup.findings import Check
 from panecho_embed.core.cores import usable_cores
-from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.digests import checked_sha256, recorded_sha256
+from panecho_embed.core.errors import ArgumentError, PanEchoEmbedError, WeightsNotFoundError
 from panecho_embed.core.provenance import Precision
 from panecho_embed.models.devices import resolve_device
+from panecho_embed.models.verify import verify_weights
+from panecho_embed.models.weights import KNOWN, PLACE_VARIABLE, WeightsFile, cache_folder, locate
+
+# What `extract` takes when it is not told otherwise.
+_DEFAULT = "panecho"
+_PLUG_INS = "python-gdcm pyjpegls pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle"
+
+_COMPRESSIONS = {
+    "JPEG": (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1),
+    "JPEG-LS": (JPEGLSLossless, JPEGLSNearLossless),
+    "JPEG 2000": (JPEG2000Lossless, JPEG2000),
+    "RLE": (RLELossless,),
+}
 
 # Instruction sets that multiply in half precision, as /proc/cpuinfo calls them on x86 and Arm.
 _HALF_FLAGS: dict[Precision, tuple[str, ...]] = {
@@ -61,7 +88,7 @@ def fast_precisions(device: torch.device) -> dict[Precision, str]:
                 fast[precision] = "compute capability {}.{}".format(*capability)
         return fast
     if device.type == "cpu":
-        flags = cpu_flags()
+        flags = _cpu_flags()
         for precision, names in _HALF_FLAGS.items():
             if here := [name for name in names if name in flags]:
                 fast[precision] = f"the CPU has {', '.join(here)}"
@@ -72,7 +99,7 @@ def check_precisions(device: torch.device) -> list[Check]:
     """Which of them are fast, and why."""
     fast = fast_precisions(device)
     checks = [Check("precision", "ok", f"{precision} is fast: {why}") for precision, why in fast.items()]
-    if device.type == "cpu" and not cpu_flags() & {"avx2", "asimd", "neon"} and cpu_flags():
+    if device.type == "cpu" and not _cpu_flags() & {"avx2", "asimd", "neon"} and _cpu_flags():
         checks.append(
             Check(
                 "precision",
@@ -102,7 +129,7 @@ def _cluster() -> Check:
         return Check("engine", "ok", f"many machines: Ray is not here, and only needed with --engine ray ({how})")
 
 
-def cpu_flags() -> frozenset[str]:
+def _cpu_flags() -> frozenset[str]:
     """Instruction sets of this CPU by their names in /proc/cpuinfo; empty where there is no such file."""
     lines = (line.partition(":") for line in _cpuinfo())
     return frozenset(flag for key, _, value in lines if key.strip() in ("flags", "Features") for flag in value.split())
@@ -121,3 +148,96 @@ def _cpuinfo() -> Iterator[str]:
         yield from Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return
+
+
+def check_decoders() -> list[Check]:
+    """Video files by OpenCV's FFmpeg, DICOM by pydicom and its plug-ins."""
+    return [_video(), *_dicom()]
+
+
+def _video() -> Check:
+    name = f"OpenCV {cv2.__version__}"
+    if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
+        return Check("decoder", "ok", f"video files: {name} with FFmpeg")
+    return Check(
+        "decoder",
+        "warning",
+        f"{name} has no FFmpeg: no AVI, MP4 or other video file can be read",
+        "pip uninstall opencv-python; pip install --force-reinstall --no-deps opencv-python-headless",
+    )
+
+
+def _dicom() -> list[Check]:
+    versions = f"pydicom {metadata.version('pydicom')}"
+    checks = []
+    for name, syntaxes in _COMPRESSIONS.items():
+        decoders = [get_decoder(syntax) for syntax in syntaxes]
+        if missing := [decoder.UID.name for decoder in decoders if not decoder.is_available]:
+            text = f"{versions} can't decode {name}: {', '.join(missing)}"
+            checks.append(Check("decoder", "warning", text, f"pip install {_PLUG_INS}"))
+            continue
+        plugins = sorted({plugin for decoder in decoders for plugin in decoder.available_plugins} - {"pydicom"})
+        by = ", ".join(_with_version(plugin) for plugin in plugins) or "itself"
+        checks.append(Check("decoder", "ok", f"DICOM, {name}: {versions} with {by}"))
+    return checks
+
+
+def _with_version(plugin: str) -> str:
+    try:
+        return f"{plugin} {metadata.version('python-gdcm' if plugin == 'gdcm' else plugin)}"
+    except metadata.PackageNotFoundError:
+        return plugin
+
+
+def check_weights() -> list[Check]:
+    """PanEcho's are loaded as strictly as `extract` does; the others' SHA-256 is compared where one is known."""
+    checks, absent = [], []
+    for file in KNOWN:
+        try:
+            path = locate(file.name)
+            if path is not None:
+                checks.append(Check("weights", "ok", _whole(file)))
+                continue
+        except WeightsNotFoundError as error:
+            # The variable is wrong, for all of them.
+            return [Check("weights", "problem", str(error), f"set ${PLACE_VARIABLE} right, or unset it")]
+        except PanEchoEmbedError as error:
+            checks.append(_damaged(file, error))
+            continue
+        absent.append(file.name)
+    if _DEFAULT in absent:
+        absent.remove(_DEFAULT)
+        checks.insert(
+            0,
+            Check(
+                "weights",
+                "warning",
+                f"{_DEFAULT} is not here; `extract` would download it to {cache_folder()}",
+                f"panecho-embed weights fetch {_DEFAULT} (without a network: see `panecho-embed weights --help`)",
+            ),
+        )
+    if absent:
+        checks.append(Check("weights", "ok", f"not here, and only needed with their --backbone: {', '.join(absent)}"))
+    return checks
+
+
+def _whole(file: WeightsFile) -> str:
+    path = locate(file.name)
+    assert path is not None
+    checked_sha256(path, file.sha256)
+    if file.name == _DEFAULT:
+        verify_weights(file.name)
+    known = "sha256 as published" if file.sha256 else "sha256 as fetched" if recorded_sha256(path) else ""
+    loads = "loads" if file.name == _DEFAULT else ""
+    how = ", ".join(filter(None, (known, loads))) or "no sha256 to compare with; panecho-embed weights verify loads it"
+    return f"{file.name}: {path}, {path.stat().st_size / 1e6:.0f} MB, {how}"
+
+
+def _damaged(file: WeightsFile, error: PanEchoEmbedError) -> Check:
+    first = str(error).splitlines()[0]
+    return Check(
+        "weights",
+        "problem" if file.name == _DEFAULT else "warning",
+        f"{file.name}: {first}",
+        f"delete that file, then: panecho-embed weights fetch {file.name}",
+    )
