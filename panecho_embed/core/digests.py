@@ -1,7 +1,8 @@
 """Digests of files, and the one way to open a file that has one: damage is an error, never another number.
 
 FILE.sha256 beside a weights file that was fetched, SHA256SUMS for the files in and below a run's folder: `sha256sum -c`
-reads both. Files that are mapped, not read, have a CRC-32 for each of their blocks (`block_sums`), which cores share.
+reads both. Files of an index, of which rows are read, have a CRC-32 for each block (`block_sums`), which cores
+share.
 """
 
 from __future__ import annotations

@@ -100,11 +100,11 @@ def _plain(values: Any) -> Any:
 
 
 def _neighbours(items: Items, progress: Callable[[int, int, str], object]) -> list[dict[str, list[Any]]]:
-    count = min(NEIGHBOURS, len(items) - 1)
+    count, units = min(NEIGHBOURS, len(items) - 1), np.asarray(items.units)
     listed: list[dict[str, list[Any]]] = []
     for start in range(0, len(items), _BLOCK):
         progress(start, len(items), "neighbours")
-        block = cosines(items.units[start : start + _BLOCK], items.units)
+        block = cosines(units[start : start + _BLOCK], units)
         for row, similarity in enumerate(block, start=start):
             similarity[row] = np.nan
             near = top(similarity, count)

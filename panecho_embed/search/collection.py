@@ -11,14 +11,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.core.arraytypes import Bools, Floats, Floats32, Texts
+from panecho_embed.core.arraytypes import Bools, Floats, Texts
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.nearest import ManyNames
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.extraction.pooling import pool_table
 from panecho_embed.search.filters import Columns
-from panecho_embed.search.similarity import Groups, ViewMeans, pointing, unit, view_means
+from panecho_embed.search.similarity import Groups, Vectors, ViewMeans, pointing, unit, view_means
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 SearchLevel = Literal["clip", "video", "study"]
@@ -36,13 +36,14 @@ class UnknownIdError(ArgumentError):
 class Items:
     """Things of one level that can be found.
 
-    ids: (N,), unique. units: (N, D) float32, rows of length 1 (0 where the embedding is all zeros). columns: what
-    filters and tables can name, (N,) float64 (NaN where missing) or str objects ("" where missing).
+    ids: (N,), unique. units: (N, D) float32, rows of length 1 (0 where the embedding is all zeros); those of an index
+    stay on the disk. columns: what filters and tables can name, (N,) float64 (NaN where missing) or str objects (""
+    where missing).
     """
 
     level: SearchLevel
     ids: Texts
-    units: Floats32
+    units: Vectors
     columns: Columns
 
     def __len__(self) -> int:
@@ -66,8 +67,8 @@ class Kept:
     video_units: (V, D). study_units: (S, D), the means in the order of `Collection.studies`.
     """
 
-    video_units: Floats32 | None = None
-    study_units: Floats32 | None = None
+    video_units: Vectors | None = None
+    study_units: Vectors | None = None
 
 
 class Collection:
@@ -184,9 +185,9 @@ class Collection:
             [", ".join(sorted(set(views[self.groups.members(g)]) - {""})) for g in range(len(self.groups))],
             dtype=object,
         )
-        units = self._kept.study_units
-        if units is None:
-            units = self.groups.mean(self.videos.units)
+        kept = self._kept.study_units
+        # All of them are compared with every query.
+        units = self.groups.mean(self.videos.units) if kept is None else np.asarray(kept)
         return Items("study", pooled.study_id, units, columns)
 
     @cached_property

@@ -177,7 +177,7 @@ class _Ranker:
 
     def __init__(self, collection: Collection, items: Items, asked: Ints, similarity: Measure) -> None:
         self._collection = collection
-        self._items = items
+        self._items, self._units = items, np.asarray(items.units)
         self._asked = asked
         self._similarity = similarity
         self._size = max(1, min(_BLOCK, _BLOCK_VALUES // len(items)))
@@ -189,12 +189,12 @@ class _Ranker:
         if self._items.level == "study" and self._similarity != "mean":
             query = study_query(self._collection, str(self._items.ids[position]))
             return study_scores(self._collection, query, self._similarity)
-        if not self._items.units[position].any():
+        if not self._units[position].any():
             raise NothingToCompareError("an embedding of zeros, which is similar to nothing")
         number, row = divmod(place, self._size)
         if self._block[0] != number:
             some = self._asked[number * self._size : (number + 1) * self._size]
-            self._block = (number, cosines(self._items.units[some], self._items.units))
+            self._block = (number, cosines(self._units[some], self._units))
         found: Floats32 = self._block[1][row]
         return found
 

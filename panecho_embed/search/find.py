@@ -255,7 +255,7 @@ def _scores(collection: Collection, query: Query, level: SearchLevel, similarity
     if level != "study":
         return closest(collection.items(level).units, query.units)
     if similarity == "mean":
-        return mean_similarity(collection.studies.units, query.units)
+        return mean_similarity(np.asarray(collection.studies.units), query.units)
     if not collection.has_videos:
         raise ArgumentError(f"{collection.path} stands at study level; it can be compared by --similarity mean alone")
     if similarity == "best":

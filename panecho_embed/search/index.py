@@ -2,8 +2,8 @@
 
 EMB.h5.index/
   index.json   kind, settings, and what it is bound to
-  units.npy    the videos' unit vectors, mapped into memory, not read
-  studies.npy  the studies' means, unit vectors
+  units.npy    the videos' unit vectors; a faiss index reads its candidates, kind "exact" all of them, once
+  studies.npy  the studies' means, unit vectors, read when studies are first searched
   index.faiss  the faiss index (none for kind "exact")
 """
 
@@ -28,8 +28,8 @@ from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.outputs import READY, TEMPORARY, make_room, settle, written_run
 from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, selects, trained, write
 from panecho_embed.search.collection import Collection, Kept
-from panecho_embed.search.similarity import across, top
-from panecho_embed.store import EmbeddingFile
+from panecho_embed.search.similarity import Vectors, across, top
+from panecho_embed.store import EmbeddingFile, RowsOnDisk, npy_rows
 
 SUFFIX = ".index"
 SCHEMA_VERSION = 2
@@ -131,14 +131,14 @@ def build_index(
         raise ArgumentError(f"kind is {kind!r}; allowed are auto, {', '.join(get_args(IndexKind))} (--kind)")
     target = index_path(collection.path)
     _refuse_to_replace(target, collection, overwrite)
-    units = collection.videos.units
+    units = np.asarray(collection.videos.units)
     videos, dim = len(units), collection.dim
     memory = (_free_bytes() / 2) if memory_gb is None else memory_gb * 2**30
     chosen = choose_kind(videos, dim, memory) if kind == "auto" else kind
     factory, probes = recipe(chosen, videos, dim)
     index = None if chosen == "exact" else trained(chosen, factory, units, seed)
     info = IndexInfo(chosen, videos, dim, binding(collection.file), factory, probes, seed)
-    arrays = {"units": units, "studies": collection.studies.units}
+    arrays = {"units": units, "studies": np.asarray(collection.studies.units)}
     _save(target, info, arrays, index)
     return info
 
@@ -160,10 +160,14 @@ class SavedIndex:
                 f"{self.path} belongs to another state of {file.path}; renew it: {_command(file.path)} --overwrite "
                 "(or search with --exact)"
             )
-        # All at once: what is mapped later is not looked at again.
+        # Opened first: what takes the place of a file meanwhile is not what was checked.
+        units, studies = self._vectors("units", self.info.videos), self._vectors("studies")
+        # All at once: what is read later is not looked at again.
         for name, sums in self._sums.items():
             self._check(name, sums)
-        self.units = self._array("units", self.info.videos, self.info.dim)
+        self.units: Vectors = np.asarray(units) if self.info.kind == "exact" else units
+        self.kept = Kept(self.units, studies)
+        """What a collection need not make again."""
 
     @property
     def kind(self) -> IndexKind:
@@ -178,20 +182,15 @@ class SavedIndex:
         if found != sums:
             raise _damaged(self.path, self._emb, f"{name} is not what was written")
 
-    @cached_property
-    def kept(self) -> Kept:
-        """What a collection need not make again."""
-        return Kept(self.units, self._array("studies", None, self.info.dim))
-
-    def _array(self, name: str, *shape: int | None) -> Floats32:
-        """One of the arrays, mapped into memory; None in its shape stands for any number."""
+    def _vectors(self, name: str, count: int | None = None) -> RowsOnDisk:
+        """The vectors of a file, which are read when they are asked for. count: how many there must be."""
         try:
-            array: Floats32 = np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            vectors = npy_rows(self.path / f"{name}.npy")
+        except StoreError as error:
             raise _damaged(self.path, self._emb, error) from error
-        if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
-            raise _damaged(self.path, self._emb, f"{name}.npy has shape {array.shape}")
-        return array
+        if vectors.shape != (len(vectors) if count is None else count, self.info.dim):
+            raise _damaged(self.path, self._emb, f"{name}.npy has shape {vectors.shape}")
+        return vectors
 
     @cached_property
     def _index(self) -> FaissIndex:
@@ -228,7 +227,7 @@ class SavedIndex:
             columns = across(self.units, queries)[:, positions]
         else:
             blocks = [positions[start : start + _BLOCK] for start in range(0, len(positions), _BLOCK)]
-            columns = np.concatenate([across(np.asarray(self.units[block]), queries) for block in blocks], axis=1)
+            columns = np.concatenate([across(self.units[block], queries) for block in blocks], axis=1)
         best = np.unique(np.concatenate([top(column, k) for column in columns]))
         return np.asarray(positions[best], dtype=np.int64)
 

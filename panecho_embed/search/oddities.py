@@ -50,13 +50,14 @@ def duplicates(items: Items, threshold: float, *, progress: Progress = _nobody) 
     """
     if not -1 <= threshold <= 1:
         raise ArgumentError(f"threshold is {threshold}; a similarity lies between -1 and 1 (--duplicates)")
-    there = np.asarray(items.units.any(axis=1))
+    units = np.asarray(items.units)
+    there = np.asarray(units.any(axis=1))
     video = np.unique(items.columns["video_id"].astype(str), return_inverse=True)[1] if items.level == "clip" else None
     component = np.arange(len(items))
     lowest = np.ones(len(items), dtype=np.float32)
     for start in range(0, len(items), _BLOCK):
         progress(start, len(items))
-        block = cosines(items.units[start : start + _BLOCK], items.units[start:])
+        block = cosines(units[start : start + _BLOCK], units[start:])
         # Rounding leaves equal vectors a little below 1. An item and itself are no pair, nor are items of zeros.
         near = np.triu(block >= threshold - 1e-6, k=1)
         near &= there[start : start + _BLOCK, None] & there[start:]
@@ -101,11 +102,12 @@ def outliers(
     patients = np.unique(items.patients.astype(str), return_inverse=True)[1]
     if len(items) < 2 or (not include_same_patient and patients.max() == 0):
         raise ArgumentError("there are no items of other patients to compare with (--include-same-patient)")
+    units = np.asarray(items.units)
     distance = np.empty(len(items), dtype=np.float32)
     for start in range(0, len(items), _BLOCK):
         progress(start, len(items))
         stop = min(start + _BLOCK, len(items))
-        near = cosines(items.units[start:stop], items.units)
+        near = cosines(units[start:stop], units)
         rows = np.arange(start, stop)
         near[rows - start, rows] = -np.inf
         if not include_same_patient:

@@ -133,7 +133,7 @@ class Maps:
 
     def _compute(self, method: Method) -> None:
         try:
-            self._keep(method, {"pca": pca, "umap": umap}[method](map_items(self._collection).units))
+            self._keep(method, {"pca": pca, "umap": umap}[method](np.asarray(map_items(self._collection).units)))
         except ArgumentError as error:
             self._keep(method, str(error))
 

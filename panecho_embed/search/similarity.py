@@ -18,6 +18,9 @@ Measure = Literal["mean", "best", "view"]
 study, averaged over both directions; the mean over the views that both have of the cosine of the views' means."""
 
 
+Vectors = Floats32 | RowsOnDisk
+"""Vectors (N, D) in memory, or on the disk, from where rows are read when they are asked for."""
+
 _BLOCK = 4096
 
 
@@ -60,7 +63,7 @@ def query_unit(values: FloatArray, dim: int, what: str) -> Floats32:
     return unit(rows)
 
 
-def pointing(units: Floats32) -> Bools | None:
+def pointing(units: Vectors) -> Bools | None:
     """Which rows (N, D) are more than zeros, (N,); None where all are."""
     there = np.empty(len(units), dtype=np.bool_)
     for start in range(0, len(units), _BLOCK):
@@ -73,7 +76,7 @@ def cosines(units: Floats32, queries: Floats32) -> Floats32:
     return np.asarray(np.clip(units @ queries.T, -1, 1), dtype=np.float32)
 
 
-def across(units: Floats32, queries: Floats32) -> Floats32:
+def across(units: Vectors, queries: Floats32) -> Floats32:
     """The same as (Q, N): a query's cosines lie side by side, which is what many rows and few queries want."""
     found = np.empty((len(queries), len(units)), dtype=np.float32)
     # Blocks that stay in the cache while every query passes over them.
@@ -83,7 +86,7 @@ def across(units: Floats32, queries: Floats32) -> Floats32:
     return found
 
 
-def closest(units: Floats32, queries: Floats32) -> Floats32:
+def closest(units: Vectors, queries: Floats32) -> Floats32:
     """The cosine (N,) of every unit row (N, D) with the nearest of the queries (Q, D)."""
     return np.asarray(across(units, queries).max(axis=0), dtype=np.float32)
 
@@ -121,9 +124,9 @@ class Groups:
         """Whether the rows stand group by group already."""
         return bool((np.diff(self.order) == 1).all())
 
-    def mean(self, units: Floats32) -> Floats32:
+    def mean(self, units: Vectors) -> Floats32:
         """Unit vectors of each group's mean, (G, D)."""
-        in_order = units if self.in_order else units[self.order]
+        in_order = np.asarray(units) if self.in_order else units[self.order]
         return unit(np.add.reduceat(in_order, self.starts, axis=0)) if len(self) else units[:0]
 
 
@@ -139,7 +142,7 @@ def _middle(query: Floats32) -> Floats32:
     return middle
 
 
-def best_match(units: Floats32, groups: Groups, query: Floats32, counted: Bools | None = None) -> Floats32:
+def best_match(units: Vectors, groups: Groups, query: Floats32, counted: Bools | None = None) -> Floats32:
     """Every video with its best match in the other study, averaged over both directions; (S,), 1 for equal bags.
 
     counted: (N,) the videos that are more than zeros, see `pointing`; the others belong to no study here.
@@ -169,7 +172,7 @@ ViewMeans = Mapping[str, tuple[Ints, Floats32]]
 """View -> (studies that have it, (n,); unit vectors of their means in it, (n, D))."""
 
 
-def view_means(units: Floats32, groups: Groups, views: Texts) -> ViewMeans:
+def view_means(units: Vectors, groups: Groups, views: Texts) -> ViewMeans:
     """The mean of every study in every known view ("" is not known). A video of zeros shows no view."""
     means = {}
     for view in sorted(set(views) - {""}):

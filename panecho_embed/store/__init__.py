@@ -16,7 +16,7 @@ from panecho_embed.store.merge import merge
 from panecho_embed.store.mirror import Mirror
 from panecho_embed.store.parts import Parts, finish_together
 from panecho_embed.store.read import EmbeddingFile
-from panecho_embed.store.rows import RowsOnDisk
+from panecho_embed.store.rows import RowsOnDisk, npy_rows
 from panecho_embed.store.verify import verify
 from panecho_embed.store.write import EmbeddingWriter
 
@@ -28,5 +28,6 @@ __all__ = [
     "RowsOnDisk",
     "finish_together",
     "merge",
+    "npy_rows",
     "verify",
 ]

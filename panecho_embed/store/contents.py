@@ -88,12 +88,12 @@ def with_tail(table: bytes, size: int) -> bytes:
     return table + tail + struct.pack("<I", zlib.crc32(tail))
 
 
-class SealedFile:
-    """An embedding file, opened; everything but the embeddings has been compared with its checksum.
+class OpenedFile:
+    """A file whose bytes are read when they are asked for.
 
-    The file stays open until this object is closed or gone, so that a file that takes its place meanwhile is never
-    mixed with it. Bytes are read, never mapped: a file that is cut while it is in use is an error. Threads may share
-    it. Raises StoreError, which names the file and what is hit; EarlierReleaseError for an earlier format.
+    It stays open until this object is closed or gone, so that a file that takes its place meanwhile is never mixed with
+    it. Bytes are read, never mapped: a file that is cut while it is in use is an error, where a map would end the
+    process (SIGBUS). Threads may share it. Raises StoreError, which names the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,18 +103,14 @@ class SealedFile:
         except OSError as error:
             raise StoreError(f"{path}: can't be opened: {error.strerror or error}") from error
         self.close = weakref.finalize(self, os.close, self._descriptor)
-        try:
-            self.contents = self._contents()
-            for name in self.contents.places:
-                if name != "embeddings":
-                    self.column(name)
-        except BaseException:
-            self.close()
-            raise
 
     def damaged(self, what: str) -> StoreError:
         """The error for damage; what: what is hit."""
         return StoreError(f"{self.path} is damaged: {what}")
+
+    def size(self) -> int:
+        """Bytes that the file has now."""
+        return os.fstat(self._descriptor).st_size
 
     def read(self, into: npt.NDArray[Any], at: int) -> None:
         """Fill a contiguous array with the bytes from `at` on. Raises StoreError if the file ends before."""
@@ -131,15 +127,6 @@ class SealedFile:
                 raise self.damaged(f"it ends at byte {at + done}, within its data")
             done += count
 
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """A data set, compared with its checksum: (n,); texts as bytes of fixed length."""
-        place = self.contents.places[name]
-        values = np.empty(place.shape, place.dtype)
-        self.read(values, place.at)
-        if combined(checksums(values)) != place.checksum:
-            raise self.damaged(f"/{name} does not match its checksum")
-        return values
-
     def _read_some(self, view: memoryview, at: int) -> int:
         if hasattr(os, "preadv"):
             return os.preadv(self._descriptor, [view], at)
@@ -149,8 +136,35 @@ class SealedFile:
         view[: len(data)] = data
         return len(data)
 
+
+class SealedFile(OpenedFile):
+    """An embedding file, opened; everything but the embeddings has been compared with its checksum.
+
+    Raises StoreError, which names the file and what is hit; EarlierReleaseError for an earlier format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            self.contents = self._contents()
+            for name in self.contents.places:
+                if name != "embeddings":
+                    self.column(name)
+        except BaseException:
+            self.close()
+            raise
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A data set, compared with its checksum: (n,); texts as bytes of fixed length."""
+        place = self.contents.places[name]
+        values = np.empty(place.shape, place.dtype)
+        self.read(values, place.at)
+        if combined(checksums(values)) != place.checksum:
+            raise self.damaged(f"/{name} does not match its checksum")
+        return values
+
     def _contents(self) -> Contents:
-        size = os.fstat(self._descriptor).st_size
+        size = self.size()
         tail = np.empty(_TAIL.size, np.uint8)
         if size < len(tail):
             raise self.damaged("it is cut") if size else StoreError(f"{self.path} is empty")

@@ -40,7 +40,7 @@ from panecho_embed.store.layout import (
     decode_column,
     label_name,
 )
-from panecho_embed.store.rows import RowsOnDisk
+from panecho_embed.store.rows import CheckedBlocks, RowsOnDisk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +132,7 @@ class EmbeddingFile:
 
         Each block is checked once, and no memory is taken except for the rows asked for. See `RowsOnDisk`.
         """
-        return RowsOnDisk(self._sealed)
+        return RowsOnDisk(self._shape, self.dtype, CheckedBlocks(self._sealed).fill)
 
     def read_videos(self, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Some of the columns in `video_columns`, read anew."""

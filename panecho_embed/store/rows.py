@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib import format as npy_format
 
 from panecho_embed.core.arraytypes import FloatArray, Ints
 from panecho_embed.store.checksums import as_bytes, checksum, items_per_block
-from panecho_embed.store.contents import SealedFile
+from panecho_embed.store.contents import OpenedFile, SealedFile
 
 _BLOCK_ROWS = 16_384
+_MOST_HEADER_BYTES = 4096
 # Rows that nobody asked for are cheaper to read along than another call is.
 _NEAR = 8
 
 
 class RowsOnDisk:
-    """Embeddings that stay on the disk, (N, D): `rows[5]`, `rows[10:20]`, `rows[[7, 3]]` and `rows[mask]` are copies.
+    """Vectors that stay on the disk, (N, D): `rows[5]`, `rows[10:20]`, `rows[[7, 3]]` and `rows[mask]` are copies.
 
-    shape, dtype: as those of an array. `np.asarray` reads everything. Threads may share it. A block that does not match
-    its checksum raises StoreError, which names its rows; so does a file that was cut.
+    shape, dtype: as those of an array. fill: copies the rows from a number on into an array of them (1 or more, D).
+    `np.asarray` reads everything. Threads may share it. A file that was cut meanwhile raises StoreError.
     """
 
-    def __init__(self, file: SealedFile) -> None:
-        place = file.contents.places["embeddings"]
-        self.shape = (place.shape[0], place.shape[1])
-        self.dtype = place.dtype
-        self._file, self._at = file, place.at
-        self._row_bytes = self.shape[1] * self.dtype.itemsize
-        self._per_block = items_per_block(self._row_bytes)
-        self._checksums = file.column("checksums")
-        if len(self._checksums) != -(-len(self) // self._per_block):
-            raise file.damaged(f"/checksums has {len(self._checksums)} entries for {len(self)} rows")
-        self._passed = np.zeros(len(self._checksums), dtype=np.bool_)
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], fill: Callable[[FloatArray, int], None]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._fill = fill
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -78,38 +77,6 @@ class RowsOnDisk:
         bad = [start + np.flatnonzero(~np.isfinite(self[start : start + _BLOCK_ROWS]).all(axis=1)) for start in starts]
         return np.concatenate([np.zeros(0, np.int64), *bad])
 
-    def _fill(self, found: FloatArray, start: int) -> None:
-        """Copy the rows from `start` on into `found`, (1 or more, D)."""
-        first, last = start // self._per_block, (start + len(found) - 1) // self._per_block
-        if self._passed[first] if first == last else self._passed[first : last + 1].all():
-            self._file.read(found, self._at + start * self._row_bytes)
-            return
-        for block in range(first, last + 1):
-            self._read_block(block, found, start)
-
-    def _read_block(self, block: int, found: FloatArray, start: int) -> None:
-        """Copy the rows of a block that belong into `found`, which begins with row `start`."""
-        first, end = block * self._per_block, min((block + 1) * self._per_block, len(self))
-        low, high = max(first, start), min(end, start + len(found))
-        into = found[low - start : high - start]
-        if self._passed[block] or (low, high) == (first, end):
-            self._file.read(into, self._at + low * self._row_bytes)
-            self._check(block, into)
-            return
-        # All of it, to check it.
-        whole = np.empty((end - first, self.shape[1]), self.dtype)
-        self._file.read(whole, self._at + first * self._row_bytes)
-        self._check(block, whole)
-        into[...] = whole[low - first : high - first]
-
-    def _check(self, block: int, rows: FloatArray) -> None:
-        if self._passed[block]:
-            return
-        if checksum(as_bytes(rows)) != self._checksums[block]:
-            first = block * self._per_block
-            raise self._file.damaged(f"rows {first} to {first + len(rows) - 1} do not match their checksum")
-        self._passed[block] = True
-
     def _gather(self, rows: Ints) -> FloatArray:
         """Copies of rows in any order, (n, D); those that lie close to each other are read together."""
         found: FloatArray = np.empty((len(rows), self.shape[1]), self.dtype)
@@ -123,3 +90,74 @@ class RowsOnDisk:
                 near = self.read(int(ordered[start]), int(ordered[stop - 1]) + 1)
                 found[order[start:stop]] = near[ordered[start:stop] - ordered[start]]
         return found
+
+
+def npy_rows(path: Path) -> RowsOnDisk:
+    """The vectors of a .npy file, (N, D) float32, where they lie; nothing is compared with a checksum.
+
+    The file stays open while they are in use. Raises StoreError for anything else.
+    """
+    file = OpenedFile(path)
+    head = np.empty(min(file.size(), _MOST_HEADER_BYTES), np.uint8)
+    file.read(head, 0)
+    stream = io.BytesIO(head.tobytes())
+    try:
+        if npy_format.read_magic(stream) != (1, 0):
+            raise ValueError("not version 1.0 of the format")
+        shape, fortran, dtype = npy_format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise file.damaged(f"its header is none of a .npy file ({error})") from error
+    at = stream.tell()
+    if len(shape) != 2 or fortran or dtype != np.float32 or at + 4 * shape[0] * shape[1] != file.size():
+        raise file.damaged(f"it holds {dtype} of shape {shape}, in {file.size()} bytes")
+    return RowsOnDisk((shape[0], shape[1]), dtype, lambda found, start: file.read(found, at + 4 * start * shape[1]))
+
+
+class CheckedBlocks:
+    """The embeddings of an embedding file, block by block.
+
+    A block that does not match its checksum raises StoreError, which names its rows; so does a file that was cut.
+    """
+
+    def __init__(self, file: SealedFile) -> None:
+        place = file.contents.places["embeddings"]
+        self._file, self._at, self._dtype = file, place.at, place.dtype
+        self._rows, self._dim = place.shape
+        self._row_bytes = self._dim * self._dtype.itemsize
+        self._per_block = items_per_block(self._row_bytes)
+        self._checksums = file.column("checksums")
+        if len(self._checksums) != -(-self._rows // self._per_block):
+            raise file.damaged(f"/checksums has {len(self._checksums)} entries for {self._rows} rows")
+        self._passed = np.zeros(len(self._checksums), dtype=np.bool_)
+
+    def fill(self, found: FloatArray, start: int) -> None:
+        """Copy the rows from `start` on into `found`, (1 or more, D)."""
+        first, last = start // self._per_block, (start + len(found) - 1) // self._per_block
+        if self._passed[first] if first == last else self._passed[first : last + 1].all():
+            self._file.read(found, self._at + start * self._row_bytes)
+            return
+        for block in range(first, last + 1):
+            self._read_block(block, found, start)
+
+    def _read_block(self, block: int, found: FloatArray, start: int) -> None:
+        """Copy the rows of a block that belong into `found`, which begins with row `start`."""
+        first, end = block * self._per_block, min((block + 1) * self._per_block, self._rows)
+        low, high = max(first, start), min(end, start + len(found))
+        into = found[low - start : high - start]
+        if self._passed[block] or (low, high) == (first, end):
+            self._file.read(into, self._at + low * self._row_bytes)
+            self._check(block, into)
+            return
+        # All of it, to check it.
+        whole = np.empty((end - first, self._dim), self._dtype)
+        self._file.read(whole, self._at + first * self._row_bytes)
+        self._check(block, whole)
+        into[...] = whole[low - first : high - first]
+
+    def _check(self, block: int, rows: FloatArray) -> None:
+        if self._passed[block]:
+            return
+        if checksum(as_bytes(rows)) != self._checksums[block]:
+            first = block * self._per_block
+            raise self._file.damaged(f"rows {first} to {first + len(rows) - 1} do not match their checksum")
+        self._passed[block] = True

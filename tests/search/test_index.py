@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +169,40 @@ def test_an_index_that_is_renewed_before_it_is_first_asked_is_not_mixed_with_the
     build_index(Collection(path), "hnsw", overwrite=True)
     with pytest.raises(StoreError, match=r"index\.faiss is not what was written"):
         index.nearest(np.array(index.units[:1]), 3, np.ones(120, dtype=bool))
+
+
+_CUT_WHILE_IT_IS_SEARCHED = """
+import sys
+from panecho_embed.core.errors import StoreError
+from panecho_embed.search import Collection, search, video_query
+from panecho_embed.search.index import build_index, index_path, open_collection
+
+for kind in ("exact", "ivf"):
+    build_index(Collection(sys.argv[1]), kind, overwrite=True)
+    collection, index = open_collection(sys.argv[1], True)
+    for name in ("units.npy", "studies.npy"):
+        (index_path(sys.argv[1]) / name).open("r+b").truncate(200)
+    for level in ("video", "study"):
+        try:
+            found = search(collection, video_query(collection, "P1/S0/A4C"), 3, level=level, index=index)
+            print(kind, level, len(found))
+        except StoreError as error:
+            print(kind, level, error)
+"""
+
+
+def test_an_index_that_is_cut_while_it_is_searched_is_an_error_not_the_end_of_the_process(tmp_path):
+    path = vectors_file(tmp_path / "emb.h5", patients=400)
+    done = subprocess.run(
+        [sys.executable, "-c", _CUT_WHILE_IT_IS_SEARCHED, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    videos, *others = done.stdout.splitlines()
+    # Kind "exact" has read its vectors already.
+    assert videos == "exact video 3"
+    names = [("exact study", "studies"), ("ivf video", "units"), ("ivf study", "units")]
+    for line, (asked, name) in zip(others, names, strict=True):
+        assert line.startswith(f"{asked} {index_path(path) / name}.npy is damaged: it ends at byte "), line
 
 
 def test_what_an_index_is_stands_beside_it(emb):
