@@ -29,8 +29,8 @@ from panecho_embed.extraction.image_engine import (
     PictureBatch,
     RearrangedEngine,
 )
+from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import Backbone, load_backbone
-from panecho_embed.models.devices import resolve_device
 from panecho_embed.models.fused import can_fuse
 
 clock = time.perf_counter

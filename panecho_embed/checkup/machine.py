@@ -28,7 +28,7 @@ from panecho_embed.core.cores import usable_cores
 from panecho_embed.core.digests import checked_sha256, recorded_sha256
 from panecho_embed.core.errors import ArgumentError, PanEchoEmbedError, WeightsNotFoundError
 from panecho_embed.core.provenance import Precision
-from panecho_embed.models.devices import resolve_device
+from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.verify import verify_weights
 from panecho_embed.models.weights import KNOWN, PLACE_VARIABLE, WeightsFile, cache_folder, locate
 

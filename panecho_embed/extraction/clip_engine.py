@@ -15,8 +15,7 @@ from panecho_embed.extraction.choose import Announce, agreement
 from panecho_embed.extraction.image_engine import WEIGHTS_DTYPES
 from panecho_embed.extraction.memory import is_out_of_memory
 from panecho_embed.models.backbone import Backbone
-from panecho_embed.models.fused import can_fuse
-from panecho_embed.models.fused_clips import FusedClipEncoder, fused_clip_encoder
+from panecho_embed.models.fused import FusedClipEncoder, can_fuse, fused_clip_encoder
 
 FUSED = "fused clips"
 """What an embedding file says of clips that oneDNN's operators have encoded."""

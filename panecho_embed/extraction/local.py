@@ -12,8 +12,8 @@ from panecho_embed.extraction.job import Job
 from panecho_embed.extraction.pool import decoded
 from panecho_embed.extraction.profile import Profile
 from panecho_embed.extraction.writing import Result, part_writers
+from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import Backbone
-from panecho_embed.models.devices import resolve_device
 
 
 def embed_locally(job: Job, profile: Profile) -> Iterator[int]:

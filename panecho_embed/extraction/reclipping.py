@@ -24,8 +24,8 @@ from panecho_embed.extraction.choose import Announce
 from panecho_embed.extraction.clip_engine import ClipEngine
 from panecho_embed.extraction.encode import not_finite, stored
 from panecho_embed.extraction.summary import ExtractSummary
+from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import Backbone, load_backbone
-from panecho_embed.models.devices import resolve_device
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk
 
 # Videos whose clips are encoded together: more are not faster, and their frames lie in memory.

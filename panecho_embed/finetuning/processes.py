@@ -15,7 +15,7 @@ from panecho_embed.core.errors import ArgumentError, NotInstalledError, PanEchoE
 from panecho_embed.core.orphans import end_with_torchrun
 from panecho_embed.core.provenance import Precision
 from panecho_embed.finetuning.recipe import RunPrecision
-from panecho_embed.models.devices import resolve_device
+from panecho_embed.models.backbone import resolve_device
 
 try:
     from accelerate import Accelerator

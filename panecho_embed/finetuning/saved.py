@@ -19,8 +19,7 @@ from panecho_embed.finetuning.model import FineTuneModel
 from panecho_embed.finetuning.recipe import ClipSettings
 from panecho_embed.finetuning.starts import Start, stem_for
 from panecho_embed.models.checkpoint import load_whole, save_tensors
-from panecho_embed.models.convnext import CHANNELS
-from panecho_embed.models.panecho import PANECHO_FEEDING, PanEcho, checkpoint_content, sinusoid
+from panecho_embed.models.panecho import CHANNELS, PANECHO_FEEDING, PanEcho, checkpoint_content, sinusoid
 from panecho_embed.models.recorded import KEY, OWN_LAYOUT, plain
 from panecho_embed.models.weights import NOT_STATED
 

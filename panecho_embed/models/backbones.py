@@ -27,8 +27,7 @@ import torch
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.nearest import nearest
 from panecho_embed.models import zoo
-from panecho_embed.models.backbone import Backbone, MeanOverFrames, Pooling
-from panecho_embed.models.devices import resolve_device
+from panecho_embed.models.backbone import Backbone, MeanOverFrames, Pooling, resolve_device
 from panecho_embed.models.timm_models import timm_backbone
 from panecho_embed.models.torchvision_models import torchvision_backbone
 

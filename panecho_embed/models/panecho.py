@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,26 @@ from panecho_embed.core.nearest import nearest
 from panecho_embed.core.planes import PlaneOrder
 from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.core.tasks import Task, all_tasks, read_tasks
-from panecho_embed.models.checkpoint import Checkpoint, matching_tensors, read_checkpoint, write_weights
-from panecho_embed.models.convnext import channels_in, channels_of_width, convnext
-from panecho_embed.models.names import POSITION_KEY, from_checkpoint_names, to_checkpoint_names
+from panecho_embed.models.checkpoint import (
+    POSITION_KEY,
+    Checkpoint,
+    from_checkpoint_names,
+    matching_tensors,
+    read_checkpoint,
+    to_checkpoint_names,
+    write_weights,
+)
 from panecho_embed.models.recorded import KEY, PANECHO_LAYOUT, SAME_SHAPE_LAYOUT, Recorded
+from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
+
+ensure_torchvision()
+import timm  # noqa: E402
+
+_Size = Literal["tiny", "base"]
+
+CHANNELS: Mapping[_Size, int] = {"tiny": 96, "base": 128}
+"""Channels of ConvNeXt's stem as published; each of the three following stages doubles them."""
 
 TaskTable = str | Path | Sequence[Task] | None
 
@@ -131,7 +146,7 @@ class PanEcho(nn.Module):
         super().__init__()
         headless = backbone_only or image_encoder_only
         _check_together(pretrained, tasks, backbone_only, image_encoder_only, activations, weights)
-        table = () if headless else known_tasks(task_table, weights)
+        table = () if headless else _known_tasks(task_table, weights)
         chosen = () if headless else _choose_tasks(tasks, table)
         if not 0 < width <= 1:
             raise ArgumentError(f"width is {width}; allowed is above 0, at most 1")
@@ -148,7 +163,7 @@ class PanEcho(nn.Module):
         self.weights_info: WeightsInfo | None = None
         self.recorded = file.recorded
         self.plane_order: PlaneOrder = file.recorded.plane_order
-        channels = channels_in("tiny", state, _STEM) if state else channels_of_width("tiny", width)
+        channels = channels_in("tiny", state, _STEM) if state else max(1, round(width * CHANNELS["tiny"]))
         self.dim = 8 * channels
         self.image_encoder: nn.Module = convnext("tiny", channels)
         self.clip_encoder = None if image_encoder_only else ClipEncoder(self.dim, clip_len)
@@ -227,7 +242,7 @@ def _read(path: Path) -> Checkpoint:
         raise WeightsError(f"{path}: not the names of a model of PanEcho's shape ({error})") from error
 
 
-def known_tasks(task_table: TaskTable = None, weights: str | Path | None = None) -> tuple[Task, ...]:
+def _known_tasks(task_table: TaskTable = None, weights: str | Path | None = None) -> tuple[Task, ...]:
     """The tasks that a weights file's heads may have: see `PanEcho`. Raises TaskTableError, ArgumentError."""
     if task_table is None and weights is not None:
         beside = Path(weights).with_name("tasks.csv")
@@ -351,3 +366,22 @@ def _check_input(x: Tensor, layout: str) -> None:
         raise ArgumentError(f"input has shape {tuple(x.shape)}; allowed is {layout}, H and W at least 32")
     if not x.is_floating_point():
         raise ArgumentError(f"input is {x.dtype}; allowed are floating point numbers, normalised as ImageNet's pixels")
+
+
+def convnext(size: _Size, channels: int | None = None) -> nn.Module:
+    """(T, 3, S, S) float to (T, 8 x channels), random weights, without a classifier. channels: None as published."""
+    stem = channels or CHANNELS[size]
+    dims = tuple(stem * factor for factor in (1, 2, 4, 8))
+    model: nn.Module = timm.create_model(f"convnext_{size}", pretrained=False, num_classes=0, dims=dims)
+    return model
+
+
+def channels_in(size: _Size, state: Mapping[str, Tensor], stem: str) -> int:
+    """Channels of the stem in a state dict; as published if it has none under the name `stem`.
+
+    So a narrower model of one's own loads as the published one does; what else does not fit is found when matching.
+    """
+    weight = state.get(stem)
+    if weight is None or weight.ndim != 4 or not 0 < len(weight) <= CHANNELS[size]:
+        return CHANNELS[size]
+    return len(weight)

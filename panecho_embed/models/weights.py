@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from panecho_embed.core.digests import checked_sha256
-from panecho_embed.core.errors import ArgumentError, WeightsNotFoundError
+from panecho_embed._version import __version__
+from panecho_embed.core.digests import checked_sha256, record_sha256
+from panecho_embed.core.errors import ArgumentError, WeightsError, WeightsNotFoundError
 from panecho_embed.core.nearest import nearest
 from panecho_embed.core.provenance import WeightsInfo
 
@@ -20,6 +24,9 @@ The one file is PanEcho's, unless it bears another model's published name.
 
 MIRROR_VARIABLE = "PANECHO_EMBED_WEIGHTS_URL"
 """Environment variable: an http(s) address that has the files by name; it is asked instead of the publishers'."""
+
+ATTEMPTS = 6
+_WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 
 _TORCHVISION = "BSD-3-Clause (torchvision)"
 
@@ -129,9 +136,6 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
     A file that is there already is checked against its recorded SHA-256 and kept. $PANECHO_EMBED_WEIGHTS_URL may name a
     mirror. Raises WeightsNotFoundError if they are not to be had, WeightsError if they can't be written or are damaged.
     """
-    from panecho_embed.models.download import download
-    from panecho_embed.models.hub import download_from_hub
-
     file = known(name)
     path = Path(folder or cache_folder()) / file.file_name
     if path.is_file():
@@ -143,7 +147,7 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
         if url:
             download(url, path, file.sha256)
         elif file.hub_repo:
-            download_from_hub(file.hub_repo, path)
+            _download_from_hub(file.hub_repo, path)
         else:
             raise ConnectionError(f"no address: it is {file.notes}")
     except (ConnectionError, TimeoutError) as error:
@@ -205,4 +209,137 @@ def _how_to_get(file: WeightsFile, reason: str) -> str:
         f"${PLACE_VARIABLE} to it or to its folder, or put it into {cache_folder()}.\n"
         "To try things out without them: --backbone random, or --init random where a start is asked for (random "
         "weights; named so in every file)."
+    )
+
+
+def _download_from_hub(repo: str, path: Path) -> None:
+    """Fetch the file named `path.name` of a gated repository as `path`, and record its SHA-256 beside it.
+
+    The token is the one in $HF_TOKEN, or the one that `hf auth login` stored. Raises ConnectionError if there is
+    none, if it gives no access, or if the file is not to be had; WeightsError if the file can't be written.
+    """
+    from huggingface_hub import get_token, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    page = f"https://huggingface.co/{repo}"
+    get_access = (
+        f"accept the terms on {page} with a Hugging Face account, make a token with read access at "
+        "https://huggingface.co/settings/tokens, and set HF_TOKEN to it (or run `hf auth login`)"
+    )
+    token = get_token()
+    if token is None:
+        raise ConnectionError(f"{page} is gated and there is no token: {get_access}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hf_hub_download(repo, path.name, local_dir=path.parent, token=token)
+        record_sha256(path, checked_sha256(path))
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        advice = f"the token gives no access: {get_access}" if status in (401, 403, 404) else str(error)
+        raise ConnectionError(f"{page}: HTTP {status}: {advice}") from error
+    except (EntryNotFoundError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
+        raise ConnectionError(f"{page}: {error}") from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def download(url: str, path: Path, known_sha256: str = "") -> None:
+    """Fetch a file and record its SHA-256 beside it.
+
+    Shows a progress bar on a terminal. A second process that wants the same file waits for the first. A transfer that
+    breaks off starts again, since pooch does not resume.
+
+    Parameters
+    ----------
+    url : str
+        Address, http:// or https://.
+    path : Path
+        The file to write. If it exists already, nothing is fetched.
+    known_sha256 : str
+        First digits of the published SHA-256; "" if not known.
+
+    Raises
+    ------
+    ConnectionError
+        If the file can't be had, after 6 attempts where another one may help.
+    WeightsError
+        If the file can't be written or has another SHA-256.
+    """
+    # Imported here: both take a while, and most commands fetch nothing.
+    from filelock import FileLock
+    from requests import RequestException
+
+    if not url.startswith(("http://", "https://")):
+        raise ArgumentError(f"the address {url!r} is none that can be fetched; it must begin with http:// or https://")
+    lock, part = (path.with_name(f".{path.name}.{suffix}") for suffix in ("lock", "part"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            if not path.is_file():
+                try:
+                    # What a killed process has left.
+                    shutil.rmtree(part, ignore_errors=True)
+                    _fetch(url, part / path.name)
+                    digest = checked_sha256(part / path.name, known_sha256)
+                    # Before the file: a kill in between leaves none that nothing can be compared with.
+                    record_sha256(path, digest)
+                    (part / path.name).replace(path)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+            # Those who wait for it find the file.
+            lock.unlink(missing_ok=True)
+    except RequestException as error:
+        raise ConnectionError(f"{url}: {error} (after {ATTEMPTS} attempts)") from error
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _fetch(url: str, target: Path) -> None:
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    name = target.name
+    place = pooch.create(target.parent, base_url="", registry={name: None}, urls={name: url})
+    place.retry_if_failed = ATTEMPTS - 1
+    place.fetch(name, downloader=_transfer)
+
+
+def _transfer(url: str, output_file: Any, pooch_: Any) -> None:
+    """One attempt. What pooch would try again in vain is a ConnectionError."""
+    import pooch
+    from requests import ConnectionError as NotConnectedError
+    from requests import HTTPError
+    from requests.exceptions import SSLError
+
+    headers = {"User-Agent": f"panecho-embed/{__version__}", "Accept-Encoding": "identity"}
+    responses: list[Any] = []
+    hooks = {"response": lambda response, **_: responses.append(response)}
+    bar = sys.stderr.isatty()
+    fetch = pooch.HTTPDownloader(bar, 1 << 20, timeout=30.0, headers=headers, hooks=hooks)
+    try:
+        fetch(url, output_file, pooch_)
+    except HTTPError as error:
+        refused = responses[-1]
+        if refused.status_code in _WORTH_ANOTHER_TRY:
+            raise
+        raise ConnectionError(f"{url}: HTTP {refused.status_code} {refused.reason}") from error
+    except SSLError as error:
+        raise ConnectionError(f"{url}: {error}") from error
+    except NotConnectedError as error:
+        # Nobody listens, or the name is unknown: urllib3 wraps the reason.
+        reason = getattr(error.args[0] if error.args else None, "reason", None)
+        if type(reason).__name__ not in ("NewConnectionError", "NameResolutionError"):
+            raise
+        raise ConnectionError(f"{url}: {reason}") from error
+    finally:
+        for response in responses:
+            response.close()
+
+
+def _unwritable(path: Path, error: OSError) -> WeightsError:
+    return WeightsError(
+        f"{path}: can't be written: {error.strerror or error}. Choose another folder: "
+        "`panecho-embed weights fetch NAME --to DIR`, or set TORCH_HOME"
     )

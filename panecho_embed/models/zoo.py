@@ -16,10 +16,16 @@ from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.models.backbone import Backbone, MeanOverFrames
-from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
-from panecho_embed.models.convnext import channels_in, convnext
-from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, from_checkpoint_names, to_checkpoint_names
-from panecho_embed.models.panecho import DIM, PANECHO_FEEDING, PanEcho, TaskTable, make_head
+from panecho_embed.models.checkpoint import (
+    CONVNEXT_TINY,
+    ECHOCLIP,
+    from_checkpoint_names,
+    matching_tensors,
+    read_checkpoint,
+    tensors_sha256,
+    to_checkpoint_names,
+)
+from panecho_embed.models.panecho import DIM, PANECHO_FEEDING, PanEcho, TaskTable, channels_in, convnext, make_head
 from panecho_embed.models.torchvision_models import UNTRAINED_COUNTER, WholeClips, torchvision_feeding
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
@@ -27,7 +33,7 @@ from panecho_embed.models.weights import find_weights, weights_info
 ensure_torchvision()
 from torchvision.models.video import mvit_v2_s, r3d_18  # noqa: E402
 
-WeightsArgument = str | Path | None
+_WeightsArgument = str | Path | None
 
 ECHOCLIP_FEEDING = Feeding(
     geometry="square",
@@ -61,7 +67,7 @@ _OPEN_CLIP_TEXT = (
 )
 
 
-def panecho(weights: WeightsArgument) -> Backbone:
+def panecho(weights: _WeightsArgument) -> Backbone:
     """PanEcho's embedding of a clip. 256 x 256 resized with pixel areas, 224 cut out, BGR; DICOM files are masked.
 
     Its pictures are those of the released forward pass, three consecutive planes of the clip each, not frames: see
@@ -70,12 +76,12 @@ def panecho(weights: WeightsArgument) -> Backbone:
     return _from_panecho(PanEcho(backbone_only=True, weights=weights), "panecho")
 
 
-def panecho_image(weights: WeightsArgument) -> Backbone:
+def panecho_image(weights: _WeightsArgument) -> Backbone:
     """PanEcho's image encoder alone, on frames; a clip is the mean of its frames."""
     return _from_panecho(PanEcho(image_encoder_only=True, weights=weights), "panecho-image")
 
 
-def random(weights: WeightsArgument, seed: int, width: float = 1.0) -> Backbone:
+def random(weights: _WeightsArgument, seed: int, width: float = 1.0) -> Backbone:
     """PanEcho's architecture, order of planes and feeding with random weights, the same for the same seed.
 
     width: channels as a share of PanEcho's.
@@ -88,7 +94,7 @@ def random(weights: WeightsArgument, seed: int, width: float = 1.0) -> Backbone:
 
 
 def panecho_with_heads(
-    name: str, weights: WeightsArgument, seed: int, tasks: str | Sequence[str], task_table: TaskTable
+    name: str, weights: _WeightsArgument, seed: int, tasks: str | Sequence[str], task_table: TaskTable
 ) -> tuple[Backbone, PanEcho]:
     """The backbone `name`, panecho or random, and the model that it is part of, which reads its clip embeddings.
 
@@ -105,7 +111,7 @@ def panecho_with_heads(
     return _from_panecho(model, name), model
 
 
-def imagenet(weights: WeightsArgument) -> Backbone:
+def imagenet(weights: _WeightsArgument) -> Backbone:
     """ConvNeXt-Tiny trained on ImageNet-1K by torchvision (IMAGENET1K_V1), RGB; a clip is the mean of its frames."""
     path = find_weights("imagenet", weights)
     file = read_checkpoint(path)
@@ -125,7 +131,7 @@ def imagenet(weights: WeightsArgument) -> Backbone:
     return Backbone("imagenet", encoder, MeanOverFrames(), dim, dim, IMAGENET_FEEDING, info)
 
 
-def echoclip(weights: WeightsArgument) -> Backbone:
+def echoclip(weights: _WeightsArgument) -> Backbone:
     """EchoCLIP's image tower (ConvNeXt-Base and its projection to 512), BGR as released; a clip is the frames' mean.
 
     Embeddings are as projected, not scaled to unit length.
@@ -149,7 +155,7 @@ def echoclip(weights: WeightsArgument) -> Backbone:
     return Backbone("echoclip", encoder, MeanOverFrames(), 4 * channels, 4 * channels, ECHOCLIP_FEEDING, info)
 
 
-def kinetics(weights: WeightsArgument) -> Backbone:
+def kinetics(weights: _WeightsArgument) -> Backbone:
     """3-D ResNet-18 trained on Kinetics-400 by torchvision (KINETICS400_V1), RGB, 112 x 112, without its classifier.
 
     Its clips have 16 frames at 15 per second, 5 a video, as torchvision states its accuracy.
@@ -172,7 +178,7 @@ def kinetics(weights: WeightsArgument) -> Backbone:
     return Backbone("kinetics", nn.Identity(), WholeClips(model), 512, None, feeding, info, pooling="3d")
 
 
-def echoprime(weights: WeightsArgument) -> Backbone:
+def echoprime(weights: _WeightsArgument) -> Backbone:
     """EchoPrime's video encoder (MViT-v2-S): one clip a video, frames 0, 2, ..., 30.
 
     It is fed as in its published pipeline, see `ECHOPRIME_FEEDING` and docs/models.md. Its weights are part of a zip
@@ -203,7 +209,7 @@ def echoprime(weights: WeightsArgument) -> Backbone:
     )
 
 
-def _random_panecho(weights: WeightsArgument, seed: int, **arguments: Any) -> PanEcho:
+def _random_panecho(weights: _WeightsArgument, seed: int, **arguments: Any) -> PanEcho:
     if weights is not None:
         raise ArgumentError(f"weights is {str(weights)!r}; the random backbone takes none (--seed chooses them)")
     if not -(2**63) <= seed < 2**63:

@@ -20,8 +20,8 @@ from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings
 from panecho_embed.extraction.encode import EncodedVideo, Encoder
 from panecho_embed.extraction.pool import decoded
 from panecho_embed.extraction.pooling import pool_table, pooling_steps
+from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import Backbone, load_backbone
-from panecho_embed.models.devices import resolve_device
 from panecho_embed.search.whose import one_study
 
 _SEED = re.compile(r"seed (\d+)")

@@ -10,8 +10,7 @@ from panecho_embed.extraction import clip_engine
 from panecho_embed.extraction.choose import agreement
 from panecho_embed.extraction.clip_engine import FUSED, ClipEngine
 from panecho_embed.models.backbones import load_backbone
-from panecho_embed.models.fused import can_fuse
-from panecho_embed.models.fused_clips import fused_clip_encoder
+from panecho_embed.models.fused import can_fuse, fused_clip_encoder
 from panecho_embed.models.panecho import ClipEncoder
 from tests.tiny import tiny
 

@@ -19,9 +19,8 @@ from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.finetuning import report
 from panecho_embed.models import backbones
 from panecho_embed.models.backbones import Backbone, MeanOverFrames
-from panecho_embed.models.convnext import convnext
-from panecho_embed.models.names import CONVNEXT_TINY, ECHOCLIP, to_checkpoint_names
-from panecho_embed.models.panecho import PanEcho, save_checkpoint
+from panecho_embed.models.checkpoint import CONVNEXT_TINY, ECHOCLIP, to_checkpoint_names
+from panecho_embed.models.panecho import PanEcho, convnext, save_checkpoint
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.phantom import write_studies
 

@@ -12,7 +12,7 @@ from panecho_embed.finetuning.recipe import ModelSettings
 from panecho_embed.finetuning.starts import load_start
 from panecho_embed.models import checkpoint, panecho, zoo
 from panecho_embed.models import weights as finding
-from panecho_embed.models.names import from_checkpoint_names
+from panecho_embed.models.checkpoint import from_checkpoint_names
 from tests.finetuning.conftest import NARROW
 from tests.finetuning.fabricate import EF, GRADE
 

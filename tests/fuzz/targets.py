@@ -24,7 +24,7 @@ from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings, decode
 from panecho_embed.extraction.pooling import pool
 from panecho_embed.finetuning.recipe_files import load_recipe, parse_recipe, to_toml
 from panecho_embed.media import describe, is_dicom, read_identity
-from panecho_embed.models.checkpoint import matching_tensors, read_state_dict
+from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import study_query
 from panecho_embed.store import EmbeddingFile, verify
@@ -158,7 +158,7 @@ def _manifest(path: Path) -> str:
 def _weights(path: Path) -> str:
     expected = {"stem.weight": torch.empty(4, 3, 4, 4), "stem.bias": torch.empty(4), "pe": torch.empty(1, 16, 8)}
     try:
-        state = read_state_dict(path)
+        state = read_checkpoint(path).tensors
         matching_tensors(expected, state, model="a model", path=path)
     except PanEchoEmbedError as error:
         if len(str(error)) > 20_000:

@@ -24,7 +24,7 @@ from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings, decode
 from panecho_embed.finetuning.recipe_files import parse_recipe, recipe_text
 from panecho_embed.media import open_cine
 from panecho_embed.media.cine import Cine
-from panecho_embed.models.checkpoint import read_state_dict
+from panecho_embed.models.checkpoint import read_checkpoint
 
 SMALL = Feeding(resize=40, crop=32)
 VIDEO = VideoRef("v", "s", "p", "v.npy")
@@ -50,7 +50,7 @@ def test_a_text_in_bare_weights_that_claims_an_exabyte(tmp_path):
     path = tmp_path / "w.pt"
     path.write_bytes(b"\x80\x04\x8e" + (2**60).to_bytes(8, "little") + b"short")
     with pytest.raises(WeightsError, match="no readable weights file"):
-        read_state_dict(path)
+        read_checkpoint(path)
 
 
 COMPRESSIONS = {"deflate": zipfile.ZIP_DEFLATED, "bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
@@ -66,7 +66,7 @@ def damaged(whole: bytes) -> bytes:
 def test_weights_whose_compressed_bytes_are_damaged(tmp_path, compression):
     (tmp_path / "w.pt").write_bytes(damaged(archive(pickle.dumps(list(range(500))), compression)))
     with pytest.raises(WeightsError, match="no readable weights file"):
-        read_state_dict(tmp_path / "w.pt")
+        read_checkpoint(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS.values(), ids=COMPRESSIONS)
@@ -85,7 +85,7 @@ def test_an_entry_with_a_name_of_megabytes_gives_a_short_message(tmp_path):
     path = tmp_path / "w.pt"
     torch.save({"a" * 5_000_000: 1}, path)
     with pytest.raises(WeightsError) as caught:
-        read_state_dict(path)
+        read_checkpoint(path)
     assert len(str(caught.value)) < 1000
 
 
@@ -95,7 +95,7 @@ def test_no_code_in_a_weights_file_runs(tmp_path, monkeypatch, wrap, content):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pt").write_bytes(wrap(pickle.dumps(content, protocol=2)))
     with pytest.raises(WeightsError):
-        read_state_dict(tmp_path / "w.pt")
+        read_checkpoint(tmp_path / "w.pt")
     assert not (tmp_path / "CANARY").exists()
 
 

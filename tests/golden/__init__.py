@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from panecho_embed.models.names import to_checkpoint_names
+from panecho_embed.models.checkpoint import to_checkpoint_names
 from panecho_embed.models.panecho import PanEcho, sinusoid
 
 PANECHO = Path(__file__).with_name("panecho.npz")

@@ -15,13 +15,13 @@ from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError, WeightsError
 from panecho_embed.core.feeding import Feeding
 from panecho_embed.models.checkpoint import (
+    from_checkpoint_names,
     matching_tensors,
     read_checkpoint,
-    read_state_dict,
     tensors_sha256,
+    to_checkpoint_names,
     write_weights,
 )
-from panecho_embed.models.names import from_checkpoint_names, to_checkpoint_names
 from panecho_embed.models.recorded import Recorded
 
 ARRAYS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2)}
@@ -32,14 +32,14 @@ MANY = {f"a{i}.weight": torch.randn(30, 30) for i in range(40)}
 @pytest.mark.parametrize("content", [ARRAYS, {"weights": ARRAYS, "epoch": 1}, {"state_dict": ARRAYS, "name": "x"}])
 def test_reads_a_state_dict_bare_or_wrapped(content, tmp_path):
     torch.save(content, tmp_path / "w.pt")
-    read = read_state_dict(tmp_path / "w.pt")
+    read = read_checkpoint(tmp_path / "w.pt").tensors
     assert read.keys() == ARRAYS.keys()
     assert torch.equal(read["a.weight"], ARRAYS["a.weight"])
 
 
 def test_reads_safetensors(tmp_path):
     save_file(ARRAYS, tmp_path / "w.safetensors")
-    assert read_state_dict(tmp_path / "w.safetensors").keys() == ARRAYS.keys()
+    assert read_checkpoint(tmp_path / "w.safetensors").tensors.keys() == ARRAYS.keys()
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
@@ -48,7 +48,7 @@ def test_any_bytes_that_are_no_checkpoint_are_a_weights_error(tmp_path_factory, 
     path = tmp_path_factory.mktemp("noise") / name
     path.write_bytes(bytes_)
     with pytest.raises(WeightsError, match=rf"{re.escape(name)}: .*{len(bytes_)} bytes|holds a|no tensors"):
-        read_state_dict(path)
+        read_checkpoint(path)
 
 
 @given(keep=st.floats(0, 0.999))
@@ -58,7 +58,7 @@ def test_a_file_cut_anywhere_is_a_weights_error(tmp_path_factory, keep):
     whole = (folder / "whole.pt").read_bytes()
     (folder / "cut.pt").write_bytes(whole[: int(keep * len(whole))])
     with pytest.raises(WeightsError, match=r"cut\.pt: no readable weights file.*bytes"):
-        read_state_dict(folder / "cut.pt")
+        read_checkpoint(folder / "cut.pt")
 
 
 class Harmful:
@@ -74,7 +74,7 @@ def test_code_in_a_file_never_runs(tmp_path):
     (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Harmful(str(tmp_path / "ran")), protocol=2))
     for name in ("zip.pt", "pickle.pt"):
         with pytest.raises(WeightsError, match=name):
-            read_state_dict(tmp_path / name)
+            read_checkpoint(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
 
@@ -89,12 +89,12 @@ def test_code_in_a_file_never_runs(tmp_path):
 def test_other_torch_files_are_refused(content, message, tmp_path):
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match=message):
-        read_state_dict(tmp_path / "w.pt")
+        read_checkpoint(tmp_path / "w.pt")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"w\.pt: can't be read: No such file"):
-        read_state_dict(tmp_path / "w.pt")
+        read_checkpoint(tmp_path / "w.pt")
 
 
 def match(found, **more):

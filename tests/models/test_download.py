@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from panecho_embed.core.digests import checked_sha256, recorded_sha256
 from panecho_embed.core.errors import ArgumentError, WeightsError
-from panecho_embed.models.download import ATTEMPTS, download
+from panecho_embed.models.weights import ATTEMPTS, download
 
 from .server import Behaviour, serve
 
@@ -171,7 +171,7 @@ def test_two_at_once_fetch_it_once(start, tmp_path):
 def test_what_a_killed_download_left_goes(start, tmp_path):
     server = start(lie=1_000_000)
     program = (
-        "import sys; from pathlib import Path; from panecho_embed.models.download import download;"
+        "import sys; from pathlib import Path; from panecho_embed.models.weights import download;"
         "download(sys.argv[1], Path(sys.argv[2]))"
     )
     # The lie has it pause before it asks again.
