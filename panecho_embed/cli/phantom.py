@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 # Named here too, so that --help needs no image library.
-_LAYOUTS = ("echonet-dynamic", "echonet-pediatric", "echonet-lvh", "dicom", "folders")
+_LAYOUTS = ("echonet-dynamic", "echonet-pediatric", "echonet-lvh", "mimic-iv-echo", "dicom", "folders")
 
 
 def _size(_context: click.Context, _option: click.Parameter, value: str | None) -> int | tuple[int, int] | None:
@@ -26,12 +26,14 @@ def _size(_context: click.Context, _option: click.Parameter, value: str | None) 
 @click.option("--layout", type=click.Choice(_LAYOUTS), default="echonet-dynamic", show_default=True, help="On disk.")
 @click.option("--patients", type=int, default=60, show_default=True, help="Patients, one study each.")
 @click.option(
-    "--videos-per-study", type=int, help="For dicom and folders.  [default: one a view: A4C, A2C, PLAX, PSAX]"
+    "--videos-per-study",
+    type=int,
+    help="For mimic-iv-echo, dicom and folders.  [default: one a view: A4C, A2C, PLAX, PSAX]",
 )
 @click.option("--frames", "num_frames", type=int, default=64, show_default=True, help="Frames in a video.")
 @click.option("--fps", type=float, help="Frames per second.  [default: 30, 40 or 50, by patient]")
 @click.option(
-    "--size", metavar="N|HxW", callback=_size, help="Picture in pixels.  [default: 600x800 for dicom, else 112]"
+    "--size", metavar="N|HxW", callback=_size, help="Picture in pixels.  [default: 600x800 for DICOM, else 112]"
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other patients.")
 def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:

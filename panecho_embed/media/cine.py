@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -75,6 +76,7 @@ class MediaInfo:
 
     kind: "" where it can't be told. cine: "cine" (two frames or more), "still" (one), "spectral Doppler", "M-mode",
     "no pixels" or "unreadable: <reason>". num_frames, fps, height, width: None where the header does not say.
+    colour_flow: 1 with colour Doppler, 0 without, NaN where it is not known.
     """
 
     kind: Kind | Literal[""]
@@ -84,6 +86,7 @@ class MediaInfo:
     fps_source: str = ""
     height: int | None = None
     width: int | None = None
+    colour_flow: float = math.nan
 
 
 def check_size(height: int, width: int, *, what: str = "the image") -> None:

@@ -78,8 +78,11 @@ def open_dicom(path: str, *, include_stills: bool = False) -> Cine:
     )
 
 
-def describe_dicom(path: str) -> MediaInfo:
-    """Say what the header says, without decoding pixels. Raises MediaError where it is unreadable."""
+def describe_dicom(path: str, *, header_only: bool = False) -> MediaInfo:
+    """Say what the header says, without decoding pixels. Raises MediaError where it is unreadable.
+
+    header_only: do not look whether the pixels of all frames are there, which reads the file to its end.
+    """
     header = read_header(path)
     if header.pixels is None:
         return MediaInfo("dicom", "no pixels")
@@ -87,10 +90,11 @@ def describe_dicom(path: str) -> MediaInfo:
     if mode := _mode(header):
         kind = mode
     else:
-        locate_pixels(path, header)
+        if not header_only:
+            locate_pixels(path, header)
         kind = "still" if form.num_frames == 1 else "cine"
     fps, source = frame_rate(header)
-    return MediaInfo("dicom", kind, form.num_frames, fps, source, form.rows, form.columns)
+    return MediaInfo("dicom", kind, form.num_frames, fps, source, form.rows, form.columns, _colour_flow(header))
 
 
 def read_identity(path: str | os.PathLike[str] | BinaryIO) -> DicomIdentity:
@@ -138,22 +142,27 @@ def frame_rate(header: DicomHeader) -> tuple[float | None, str]:
 
 def _recording(header: DicomHeader, form: PixelFormat, region: Region | None) -> Recording:
     """What the header says of the equipment and the image; heart rate (0018,1088), colour (0028,0014) or by region."""
-    rate, present = header.number("HeartRate"), header.number("UltrasoundColorDataPresent")
-    items = header.dataset.get("SequenceOfUltrasoundRegions") or ()
-    types = {value for item in items for value in numbers(item, "RegionDataType")}
-    is_known = present is not None or bool(types)
+    rate = header.number("HeartRate")
     has_rate = rate is not None and 0 < rate < _MAX_HEART_RATE
     return Recording(
         form.rows,
         form.columns,
         cm_per_pixel_x=(region and region.physical_delta_x) or math.nan,
         cm_per_pixel_y=(region and region.physical_delta_y) or math.nan,
-        colour_flow=float(present == 1 or 2 in types) if is_known else math.nan,
+        colour_flow=_colour_flow(header),
         manufacturer=header.text("Manufacturer"),
         scanner_model=header.text("ManufacturerModelName"),
         heart_rate_bpm=rate if rate is not None and has_rate else math.nan,
         heart_rate_source="(0018,1088) HeartRate" if has_rate else "",
     )
+
+
+def _colour_flow(header: DicomHeader) -> float:
+    """1 with colour Doppler, 0 without, by Ultrasound Color Data Present or a region's data type; NaN if not known."""
+    present = header.number("UltrasoundColorDataPresent")
+    items = header.dataset.get("SequenceOfUltrasoundRegions") or ()
+    types = {value for item in items for value in numbers(item, "RegionDataType")}
+    return float(present == 1 or 2 in types) if present is not None or types else math.nan
 
 
 def tissue_region(header: DicomHeader, height: int, width: int) -> Region | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
+import gzip
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from pydicom.uid import (
 
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.records import Frames
+from panecho_embed.phantom import mimic
 from panecho_embed.phantom.filming import check_format, render
 from panecho_embed.phantom.patients import PhantomPatient, View, make_patients
 
@@ -50,10 +53,11 @@ def write_studies(
 ) -> list[Path]:
     """Write synthetic studies, one a patient, as a public data set, DICOM or image folders; returns the videos' paths.
 
-    layout: echonet-dynamic (A4C), echonet-pediatric (A4C and PSAX, children), echonet-lvh (PLAX), dicom (four views and
-    a still) or folders (four views). videos_per_study: the first so many views, or, above four, takes of the same views
-    again; for dicom and folders alone. num_frames, fps, size: as in `render`; None: each patient's own rate, and the
-    layout's size (600x800 for DICOM, otherwise 112x112). progress: called with videos done and in all.
+    layout: echonet-dynamic (A4C), echonet-pediatric (A4C and PSAX, children), echonet-lvh (PLAX), mimic-iv-echo and
+    dicom (four views and a still) or folders (four views). videos_per_study: the first so many views, or, above four,
+    takes of the same views again; for mimic-iv-echo, dicom and folders only. num_frames, fps, size: as in `render`;
+    None: each patient's own rate, and the layout's size (600x800 for DICOM, otherwise 112x112). progress: called with
+    videos done and in all.
 
     The same arguments give the same bytes. Raises ArgumentError for a folder that holds anything else, or phantoms of
     other settings, and StoreError if it can't be written.
@@ -127,10 +131,14 @@ def _read_mark(mark: Path) -> dict[str, object]:
 def _write_tables(root: Path, lines: Sequence[tuple[str, _Row]]) -> None:
     for name in dict.fromkeys(name for name, _ in lines):
         rows = [row for table, row in lines if table == name]
-        with (root / name).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        content = text.getvalue().encode()
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        # Without a time, so that the same arguments give the same bytes.
+        (root / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
 
 
 def extract_input(out: str | Path, layout: str) -> Path:
@@ -246,13 +254,27 @@ def _dicom_rows(video: _Video) -> list[tuple[str, _Row]]:
     return [("labels.csv", {**ids, **_volumes(p), "split": video.split})]
 
 
-def _save_dicom(path: Path, video: _Video) -> None:
-    """The cine loop, and beside a study's first one a still of it."""
+def _is_first(video: _Video) -> bool:
+    return video.view == "A4C" and video.take == 0
+
+
+def _save_dicom(path: Path, video: _Video, still: str = "IM_0000.dcm", blank: Sequence[str] = ()) -> None:
+    """The cine loop, and beside a study's first one a still of it. blank: elements without a value."""
     frames = video.film(overlay=True)
-    _dicom(video, frames, still=False).save_as(path, enforce_file_format=True)
-    if video.view == "A4C" and video.take == 0:
-        still = dataclasses.replace(frames, pixels=frames.pixels[len(frames.pixels) // 2 :][:1])
-        _dicom(video, still, still=True).save_as(path.with_name("IM_0000.dcm"), enforce_file_format=True)
+    middle = dataclasses.replace(frames, pixels=frames.pixels[len(frames.pixels) // 2 :][:1])
+    for name, pictures in ((path.name, frames), (still, middle))[: 2 if _is_first(video) else 1]:
+        dataset = _dicom(video, pictures, still=name == still)
+        for keyword in blank:
+            setattr(dataset, keyword, "")
+        dataset.save_as(path.with_name(name), enforce_file_format=True)
+
+
+def _mimic_rows(video: _Video) -> list[tuple[str, _Row]]:
+    return mimic.rows(video.path, video.patient, _is_first(video))
+
+
+def _save_mimic(path: Path, video: _Video) -> None:
+    _save_dicom(path, video, Path(mimic.still_place(video.patient)).name, mimic.BLANK)
 
 
 _ALL: tuple[View, ...] = get_args(View)
@@ -271,6 +293,7 @@ _PLANS: dict[str, _Plan] = {
         _lvh_rows,
         _save_avi,
     ),
+    "mimic-iv-echo": _Plan(_ALL, (600, 800), mimic.place, _mimic_rows, _save_mimic, many_takes=True),
     "dicom": _Plan(_ALL, (600, 800), _dicom_place, _dicom_rows, _save_dicom, many_takes=True),
     "folders": _Plan(_ALL, _SMALL, _folder_place, _folder_rows, _save_images, "manifest.csv", many_takes=True),
 }
@@ -297,7 +320,11 @@ def _dicom(video: _Video, frames: Frames, still: bool) -> FileDataset:
     ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber = "19000101", "000000", "1", ""
     ds.ReferringPhysicianName, ds.StudyDescription = "", "Synthetic echocardiogram"
     ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = "US", "panecho-embed", "phantom"
-    ds.SeriesNumber, ds.InstanceNumber, ds.PatientOrientation = 1, 0 if still else int(video.name[3:]), ""
+    ds.SeriesNumber, ds.InstanceNumber, ds.PatientOrientation = (
+        1,
+        0 if still else int(video.name.rpartition("_")[2]),
+        "",
+    )
     ds.ImageType = ["ORIGINAL", "PRIMARY"]
     ds.HeartRate, ds.BurnedInAnnotation = round(patient.heart_rate_bpm), "YES"
     ds.Rows, ds.Columns = frames.pixels.shape[1:3]
