@@ -9,7 +9,7 @@ import click
 
 from panecho_embed.cli.options import Place, input_options, out_option, overwrite_option
 from panecho_embed.cli.printable import echo_line
-from panecho_embed.core.records import Ids, Layout
+from panecho_embed.core.records import Ids
 
 
 @click.command()
@@ -29,7 +29,7 @@ def manifest(source: Path | str, out: Path, layout: str, ids: str, id_salt: str 
     from panecho_embed.datasets import describe_manifest, local_path, read_manifest
 
     refuse_to_replace(out, overwrite, source)
-    found = read_manifest(source, cast(Layout, layout), ids=cast(Ids, ids), salt=id_salt, local=local_path(out))
+    found = read_manifest(source, layout, ids=cast(Ids, ids), salt=id_salt, local=local_path(out))
     with tqdm(total=len(found), unit="file", disable=None) as bar:
         table = describe_manifest(found, progress=bar.update)
     # Names of files byte for byte.

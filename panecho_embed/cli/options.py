@@ -15,7 +15,7 @@ from panecho_embed.core.errors import PanEchoEmbedError
 from panecho_embed.core.feeding import OVERRIDES, MaskChoice
 from panecho_embed.core.nearest import nearest
 from panecho_embed.core.provenance import Precision
-from panecho_embed.core.records import EngineBackend, Ids, Layout
+from panecho_embed.core.records import EngineBackend, Ids
 from panecho_embed.core.remote import cached, check_url, is_url
 
 if TYPE_CHECKING:
@@ -104,10 +104,11 @@ def _salt(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> s
 input_options = stacked(
     click.option(
         "--layout",
-        type=click.Choice(get_args(Layout)),
+        metavar="NAME",
         default="auto",
         show_default=True,
-        help="How the input is laid out; images: every image file is a still of its own.",
+        help="How the input is laid out: auto, folder, csv, images (every image file is a still of its own), or a data "
+        "set: echonet-dynamic, echonet-pediatric, echonet-lvh, tmed-2.",
     ),
     click.option(
         "--ids",

@@ -15,7 +15,6 @@ from panecho_embed.core.arraytypes import FloatArray, Texts, UInt8Array
 from panecho_embed.core.errors import ArgumentError, ManifestError
 from panecho_embed.core.provenance import Level, Provenance
 
-Layout = Literal["auto", "folder", "images", "csv", "echonet-dynamic", "echonet-pediatric", "echonet-lvh"]
 Ids = Literal["auto", "opaque", "plain"]
 Status = Literal["done", "skipped", "failed"]
 PoolBy = Literal["video", "study"]
@@ -75,11 +74,16 @@ class Manifest:
 
     labels: name -> (M,) float64 (NaN where missing) or str objects ("" where missing), one value a video.
     notes: what a person should know of how the list came about (files without rows, columns taken for granted).
+    layout: how the input was read, "echonet-dynamic" say. units: of labels, "" or absent where not known.
+    unmatched: whether one of the notes says that rows of a data set have no file, or files no row.
     """
 
     videos: tuple[VideoRef, ...]
     labels: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    layout: str = ""
+    units: Mapping[str, str] = field(default_factory=dict)
+    unmatched: bool = False
 
     def __post_init__(self) -> None:
         counts = Counter(video.video_id for video in self.videos)
@@ -98,9 +102,8 @@ class Manifest:
     def take(self, indices: Sequence[int]) -> Manifest:
         """The videos at `indices`, in that order, with their labels."""
         picked = np.asarray(indices, dtype=np.int64)
-        return Manifest(
-            tuple(self.videos[i] for i in picked), {name: column[picked] for name, column in self.labels.items()}
-        )
+        labels = {name: column[picked] for name, column in self.labels.items()}
+        return Manifest(tuple(self.videos[i] for i in picked), labels, layout=self.layout, units=self.units)
 
 
 FPS_OF_MANIFEST = "manifest"

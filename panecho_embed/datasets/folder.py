@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from panecho_embed.core.records import Manifest, VideoRef
 from panecho_embed.datasets.identity import DICOM_SUFFIXES, HeaderIds, PlainManifest, header_ids, is_telling
 from panecho_embed.datasets.text import shown
-from panecho_embed.datasets.walk import Walk, natural_key
+from panecho_embed.datasets.walk import Tree, natural_key
 from panecho_embed.media import ARRAY_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_dicom
 
 _NEVER_DICOM = VIDEO_SUFFIXES | ARRAY_SUFFIXES | IMAGE_SUFFIXES
@@ -20,7 +20,7 @@ _NEVER_VIDEO = frozenset(
 NO_FILE = "pipes, sockets or devices"
 
 
-def read_folder(root: Path) -> PlainManifest:
+def read_folder(root: Path, tree: Tree | None = None) -> PlainManifest:
     """Every video below `root` (or `root` itself, if it is a file), in natural order of its path.
 
     video_id is the path relative to `root`. A DICOM file's study_id and patient_id are its header's StudyInstanceUID
@@ -29,7 +29,7 @@ def read_folder(root: Path) -> PlainManifest:
     and patient). What can't be entered or read stands in the list, and fails when its turn comes.
     """
     ignored: Counter[str] = Counter()
-    paths = [root] if root.is_file() else sorted(_videos(Walk(root), ignored), key=natural_key)
+    paths = [root] if root.is_file() else sorted(_videos(tree or Tree.of(root), ignored), key=natural_key)
     base = root.parent if root.is_file() else root
     headers = [_header(path, base) for path in paths]
     videos = (reference(path.relative_to(base), str(path), header) for path, header in zip(paths, headers, strict=True))
@@ -50,18 +50,18 @@ def plain(videos: tuple[VideoRef, ...], headers: Sequence[HeaderIds], ignored: C
     return PlainManifest(Manifest(videos, notes=tuple(notes)), dicom, sum(header.in_path for header in headers))
 
 
-def read_images(root: Path) -> PlainManifest:
+def read_images(root: Path, tree: Tree | None = None) -> PlainManifest:
     """Every image file below `root` as a still of its own, in natural order of its path."""
-    walk = Walk(root)
-    images = [path for _, files in walk.files() for path in files if _is_image(path)]
-    paths = sorted(images + walk.denied, key=natural_key)
+    tree = tree or Tree.of(root)
+    images = [path for files in tree.folders.values() for path in files if _is_image(path)]
+    paths = sorted(images + tree.denied, key=natural_key)
     relative = [path.relative_to(root) for path in paths]
     videos = (reference(short, str(path), HeaderIds()) for short, path in zip(relative, paths, strict=True))
     return PlainManifest(Manifest(tuple(videos)), False, sum(is_telling(short.as_posix()) for short in relative))
 
 
-def _videos(walk: Walk, ignored: Counter[str]) -> Iterator[Path]:
-    for here, files in walk.files():
+def _videos(tree: Tree, ignored: Counter[str]) -> Iterator[Path]:
+    for here, files in tree.folders.items():
         if any(_is_image(path) for path in files):
             yield here
         for path in files:
@@ -73,7 +73,7 @@ def _videos(walk: Walk, ignored: Counter[str]) -> Iterator[Path]:
                 yield path
             else:
                 ignored[path.suffix.lower()] += 1
-    yield from walk.denied
+    yield from tree.denied
 
 
 def _is_image(path: Path) -> bool:

@@ -10,11 +10,11 @@ from panecho_embed.core.errors import ManifestError
 from panecho_embed.core.remote import files_below, opened, parent
 from panecho_embed.datasets.folder import may_be_video, plain, reference
 from panecho_embed.datasets.identity import DICOM_SUFFIXES, HeaderIds, PlainManifest, header_ids, is_telling
+from panecho_embed.datasets.layouts import titles_of
 from panecho_embed.datasets.walk import hidden, natural_key
 from panecho_embed.media import IMAGE_SUFFIXES, begins_as_dicom
 
 _READERS = 16
-_TABLES_OF_LAYOUTS = {"FileList.csv": "EchoNet-Dynamic or -Pediatric", "MeasurementsList.csv": "EchoNet-LVH"}
 
 
 def read_remote_folder(url: str, told: bool) -> PlainManifest:
@@ -62,9 +62,9 @@ def _header(url: str, path: PurePosixPath) -> HeaderIds | None:
 
 def _refuse_layouts(root: str, relative: list[PurePosixPath]) -> None:
     for path in relative:
-        if path.name in _TABLES_OF_LAYOUTS and len(path.parts) <= 2:
+        if titles := titles_of(path.name):
             raise ManifestError(
-                f"{root} has {path}, as {_TABLES_OF_LAYOUTS[path.name]} does, whose labels are read from a folder of "
+                f"{root} has {path}, a table of {' and '.join(titles)}, whose labels are read from a folder of "
                 "this machine alone. Give a table with the URLs in its column `path`, or pass --layout folder to do "
                 "without them"
             )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePath
+from typing import Self
+
+from panecho_embed.datasets.reading import Table, read_table
 
 
 @dataclass(slots=True)
@@ -48,6 +53,65 @@ class Walk:
         first = real not in self._seen
         self._seen.add(real)
         return first
+
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".xlsx", ".xls")
+"""Suffixes, in small letters, of files that hold labels rather than videos."""
+
+
+@dataclass(eq=False)
+class Tree:
+    """All files below a folder, walked once, and which of its tables were read.
+
+    root: the folder. folders: each folder with its files, sorted by name. denied: folders that could not be entered.
+    used: files that were read for what they say of the videos; tables that are not among them are named to the user.
+    """
+
+    root: Path
+    folders: dict[Path, list[Path]]
+    denied: list[Path] = field(default_factory=list)
+    used: set[Path] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, root: Path) -> Self:
+        """Walk a folder, without hidden files and folders."""
+        walk = Walk(root)
+        folders = dict(walk.files())
+        return cls(root, folders, walk.denied)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        named = defaultdict(list)
+        for file in self.files():
+            named[file.name.lower()].append(file)
+        return dict(named)
+
+    def files(self, below: Path | None = None, suffixes: tuple[str, ...] = ("",)) -> list[Path]:
+        """The files whose names end in one of `suffixes` (in small letters), in natural order of their paths.
+
+        below: only those in this folder and its folders; None takes all.
+        """
+        found = (
+            file
+            for folder, files in self.folders.items()
+            if below is None or folder.is_relative_to(below)
+            for file in files
+            if file.name.lower().endswith(suffixes)
+        )
+        return sorted(found, key=natural_key)
+
+    def named(self, *names: str) -> list[Path]:
+        """The files called by one of these names, in any case of letters."""
+        return [file for name in names for file in self._by_name.get(name.lower(), [])]
+
+    def table(self, path: Path) -> Table:
+        """Read a table, see `read_table`, and remember that it was used."""
+        self.used.add(path)
+        return read_table(path)
+
+    def unused_tables(self) -> list[Path]:
+        """The tables that nobody has read, in natural order."""
+        return [path for path in self.files(suffixes=TABLE_SUFFIXES) if path not in self.used]
 
 
 def natural_key(path: PurePath) -> list[tuple[int, int, str]]:

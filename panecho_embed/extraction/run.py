@@ -18,7 +18,7 @@ from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.feeding import MaskChoice
 from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.provenance import Level, Precision, Provenance, StoredType
-from panecho_embed.core.records import Engine, EngineBackend, Ids, Layout, Manifest
+from panecho_embed.core.records import Engine, EngineBackend, Ids, Manifest
 from panecho_embed.core.remote import check_url, forget_listings, is_url
 from panecho_embed.core.shards import Shard
 from panecho_embed.core.versions import package_versions
@@ -65,7 +65,7 @@ def extract(
     mask_sector: MaskChoice = "auto",
     crop_region: bool = False,
     include_stills: bool = False,
-    layout: Layout = "auto",
+    layout: str = "auto",
     ids: Ids = "auto",
     id_salt: str | None = None,
     id_table: Path | None = None,

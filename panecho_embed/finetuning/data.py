@@ -13,20 +13,14 @@ import numpy as np
 
 from panecho_embed.core.arraytypes import Ints, Texts
 from panecho_embed.core.errors import ArgumentError, ManifestError
-from panecho_embed.core.records import Failure, Layout, Manifest, VideoRef
+from panecho_embed.core.records import Failure, Manifest, VideoRef
 from panecho_embed.core.remote import check_url, is_url
-from panecho_embed.datasets import detect_layout, local_path, read_manifest
+from panecho_embed.datasets import detect_layout, known_layouts, local_path, read_manifest
 from panecho_embed.evaluation.splits import SPLITS, draw_patients, split_name
 from panecho_embed.finetuning.recipe import DataSettings
 from panecho_embed.finetuning.targets import Targets, make_targets, with_training_means
 
-_LOOKS_LIKE: dict[Layout, str] = {
-    "echonet-dynamic": "FileList.csv and Videos/",
-    "echonet-pediatric": "A4C/FileList.csv or PSAX/FileList.csv",
-    "echonet-lvh": "MeasurementsList.csv and Batch1/ to Batch4/",
-    "csv": "a table (.csv, .tsv)",
-    "folder": "a folder of videos",
-}
+_GENERAL = {"csv": "a table (.csv, .tsv)", "folder": "a folder of videos"}
 _LISTED = 5
 
 
@@ -62,8 +56,7 @@ def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = Fal
     _check_layout(source, settings.layout)
     # Beside the data, so that all runs on them have the same ids and can be compared.
     whole = read_manifest(source, settings.layout, ids=settings.ids, local=local_path(source))
-    # Of a public data set, they are of rows and files that do not match.
-    if strict and whole.notes and detect_layout(source).startswith("echonet"):
+    if strict and whole.unmatched:
         raise ManifestError(f"{source}: " + "; ".join(whole.notes) + " (--strict)")
     manifest = _of_views(whole, settings.views)
     there = [i for i, video in enumerate(manifest.videos) if is_url(video.location) or Path(video.location).exists()]
@@ -96,15 +89,15 @@ def torn_studies(dataset: Dataset) -> list[str]:
     return notes
 
 
-def _check_layout(source: Path, wanted: Layout) -> None:
+def _check_layout(source: Path, wanted: str) -> None:
     if not source.exists():
         raise ManifestError(f"{source}: no such file or folder (--data)")
-    found = detect_layout(source)
-    if wanted in ("auto", found) or (wanted == "images" and found == "folder"):
+    if wanted == "auto" or (found := detect_layout(source)) in (wanted, {"images": "folder"}.get(wanted)):
         return
+    looks_like = _GENERAL | {layout.name: layout.looks_like for layout in known_layouts().values()}
     raise ManifestError(
-        f"{source} is laid out as {found} ({_LOOKS_LIKE[found]}); the recipe expects {wanted} "
-        f"({_LOOKS_LIKE.get(wanted, wanted)}). Give that folder (--data), another recipe, or --set data.layout=auto"
+        f"{source} is laid out as {found} ({looks_like[found]}); the recipe expects {wanted} "
+        f"({looks_like.get(wanted, wanted)}). Give that folder (--data), another recipe, or --set data.layout=auto"
     )
 
 

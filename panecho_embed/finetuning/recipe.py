@@ -10,7 +10,8 @@ from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError, RecipeError
 from panecho_embed.core.feeding import MaskChoice
 from panecho_embed.core.planes import PlaneOrder
-from panecho_embed.core.records import Ids, Layout
+from panecho_embed.core.records import Ids
+from panecho_embed.datasets.layouts import layout_names
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
 from panecho_embed.evaluation.thresholds import ThresholdRule
 
@@ -47,7 +48,7 @@ class DataSettings:
     mask_sector, crop_region: as in `extract`.
     """
 
-    layout: Layout = "auto"
+    layout: str = "auto"
     ids: Ids = "auto"
     targets: tuple[str, ...] = ()
     tasks: str = ""
@@ -61,7 +62,8 @@ class DataSettings:
     crop_region: bool = False
 
     def __post_init__(self) -> None:
-        _one_of(self, "data", layout=Layout, ids=Ids, task=_TargetKind, mask_sector=MaskChoice)
+        _one_of(self, "data", ids=Ids, task=_TargetKind, mask_sector=MaskChoice)
+        _check(self.layout in layout_names(), "data.layout", self.layout, ", ".join(layout_names()))
         _check(
             not self.targets or len(set(self.targets)) == len(self.targets), "data.targets", self.targets, "no twins"
         )

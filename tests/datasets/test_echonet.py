@@ -95,7 +95,8 @@ def test_every_unusable_row_of_dynamic_is_listed(tmp_path, text, message):
     touch(tmp_path / "Videos" / "a.avi")
     with pytest.raises(ManifestError, match=f"{len(message)} problems") as error:
         read_manifest(tmp_path)
-    lines = str(error.value).splitlines()[1:]
+    *lines, how = str(error.value).splitlines()[1:]
+    assert how.startswith("(taken for EchoNet-Dynamic")
     assert [line.startswith(f"  line {part}") for line, part in zip(lines, message, strict=True)] == [True] * len(lines)
 
 
