@@ -20,13 +20,15 @@ from panecho_embed.core.records import Ids
 def manifest(source: Path | str, out: Path, layout: str, ids: str, id_salt: str | None, overwrite: bool) -> None:
     """Write the table of what `extract` would embed: paths, ids, views, frames, frame rates.
 
-    Check it, delete rows, correct ids, add a column per label, and give it to `extract` in place of INPUT.
+    Prints what the input was taken for: layout, patients, studies, views, splits, labels with units. Check that and
+    the table, delete rows, correct ids, add a column per label, and give it to `extract` in place of INPUT.
     """
     from tqdm import tqdm
 
     from panecho_embed.core.outputs import refuse_to_replace, written_whole
     from panecho_embed.core.wording import counted
     from panecho_embed.datasets import describe_manifest, local_path, read_manifest
+    from panecho_embed.datasets.describe import understood
 
     refuse_to_replace(out, overwrite, source)
     found = read_manifest(source, layout, ids=cast(Ids, ids), salt=id_salt, local=local_path(out))
@@ -35,11 +37,14 @@ def manifest(source: Path | str, out: Path, layout: str, ids: str, id_salt: str 
     # Names of files byte for byte.
     with written_whole(out) as temporary:
         table.to_csv(temporary, index=False, encoding="utf-8", errors="surrogateescape")
+    for line in understood(found):
+        echo_line(line)
     for note in found.notes:
         echo_line(f"note: {note}")
     kinds = table["content"].str.partition(":")[0]
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.value_counts().items())
     click.echo(
         f"{counted(len(table), 'file')} ({counts}) of {counted(table['study_id'].nunique(), 'study')} "
-        f"and {counted(table['patient_id'].nunique(), 'patient')} in {click.format_filename(out)}"
+        f"and {counted(table['patient_id'].nunique(), 'patient')} in {click.format_filename(out)}; check the above "
+        "before you extract"
     )

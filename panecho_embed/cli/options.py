@@ -107,8 +107,8 @@ input_options = stacked(
         metavar="NAME",
         default="auto",
         show_default=True,
-        help="How the input is laid out: auto, folder, csv, images (every image file is a still of its own), or a data "
-        "set: echonet-dynamic, echonet-pediatric, echonet-lvh, tmed-2.",
+        help="How the input is laid out: auto, folder, csv, images (every image file is a still of its own), or the "
+        "name of a public data set (docs/datasets.md).",
     ),
     click.option(
         "--ids",

@@ -39,6 +39,7 @@ to the user. `manifest_of` sorts the videos and matches rows with files. Ids are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -47,7 +48,7 @@ from panecho_embed.core.errors import ArgumentError, ManifestError
 from panecho_embed.core.patients import is_opaque
 from panecho_embed.core.records import Ids, Manifest
 from panecho_embed.core.remote import check_url, fetched, is_url, parent
-from panecho_embed.datasets import folder, table
+from panecho_embed.datasets import doubts, folder, table
 from panecho_embed.datasets.describe import describe_manifest
 from panecho_embed.datasets.identity import PlainManifest, warning_of_ids_in_paths
 from panecho_embed.datasets.ids import SALT_VARIABLE, checked_salt
@@ -116,6 +117,7 @@ def read_manifest(
     is_table = Path(source).suffix.lower() in table.TABLE_SUFFIXES
     known = LocalIds.read(local_path(source)) if is_table and local_path(source).is_file() else None
     found = _read_url(check_url(str(source)), layout, known) if is_url(source) else _read_here(source, layout, known)
+    found = replace(found, manifest=replace(found.manifest, notes=(*doubts.one_patient(found), *found.manifest.notes)))
     if ids == "opaque" or (ids == "auto" and found.dicom):
         if known and salt not in (None, known.salt):
             raise ArgumentError(
@@ -180,12 +182,15 @@ def _read(path: Path, layout: str, known: LocalIds | None) -> PlainManifest:
     tree = Tree.of(path)
     if layout not in ("folder", "images") and (found := recognised(tree, layout)):
         return PlainManifest(_read_set(*found, tree))
-    return _called(folder.read_images(path, tree) if layout == "images" else folder.read_folder(path, tree), layout)
+    if layout == "auto":
+        doubts.refuse_part(path)
+    found_here = folder.read_images(path, tree) if layout == "images" else folder.read_folder(path, tree)
+    return _called(found_here, layout, doubts.unused_tables(tree, named=not found_here.dicom))
 
 
-def _called(found: PlainManifest, layout: str) -> PlainManifest:
+def _called(found: PlainManifest, layout: str, notes: Sequence[str] = ()) -> PlainManifest:
     name = "folder" if layout == "auto" else layout
-    return replace(found, manifest=replace(found.manifest, layout=name))
+    return replace(found, manifest=replace(found.manifest, layout=name, notes=(*notes, *found.manifest.notes)))
 
 
 def _read_set(layout: Layout, root: Path, tree: Tree) -> Manifest:
@@ -195,7 +200,8 @@ def _read_set(layout: Layout, root: Path, tree: Tree) -> Manifest:
         how = f"taken for {layout.title} for its {layout.looks_like}; --layout folder reads the videos without it"
         raise ManifestError(f"{error}\n({how})") from error
     units = {name: layout.units[name] for name in manifest.labels if name in layout.units}
-    return replace(manifest, layout=layout.name, units=units)
+    notes = (*doubts.outside(root, tree), *doubts.unused_tables(tree), *manifest.notes)
+    return replace(manifest, layout=layout.name, units=units, notes=notes)
 
 
 def detect_layout(path: Path) -> str:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from panecho_embed.core.errors import ManifestError, RemoteError
 from panecho_embed.core.records import Manifest, VideoRef
 from panecho_embed.core.remote import fetched
+from panecho_embed.core.wording import counted
+from panecho_embed.datasets.layouts import known_layouts
+from panecho_embed.datasets.text import shown
+from panecho_embed.datasets.walk import natural_key
 from panecho_embed.media import MediaInfo, describe
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_SHOWN, _MOST_NAMES = 5, 30
 
 DESCRIPTION_COLUMNS = ("fps_source", "content", "num_frames", "frame_height", "frame_width")
 """For a person to look at; a table that has all of them comes from here, and they are no labels when it comes back."""
@@ -37,6 +46,50 @@ def describe_manifest(manifest: Manifest, progress: Callable[[], object] = lambd
         raise ManifestError(f"labels {', '.join(taken)} have names of this table's own columns; rename them")
     types = {"fps": "float64"} | dict.fromkeys(("num_frames", "frame_height", "frame_width"), "Int64")
     return table.astype(types).assign(**dict(manifest.labels))
+
+
+def understood(manifest: Manifest) -> list[str]:
+    """What an input was taken for, line by line, for a person to check."""
+    videos = manifest.videos
+    known = known_layouts().get(manifest.layout)
+    lines = [f"layout    {manifest.layout}" + (f" ({known.title}: {known.identity})" if known else "")]
+    lines.append(f"patients  {_some(video.patient_id for video in videos)}")
+    lines.append(f"studies   {_some(video.study_id for video in videos)}")
+    lines.append(f"views     {_counts([video.view for video in videos])}")
+    patients: dict[str, set[str]] = {}
+    for video in videos:
+        patients.setdefault(video.split, set()).add(video.patient_id)
+    lines.append(f"splits    {_counts([v.split for v in videos], {part: len(who) for part, who in patients.items()})}")
+    for i, (name, column) in enumerate(manifest.labels.items()):
+        unit = f" [{manifest.units[name]}]" if name in manifest.units else ""
+        lines.append(f"{'' if i else 'labels':10}{name}{unit}: {_values(column)}")
+    return lines if manifest.labels else [*lines, "labels    none"]
+
+
+def _some(ids: Iterable[str]) -> str:
+    names = sorted(set(ids), key=lambda name: natural_key(PurePath(name)))
+    return f"{len(names)}: {', '.join(map(shown, names[:_SHOWN]))}{', ...' if len(names) > _SHOWN else ''}"
+
+
+def _counts(values: Sequence[str], patients: Mapping[str, int] | None = None) -> str:
+    counts = sorted(Counter(values).items(), key=lambda item: natural_key(PurePath(item[0])))
+    if [name for name, _ in counts] == [""]:
+        return "none"
+    of = {name: f" of {counted(number, 'patient')}" for name, number in (patients or {}).items()}
+    listed = [f"{shown(name) or '(none)'} {counted(count, 'video')}{of.get(name, '')}" for name, count in counts]
+    more = f" and {len(listed) - _MOST_NAMES} more" if len(listed) > _MOST_NAMES else ""
+    return ", ".join(listed[:_MOST_NAMES]) + more
+
+
+def _values(column: npt.NDArray[Any]) -> str:
+    there = column[np.isfinite(column)] if column.dtype.kind == "f" else column[column != ""]
+    if not len(there):
+        return "empty"
+    if column.dtype.kind == "f":
+        return f"{len(there)} numbers, {there.min():g} to {there.max():g}"
+    words = sorted(set(there))
+    listed = ", ".join(map(shown, words[:_SHOWN])) + (", ..." if len(words) > _SHOWN else "")
+    return f"{len(there)} texts, {len(words)} different: {listed}"
 
 
 def _row(video: VideoRef) -> dict[str, object]:

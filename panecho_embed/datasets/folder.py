@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,16 @@ from pathlib import Path, PurePath
 from panecho_embed.core.records import Manifest, VideoRef
 from panecho_embed.datasets.identity import DICOM_SUFFIXES, HeaderIds, PlainManifest, header_ids, is_telling
 from panecho_embed.datasets.text import shown
+from panecho_embed.datasets.views import is_view, split_of_folder
 from panecho_embed.datasets.walk import Tree, natural_key
-from panecho_embed.media import ARRAY_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_dicom
+from panecho_embed.media import ARRAY_SUFFIXES, IMAGE_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, is_dicom
 
 _NEVER_DICOM = VIDEO_SUFFIXES | ARRAY_SUFFIXES | IMAGE_SUFFIXES
 _NEVER_VIDEO = frozenset(
     {".csv", ".tsv", ".json", ".xml", ".txt", ".md", ".html", ".pdf", ".h5", ".hdf5", ".pt", ".zip"}
 )
+# Segmentations, as CAMUS, CardiacNet and nnU-Net call theirs.
+_MASK = re.compile(r"_(gt|label|labels|mask|seg)\.nii(\.gz)?$")
 NO_FILE = "pipes, sockets or devices"
 
 
@@ -26,7 +30,8 @@ def read_folder(root: Path, tree: Tree | None = None) -> PlainManifest:
     video_id is the path relative to `root`. A DICOM file's study_id and patient_id are its header's StudyInstanceUID
     (0020,000D) and PatientID (0010,0020); where the header has none, and for all other files, the study is the folder
     that the video lies in and the patient the first folder below `root` (a video straight in `root` is its own study
-    and patient). What can't be entered or read stands in the list, and fails when its turn comes.
+    and patient). Folders called like a view (A4C) or a part of a split (train) say that, and do not count here. What
+    can't be entered or read stands in the list, and fails when its turn comes.
     """
     ignored: Counter[str] = Counter()
     paths = [root] if root.is_file() else sorted(_videos(tree or Tree.of(root), ignored), key=natural_key)
@@ -47,7 +52,10 @@ def plain(videos: tuple[VideoRef, ...], headers: Sequence[HeaderIds], ignored: C
             kinds[suffix if not dicom or suffix in _NEVER_VIDEO or suffix == NO_FILE else "others"] += count
         told = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in kinds.most_common())
         notes.append(f"{ignored.total()} files are no videos and were left out: {shown(told)}")
-    return PlainManifest(Manifest(videos, notes=tuple(notes)), dicom, sum(header.in_path for header in headers))
+    guessed = not all(header.patient_id for header in headers)
+    return PlainManifest(
+        Manifest(videos, notes=tuple(notes)), dicom, sum(header.in_path for header in headers), guessed
+    )
 
 
 def read_images(root: Path, tree: Tree | None = None) -> PlainManifest:
@@ -57,7 +65,8 @@ def read_images(root: Path, tree: Tree | None = None) -> PlainManifest:
     paths = sorted(images + tree.denied, key=natural_key)
     relative = [path.relative_to(root) for path in paths]
     videos = (reference(short, str(path), HeaderIds()) for short, path in zip(relative, paths, strict=True))
-    return PlainManifest(Manifest(tuple(videos)), False, sum(is_telling(short.as_posix()) for short in relative))
+    telling = sum(is_telling(short.as_posix()) for short in relative)
+    return PlainManifest(Manifest(tuple(videos)), telling=telling, guessed=True)
 
 
 def _videos(tree: Tree, ignored: Counter[str]) -> Iterator[Path]:
@@ -90,7 +99,9 @@ def _may_be_file(path: Path) -> bool:
 
 def may_be_video(path: PurePath) -> bool | None:
     """Whether a file is a video, by its name alone; None if its first bytes must tell."""
-    suffix = path.suffix.lower()
+    suffix, name = path.suffix.lower(), path.name.lower()
+    if name.endswith(NIFTI_SUFFIXES):
+        return not _MASK.search(name)
     if suffix in VIDEO_SUFFIXES or suffix in ARRAY_SUFFIXES or suffix in DICOM_SUFFIXES:
         return True
     # DICOMDIR is DICOM, but a table of contents.
@@ -116,13 +127,19 @@ def _header(path: Path, base: Path) -> HeaderIds:
 
 def never_dicom(path: PurePath) -> bool:
     """Whether the name says that a video is of another kind than DICOM."""
-    return path.suffix.lower() in _NEVER_DICOM
+    return path.suffix.lower() in _NEVER_DICOM or path.name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def reference(relative: PurePath, path: str, header: HeaderIds) -> VideoRef:
-    """The video at `path`, with the ids that its place below the input and its header give it."""
+    """The video at `path`, with the ids that its place below the input and its header give it.
+
+    A folder called like a view (A4C) or a part of a split (train) says that, and is no study and no patient.
+    """
     video_id = relative.as_posix() if relative.parts else path.rpartition("/")[2]
-    parents = relative.parts[:-1]
+    # A folder of images may be called like its view itself.
+    views = [part for part in (*relative.parts[:-1], relative.name) if is_view(part)]
+    splits = [split for part in relative.parts[:-1] if (split := split_of_folder(part))]
+    parents = [part for part in relative.parts[:-1] if not is_view(part) and not split_of_folder(part)]
     study_id = header.study_id or "/".join(parents) or video_id
     patient_id = header.patient_id or (parents[0] if parents else video_id)
-    return VideoRef(video_id, study_id, patient_id, path)
+    return VideoRef(video_id, study_id, patient_id, path, "".join(views[-1:]), "".join(splits[-1:]))

@@ -36,11 +36,16 @@ class HeaderIds:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PlainManifest:
-    """A manifest with ids and paths as they are. dicom: whether a file of it is DICOM. telling: see `is_telling`."""
+    """A manifest with ids and paths as they are.
+
+    dicom: whether a file of it is DICOM, whose ids are hashed. telling: see `is_telling`. guessed: whether the patient
+    of any video is told by its folder alone.
+    """
 
     manifest: Manifest
     dicom: bool = False
     telling: int = 0
+    guessed: bool = False
 
 
 def header_ids(path: Path | BinaryIO, relative: str) -> HeaderIds:

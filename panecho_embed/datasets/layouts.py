@@ -22,7 +22,18 @@ ENTRY_POINTS = "panecho_embed.datasets"
 GENERAL = ("auto", "folder", "images", "csv")
 """The layouts that are no data set."""
 
-_SHIPPED = ("echonet_dynamic", "echonet_pediatric", "echonet_lvh", "tmed2")
+_SHIPPED = (
+    "echonet_dynamic",
+    "echonet_pediatric",
+    "echonet_lvh",
+    "tmed2",
+    "camus",
+    "hmc_qu",
+    "segrwma",
+    "cardiacnet",
+    "cardiacuda",
+    "rvenet",
+)
 _LISTED = 5
 
 

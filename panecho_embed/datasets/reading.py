@@ -33,16 +33,21 @@ class Table:
     problems: Mapping[int, str]
 
 
-def read_table(path: Path, undecodable: Sequence[str] = ()) -> Table:
-    """A table with comma, semicolon or (.tsv) tab between its cells; blank lines are passed over.
+def read_table(path: Path, undecodable: Sequence[str] = (), first_column: str = "") -> Table:
+    """A table with comma, semicolon or (.tsv) tab between its cells, or the first sheet of an .xlsx file.
 
     undecodable: columns whose cells may hold what is not UTF-8, as names of files do. Every other column must be
-    UTF-8. Raises ManifestError where the columns themselves can't be told apart; cells are left to `collect`.
+    UTF-8. first_column: rows above the one with this cell are titles, and passed over; "" takes the first row for the
+    names of the columns. Blank lines are passed over. Raises ManifestError where the columns themselves can't be told
+    apart; cells are left to `collect`.
     """
     import pandas as pd
 
-    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    rows = list(_rows(text, path))
+    is_sheet = path.suffix.lower() == ".xlsx"
+    text = "" if is_sheet else path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    rows = list(_sheet_rows(path) if is_sheet else _rows(text, path))
+    titles = next((i for i, (_, cells) in enumerate(rows) if first_column in cells), 0) if first_column else 0
+    rows = rows[titles:]
     if not rows:
         raise ManifestError(f"{path}: not a table: it is empty")
     (_, header), *body = rows
@@ -124,6 +129,23 @@ def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ManifestError(f"{path}: not a table: {error} in the row of line {line}") from error
 
 
+def _sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = list(book.worksheets[0].iter_rows(values_only=True))
+        book.close()
+    except Exception as error:
+        # zipfile, the XML parser and openpyxl raise whatever they trip over.
+        raise ManifestError(f"{path}: not a table: it can't be read as .xlsx ({error})") from error
+    for line, row in enumerate(rows, start=1):
+        # Names of columns are broken over lines; a whole number may come as 12.0.
+        cells = [" ".join(_cell_text(cell).split()) for cell in row]
+        if any(cells):
+            yield line, cells
+
+
 def _column_names(header: Sequence[str], body: Sequence[Sequence[str]], path: Path) -> list[str]:
     names = list(header)
     if any(is_undecodable(name) or "\0" in name for name in names):
@@ -136,6 +158,10 @@ def _column_names(header: Sequence[str], body: Sequence[Sequence[str]], path: Pa
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ManifestError(f"{path}: columns named twice: {', '.join(twice)}")
     return names
+
+
+def _cell_text(cell: object) -> str:
+    return "" if cell is None else f"{cell:.15g}" if isinstance(cell, float) else str(cell)
 
 
 def _cell_problem(names: Sequence[str], cells: Sequence[str], undecodable: Sequence[str]) -> str:

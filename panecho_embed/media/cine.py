@@ -11,7 +11,7 @@ from panecho_embed.core.arraytypes import UInt8Array
 from panecho_embed.core.errors import MediaError
 from panecho_embed.core.records import Recording, Region
 
-Kind = Literal["video", "dicom", "folder", "image", "array"]
+Kind = Literal["video", "dicom", "folder", "image", "array", "nifti"]
 
 MIN_SIDE = 16
 """Pixels. Nothing smaller is an ultrasound image: such files are icons and placeholders."""

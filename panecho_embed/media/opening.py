@@ -14,13 +14,21 @@ from panecho_embed.media.arrays import ARRAY_SUFFIXES, open_array
 from panecho_embed.media.cine import Cine, Kind, MediaInfo
 from panecho_embed.media.dicom import describe_dicom, is_dicom, open_dicom
 from panecho_embed.media.images import IMAGE_SUFFIXES, open_folder, open_image
+from panecho_embed.media.nifti import NIFTI_SUFFIXES, open_nifti
 from panecho_embed.media.video import open_video
 
-_OPENERS = {"video": open_video, "folder": open_folder, "image": open_image, "array": open_array}
+_OPENERS = {
+    "video": open_video,
+    "folder": open_folder,
+    "image": open_image,
+    "array": open_array,
+    "nifti": open_nifti,
+}
 
 
 def open_cine(path: str | os.PathLike[str], *, include_stills: bool = False) -> Cine:
-    """Open a video, a DICOM file, a folder of images, an image or an array; nothing is decoded yet.
+    """Open a video, a DICOM file, a folder of images, an image, an array or a NIfTI volume; nothing is decoded
+    yet, except a volume's first frames.
 
     include_stills: take DICOM files of one frame as loops of one frame. Images and one-frame videos that are named
     here are always taken. Raises NotACineError for DICOM stills, spectral Doppler and M-mode; MediaError, without
@@ -71,5 +79,7 @@ def _kind(name: str) -> Kind:
     except (OSError, ValueError) as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", error)
         raise MediaError(f"it can't be read: {reason}", stage="open") from error
+    if name.lower().endswith(NIFTI_SUFFIXES):
+        return "nifti"
     suffix = Path(name).suffix.lower()
     return "array" if suffix in ARRAY_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else "video"

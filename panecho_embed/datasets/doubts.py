@@ -1,0 +1,75 @@
+"""What may be wrong with how an input was understood, as warnings and errors for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from panecho_embed.core.errors import ManifestError
+from panecho_embed.core.wording import counted
+from panecho_embed.datasets.identity import DICOM_SUFFIXES, PlainManifest
+from panecho_embed.datasets.layouts import known_layouts
+from panecho_embed.datasets.text import shown
+from panecho_embed.datasets.walk import Tree
+from panecho_embed.media import VIDEO_SUFFIXES
+
+_LISTED = 5
+_LEVELS = 2
+"""Folders above the input in which the tables of a data set are looked for."""
+
+_MOST_OF_ONE_FOLDER, _MOST_OF_ONE_PATIENT = 20, 200
+"""From so many videos on, one patient for all of them is doubted; a study has up to 120 loops."""
+
+
+def refuse_part(path: Path) -> None:
+    """Raise ManifestError for a folder inside a data set, without the tables that lie above it."""
+    for above in list(path.parents)[:_LEVELS]:
+        for layout in known_layouts().values():
+            if table := next((name for name in layout.tables if (above / name).is_file()), None):
+                raise ManifestError(
+                    f"{shown(path)} lies in {layout.title}, whose {table} is in {shown(above)}: give that folder, or "
+                    "--layout folder to read these videos without labels, each folder as a patient"
+                )
+
+
+def one_patient(found: PlainManifest) -> list[str]:
+    """A warning of many videos of one patient."""
+    videos = found.manifest.videos
+    most = _MOST_OF_ONE_FOLDER if found.guessed else _MOST_OF_ONE_PATIENT
+    if len(videos) < most or len({video.patient_id for video in videos}) > 1:
+        return []
+    how = ", told by the folder they lie in" if found.guessed else ""
+    return [
+        f"WARNING: {len(videos)} videos, all of one patient{how}. If that is wrong, splits and intervals are wrong "
+        "too: give a folder whose first folders are patients, or a table with the columns path and patient_id"
+    ]
+
+
+def unused_tables(tree: Tree, *, named: bool = True) -> list[str]:
+    """A warning of the tables which nobody has read, with their columns.
+
+    named: with their paths as well, which must not be printed where ids are hashed.
+    """
+    found = tree.unused_tables()
+    if not found:
+        return []
+    names = [shown(file.relative_to(tree.root)) if named else f"a {file.suffix}" for file in found]
+    listed = [f"{name} ({_columns(tree.columns(file))})" for name, file in zip(names, found, strict=True)][:_LISTED]
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return [f"WARNING: {counted(len(found), 'table')} found and not used: {'; '.join(listed)}{more}"]
+
+
+def _columns(names: Sequence[str]) -> str:
+    listed = shown(", ".join(names[:_LISTED])) + (", ..." if len(names) > _LISTED else "")
+    return f"columns {listed}" if names else "not read"
+
+
+def outside(root: Path, tree: Tree) -> list[str]:
+    """A warning of videos that lie beside the data set at `root`, and are not read."""
+    if tree.root.is_relative_to(root):
+        return []
+    files = [file for file in tree.files(suffixes=(*VIDEO_SUFFIXES, *DICOM_SUFFIXES)) if not file.is_relative_to(root)]
+    if not files:
+        return []
+    where = f"the data set at {shown(root)}"
+    return [f"WARNING: {len(files)} videos lie outside {where} and are not read, the first {shown(files[0])}"]
