@@ -23,6 +23,7 @@ from panecho_embed.store import EmbeddingFile
 from probes.label_table import join_labels
 from probes.neighbours import ExactNeighbours
 from probes.problem import check_finite
+from probes.shortcuts import Shortcuts
 
 Severity = Literal["leak", "warning"]
 
@@ -49,7 +50,7 @@ class Finding:
 def audit(
     source: str | Path | EmbeddingTable, *, labels: str | Path | None = None, near: float = _NEAR
 ) -> list[Finding]:
-    """All findings, leaks first. labels: a CSV of labels, joined by id.
+    """All findings, leaks first. labels: a CSV of labels, joined by id. Of shortcuts see `shortcut_findings`.
 
     Patients or studies in more than one split; videos that are the same file, or have the same or nearly the same
     embedding (cosine of the centred embeddings at least `near`), in different splits or under two ids; labels that
@@ -72,6 +73,22 @@ def audit(
     ]
     findings = [finding for check in checks for finding in check()]
     return sorted(findings, key=lambda finding: finding.severity)
+
+
+def shortcut_findings(shortcuts: Shortcuts) -> list[Finding]:
+    """A warning for each fact that the embedding gives away and that predicts a target."""
+    return [
+        Finding(
+            "warning",
+            "shortcut",
+            f"{fact.name} is a shortcut to {target}: the embedding gives {fact.name} away ({fact.given_away}), and it "
+            f"predicts {target} without an image ({found})",
+            (fact.name, target),
+        )
+        for fact in shortcuts.facts
+        for target, found in fact.predicts.items()
+        if fact.is_one_of(target)
+    ]
 
 
 def _checksums(file: EmbeddingFile) -> dict[str, str]:

@@ -11,7 +11,7 @@ from panecho_embed.evaluation.comparison import Comparison, check_margin, compar
 from probes.base import BaseProbe
 from probes.plans import RunSettings
 from probes.problem import Problem
-from probes.run import Evaluation, evaluate
+from probes.run import Evaluation, evaluate, recording_only
 
 _REFITS = 10
 
@@ -87,6 +87,7 @@ def compare_problems(
             {target: found[name].predictions for target, found in evaluations.items()},
             "probe",
             {target: found[name].chance for target, found in evaluations.items()},
+            recording={target: _recording_only(found[name], settings) for target, found in evaluations.items()},
         )
         for name in problems
     ]
@@ -99,6 +100,13 @@ def compare_problems(
         seed=settings.seed,
     )
     return Compared(tuple(comparisons), evaluations, left_out, told)
+
+
+def _recording_only(evaluation: Evaluation, settings: RunSettings) -> dict[str, float]:
+    """On the same trainings and test rows as the evaluation."""
+    problem, plans = evaluation.problem, evaluation.plans
+    own = settings if problem.target.kind == "regression" else replace(settings, cutoffs=())
+    return recording_only(problem, plans, own, chooses=evaluation.probes[0].chooses())
 
 
 def _evaluated(

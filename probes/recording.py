@@ -65,10 +65,8 @@ def recording_facts(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTabl
         group[np.asarray(videos["status"]) != "done"] = -1
     here = np.flatnonzero(group >= 0)
     back = np.array([place[str(name)] for name in ids[0]], dtype=np.int64)
-    columns = {name: column for name, column in videos.items() if name not in _IDENTITIES}
-    columns["type of file"] = np.array([PurePosixPath(str(p)).suffix.lower() for p in videos["path"]], dtype=object)
     found = {}
-    for name, column in columns.items():
+    for name, column in _columns(videos).items():
         known = _numbers(column[here], name) if column.dtype.kind in "fiub" else _levels(column[here])
         found[fact_name(name)] = mean_by(group[here], known)[back]
     if of_study:
@@ -82,10 +80,39 @@ def recording_facts(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTabl
     return {name: values for name, values in kept.items() if values.shape[1]}
 
 
+def fact_values(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTable) -> dict[str, npt.NDArray[Any]]:
+    """The same facts as they stand in the file, (U,) each: NaN for an unknown number, "not stated" for an empty text.
+
+    videos: as `recording_facts` takes them. units: videos, or the studies of a file that holds studies.
+    """
+    of_study = units.level == "study"
+    place = {str(name): i for i, name in enumerate(videos["video_id"])}
+    row = np.array([place[str(name)] for name in (units.study_id if of_study else units.video_id)], dtype=np.int64)
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name, column in _columns(videos).items():
+        if column.dtype.kind in "fiub":
+            found[fact_name(name)] = np.where(_unknown(column, name), np.nan, column.astype(np.float64))[row]
+        else:
+            found[fact_name(name)] = np.array([str(text) or "not stated" for text in column], dtype=object)[row]
+    return found
+
+
+def _columns(videos: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The facts among the columns of a file's videos, and the type of each file."""
+    columns = {name: column for name, column in videos.items() if name not in _IDENTITIES}
+    columns["type of file"] = np.array([PurePosixPath(str(p)).suffix.lower() for p in videos["path"]], dtype=object)
+    return columns
+
+
+def _unknown(column: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
+    values = column.astype(np.float64)
+    return np.asarray(~np.isfinite(values) | (values == _UNKNOWN.get(name, np.nan)))
+
+
 def _numbers(column: npt.NDArray[Any], name: str) -> Floats:
     """(M, 2) values, and whether they are not known."""
     values = column.astype(np.float64)
-    unknown = ~np.isfinite(values) | (values == _UNKNOWN.get(name, np.nan))
+    unknown = _unknown(column, name)
     mean = values[~unknown].mean() if not unknown.all() else 0.0
     return np.column_stack([np.where(unknown, mean, values), unknown])
 

@@ -13,9 +13,9 @@ from sklearn.base import BaseEstimator
 from panecho_embed.core.arraytypes import Floats, Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Chance
-from panecho_embed.evaluation.metrics import higher_is_better, point_values
+from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.evaluation.predictions import Predictions, concatenated
-from panecho_embed.evaluation.scores import Scored, Scores, score
+from panecho_embed.evaluation.scores import Scored, Scores, recording_suffices, score
 from panecho_embed.evaluation.splits import Draw, Fold
 from panecho_embed.evaluation.subgroups import subgroup_scores
 from probes.base import BaseProbe, ClassHeldOutError
@@ -109,11 +109,7 @@ class TargetResult:
     @property
     def recording_suffices(self) -> bool:
         """Whether the recordings alone beat the baseline, and come within the interval of the probe or better."""
-        scored = self.evaluation.scored
-        sign = 1 if higher_is_better(scored.metric) else -1
-        alone = sign * self.recording.get(scored.metric, float("nan"))
-        worst = min(sign * scored.primary.low, sign * scored.primary.high)
-        return bool(alone >= worst and alone > sign * scored.baseline[scored.metric].value)
+        return recording_suffices(self.evaluation.scored, self.recording)
 
 
 def evaluate(problem: Problem, probe: BaseProbe | BaseEstimator, settings: RunSettings | None = None) -> Evaluation:

@@ -120,6 +120,8 @@ def test_a_probe_says_that_its_tested_patients_tuned_the_encoder(embedded: Path,
     assert warning in (tmp_path / "run" / "report.html").read_text()
     document = json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]["EF"]["encoder_patients"]
     assert (document["patients"], document["training"], document["validation"]) == (28, 12, 8)
+    told = run("probe", "apply", tmp_path / "run", embedded, "-o", tmp_path / "predicted.csv")
+    assert "20 of the 28 patients trained or tuned the encoder (12 in its training, 8 in its validation)" in told
 
 
 def test_patients_whom_the_encoder_never_saw_give_no_warning(embedded: Path, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def describe(file: EmbeddingFile) -> dict[str, Any]:
         "overrides": list(provenance.overrides),
         "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
         "plane_order": provenance.plane_order if provenance.clips else "frames",
+        "l2_normalised": provenance.l2_normalised,
         "pooling": provenance.pooling,
         "precision": provenance.precision,
         "engine": provenance.engine,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Texts
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.core.wording import counted
+from panecho_embed.core.wording import counted, plural
 
 _OPAQUE = re.compile(r"(video|study|patient)-[0-9a-f]{16}")
 _PARTS = ("train", "val")
@@ -171,11 +171,14 @@ class TrainingPatients:
             raise ArgumentError(f"what it records as its training patients can't be read ({error})") from error
 
 
-def encoder_caution(patients: TrainingPatients, tested: npt.NDArray[Any], among: npt.NDArray[Any]) -> str:
+def encoder_caution(
+    patients: TrainingPatients, tested: npt.NDArray[Any], among: npt.NDArray[Any], noun: str = "tested patient"
+) -> str:
     """What to say where tested patients may have trained the encoder of their embeddings; "" where none did.
 
     Of weights without a record, which are most that others published, there is nothing to say here. tested: patient ids
-    (N,). among: those of all labelled patients (M,), see `TrainingPatients.overlap`.
+    (N,). among: those of all labelled patients (M,), see `TrainingPatients.overlap`. noun: what
+    one of the tested is called.
     """
     if not patients.known:
         return ""
@@ -183,13 +186,13 @@ def encoder_caution(patients: TrainingPatients, tested: npt.NDArray[Any], among:
     notes = []
     if overlap.found:
         notes.append(
-            f"{overlap.found} of the {counted(overlap.patients, 'tested patient')} trained or tuned the encoder "
+            f"{overlap.found} of the {counted(overlap.patients, noun)} trained or tuned the encoder "
             f"({overlap.training} in its training, {overlap.validation} in its validation): what is measured is partly "
             "memory of the encoder, not performance on new patients."
         )
     if overlap.unclear:
         notes.append(
-            f"It can't be told which of the {'other ' if overlap.found else ''}tested patients trained the encoder: "
+            f"It can't be told which of the {'other ' if overlap.found else ''}{plural(noun, 2)} trained the encoder: "
             f"{overlap.unclear}."
         )
     return " ".join(notes)

@@ -39,12 +39,14 @@ class Provenance:
     """How embeddings were made. Two files with the same `fingerprint` may be put together; others may not.
 
     feeding: what was done to frames; its `clips` are the model's own. clips: those that were made, None at frame level.
-    overrides: what differs from the model's own feeding and clips, a line each, for people. plane_order: which pictures
-    a clip is made of, a property of the weights; at frame level every frame is one all the same. precision: of the
-    encoder's arithmetic. dtype: of the stored numbers. include_stills: whether DICOM stills were taken in. versions: of
-    the packages that could matter. engine: what ran the encoders, "" where not known. patients: those whom the weights
-    record as trained on. These three and the overrides are recorded, but no part of the fingerprint: engines of one
-    precision differ by its rounding, and neither they nor an upgrade of numpy may stop a resume.
+    overrides: what differs from the model's own feeding and clips, a line each, for people. l2_normalised: whether the
+    vector of every picture was scaled to unit length before clips, or rows of frames, were made of it. plane_order:
+    which pictures a clip is made of, a property of the weights; at frame level every frame is one all the same.
+    precision: of the encoder's arithmetic. dtype: of the stored numbers. include_stills: whether DICOM stills were
+    taken in. versions: of the packages that could matter. engine: what ran the encoders, "" where not known. patients:
+    those whom the weights record as trained on. These three and the overrides are recorded, but no part of the
+    fingerprint: engines of one precision differ by its rounding, and neither they nor an upgrade of numpy may stop a
+    resume.
     """
 
     backbone: str
@@ -57,6 +59,7 @@ class Provenance:
     dtype: StoredType = "float32"
     include_stills: bool = False
     pooling: str = ""
+    l2_normalised: bool = False
     plane_order: PlaneOrder = "frames"
     versions: Mapping[str, str] = field(default_factory=dict)
     engine: str = ""
@@ -93,7 +96,11 @@ class Provenance:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of `settings`, 64 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()
+        settings = self.settings()
+        if not self.l2_normalised:
+            # Files from before it was recorded lack it, and nothing was normalised then: theirs stays the same.
+            del settings["l2_normalised"]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: Provenance) -> list[str]:
         """Every setting that differs, as "name: mine, not theirs"."""

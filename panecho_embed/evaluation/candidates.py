@@ -66,6 +66,8 @@ class Candidate:
         By target, what is known of how its training sets were drawn.
     overrides : tuple of str
         How its backbone was fed otherwise than its own feeding, a line each.
+    recording : mapping of str to mapping
+        By target, the metrics of the recording-only baseline on the candidate's own test rows; empty where not known.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Candidate:
     made_by: str = ""
     chance: Mapping[str, Chance] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    recording: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = None) -> list[Candidate]:
@@ -105,9 +108,10 @@ def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = 
         raise ArgumentError(f"the runs have no rows of level {level or 'that all of them have'}: {shown} (--level)")
     chosen = level or common[0]
     named: dict[str, list[Candidate]] = {}
-    for name, _, made_by, chance, overrides, found in read:
+    for name, path, made_by, chance, overrides, found in read:
         by_target = {one.target.name: one if made_by else _of_one_training(one) for one in found if one.level == chosen}
-        named.setdefault(name, []).append(Candidate(name, by_target, made_by, chance, overrides))
+        alone = _recording_only(path, chosen) if made_by else {}
+        named.setdefault(name, []).append(Candidate(name, by_target, made_by, chance, overrides, alone))
     return [_joined(same) if len(same) > 1 else same[0] for same in named.values()]
 
 
@@ -229,6 +233,16 @@ def _read_run(path: Path) -> tuple[str, dict[str, Chance], tuple[str, ...], list
     return made_by, chance, tuple(map(str, overrides)), read_predictions(path / FILE)
 
 
+def _recording_only(folder: Path, level: str) -> dict[str, dict[str, float]]:
+    """What a run says of its recording-only baseline, by target; {} for targets of another level or without one."""
+    found = {}
+    for name, target in read_metrics(folder)["targets"].items():
+        metrics = (target.get("recording_only") or {}).get("metrics") or {}
+        if metrics and target.get("level") == level:
+            found[name] = {metric: np.nan if value is None else float(value) for metric, value in metrics.items()}
+    return found
+
+
 def _joined(same: Sequence[Candidate]) -> Candidate:
     names = [name for name in same[0].predictions if all(name in one.predictions for one in same)]
     joined = {}
@@ -247,4 +261,13 @@ def _joined(same: Sequence[Candidate]) -> Candidate:
             ]
         joined[name] = concatenated(parts)
     overrides = tuple(dict.fromkeys(line for one in same for line in one.overrides))
-    return Candidate(same[0].name, joined, same[0].made_by, same[0].chance, overrides)
+    return Candidate(same[0].name, joined, same[0].made_by, same[0].chance, overrides, _mean_recording(same))
+
+
+def _mean_recording(same: Sequence[Candidate]) -> dict[str, dict[str, float]]:
+    """The mean over trainings of one candidate, of targets for which all of them know it."""
+    return {
+        target: {metric: float(np.mean([one.recording[target][metric] for one in same])) for metric in metrics}
+        for target, metrics in same[0].recording.items()
+        if all(target in one.recording for one in same)
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,8 @@ class Comparison:
         Test rows that not every candidate has.
     margin : float or None
         Differences smaller than that do not matter.
+    recording : mapping of str to mapping
+        By candidate, the metrics of its recording-only baseline, where it is known; of one target.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Comparison:
     contrasts: tuple[Contrast, ...]
     n_left_out: int = 0
     margin: float | None = None
+    recording: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def ranked(self) -> list[str]:
@@ -288,7 +291,8 @@ def _compared(
     parties = {one.name: _Party.of(one, lined_up[one.name], samples[one.name], left_out) for one in candidates}
     contrasts = [_contrast(parties[a], parties[b]) for a, b in _pairs(ranked, reference)]
     by_rank = {name: standings[name] for name in ranked}
-    return Comparison(target.name, metric, unit, by_rank, {}, tuple(contrasts), left_out, limit)
+    recording = {one.name: one.recording[target.name] for one in candidates if one.recording.get(target.name)}
+    return Comparison(target.name, metric, unit, by_rank, {}, tuple(contrasts), left_out, limit, recording)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

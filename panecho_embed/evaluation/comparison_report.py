@@ -24,11 +24,12 @@ from panecho_embed.evaluation.report import (
     write_page,
 )
 from panecho_embed.evaluation.scores import FILE as METRICS_FILE
-from panecho_embed.evaluation.scores import Scored, write_json
+from panecho_embed.evaluation.scores import Scored, recording_suffices, write_json
 
 _SCHEMA_VERSION = 2
 LONG = 20  # rows of a table that are folded away, or left to the report
 BASELINE = "baseline"
+RECORDING = "recording only"
 
 Rows = list[list[str]]
 
@@ -44,7 +45,7 @@ _UNKNOWN = {
 
 
 def score_rows(comparison: Comparison) -> tuple[list[str], Rows]:
-    """Columns and rows: the metrics of every candidate, best first, with the baseline at the end."""
+    """Columns and rows: the metrics of every candidate, best first, with the baselines at the end."""
     if not comparison.standings:
         return ["", display_name(comparison.metric)], [
             [name, number(value)] for name, value in comparison.means.items()
@@ -61,8 +62,22 @@ def score_rows(comparison: Comparison) -> tuple[list[str], Rows]:
     if first.baseline:
         cells = [number(first.baseline[other].value) for other in others]
         rows.append([BASELINE, number(first.baseline[comparison.metric].value), "-", "-", "-", *cells])
+    for name, values_alone in _recording_rows(comparison).items():
+        primary, *rest = (number(values_alone.get(metric, np.nan)) for metric in shown)
+        rows.append([name, primary, "-", "-", "-", *rest])
     titles = [display_name(name, comparison.unit) for name in shown]
     return ["", titles[0], "95 % interval", "Trainings", "SD over trainings", *titles[1:]], rows
+
+
+def _recording_rows(comparison: Comparison) -> dict[str, Mapping[str, float]]:
+    """The recording-only baseline by the name of its line: one for all candidates if they agree, else one for each."""
+    values = list(comparison.recording.values())
+    metric = comparison.metric
+    same = all(np.isclose(one.get(metric, np.nan), values[0].get(metric, np.nan)) for one in values)
+    if len(values) == len(comparison.standings) and same and not comparison.n_left_out:
+        return {RECORDING: values[0]} if values else {}
+    own = ", its own test rows" if comparison.n_left_out else ""
+    return {f"{RECORDING} ({name}{own})": one for name, one in comparison.recording.items()}
 
 
 def contrast_rows(comparison: Comparison) -> tuple[list[str], Rows]:
@@ -168,7 +183,15 @@ def fill_comparison(folder: Path, made_by: str, comparisons: Sequence[Comparison
         "command": account.command,
         "facts": dict(account.facts),
         "warnings": list(account.warnings),
-        "targets": {c.name: {"metric": c.metric, "margin": c.margin, "n_left_out": c.n_left_out} for c in comparisons},
+        "targets": {
+            c.name: {
+                "metric": c.metric,
+                "margin": c.margin,
+                "n_left_out": c.n_left_out,
+                "recording_only": {name: dict(metrics) for name, metrics in c.recording.items()},
+            }
+            for c in comparisons
+        },
         "scores": score_table(comparisons).to_dict("records"),
         "differences": difference_table(comparisons).to_dict("records"),
     }
@@ -283,6 +306,13 @@ def comparison_cautions(comparisons: Sequence[Comparison]) -> list[str]:
     """Warnings of few tested patients, and of few rows that the candidates share."""
     notes = cautions([next(iter(c.standings.values())) for c in comparisons if c.standings])
     for comparison in comparisons:
+        alone = [n for n, one in comparison.recording.items() if recording_suffices(comparison.standings[n], one)]
+        if alone:
+            notes.append(
+                f"{comparison.name}: the recordings alone (no image) do as well as {', '.join(alone)}, within the "
+                "interval or better. It is not shown that these embeddings tell more than how the patients were "
+                "recorded."
+            )
         first = next(iter(comparison.standings.values()), None)
         if first is not None and comparison.n_left_out > first.primary.n:
             notes.append(

@@ -23,7 +23,16 @@ from panecho_embed.core.records import Score
 from panecho_embed.core.wording import counted
 from panecho_embed.evaluation.estimates import EstimatedPart, mean_estimates
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, bootstrap, percentile_interval, scores_of
-from panecho_embed.evaluation.metrics import METRICS, PRIMARY, Draws, Metrics, base_name, has_better_side, point_values
+from panecho_embed.evaluation.metrics import (
+    METRICS,
+    PRIMARY,
+    Draws,
+    Metrics,
+    base_name,
+    has_better_side,
+    higher_is_better,
+    point_values,
+)
 from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.evaluation.targets import Target
 
@@ -164,6 +173,17 @@ def few_tested(patients: npt.NDArray[Any], truth: Floats, classes: Sequence[str]
     if fewest >= _FEW_OF_A_CLASS:
         return few
     return f"{few} ({fewest} of class {rarest})" if few else f"{counted(fewest, 'patient')} of class {rarest}"
+
+
+def recording_suffices(scored: Scored, recording: Mapping[str, float]) -> bool:
+    """Whether the recordings alone beat the baseline, and come within the interval of the model or better.
+
+    recording: the metrics of the recording-only baseline, {} where there is none.
+    """
+    sign = 1 if higher_is_better(scored.metric) else -1
+    alone = sign * recording.get(scored.metric, float("nan"))
+    worst = min(sign * scored.primary.low, sign * scored.primary.high)
+    return bool(scored.baseline and alone >= worst and alone > sign * scored.baseline[scored.metric].value)
 
 
 def caution_of(few: str) -> str:

@@ -223,6 +223,11 @@ def backbone_of_frames(
         raise SettingsMismatchError(
             f"{file.path} was made on frames, and {backbone.name} takes other pictures ({flags})"
         )
+    if backbone.l2_normalised != made_with.l2_normalised:
+        raise SettingsMismatchError(
+            f"{file.path} was made with l2_normalised {made_with.l2_normalised}, and {backbone.name} has "
+            f"{backbone.l2_normalised} in this release; extract it anew"
+        )
     return backbone.to(resolve_device(device))
 
 

@@ -348,6 +348,7 @@ def _provenance(model: Backbone, level: Level) -> Provenance:
         clips=None,
         level=level,
         dim=model.image_dim if level == "frame" and model.image_dim else model.dim,
+        l2_normalised=model.l2_normalised,
         plane_order=model.plane_order,
         versions=package_versions(),
         patients=_carried(model),

@@ -109,6 +109,7 @@ def _backbone(init: str, weights: Path | None, recipe: Recipe) -> Backbone:
             clip_encoder=MeanOverFrames(),
             dim=backbone.image_dim,
             pooling="mean",
+            l2_normalised=False,
             plane_order="frames",
         )
     return backbone

@@ -39,11 +39,12 @@ class Backbone:
     are plain modules, to fine-tune as they are; here they run in eval mode and without gradients.
     dim: of a clip's embedding. image_dim: of a picture's; None for a 3-D model, which has none: its `encode_pictures`
     hands the pixels on, and its clip_encoder takes (N, L, 3, S, S).
-    pooling: how a clip is made of its pictures. plane_order: which pictures a clip is made of, see `PlaneOrder`: a
-    property of the weights. feeding: how frames and clips become its input. own_feeding: that of the weights, where
-    `feeding` was changed. min_frames: the least frames of a clip that it takes; fixed_clip_length: it takes no other
-    number than `own_feeding.clips` has. fixed_image_size: it takes no other size than `feeding.crop`. patients: that
-    its weights file says it was trained on.
+    pooling: how a clip is made of its pictures. l2_normalised: whether the vector of every picture is scaled to unit
+    length before clips are made of them; training (`finetune`) takes `image_encoder` without. plane_order: which
+    pictures a clip is made of, see `PlaneOrder`: a property of the weights. feeding: how frames and clips become its
+    input. own_feeding: that of the weights, where `feeding` was changed. min_frames: the least frames of a clip that it
+    takes; fixed_clip_length: it takes no other number than `own_feeding.clips` has. fixed_image_size: it takes no other
+    size than `feeding.crop`. patients: that its weights file says it was trained on.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Backbone:
     feeding: Feeding
     weights: WeightsInfo
     pooling: Pooling = "mean"
+    l2_normalised: bool = False
     plane_order: PlaneOrder = "frames"
     own_feeding: Feeding | None = None
     min_frames: int = 1
@@ -71,8 +73,10 @@ class Backbone:
             raise ArgumentError(
                 f"{self.name}: image_dim is {self.image_dim} and pooling {self.pooling!r}; None goes with '3d'"
             )
-        if self.image_dim is None and self.plane_order != "frames":
-            raise ArgumentError(f"{self.name} sees a clip as a whole; its plane_order must be 'frames'")
+        if self.image_dim is None and (self.plane_order != "frames" or self.l2_normalised):
+            raise ArgumentError(
+                f"{self.name} sees a clip as a whole; its plane_order must be 'frames', and l2_normalised False"
+            )
         self.own_feeding = self.own_feeding or self.feeding
         self.check_clips(self.feeding.clips)
         if self.image_dim is not None:
@@ -182,7 +186,7 @@ class Backbone:
             return pictures
         pictures = pictures.to(self.device, torch.float32, memory_format=torch.channels_last)
         encoded: Tensor = self.image_encoder(pictures).to(torch.float32)
-        return encoded
+        return nn.functional.normalize(encoded) if self.l2_normalised else encoded
 
     @torch.inference_mode()
     def encode_clips(self, pictures: Tensor) -> Tensor:

@@ -4,15 +4,17 @@ The released forward pass does not show frames to the image encoder. It reshapes
 (N L, 3, H, W) without moving the frame axis in front of the channels, so each of the L pictures of a clip is three
 consecutive planes in channel-major order; see `panecho_embed.core.planes`. The released weights were trained that way.
 
-Holste et al., "PanEcho: Complete AI-enabled echocardiography interpretation with multi-task deep learning", medRxiv
-2024.11.16.24317431.
+Holste et al., "Complete AI-Enabled Echocardiography Interpretation With Multitask Deep Learning", JAMA 2025,
+doi 10.1001/jama.2025.8731.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -109,8 +111,9 @@ class PanEcho(nn.Module):
     task_table: the tasks that `tasks` names, and whose heads the weights may have: a file that `read_tasks` reads, or
         what it returned. None: `tasks.csv` beside the file given as `weights` if there is one, else PanEcho's own 40.
     backbone_only: no heads; a clip to its embedding. image_encoder_only: no transformer either; a frame to its.
-    activations: probabilities instead of logits. clip_len: frames a clip that the position table is kept for; clips of
-        any other length are taken too. weights: a file in the released checkpoint's layout.
+    activations: probabilities instead of logits, as the released code returns since December 2024. clip_len: frames a
+        clip that the position table is kept for; clips of any other length are taken too. weights: a file in the
+        released checkpoint's layout.
     width: without weights: channels as a share of the released model's, above 0 to 1; those of a file are what they
         are. `dim`, 768, shrinks with it.
 
@@ -171,6 +174,8 @@ class PanEcho(nn.Module):
         if path is not None:
             _load(self, path, state, table, other_heads=headless or tasks != "all")
             self.weights_info = weights_info("panecho", path, self.recorded.licence)
+            if self.tasks and not activations:
+                _say_logits()
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
@@ -333,6 +338,15 @@ def _choose_tasks(tasks: str | Sequence[str], known: tuple[Task, ...]) -> tuple[
     if not names or len(set(names)) < len(names):
         raise ArgumentError(f"tasks is {names}; name one task or more, each once, out of: {', '.join(table)}")
     return tuple(table[name] for name in names)
+
+
+@cache
+def _say_logits() -> None:
+    """Once in a process: whoever comes from the released code expects probabilities from the same call."""
+    logging.getLogger(__name__).warning(
+        "PanEcho returns logits, as its reference document shows; the released code has returned probabilities since "
+        "December 2024: PanEcho(activations=True)"
+    )
 
 
 def _check_together(

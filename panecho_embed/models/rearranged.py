@@ -17,7 +17,7 @@ from timm.models.convnext import ConvNeXtBlock  # noqa: E402
 
 
 class PixelEncoder(nn.Module):
-    """Pictures of uint8 pixels to vectors, normalising included.
+    """Pictures of uint8 pixels to vectors: what `Backbone.normalise` and `Backbone.encode_pictures` do.
 
     encoder: takes what `Backbone.normalise` gives, converted to `dtype`, in which its weights are too.
     """
@@ -30,6 +30,7 @@ class PixelEncoder(nn.Module):
         self.encoder = encoder.to(dtype)
         self._scale = backbone.feeding.scale
         self._dtype = dtype
+        self._l2_normalised = backbone.l2_normalised
         for name in ("mean", "std"):
             values = torch.tensor(getattr(backbone.feeding, name), dtype=torch.float32)
             self.register_buffer(name, values)
@@ -39,7 +40,8 @@ class PixelEncoder(nn.Module):
         mean, std = self.mean[channels][..., None, None], self.std[channels][..., None, None]
         pictures = (pixels.to(torch.float32) * self._scale - mean) / std
         encoded: Tensor = self.encoder(pictures.to(self._dtype, memory_format=torch.channels_last))
-        return encoded.to(torch.float32)
+        encoded = encoded.to(torch.float32)
+        return nn.functional.normalize(encoded) if self._l2_normalised else encoded
 
 
 def rearranged(encoder: nn.Module) -> tuple[nn.Module, int]:

@@ -52,7 +52,8 @@ def _load(model: str, path: Path, *, whole: bool) -> tuple[WeightsInfo, str]:
     heads = tasks_in(path)
     if whole or heads:
         # Named one by one, they must all be there.
-        info = PanEcho(weights=path, tasks=[task.name for task in all_tasks()] if whole else "all").weights_info
+        tasks = [task.name for task in all_tasks()] if whole else "all"
+        info = PanEcho(weights=path, tasks=tasks, activations=True).weights_info
     else:
         info = PanEcho(weights=path, backbone_only=True).weights_info
     assert info is not None

@@ -132,9 +132,9 @@ def imagenet(weights: _WeightsArgument) -> Backbone:
 
 
 def echoclip(weights: _WeightsArgument) -> Backbone:
-    """EchoCLIP's image tower (ConvNeXt-Base and its projection to 512), BGR as released; a clip is the frames' mean.
+    """EchoCLIP's image tower (ConvNeXt-Base and its projection to 512), BGR as released.
 
-    Embeddings are as projected, not scaled to unit length.
+    The vector of a frame has unit length. A clip is the mean of its frames' vectors, not scaled again, as published.
     """
     path = find_weights("echoclip", weights)
     file = read_checkpoint(path)
@@ -152,7 +152,8 @@ def echoclip(weights: _WeightsArgument) -> Backbone:
     )
     encoder.load_state_dict(from_checkpoint_names(taken, ECHOCLIP))
     info = weights_info("echoclip", path, file.recorded.licence)
-    return Backbone("echoclip", encoder, MeanOverFrames(), 4 * channels, 4 * channels, ECHOCLIP_FEEDING, info)
+    dim = 4 * channels
+    return Backbone("echoclip", encoder, MeanOverFrames(), dim, dim, ECHOCLIP_FEEDING, info, l2_normalised=True)
 
 
 def kinetics(weights: _WeightsArgument) -> Backbone:

@@ -75,6 +75,11 @@ class Embedder:
                 f"the embedding file was made with the order of planes {provenance.plane_order!r}, and "
                 f"{backbone.name} takes {backbone.plane_order!r}: vectors of the two can't be compared"
             )
+        if backbone.l2_normalised != provenance.l2_normalised:
+            raise ArgumentError(
+                f"the embedding file was made with l2_normalised {provenance.l2_normalised}, and {backbone.name} has "
+                f"{backbone.l2_normalised} in this release: vectors of the two can't be compared; extract anew"
+            )
         # Frames are prepared as the file records; the model normalises them.
         mine, made_with = ((f.crop, f.scale, f.mean, f.std) for f in (backbone.feeding, provenance.feeding))
         if mine != made_with:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from panecho_embed.cli.options import FileToRead, overwrite_option
+from panecho_embed.cli.options import FileToRead, overwrite_option, reading_options
 from panecho_embed.cli.printable import echo_line
+
+if TYPE_CHECKING:
+    from probes.shortcuts import Shortcuts
 
 
 @click.command()
@@ -17,33 +21,93 @@ from panecho_embed.cli.printable import echo_line
 @click.option(
     "--near", type=float, default=0.995, show_default=True, help="Cosine from which videos are near-identical."
 )
+@click.option("--target", help='Label column that shortcuts are looked for; several as "EF,ESV".')
+@click.option(
+    "--shortcut",
+    "columns",
+    multiple=True,
+    metavar="COLUMN",
+    help="Label column to check as a shortcut, such as a hospital written as a number; repeatable.  [default: the "
+    "columns of text]",
+)
+@reading_options
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as JSON too.")
 @overwrite_option
-def audit(embeddings: Path, labels: str | None, near: float, out: Path | None, overwrite: bool) -> None:
-    """Look for leakage in EMBEDDINGS before training on them.
+def audit(
+    embeddings: Path,
+    labels: str | None,
+    near: float,
+    target: str | None,
+    columns: tuple[str, ...],
+    out: Path | None,
+    overwrite: bool,
+    **reading: Any,
+) -> None:
+    """Look for leakage and shortcuts in EMBEDDINGS before training on them.
 
     Patients and studies in two splits, the same or nearly the same video in two splits or under two ids, labels that
-    another column gives away. Exit code 1 when anything leaks from training to test.
+    another column gives away. Facts of the recording (frame rate, size, scanner, view, ...) and labels of text (such as
+    a hospital) that can be read from the embedding, and with --target how well each of them predicts the target without
+    an image. Exit code 1 when anything leaks from training to test.
     """
     from panecho_embed.core.outputs import refuse_to_replace, written_whole
     from panecho_embed.core.wording import plural
     from panecho_embed.evaluation.scores import write_json
+    from panecho_embed.evaluation.targets import Reading
     from probes.audit import audit as run
+    from probes.audit import shortcut_findings
+    from probes.shortcuts import find_shortcuts
 
     if out is not None:
         refuse_to_replace(out, overwrite, embeddings, labels)
+    read_as = Reading.parse(reading["task"], reading["positive"], reading["order"])
+    if target is None and any(reading.values()):
+        raise click.UsageError("--task, --positive and --order say how the targets are read; name one with --target")
     findings = run(embeddings, labels=labels, near=near)
+    shortcuts = find_shortcuts(embeddings, target or "", labels=labels, columns=columns, reading=read_as)
+    findings += shortcut_findings(shortcuts)
     for finding in findings:
         echo_line(f"{finding.severity}: {finding.message}")
-        for example in finding.examples if finding.kind != "label_given_away" else ():
+        for example in finding.examples if finding.kind not in ("label_given_away", "shortcut") else ():
             echo_line(f"    {example}")
+    _print_shortcuts(shortcuts, has_target=target is not None)
     leaks = sum(finding.severity == "leak" for finding in findings)
     warnings = len(findings) - leaks
     kinds, noun = plural("kind", leaks), plural("warning", warnings)
     click.echo(f"{embeddings}: {leaks} {kinds} of leak, {warnings} {noun}")
     if out is not None:
-        document = {"source": str(embeddings), "findings": [asdict(finding) for finding in findings]}
+        document = {
+            "source": str(embeddings),
+            "findings": [asdict(finding) for finding in findings],
+            "shortcuts": asdict(shortcuts),
+        }
         with written_whole(out) as temporary:
             write_json(temporary, document)
     if leaks:
         raise click.exceptions.Exit(1)
+
+
+def _print_shortcuts(shortcuts: Shortcuts, *, has_target: bool) -> None:
+    """A table: a line for each fact, read from the embedding, and each target read from it."""
+    from panecho_embed.core.wording import aligned, counted
+
+    if not shortcuts.facts:
+        click.echo("Shortcuts: nothing to look for, the recordings differ in nothing that the file knows")
+        return
+    targets = list(dict.fromkeys(name for fact in shortcuts.facts for name in fact.predicts))
+    columns = ["", "read from the embedding", *(f"predicts {name}, without an image" for name in targets)]
+    rows = []
+    for fact in shortcuts.facts:
+        read = str(fact.given_away) if fact.given_away else f"not read: {fact.why_not}"
+        rows.append([fact.name, read, *(str(fact.predicts.get(name, "")) for name in targets)])
+    if shortcuts.recording_only:
+        rows.append(["all recording facts", "", *(str(shortcuts.recording_only.get(name, "")) for name in targets)])
+    click.echo(
+        f"\nShortcuts: linear probes on {counted(shortcuts.n, shortcuts.level)} of "
+        f"{counted(shortcuts.n_patients, 'patient')}, 5 folds by patient (95 % intervals over patients)"
+    )
+    for line in aligned(columns, rows).splitlines():
+        echo_line(line)
+    if not has_target:
+        click.echo("Name the target with --target to see how well each of these predicts it without an image.")
+    click.echo("")

@@ -12,8 +12,10 @@ from torch.testing import assert_close
 
 from panecho_embed.core.errors import ArgumentError, WeightsError
 from panecho_embed.core.tasks import all_tasks
+from panecho_embed.models import panecho as module
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.panecho import ClipEncoder, PanEcho, save_checkpoint, tasks_in
+from panecho_embed.models.verify import verify_weights
 
 # The seven whose normal class has index 1.
 NORMAL_IS_ONE = {
@@ -314,3 +316,26 @@ def test_a_file_whose_layers_disagree_in_width_is_refused(tmp_path):
     save_checkpoint(wide, tmp_path / "mixed.pt")
     with pytest.raises(WeightsError, match="another shape"):
         PanEcho(weights=tmp_path / "mixed.pt", backbone_only=True)
+
+
+def test_the_first_load_in_a_process_says_that_it_returns_logits(tmp_path, caplog):
+    """Whoever comes from the released code expects probabilities."""
+    path = tmp_path / "w.pt"
+    save_checkpoint(PanEcho(pretrained=False, tasks=["EF", "MVStenosis"], width=1 / 12), path)
+    module._say_logits.cache_clear()
+    PanEcho(pretrained=False, tasks=["EF"], width=1 / 12)
+    PanEcho(weights=path, backbone_only=True)
+    PanEcho(weights=path, activations=True)
+    verify_weights(path)
+    assert not caplog.messages
+    first, second = PanEcho(weights=path), PanEcho(weights=path)
+    (said,) = caplog.messages
+    assert "returns logits" in said
+    assert "PanEcho(activations=True)" in said
+    x = clip(1, 4, 32)
+    with torch.no_grad():
+        logit, again = first(x)["MVStenosis"], second(x)["MVStenosis"]
+        probability = PanEcho(weights=path, activations=True)(x)["MVStenosis"]
+    assert torch.equal(logit, again)
+    # Of this task the normal class has index 1.
+    assert_close(probability, torch.sigmoid(-logit))

@@ -174,3 +174,42 @@ def load_table_of(file: Path) -> EmbeddingTable:
     from probes.problem import load_table
 
     return load_table(file, level="study")[1]
+
+
+def invoked(*words: object) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_it_stands_in_comparisons_too(
+    told: Path, embeddings: Path, table: EmbeddingTable, write: Write, tmp_path: Path
+) -> None:
+    """One line where all files know the same of the recordings, else one for each; with the warning of `probe`."""
+    values = table.values + np.random.default_rng(1).normal(size=table.values.shape).astype(np.float32)
+    rates = dict(
+        zip(EmbeddingFile(told).video_columns["video_id"], EmbeddingFile(told).video_columns["fps"], strict=True)
+    )
+    noisy = write(tmp_path / "noisy.h5", replace(table, values=values), rates)
+    words = ["--target", "EF", "--draws", 100]
+    shown = invoked("probe", "compare", told, noisy, *words, "--refits", 2, "-o", tmp_path / "same")
+    (line,) = (line for line in shown.splitlines() if line.startswith("recording only"))
+    assert float(line.split()[2]) < 1
+    assert "EF: the recordings alone (no image) do as well as" in shown
+    document = json.loads((tmp_path / "same" / "comparison.json").read_text())
+    kept = document["targets"]["EF"]["recording_only"]
+    assert set(kept) == {"told", "noisy"}
+    for name, file in (("a", told), ("b", embeddings)):
+        lines_of(file, tmp_path / name, "--target", "EF")
+    alone = {
+        name: json.loads((tmp_path / name / "metrics.json").read_text())["targets"]["EF"]["recording_only"]["metrics"][
+            "mae"
+        ]
+        for name in ("a", "b")
+    }
+    assert kept["told"]["mae"] == pytest.approx(alone["a"])
+    shown = invoked("compare", tmp_path / "a", tmp_path / "b", "--draws", 100, "-o", tmp_path / "both")
+    lines = {line.partition(")")[0]: line for line in shown.splitlines() if line.startswith("recording only")}
+    assert set(lines) == {"recording only (a", "recording only (b"}
+    assert f"{alone['b']:.3f}" in lines["recording only (b"] or f"{alone['b']:.2f}" in lines["recording only (b"]
+    assert "do as well as a, within" in shown
