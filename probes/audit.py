@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from panecho_embed.core.arraytypes import Bools, Ints, Texts
 from panecho_embed.core.errors import ArgumentError
@@ -173,6 +172,8 @@ def _given_away(videos: EmbeddingTable) -> Iterator[Finding]:
 
 def _relation(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> str:
     """Why one column nearly fixes the other, "" if it doesn't."""
+    from scipy.stats import rankdata
+
     both = (as_text(a) != "") & (as_text(b) != "")
     a, b = a[both], b[both]
     if len(a) < 10:
@@ -198,6 +199,8 @@ def _relation(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> str:
 
 def _separation(number: npt.NDArray[Any], classes: Texts) -> float:
     """The smallest AUROC by which a number tells two classes that are neighbours in the order of their mean ranks."""
+    from scipy.stats import rankdata
+
     ranks = rankdata(number)
     ordered = sorted(set(classes.tolist()), key=lambda name: float(ranks[classes == name].mean()))
     found = []

@@ -26,6 +26,10 @@ def atlas(emb: Path, out: Path, method: Any, thumbnails: bool, overwrite: bool) 
 
     Needs the extra: pip install 'panecho-embed[atlas]'.
     """
+    from panecho_embed.core.outputs import refuse_to_replace
+
+    # Before decoders are loaded.
+    refuse_to_replace(out, overwrite, emb)
     from panecho_embed.search import Collection
     from panecho_embed.search.atlas import write_atlas
 

@@ -58,12 +58,18 @@ def finetune(ctx: click.Context, /, recipe: str, data: Path | str, out: Path, **
     it goes on where it was. On several GPUs: torchrun --nproc-per-node=8 -m panecho_embed finetune RECIPE ...
     docs/finetuning.md says what a run folder holds.
     """
+    from panecho_embed.datasets import check_source
+    from panecho_embed.finetuning.recipe_files import load_recipe
+
+    # Before torch is loaded.
+    chosen = load_recipe(recipe, options.pop("settings"))
+    check_source(data)
     from panecho_embed.finetuning.processes import leave_processes
     from panecho_embed.finetuning.run import finetune as run
 
     command = shlex.join(["panecho-embed", *sys.argv[1:]])
     try:
-        summary = run(recipe, data, out, progress=None, announce=announce, command=command, **options)
+        summary = run(chosen, data, out, progress=None, announce=announce, command=command, **options)
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; the same command goes on from the last checkpoint") from None
     finally:

@@ -82,6 +82,12 @@ def grid(
     --reference names another. Exit code 3 if a starting point was unavailable or a run failed. docs/finetuning.md
     explains the figures; finished runs of any kind are compared by `panecho-embed compare`.
     """
+    from panecho_embed.datasets import check_source
+    from panecho_embed.finetuning.recipe_files import load_recipe
+
+    # Before torch is loaded.
+    chosen = load_recipe(recipe, options.pop("settings"))
+    check_source(data)
     from panecho_embed.finetuning.grid import run_grid
     from panecho_embed.finetuning.grid_report import write_grid
     from panecho_embed.finetuning.processes import leave_processes
@@ -89,7 +95,7 @@ def grid(
     options["frozen"] = _linear_probe() if options["frozen"] else None
     command = shlex.join(["panecho-embed", *sys.argv[1:]])
     try:
-        result = run_grid(recipe, inits, data, out, progress=None, announce=announce, command=command, **options)
+        result = run_grid(chosen, inits, data, out, progress=None, announce=announce, command=command, **options)
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; run the same command again to resume") from None
     finally:

@@ -63,7 +63,13 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
     Writes studies.csv, videos.csv, clips.csv, predictions.json, report.html, a page a study, and
     metrics.json where the input has labels of the tasks' names. For research only.
     """
+    from panecho_embed.datasets import check_source
     from panecho_embed.evaluation.targets import Reading
+    from panecho_embed.prediction.files import check_folder
+
+    # Before torch is loaded.
+    check_source(source)
+    check_folder(out, options["overwrite"])
     from panecho_embed.prediction.run import predict as run
 
     own = {name: options.pop(name) for name in _OWN}

@@ -41,6 +41,10 @@ def reclip(
     Only for backbones whose pictures are frames, such as imagenet or timm:NAME. PanEcho builds its clips from other
     pictures: use `panecho-embed extract --plan` instead.
     """
+    from panecho_embed.core.outputs import refuse_to_replace
+
+    # Before torch is loaded.
+    refuse_to_replace(out, overwrite, source)
     from panecho_embed.extraction.reclipping import reclip as run
 
     summary = run(

@@ -39,6 +39,7 @@ to the user. `manifest_of` sorts the videos and matches rows with files. Ids are
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,7 @@ from panecho_embed.datasets.walk import Tree
 __all__ = [
     "LocalIds",
     "carry_over",
+    "check_source",
     "describe_manifest",
     "detect_layout",
     "is_opaque",
@@ -128,6 +130,24 @@ def read_manifest(
     return _plain(found)
 
 
+def check_source(source: str | Path) -> None:
+    """Raise ManifestError for a path that does not exist, or a folder without any file; no file is opened."""
+    if is_url(source):
+        return
+    path = Path(source).absolute()
+    if not path.exists():
+        raise ManifestError(f"{shown(path)}: no such file or folder")
+    if path.is_dir() and not any(files for _, _, files in os.walk(path)):
+        raise _no_video(shown(path), "folder")
+
+
+def _no_video(source: str, layout: str, notes: str = "") -> ManifestError:
+    return ManifestError(
+        f"{source}: no video found (layout {layout}); looked for DICOM (by content), "
+        f"AVI, MP4 and other video files, image folders, .npy and .npz{notes}"
+    )
+
+
 def _plain(found: PlainManifest) -> Manifest:
     manifest = found.manifest
     videos = tuple(
@@ -154,10 +174,7 @@ def _read_here(source: str | Path, layout: str, known: LocalIds | None) -> Plain
 def _with_videos(found: PlainManifest, source: str, layout: str) -> PlainManifest:
     if not found.manifest.videos:
         notes = "".join(f"\n  {note}" for note in found.manifest.notes)
-        raise ManifestError(
-            f"{source}: no video found (layout {layout}); looked for DICOM (by content), "
-            f"AVI, MP4 and other video files, image folders, .npy and .npz{notes}"
-        )
+        raise _no_video(source, layout, notes)
     return found
 
 

@@ -17,7 +17,7 @@ from panecho_embed.core.wording import counted
 from panecho_embed.datasets.layouts import known_layouts
 from panecho_embed.datasets.text import shown
 from panecho_embed.datasets.walk import natural_key
-from panecho_embed.media import MediaInfo, describe
+from panecho_embed.media.cine import MediaInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,6 +112,8 @@ def _row(video: VideoRef) -> dict[str, object]:
 
 
 def _described(path: str) -> MediaInfo:
+    from panecho_embed.media import describe
+
     try:
         with fetched(path) as here:
             return describe(here)

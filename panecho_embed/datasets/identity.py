@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 from panecho_embed.core.errors import MediaError
 from panecho_embed.core.records import Manifest
-from panecho_embed.media import read_identity
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
@@ -53,6 +52,8 @@ def header_ids(path: Path | BinaryIO, relative: str) -> HeaderIds:
 
     relative: the path in which identifiers are looked for. A header with a study alone makes it a patient of its own.
     """
+    from panecho_embed.media import read_identity
+
     try:
         identity = read_identity(path)
     except MediaError:

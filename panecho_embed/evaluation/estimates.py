@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import betaincinv, ndtri, stdtrit
 
 from panecho_embed.core.arraytypes import Bools, FloatArray, Floats, Ints
 
@@ -116,7 +116,7 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
 
 
 TAIL = 0.025
-Z = float(ndtri(1 - TAIL))
+Z = NormalDist().inv_cdf(1 - TAIL)
 
 
 def proportion(successes: Bools, codes: Ints, n_patients: int) -> Estimate:
@@ -127,6 +127,8 @@ def proportion(successes: Bools, codes: Ints, n_patients: int) -> Estimate:
     most that of rows which always agree within a patient; the latter where all rows or none are successes. An estimated
     effect is uncertain, so the effective number is multiplied by (z / t)**2, with t for the number of patients.
     """
+    from scipy.special import stdtrit
+
     count, value = len(successes), float(successes.mean())
     influence = summed(successes - value, codes, n_patients) / count
     most = count / independent_rows(codes)
@@ -153,6 +155,8 @@ def overlap(a: Bools, b: Bools, codes: Ints, n_patients: int) -> Estimate:
 
 def clopper_pearson(value: float, size: float) -> tuple[float, float]:
     """Exact interval of a binomial proportion (Biometrika 1934; 26: 404-413); size need not be a whole number."""
+    from scipy.special import betaincinv
+
     successes = value * size
     low = 0.0 if value <= 0 else float(betaincinv(successes, size - successes + 1, TAIL))
     high = 1.0 if value >= 1 else float(betaincinv(successes + 1, size - successes, 1 - TAIL))

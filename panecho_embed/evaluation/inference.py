@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
 
 from panecho_embed.core.arraytypes import Floats
 from panecho_embed.core.errors import ArgumentError
@@ -68,6 +67,8 @@ class Difference:
 
         Schuirmann, J Pharmacokinet Biopharm 1987; 15: 657-680.
         """
+        from scipy.stats import t as student
+
         room = margin - abs(self.value)
         if not self.se > 0:
             return float("nan") if np.isnan(self.se) else float(room <= 0)
@@ -286,6 +287,8 @@ def _student(
     first: Sample, value: float, parts: Sequence[tuple[Mapping[str, float], int]], unknown: tuple[str, ...]
 ) -> Difference:
     """Student's t of independent variances, each with its degrees of freedom (Satterthwaite)."""
+    from scipy.stats import t as student
+
     variances: dict[str, float] = {}
     for named, _ in parts:
         for name, variance in named.items():

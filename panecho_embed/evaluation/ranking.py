@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
 from panecho_embed.core.arraytypes import Bools, Floats, Ints
 from panecho_embed.evaluation.estimates import (
@@ -143,6 +142,8 @@ def effective_rows(score: Floats, codes: Ints) -> float:
     normal scores, and size the mean number of rows, weighted by itself. No function of jointly normal scores correlates
     more (Gebelein, Z Angew Math Mech 1941; 21: 364-379).
     """
+    from scipy.special import ndtri
+
     effect = len(score) / independent_rows(codes)
     if effect <= 1 + _TINY:
         return float(len(score))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 from pebble import ProcessExpired
 
+from panecho_embed.core.cores import check_timeout
 from panecho_embed.core.errors import ArgumentError, WorkersError
 from panecho_embed.core.orphans import end_with_parent
 from panecho_embed.core.records import Failure, VideoRef
@@ -29,12 +29,6 @@ _AHEAD_BYTES = 1 << 30
 _MOST_WORKERS_PER_CORE = 16
 # How often a video may stand first in line when the workers die under it.
 _TRIES = 3
-
-
-def check_timeout(seconds: float) -> None:
-    """Raise ArgumentError for a time that no video can be given, or none that would ever end."""
-    if not 0 < seconds < math.inf:
-        raise ArgumentError(f"timeout is {seconds} seconds; it must be above 0 and finite (--timeout)")
 
 
 @contextmanager

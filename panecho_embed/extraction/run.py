@@ -9,11 +9,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from tqdm import tqdm
 
 from panecho_embed.core.clips import ClipPlan, resolve_plan
+from panecho_embed.core.cores import check_timeout
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.feeding import MaskChoice
 from panecho_embed.core.patients import TrainingPatients
@@ -22,18 +23,17 @@ from panecho_embed.core.records import Engine, EngineBackend, Ids, Manifest
 from panecho_embed.core.remote import check_url, forget_listings, is_url
 from panecho_embed.core.shards import Shard
 from panecho_embed.core.versions import package_versions
+from panecho_embed.core.wording import counted
 from panecho_embed.datasets import is_opaque, local_path, read_manifest
-from panecho_embed.extraction.decode import DecodeSettings
-from panecho_embed.extraction.encode import EncodeSettings
-from panecho_embed.extraction.job import Job, Output
-from panecho_embed.extraction.local import embed_locally
-from panecho_embed.extraction.pool import check_timeout
 from panecho_embed.extraction.profile import Profile
-from panecho_embed.extraction.ray_engine import embed_on_ray
 from panecho_embed.extraction.summary import ExtractSummary, summary_of_several
 from panecho_embed.media import notes_on_videos
-from panecho_embed.models.backbones import Backbone, load_backbone
+from panecho_embed.models.backbones import check_backbone_name, load_backbone
 from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together
+
+if TYPE_CHECKING:
+    from panecho_embed.extraction.job import Output
+    from panecho_embed.models.backbones import Backbone
 
 _DICOM_MASK = "sector mask: DICOM files only, as the model was trained (--mask-sector on or off changes it)"
 
@@ -171,6 +171,8 @@ def extract(
         raise ArgumentError(f"{out} is both the input and the output (-o)")
     _check_engine(engine, ray_address)
     check_timeout(timeout_seconds)
+    if isinstance(backbone, str):
+        check_backbone_name(backbone)
     if is_url(out) and shard:
         raise ArgumentError(f"{out} is a URL; the shards of a job array need a file system that they share (-o)")
     with ExitStack() as stack:
@@ -181,7 +183,16 @@ def extract(
         if id_salt is None and not overwrite and not local_path(source).is_file():
             _check_table(local, parts.values())
         manifest = read_manifest(source, layout, ids=ids, salt=id_salt, local=local)
-        if not isinstance(backbone, Backbone):
+        if isinstance(backbone, str):
+            announce(f"{counted(len(manifest.videos), 'video')} found; loading {backbone}")
+        # What follows needs torch and the decoders; what is wrong with the arguments is known by now.
+        from panecho_embed.extraction.decode import DecodeSettings
+        from panecho_embed.extraction.encode import EncodeSettings
+        from panecho_embed.extraction.job import Job, Output
+        from panecho_embed.extraction.local import embed_locally
+        from panecho_embed.extraction.ray_engine import embed_on_ray
+
+        if isinstance(backbone, str):
             backbone = load_backbone(backbone, weights, seed, image_size=image_size)
         provenance = replace(
             _provenance(backbone, level),

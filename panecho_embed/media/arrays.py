@@ -25,7 +25,6 @@ from panecho_embed.core.records import Recording
 from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import Cine, check_size, plausible_fps
 
-ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 """Suffixes of array files, in small letters."""
 
 _MOST_HEADER_BYTES = 10_000

@@ -15,8 +15,9 @@ from pydicom.tag import BaseTag
 from panecho_embed.core.errors import MediaError, NotACineError
 from panecho_embed.core.records import Recording, Region
 from panecho_embed.media.cine import MAX_FPS, MIN_SIDE, Cine, MediaInfo
-from panecho_embed.media.dicom_header import DicomHeader, is_dicom, numbers, quiet, read_header
+from panecho_embed.media.dicom_header import DicomHeader, numbers, quiet, read_header
 from panecho_embed.media.dicom_pixels import PixelFormat, locate_pixels, num_frames, read_format, render_frames
+from panecho_embed.media.kinds import is_dicom
 
 __all__ = ["DicomIdentity", "describe_dicom", "is_dicom", "open_dicom", "read_identity"]
 

@@ -39,11 +39,6 @@ _PIXEL_TAGS = {
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _MAX_INFLATED_BYTES = 2**31
 
-_VRS = frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
-)
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-
 _TAGS: list[Any] = [
     # What it shows: general image, US image (PS3.3 C.8.5.6), US region calibration (C.8.5.5).
     "ImageType",
@@ -150,47 +145,6 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.disabled = disabled
-
-
-def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Say by its content whether a file is DICOM: "DICM" at byte 128, or three well-formed elements from the start.
-
-    The second kind are data sets without a preamble, as old archives hold them. Raises OSError.
-    """
-    with Path(path).open("rb") as file:
-        head = file.read(1024)
-        size = os.fstat(file.fileno()).st_size
-    return begins_as_dicom(head, size)
-
-
-def begins_as_dicom(head: bytes, size: int) -> bool:
-    """`is_dicom` of a file whose first 1024 bytes, or all that it has, are `head`. size: of the file, in bytes."""
-    return head[128:132] == b"DICM" or _starts_with_elements(head, size)
-
-
-def _starts_with_elements(head: bytes, size: int) -> bool:
-    if head[:2] in (b"\x02\0", b"\x08\0"):
-        order = "<"
-    elif head[:2] in (b"\0\x02", b"\0\x08"):
-        order = ">"
-    else:
-        return False
-    position, last = 0, (0, -1)
-    for _ in range(3):
-        if position + 12 > len(head):
-            return False
-        tag = struct.unpack_from(order + "HH", head, position)
-        vr = head[position + 4 : position + 6]
-        if vr in _LONG_VRS:
-            start, (length,) = 12, struct.unpack_from(order + "I", head, position + 8)
-        elif vr in _VRS:
-            start, (length,) = 8, struct.unpack_from(order + "H", head, position + 6)
-        else:
-            start, (length,) = 8, struct.unpack_from(order + "I", head, position + 4)
-        if tag <= last or tag[0] > 0x0010 or position + start + length > size:
-            return False
-        position, last = position + start + length, tag
-    return True
 
 
 @contextmanager

@@ -26,8 +26,8 @@ from panecho_embed.core.errors import MediaError
 from panecho_embed.core.records import Recording
 from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import MAX_PIXELS, Cine, check_size
+from panecho_embed.media.kinds import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 """Suffixes of the images that make up a folder, in small letters."""
 
 _KINDS: dict[bytes, type[PngImageFile | JpegImageFile | BmpImageFile | TiffImageFile]] = {

@@ -29,9 +29,6 @@ from panecho_embed.core.records import Recording
 from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import Cine, check_size
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-"""What the names of NIfTI files end in, in small letters."""
-
 _LOOKED_AT = 8
 """Frames from which the orientation is told."""
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from panecho_embed.core.errors import MediaError
 from panecho_embed.core.records import Frames
-from panecho_embed.media.arrays import ARRAY_SUFFIXES, open_array
+from panecho_embed.media.arrays import open_array
 from panecho_embed.media.cine import Cine, Kind, MediaInfo
-from panecho_embed.media.dicom import describe_dicom, is_dicom, open_dicom
-from panecho_embed.media.images import IMAGE_SUFFIXES, open_folder, open_image
-from panecho_embed.media.nifti import NIFTI_SUFFIXES, open_nifti
+from panecho_embed.media.dicom import describe_dicom, open_dicom
+from panecho_embed.media.images import open_folder, open_image
+from panecho_embed.media.kinds import ARRAY_SUFFIXES, IMAGE_SUFFIXES, NIFTI_SUFFIXES, is_dicom
+from panecho_embed.media.nifti import open_nifti
 from panecho_embed.media.video import open_video
 
 _OPENERS = {

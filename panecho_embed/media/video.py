@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,12 +35,7 @@ from panecho_embed.core.records import Recording
 from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import Cine, check_size, plausible_fps
 from panecho_embed.media.images import quiet_opencv
-
-VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".gif"})
-"""Suffixes by which a folder's video files are known, in small letters. A file named explicitly may have another."""
-
-_UNTOLD_SUFFIXES = (".wmv", ".mpg", ".mpeg")
-"""Of containers that state neither a number of frames nor, when they are cut, a duration."""
+from panecho_embed.media.kinds import VIDEO_SUFFIXES
 
 _LEADING_PICTURES = 8
 """Frames that a decoder may rightly leave out of an inter-coded stream: where a stream was cut without re-encoding,
@@ -75,17 +70,6 @@ def open_video(path: str) -> Cine:
     source = "container" if track.fps else ""
     recording = Recording(track.height, track.width)
     return Cine(path, "video", track.fps, source, None, track.num_frames, partial(_read, path, track), recording)
-
-
-def notes_on_videos(paths: Iterable[str]) -> tuple[str, ...]:
-    """What a person should know of the files of a run: how many of them may be cut without a sign of it."""
-    count = sum(path.lower().endswith(_UNTOLD_SUFFIXES) for path in paths)
-    if not count:
-        return ()
-    return (
-        f"WMV and MPEG files ({count} here) don't say how many frames they hold; one that was cut reads as a shorter "
-        "video",
-    )
 
 
 def _inspect(path: str) -> _Track:

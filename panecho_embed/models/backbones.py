@@ -18,22 +18,32 @@ package, and every command knows it by name, without the last line:
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.nearest import nearest
-from panecho_embed.models import zoo
-from panecho_embed.models.backbone import Backbone, MeanOverFrames, Pooling, resolve_device
-from panecho_embed.models.timm_models import timm_backbone
-from panecho_embed.models.torchvision_models import torchvision_backbone
 
-__all__ = ["Backbone", "Factory", "MeanOverFrames", "Pooling", "backbone_names", "load_backbone", "register_backbone"]
+if TYPE_CHECKING:
+    import torch
 
-Factory = Callable[[str | Path | None, int], Backbone]
+    from panecho_embed.models.backbone import Backbone, MeanOverFrames, Pooling
+
+__all__ = [
+    "Backbone",
+    "Factory",
+    "MeanOverFrames",
+    "Pooling",
+    "backbone_names",
+    "check_backbone_name",
+    "load_backbone",
+    "register_backbone",
+]
+
+Factory = Callable[[str | Path | None, int], "Backbone"]
 """factory(weights, seed): weights is the user's file, or None; seed is for random initialisation."""
 
 ENTRY_POINTS = "panecho_embed.backbones"
@@ -41,18 +51,27 @@ _TIMM = "timm:"
 _TORCHVISION = "torchvision:"
 
 
-def _pretrained(make: Callable[[str | Path | None], Backbone]) -> Factory:
-    return lambda weights, _seed: make(weights)
+def __getattr__(name: str) -> Any:
+    # Names can be checked without torch: what needs it is loaded when it is used.
+    if name in ("Backbone", "MeanOverFrames", "Pooling"):
+        return getattr(importlib.import_module("panecho_embed.models.backbone"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _own(name: str) -> Factory:
+    """The factory of a backbone of this package: the function of its name in `zoo`."""
+
+    def make(weights: str | Path | None, seed: int) -> Backbone:
+        from panecho_embed.models import zoo
+
+        made: Backbone = getattr(zoo, name.replace("-", "_"))(weights, *([seed] if name == "random" else []))
+        return made
+
+    return make
 
 
 _factories: dict[str, Factory] = {
-    "panecho": _pretrained(zoo.panecho),
-    "panecho-image": _pretrained(zoo.panecho_image),
-    "imagenet": _pretrained(zoo.imagenet),
-    "echoclip": _pretrained(zoo.echoclip),
-    "kinetics": _pretrained(zoo.kinetics),
-    "random": zoo.random,
-    "echoprime": _pretrained(zoo.echoprime),
+    name: _own(name) for name in ("panecho", "panecho-image", "imagenet", "echoclip", "kinetics", "random", "echoprime")
 }
 
 
@@ -71,6 +90,11 @@ def load_backbone(
     pixels, None for the one it was trained with. Raises ArgumentError, WeightsError, WeightsNotFoundError; random
     weights come from the name "random" alone.
     """
+    check_backbone_name(name)
+    from panecho_embed.models.backbone import resolve_device
+    from panecho_embed.models.timm_models import timm_backbone
+    from panecho_embed.models.torchvision_models import torchvision_backbone
+
     where = resolve_device(device)
     if name.startswith(_TIMM):
         backbone = timm_backbone(name.removeprefix(_TIMM), weights, image_size)
@@ -96,18 +120,23 @@ def backbone_names() -> list[str]:
     return [*_factories, *(point.name for point in metadata.entry_points(group=ENTRY_POINTS))]
 
 
+def check_backbone_name(name: str) -> None:
+    """Raise ArgumentError for a name that `load_backbone` does not know; torch is not loaded for it."""
+    names = backbone_names()
+    if name not in names and not name.startswith((_TIMM, _TORCHVISION)):
+        raise ArgumentError(
+            f"no backbone is called {name!r}{nearest(name, names)}; allowed: {', '.join(names)}, "
+            f"{_TIMM}MODEL for any image model of timm, {_TORCHVISION}MODEL for a video model of torchvision "
+            "(--backbone)"
+        )
+
+
 def _make(name: str, weights: str | Path | None, seed: int) -> Backbone:
+    from panecho_embed.models.backbone import Backbone
+
     factory = _factories.get(name)
     if factory is None:
-        points = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
-        if name not in points:
-            names = backbone_names()
-            raise ArgumentError(
-                f"no backbone is called {name!r}{nearest(name, names)}; allowed: {', '.join(names)}, "
-                f"{_TIMM}MODEL for any image model of timm, {_TORCHVISION}MODEL for a video model of torchvision "
-                "(--backbone)"
-            )
-        factory = points[name].load()
+        factory = next(point for point in metadata.entry_points(group=ENTRY_POINTS) if point.name == name).load()
     backbone = factory(weights, seed)
     if not isinstance(backbone, Backbone):
         raise ArgumentError(

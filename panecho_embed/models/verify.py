@@ -9,9 +9,6 @@ from panecho_embed.core.errors import WeightsError, WeightsNotFoundError
 from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.core.tasks import all_tasks
 from panecho_embed.models.backbones import load_backbone
-from panecho_embed.models.checkpoint import read_checkpoint
-from panecho_embed.models.panecho import PanEcho, tasks_in
-from panecho_embed.models.recorded import SAME_SHAPE_LAYOUT
 from panecho_embed.models.weights import KNOWN, locate
 
 # One array that a model has and no other: enough to tell them apart, the strict loading does the rest.
@@ -47,6 +44,8 @@ def verify_weights(name: str) -> str:
 
 def _load(model: str, path: Path, *, whole: bool) -> tuple[WeightsInfo, str]:
     """whole: it must have all 40 heads; a fine-tuned file may have some of them, or none."""
+    from panecho_embed.models.panecho import PanEcho, tasks_in
+
     if model != "panecho":
         return load_backbone(model, weights=path).weights, model
     heads = tasks_in(path)
@@ -61,6 +60,9 @@ def _load(model: str, path: Path, *, whole: bool) -> tuple[WeightsInfo, str]:
 
 
 def _whose(path: Path) -> str:
+    from panecho_embed.models.checkpoint import read_checkpoint
+    from panecho_embed.models.recorded import SAME_SHAPE_LAYOUT
+
     file = read_checkpoint(path)
     state = file.tensors
     if file.recorded.layout == SAME_SHAPE_LAYOUT:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from panecho_embed.core.arraytypes import FloatArray
+from panecho_embed.core.errors import StoreError
 from panecho_embed.core.outputs import written_whole
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.prediction.averages import Output, Predictions, Spread
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 FORMAT = "panecho-embed predictions"
 SCHEMA_VERSION = 1
+
+EMBEDDINGS = "embeddings.h5"
+_OWN_FILES = (EMBEDDINGS, f"{EMBEDDINGS}.parts", "predictions.json")
 
 
 def write_tables(predictions: Predictions, folder: Path) -> list[Path]:
@@ -170,3 +174,16 @@ def _records(
 def number(value: Any) -> float | None:
     """A number as JSON has it: seven digits, None for NaN."""
     return None if math.isnan(value) else float(f"{float(value):.7g}")
+
+
+def check_folder(out: Path, overwrite: bool) -> None:
+    """Raise StoreError for a file, or a folder that holds something else, unless `overwrite`."""
+    if out.exists() and not out.is_dir():
+        raise StoreError(f"{out} is a file; name a folder (-o)")
+    if overwrite or not out.is_dir() or not any(out.iterdir()):
+        return
+    if not any((out / name).exists() for name in _OWN_FILES):
+        raise StoreError(
+            f"{out} is there already and holds no predictions; take another folder (-o), or write into it with "
+            "--overwrite"
+        )

@@ -31,19 +31,17 @@ from panecho_embed.models.panecho import PanEcho, TaskTable
 from panecho_embed.models.zoo import panecho_with_heads
 from panecho_embed.prediction.agreement import Agreement, agreements, overlap, write_agreements
 from panecho_embed.prediction.averages import Predictions, average
-from panecho_embed.prediction.files import write_json, write_tables
+from panecho_embed.prediction.files import EMBEDDINGS, check_folder, write_json, write_tables
 from panecho_embed.prediction.films import PICTURE_SECONDS
 from panecho_embed.prediction.pages import Sheets, write_pages
 from panecho_embed.prediction.wording import about
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.store.layout import FAILURE_COLUMNS
 
-EMBEDDINGS = "embeddings.h5"
 """What the videos are embedded into, in the output folder; kept, so that the same command goes on from it."""
 
 _CLIPS_OF_FRAMES = "clips-of-frames.h5"
 _SUFFIXES = (".h5", ".hdf5")
-_OWN_FILES = (EMBEDDINGS, f"{EMBEDDINGS}.parts", "predictions.json")
 _BATCH = 8192
 
 
@@ -115,7 +113,7 @@ def predict(
         refuse_to_replace_run(out, overwrite, ())
     encoder, model = panecho_with_heads(backbone, weights, seed, tasks, task_table)
     (reading or Reading()).check_names(task.name for task in model.tasks)
-    _check_folder(out, overwrite)
+    check_folder(out, overwrite)
     notes: tuple[str, ...] = ()
     if ready is None:
         encoder.at_size(extraction.pop("image_size", None))
@@ -243,18 +241,6 @@ def _here(source: str | Path) -> str | Path:
 
 def _is_embedded(source: Path) -> bool:
     return source.is_file() and (source.suffix.lower() in _SUFFIXES or h5py.is_hdf5(source))
-
-
-def _check_folder(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise StoreError(f"{out} is a file; name a folder (-o)")
-    if overwrite or not out.is_dir() or not any(out.iterdir()):
-        return
-    if not any((out / name).exists() for name in _OWN_FILES):
-        raise StoreError(
-            f"{out} is there already and holds no predictions; take another folder (-o), or write into it with "
-            "--overwrite"
-        )
 
 
 def _made(out: Path) -> Path:

@@ -22,11 +22,13 @@ def apply(run: Path, embeddings: Path, out: Path, overwrite: bool) -> None:
     import numpy as np
 
     from panecho_embed.core.outputs import refuse_to_replace, written_whole
+
+    # Before scikit-learn is loaded.
+    refuse_to_replace(out, overwrite, embeddings)
     from panecho_embed.core.patients import encoder_caution
     from panecho_embed.store import EmbeddingFile
     from probes.saved import apply_probes
 
-    refuse_to_replace(out, overwrite, embeddings)
     frame = apply_probes(run, embeddings)
     with written_whole(out) as temporary:
         frame.to_csv(temporary, index=False)

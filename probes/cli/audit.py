@@ -52,17 +52,19 @@ def audit(
     """
     from panecho_embed.core.outputs import refuse_to_replace, written_whole
     from panecho_embed.core.wording import plural
-    from panecho_embed.evaluation.scores import write_json
     from panecho_embed.evaluation.targets import Reading
-    from probes.audit import audit as run
-    from probes.audit import shortcut_findings
-    from probes.shortcuts import find_shortcuts
 
     if out is not None:
         refuse_to_replace(out, overwrite, embeddings, labels)
     read_as = Reading.parse(reading["task"], reading["positive"], reading["order"])
     if target is None and any(reading.values()):
         raise click.UsageError("--task, --positive and --order say how the targets are read; name one with --target")
+    # What looks for leakage loads scipy.
+    from panecho_embed.evaluation.scores import write_json
+    from probes.audit import audit as run
+    from probes.audit import shortcut_findings
+    from probes.shortcuts import find_shortcuts
+
     findings = run(embeddings, labels=labels, near=near)
     shortcuts = find_shortcuts(embeddings, target or "", labels=labels, columns=columns, reading=read_as)
     findings += shortcut_findings(shortcuts)

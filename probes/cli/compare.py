@@ -59,8 +59,6 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     """
     from panecho_embed.cli.compare import print_comparisons
     from panecho_embed.evaluation.comparison_report import check_folder, write_comparison
-    from probes.account import comparison_account, encoder_notes
-    from probes.compare import compare_problems
     from probes.problem import load_problems
     from probes.registry import probe_class
 
@@ -73,6 +71,10 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     for name, source in _sources(embeddings, sweep, options):
         candidates[name] = load_problems(source, options["target"], **chosen, refused=refused)
     check_flags([problem for problems in candidates.values() for problem in problems], options)
+    # What trains loads scikit-learn and more; a wrong target is known by now.
+    from probes.account import comparison_account, encoder_notes
+    from probes.compare import compare_problems
+
     compared = compare_problems(
         candidates,
         lambda problem: make_known(options["kind"], problem, options["seed"]),

@@ -24,15 +24,17 @@ def run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, Any
     """
     from panecho_embed.core.errors import ArgumentError
     from panecho_embed.core.outputs import refuse_to_replace_run
-    from probes.outputs import RunInfo, write_run
     from probes.problem import load_problems
-    from probes.run import run_targets
 
     # Before anything is computed.
     refuse_to_replace_run(Path(options["out"]), options["overwrite"], ("metrics.json",))
     refused: dict[str, str] = {}
     problems = load_problems(options["embeddings"], options["target"], **data_of(options), refused=refused)
     check_flags(problems, options)
+    # What trains loads scikit-learn and more; a wrong target is known by now.
+    from probes.outputs import RunInfo, write_run
+    from probes.run import run_targets
+
     results = []
     several = len(problems) + len(refused) > 1
     for result in run_targets(problems, make_probe, settings_of(options), refused=refused if several else None):
