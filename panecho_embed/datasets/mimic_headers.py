@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from panecho_embed.core.errors import MediaError, StoreError
 from panecho_embed.core.outputs import written_whole
 from panecho_embed.core.records import VideoRef
-from panecho_embed.media.dicom import describe_dicom
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,6 +181,8 @@ def _size(video: VideoRef) -> int:
 
 def _header(video: VideoRef) -> Header | str:
     """The header of an object, or why there is none."""
+    from panecho_embed.media.dicom import describe_dicom
+
     try:
         info = describe_dicom(video.path, header_only=True)
     except MediaError as error:

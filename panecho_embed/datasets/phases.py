@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from panecho_embed.core.arraytypes import FloatArray
@@ -78,4 +77,6 @@ def _phases(traced: dict[int, _Points], absent: set[str]) -> tuple[float, float]
 
 def _area(points: _Points) -> float:
     """Of the convex hull, in square pixels: it does not depend on the order of the table's rows."""
+    import cv2
+
     return float(cv2.contourArea(cv2.convexHull(np.array(sorted(points), dtype=np.float32))))
