@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from panecho_embed.cli.options import existing_file, out_option, overwrite_option
-from panecho_embed.cli.progress import progress_bar
 from panecho_embed.cli.search_made import warning
+from panecho_embed.core.progress import shown_progress
 
 
 @click.command()
@@ -36,7 +36,7 @@ def atlas(emb: Path, out: Path, method: Any, thumbnails: bool, overwrite: bool) 
     collection = Collection(emb)
     for note in filter(None, (warning(collection), *collection.notes)):
         click.echo(f"note: {note}", err=True)
-    with progress_bar("row") as show:
+    with shown_progress("row") as show:
         write_atlas(collection, out, method=method, thumbnails=thumbnails, overwrite=overwrite, progress=show)
     image = " --image thumbnail" if thumbnails and collection.has_videos else ""
     click.echo(f"next: embedding-atlas {shlex.quote(str(out))} --x x --y y --neighbors neighbors{image}")

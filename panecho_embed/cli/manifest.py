@@ -23,17 +23,16 @@ def manifest(source: Path | str, out: Path, layout: str, ids: str, id_salt: str 
     Prints what the input was taken for: layout, patients, studies, views, splits, labels with units. Check that and
     the table, delete rows, correct ids, add a column per label, and give it to `extract` in place of INPUT.
     """
-    from tqdm import tqdm
-
     from panecho_embed.core.outputs import refuse_to_replace, written_whole
+    from panecho_embed.core.progress import shown_progress
     from panecho_embed.core.wording import counted
     from panecho_embed.datasets import describe_manifest, local_path, read_manifest
     from panecho_embed.datasets.describe import understood
 
     refuse_to_replace(out, overwrite, source)
     found = read_manifest(source, layout, ids=cast(Ids, ids), salt=id_salt, local=local_path(out))
-    with tqdm(total=len(found), unit="file", disable=None) as bar:
-        table = describe_manifest(found, progress=bar.update)
+    with shown_progress("file", leave=True) as show:
+        table = describe_manifest(found, progress=show)
     # Names of files byte for byte.
     with written_whole(out) as temporary:
         table.to_csv(temporary, index=False, encoding="utf-8", errors="surrogateescape")

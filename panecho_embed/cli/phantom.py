@@ -41,17 +41,11 @@ def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
 
     Speckled hearts that beat in a sector; no patient's data. The same options give the same files, byte for byte.
     """
-    from tqdm import tqdm
-
+    from panecho_embed.core.progress import shown_progress
     from panecho_embed.core.wording import counted
     from panecho_embed.phantom import extract_input, write_studies
 
-    with tqdm(unit="video", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with shown_progress("video", leave=True) as show:
         videos = write_studies(out, layout, patients, progress=show, **options)
     click.echo(f"{counted(len(videos), 'video')} of {counted(patients, 'synthetic patient')} ({layout}) in {out}")
     if layout == "dicom":

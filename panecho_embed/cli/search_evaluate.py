@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from panecho_embed.cli.progress import progress_bar
 from panecho_embed.cli.search_made import made
 from panecho_embed.cli.tables import print_csv, print_table
 from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.progress import shown_progress
 
 if TYPE_CHECKING:
     from panecho_embed.search import Collection, Measure, SearchLevel
@@ -74,7 +74,7 @@ def _evaluated(
     not_evaluated: dict[str, str] = {}
     for measure in measures:
         try:
-            with progress_bar("query") as show:
+            with shown_progress("query") as show:
                 results[measure or "mean"] = evaluate(
                     collection,
                     options["evaluate"],

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from panecho_embed.cli.printable import echo_line
-from panecho_embed.cli.progress import progress_bar
 from panecho_embed.cli.search_made import made
 from panecho_embed.cli.tables import PLURALS, print_csv, print_table, shown_columns
+from panecho_embed.core.progress import shown_progress
 
 if TYPE_CHECKING:
     from panecho_embed.search import Collection
@@ -26,7 +26,7 @@ def print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **o
     from panecho_embed.search.oddities import duplicates
 
     items = _items(collection, options)
-    with progress_bar(items.level) as show:
+    with shown_progress(items.level) as show:
         groups = duplicates(items, options["duplicates"], progress=functools.partial(show, what="duplicates"))
     listed: list[dict[str, Any]] = [
         {
@@ -65,7 +65,7 @@ def print_outliers(collection: Collection, *, as_json: bool, as_csv: bool, **opt
 
     items = _items(collection, options)
     same = options["include_same_patient"]
-    with progress_bar(items.level) as show:
+    with shown_progress(items.level) as show:
         rows = outliers(
             items,
             options["outliers"],

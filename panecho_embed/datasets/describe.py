@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.core.errors import ManifestError, RemoteError
+from panecho_embed.core.progress import Progress, silent
 from panecho_embed.core.records import Manifest, VideoRef
 from panecho_embed.core.remote import fetched
 from panecho_embed.core.wording import counted
@@ -28,18 +29,18 @@ DESCRIPTION_COLUMNS = ("fps_source", "content", "num_frames", "frame_height", "f
 """For a person to look at; a table that has all of them comes from here, and they are no labels when it comes back."""
 
 
-def describe_manifest(manifest: Manifest, progress: Callable[[], object] = lambda: None) -> pd.DataFrame:
+def describe_manifest(manifest: Manifest, progress: Progress = silent) -> pd.DataFrame:
     """One row a video: path, ids, view, split, fps, what it is (cine, still, ...), frames, size, labels.
 
-    `panecho-embed extract` takes this table, saved as CSV, as its input. progress: called after every video. Raises
-    ManifestError for a label that is called like a column of the description.
+    `panecho-embed extract` takes this table, saved as CSV, as its input. progress: called with videos done and in
+    all. Raises ManifestError for a label that is called like a column of the description.
     """
     import pandas as pd
 
     rows = []
-    for video in manifest.videos:
+    for done, video in enumerate(manifest.videos, start=1):
         rows.append(_row(video))
-        progress()
+        progress(done, len(manifest))
     # An object column takes what pandas's own text column does not: names of files that are not UTF-8.
     table = pd.DataFrame(rows, dtype=object)
     if taken := [name for name in manifest.labels if name in table.columns]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from panecho_embed.core.errors import ArgumentError, EngineError
+from panecho_embed.core.progress import Announce
 from panecho_embed.core.provenance import Precision
 from panecho_embed.core.records import EngineBackend
 from panecho_embed.extraction.image_engine import (
@@ -22,8 +22,6 @@ from panecho_embed.extraction.image_engine import (
     RearrangedEngine,
 )
 from panecho_embed.models.backbone import Backbone
-
-Announce = Callable[[str], object]
 
 # Cosine at least, and largest difference at most as a share of the largest value, on the first batch.
 BOUNDS: dict[Precision, tuple[float, float]] = {"fp32": (0.999999, 1e-4), "bf16": (0.999, 0.1), "fp16": (0.999, 0.1)}

@@ -8,10 +8,11 @@ from torch import Tensor
 from panecho_embed.core.arraytypes import Ints
 from panecho_embed.core.clips import PADDING
 from panecho_embed.core.errors import NoMemoryError
+from panecho_embed.core.progress import Announce, silent
 from panecho_embed.core.provenance import Precision
 from panecho_embed.core.records import EngineBackend
 from panecho_embed.core.workers import GoOn
-from panecho_embed.extraction.choose import Announce, agreement
+from panecho_embed.extraction.choose import agreement
 from panecho_embed.extraction.image_engine import WEIGHTS_DTYPES
 from panecho_embed.extraction.memory import is_out_of_memory
 from panecho_embed.models.backbone import Backbone
@@ -34,7 +35,7 @@ class ClipEngine:
         backbone: Backbone,
         precision: Precision,
         backend: EngineBackend = "auto",
-        announce: Announce = lambda message: None,
+        announce: Announce = silent,
         clip_batch: int = 64,
         go_on: GoOn = lambda: None,
     ) -> None:

@@ -13,10 +13,11 @@ import torch
 from panecho_embed.core.arraytypes import FloatArray, UInt8Array
 from panecho_embed.core.errors import NoMemoryError
 from panecho_embed.core.planes import CHANNELS, Pictures
+from panecho_embed.core.progress import Announce, silent
 from panecho_embed.core.provenance import Precision, StoredType
 from panecho_embed.core.records import EngineBackend, Failure, VideoFacts
 from panecho_embed.core.workers import GoOn
-from panecho_embed.extraction.choose import Announce, check_backend, choose_engine
+from panecho_embed.extraction.choose import check_backend, choose_engine
 from panecho_embed.extraction.clip_engine import ClipEngine
 from panecho_embed.extraction.decode import DecodedVideo
 from panecho_embed.extraction.image_engine import EagerEngine, ImageEngine, PictureBatch
@@ -97,7 +98,7 @@ class Encoder:
         expected_videos: int = 0,
         clip_batch: int = 64,
         profile: Profile | None = None,
-        announce: Announce = lambda message: None,
+        announce: Announce = silent,
         ahead: int | None = None,
         go_on: GoOn = lambda: None,
     ) -> None:

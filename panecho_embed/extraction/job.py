@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from panecho_embed.core.progress import Announce
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import Manifest
 from panecho_embed.extraction.decode import DecodeSettings
@@ -39,7 +40,7 @@ class Job:
     device: str
     workers: int | None
     timeout_seconds: float
-    announce: Callable[[str], object]
+    announce: Announce
 
     def introduce(self, where: str) -> None:
         """Announce how many videos are embedded with which weights, and where."""

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from panecho_embed.core.arraytypes import Ints
 from panecho_embed.core.clips import ClipPlan, resolve_plan
 from panecho_embed.core.errors import ArgumentError, MediaError, SettingsMismatchError, StoreError
 from panecho_embed.core.outputs import refuse_to_replace
+from panecho_embed.core.progress import Announce, progress_bar, silent
 from panecho_embed.core.records import Failure, Status
 from panecho_embed.datasets import carry_over, local_path
-from panecho_embed.extraction.choose import Announce
 from panecho_embed.extraction.clip_engine import ClipEngine
 from panecho_embed.extraction.encode import not_finite, stored
 from panecho_embed.extraction.summary import ExtractSummary
@@ -54,7 +53,7 @@ def reclip(
     id_table: Path | None = None,
     overwrite: bool = False,
     progress: bool | None = False,
-    announce: Announce = lambda message: None,
+    announce: Announce = silent,
 ) -> ExtractSummary:
     """Write clip embeddings made from the frame embeddings of `source`; the same that `extract` would have made.
 
@@ -84,10 +83,9 @@ def reclip(
     engine = ClipEngine(backbone, provenance.precision, announce=announce)
     outcome = _Outcome(file)
     rows = file.rows_on_disk
-    disable = None if progress is None else not progress
     with (
         EmbeddingWriter(out, provenance) as writer,
-        tqdm(total=len(outcome.facts), unit="video", disable=disable, smoothing=0.1) as bar,
+        progress_bar("video", progress, total=len(outcome.facts), smoothing=0.1) as bar,
     ):
         for block in _blocks(outcome.cuts(plan)):
             _write(block, rows, engine, outcome, writer)

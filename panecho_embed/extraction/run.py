@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from tqdm import tqdm
-
 from panecho_embed.core.clips import ClipPlan, resolve_plan
 from panecho_embed.core.cores import check_timeout
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.feeding import MaskChoice
 from panecho_embed.core.patients import TrainingPatients
+from panecho_embed.core.progress import Announce, progress_bar, silent
 from panecho_embed.core.provenance import Level, Precision, Provenance, StoredType
 from panecho_embed.core.records import Engine, EngineBackend, Ids, Manifest
 from panecho_embed.core.remote import check_url, forget_listings, is_url
@@ -74,7 +73,7 @@ def extract(
     overwrite: bool = False,
     progress: bool | None = False,
     profile: Profile | None = None,
-    announce: Callable[[str], object] = lambda message: None,
+    announce: Announce = silent,
 ) -> ExtractSummary:
     """Embed every video of a data set into one HDF5 file, or into one file per clip plan.
 
@@ -388,8 +387,7 @@ def _of_plan(provenance: Provenance, backbone: Backbone, clips: ClipPlan | Mappi
 
 def _follow(at_work: Iterator[int], total: int, todo: int, progress: bool | None) -> None:
     """Let an engine work, and show how far it is."""
-    disable = None if progress is None else not progress
-    with tqdm(total=total, initial=total - todo, unit="video", disable=disable, smoothing=0.1) as bar:
+    with progress_bar("video", progress, total=total, initial=total - todo, smoothing=0.1) as bar:
         for videos in at_work:
             bar.update(videos)
 

@@ -18,8 +18,7 @@ from panecho_embed.core.planes import PlaneOrder, pictures_of
 from panecho_embed.core.records import Failure, VideoRef
 from panecho_embed.core.tasks import Task
 from panecho_embed.extraction.decode import DecodeSettings, decode_video
-from panecho_embed.finetuning.losses import Loss, mean_loss
-from panecho_embed.finetuning.model import FineTuneModel, activated
+from panecho_embed.finetuning.model import FineTuneModel, Loss, activated, mean_loss
 from panecho_embed.finetuning.processes import Processes
 from panecho_embed.finetuning.sampling import begin_loading
 

@@ -29,7 +29,7 @@ from panecho_embed.store import EmbeddingFile
 
 
 class FrozenProbe(Protocol):
-    """What reads a target from embeddings; those of other packages join by the entry-point group below."""
+    """Reads a target from embeddings; packages add theirs by the entry-point group panecho_embed.frozen_probes."""
 
     def __call__(self, values: Floats, truth: Floats, split: npt.NDArray[np.str_], *, task: TaskType) -> Floats:
         """Learn from the training rows, choose settings on the validation rows, predict the test rows.
@@ -37,9 +37,6 @@ class FrozenProbe(Protocol):
         values: (N, D). truth: (N,) value or class index. split: (N,) "train", "val" or "test". Returns (n,) values or
         (n, K) probabilities of class index 0 to K - 1, for the test rows in their order.
         """
-
-
-ENTRY_POINTS = "panecho_embed.frozen_probes"
 
 
 def embed_start(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from panecho_embed.core.errors import (
     TrainingError,
     WeightsError,
 )
+from panecho_embed.core.progress import Announce, silent
 from panecho_embed.core.wording import counted, file_stem
 from panecho_embed.evaluation.candidates import Candidate
 from panecho_embed.evaluation.comparison import Comparison, check_margin, compare_candidates, corrected
@@ -31,8 +32,7 @@ from panecho_embed.finetuning.recipe_files import load_recipe
 from panecho_embed.finetuning.run import finetune
 from panecho_embed.finetuning.starts import RANDOM, load_start, weights_sha256
 
-Say = Callable[[str], object]
-State = Literal["done", "begun", "missing"]
+_State = Literal["done", "begun", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class _Job:
     strict: bool
     allow_leakage: bool
     progress: bool | None
-    announce: Say
+    announce: Announce
     command: str
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -118,7 +118,7 @@ def run_grid(
     strict: bool = False,
     allow_leakage: bool = False,
     progress: bool | None = False,
-    announce: Say = lambda message: None,
+    announce: Announce = silent,
     command: str = "",
 ) -> Grid | None:
     """Fine-tune every start with every seed and fraction, and compare them; docs/finetuning.md says how.
@@ -171,7 +171,7 @@ def _run(
     recipe = replace(recipe, precision=processes.precision)
     if not processes.is_main:
         # Under torchrun, one process speaks for all.
-        job = replace(job, announce=lambda message: None)
+        job = replace(job, announce=silent)
     dataset = read_dataset(job.data, recipe.data)
     check_margin(margin, dataset.targets.targets)
     trials = plan_trials(recipe, inits, job.out, seeds=seeds, fractions=fractions)
@@ -255,7 +255,7 @@ def plan_trials(
     )
 
 
-def trial_state(trial: Trial, fingerprint: str) -> State:
+def trial_state(trial: Trial, fingerprint: str) -> _State:
     """Whether a run is done, begun or not there yet; fingerprint: of the data.
 
     Raises SettingsMismatchError if what lies in its folder was made with another recipe, start or data set,

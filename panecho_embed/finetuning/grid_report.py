@@ -18,8 +18,7 @@ from panecho_embed.evaluation.report import Account
 from panecho_embed.finetuning.grid import Grid
 from panecho_embed.finetuning.outcome import Outcome
 from panecho_embed.finetuning.recipe_files import to_toml
-from panecho_embed.finetuning.report import start_facts
-from panecho_embed.finetuning.wording import evaluation_sentences, picture_words, training_sentences
+from panecho_embed.finetuning.report import evaluation_sentences, picture_words, start_facts, training_sentences
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,10 +1,11 @@
-"""A model that learns from batches: gradients over micro batches and processes, the optimiser, its learning rates."""
+"""A model that learns from batches: its layers, gradients over batches and processes, optimiser, learning rates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,17 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from panecho_embed.core.arraytypes import Ints
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import Failure
 from panecho_embed.finetuning.data import Fold
-from panecho_embed.finetuning.layers import choose_trainable, parameter_groups, set_training
-from panecho_embed.finetuning.losses import Loss, mean_loss
-from panecho_embed.finetuning.model import FineTuneModel
+from panecho_embed.finetuning.model import FineTuneModel, Loss, mean_loss
 from panecho_embed.finetuning.processes import Processes
-from panecho_embed.finetuning.recipe import Recipe, ScheduleSettings
+from panecho_embed.finetuning.recipe import OptimizerSettings, Recipe, ScheduleSettings
 from panecho_embed.finetuning.sampling import Batch
 
+_CONTAINERS = (nn.Sequential, nn.ModuleList)
+# A module that holds nearly all that its parent holds is looked into.
+_MOST = 0.9
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -192,3 +195,105 @@ class Rate:
         """Go on where `state` was taken."""
         self._factor.param_groups[0]["lr"] = state["factor"]
         self._plateau.load_state_dict(state["plateau"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """A part of a model that gets one learning rate."""
+
+    name: str
+    module: nn.Module
+
+
+def layers_of(model: FineTuneModel) -> list[_Layer]:
+    """The layers with weights, from the pixels to the last one before the heads."""
+    return [
+        _Layer(name, module)
+        for part in ("image_encoder", "clip_encoder")
+        for name, module in _opened(part, getattr(model, part))
+        if _size(module)
+    ]
+
+
+def choose_trainable(model: FineTuneModel, trainable: str) -> list[_Layer]:
+    """Freeze what is not to learn, as `ModelSettings.trainable` says; returns the frozen layers.
+
+    Raises ArgumentError if there are fewer layers than "last-N" asks for.
+    """
+    layers = layers_of(model)
+    if trainable == "all":
+        frozen = []
+    elif trainable == "heads":
+        frozen = layers
+    elif trainable == "temporal":
+        frozen = [layer for layer in layers if layer.name.startswith("image_encoder")]
+    else:
+        count = int(trainable.removeprefix("last-"))
+        if count > len(layers):
+            names = ", ".join(layer.name for layer in layers)
+            raise ArgumentError(f"model.trainable is {trainable}; the start has {len(layers)} layers: {names}")
+        frozen = layers[: len(layers) - count]
+    for layer in frozen:
+        layer.module.requires_grad_(False)
+    return frozen
+
+
+def parameter_groups(model: FineTuneModel, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Groups for torch's optimisers: the heads at the full rate, every layer before them times `layer_decay` more.
+
+    Biases, norms and other vectors are not decayed.
+    """
+    parts = [("heads", model.heads), *((layer.name, layer.module) for layer in reversed(layers_of(model)))]
+    groups: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    for depth, (name, module) in enumerate(parts):
+        parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in seen]
+        seen.update(map(id, parameters))
+        for decays in (True, False):
+            some = [p for p in parameters if (p.ndim > 1) == decays]
+            if some:
+                groups.append(
+                    {
+                        "name": f"{name}{'' if decays else ' (not decayed)'}",
+                        "params": some,
+                        "lr": settings.lr * settings.layer_decay**depth,
+                        "weight_decay": settings.weight_decay if decays else 0.0,
+                    }
+                )
+    return groups
+
+
+def set_training(model: nn.Module, frozen: Sequence[_Layer]) -> None:
+    """Train mode, but for frozen layers, whose batch statistics and dropout stay as in use."""
+    model.train()
+    for layer in frozen:
+        layer.module.eval()
+
+
+def _opened(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A module's children by name; containers, and a child that is nearly all of it, are opened in turn."""
+    children = list(module.named_children())
+    if not children:
+        yield name, module
+        return
+    if any(True for _ in module.parameters(recurse=False)):
+        # What no child holds, such as a position table, is met first.
+        yield name, _Own(module)
+    for child_name, child in children:
+        inner = f"{name}.{child_name}"
+        if isinstance(child, _CONTAINERS) or _size(child) > _MOST * _size(module):
+            yield from _opened(inner, child)
+        else:
+            yield inner, child
+
+
+class _Own(nn.Module):
+    """The parameters of a module that are not its children's."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.own = nn.ParameterList(module.parameters(recurse=False))
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

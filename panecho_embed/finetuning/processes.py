@@ -23,8 +23,8 @@ try:
 except ImportError as error:
     raise NotInstalledError("accelerate", "finetune") from error
 
-T = TypeVar("T")
-Model = TypeVar("Model", bound=nn.Module)
+_T = TypeVar("T")
+_Model = TypeVar("Model", bound=nn.Module)
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,7 +68,7 @@ class Processes:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=_HALF[self.precision])
 
-    def synced(self, model: Model) -> Model:
+    def synced(self, model: _Model) -> _Model:
         """The model with batch norms that take their statistics over all processes, where there are several.
 
         On CUDA alone: torch has no such batch norm for CPUs.
@@ -99,14 +99,14 @@ class Processes:
         total: Tensor = self.accelerator.reduce(values, reduction="sum")
         return total
 
-    def gathered(self, items: list[T]) -> list[T]:
+    def gathered(self, items: list[_T]) -> list[_T]:
         """The items of all processes, in all of them."""
         if self.count == 1:
             return items
-        everything: list[T] = gather_object(items)
+        everything: list[_T] = gather_object(items)
         return everything
 
-    def on_main(self, work: Callable[[], T]) -> T:
+    def on_main(self, work: Callable[[], _T]) -> _T:
         """What `work` returns in the main process, in all of them; an error that it raises on purpose as well."""
         held: list[Any] = [None]
         if self.is_main:
@@ -118,7 +118,7 @@ class Processes:
             broadcast_object_list(held, from_process=0)
         if isinstance(held[0], PanEchoEmbedError):
             raise held[0]
-        shared: T = held[0]
+        shared: _T = held[0]
         return shared
 
     def wait(self) -> None:

@@ -235,7 +235,7 @@ class AugmentationSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class StoppingSettings:
+class _StoppingSettings:
     """When training ends before its last epoch, and which epoch is kept.
 
     monitor: the validation "loss", or "score": the mean of (mean AUROC over class tasks, mean R2 over regressions), of
@@ -252,7 +252,7 @@ class StoppingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationSettings:
+class _EvaluationSettings:
     """What is scored.
 
     level: "video" or "study", the rows of the metrics and of the validation score. A study's prediction is the mean of
@@ -292,8 +292,8 @@ class Recipe:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
-    early_stopping: StoppingSettings = field(default_factory=StoppingSettings)
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    early_stopping: _StoppingSettings = field(default_factory=_StoppingSettings)
+    evaluation: _EvaluationSettings = field(default_factory=_EvaluationSettings)
 
     def __post_init__(self) -> None:
         _one_of(self, "", precision=RunPrecision)

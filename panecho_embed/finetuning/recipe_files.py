@@ -26,7 +26,7 @@ _MOST_CHARACTERS = 256 * 1024
 _LONG_NAME = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){20}""")
 _LISTED = 10
 
-Settings = Mapping[str, Any]
+_Settings = Mapping[str, Any]
 
 
 def recipe_names() -> list[str]:
@@ -117,7 +117,7 @@ def copy_recipe(name: str, out: str | Path | None = None) -> Path:
     return path
 
 
-def _flattened(raw: Settings) -> Iterable[tuple[str, Any]]:
+def _flattened(raw: _Settings) -> Iterable[tuple[str, Any]]:
     for name, value in raw.items():
         if isinstance(value, dict):
             yield from ((f"{name}.{key}", item) for key, item in value.items())
@@ -190,7 +190,7 @@ def _typed(key: str, value: Any, source: str) -> Any:
     raise RecipeError(f"{source}: {key} is {brief(repr(value))}; allowed: {wanted} (--set {key}=...)")
 
 
-def _built(kind: type[Any], values: Settings, prefix: str) -> Any:
+def _built(kind: type[Any], values: _Settings, prefix: str) -> Any:
     given: dict[str, Any] = {}
     hints = get_type_hints(kind)
     for part in fields(kind):

@@ -1,24 +1,43 @@
-"""A whole fine-tuning: from a recipe and a data set to a run folder."""
+"""A whole fine-tuning, from a recipe and a data set to a run folder: one training and its test, or all folds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from panecho_embed.core.cores import usable_cores
-from panecho_embed.core.errors import ArgumentError, SettingsMismatchError
+from panecho_embed.core.digests import file_sha256, listed_sums, recorded_in_sums
+from panecho_embed.core.errors import ArgumentError, PanEchoEmbedError, SettingsMismatchError, StoreError
+from panecho_embed.core.progress import Announce, progress_bar, silent
 from panecho_embed.core.records import Failure
+from panecho_embed.core.tasks import write_tasks
+from panecho_embed.core.versions import package_versions
 from panecho_embed.evaluation.predictions import FILE, Predictions, read_predictions, write_predictions
-from panecho_embed.finetuning.data import Dataset, check_fold, check_folds_apart, make_fold, read_dataset, torn_studies
-from panecho_embed.finetuning.folder import Identity, RunFolder, read_failures, write_failures
-from panecho_embed.finetuning.one import Job, check_given_weights, of_done_run, run_fold
-from panecho_embed.finetuning.outcome import of_all_folds
+from panecho_embed.evaluation.splits import SPLITS
+from panecho_embed.finetuning.data import (
+    Dataset,
+    Fold,
+    check_fold,
+    check_folds_apart,
+    make_fold,
+    read_dataset,
+    torn_studies,
+)
+from panecho_embed.finetuning.evaluate import Predicted
+from panecho_embed.finetuning.folder import Identity, RunFolder, Status, read_failures, write_failures
+from panecho_embed.finetuning.model import FineTuneModel
+from panecho_embed.finetuning.outcome import of_all_folds, predictions_of, thresholds_of
 from panecho_embed.finetuning.processes import Processes, join_processes
 from panecho_embed.finetuning.recipe import Recipe
 from panecho_embed.finetuning.recipe_files import load_recipe
 from panecho_embed.finetuning.report import write_run
+from panecho_embed.finetuning.saved import write_model
+from panecho_embed.finetuning.starts import Start, load_start, weights_sha256
+from panecho_embed.finetuning.train import Progress, Trainer, Training
 
 _MOST_WORKERS = 16
 _PATIENCE_SECONDS = 120.0
@@ -64,7 +83,7 @@ def finetune(
     overwrite: bool = False,
     checkpoint_minutes: float = 10.0,
     progress: bool | None = False,
-    announce: Callable[[str], object] = lambda message: None,
+    announce: Announce = silent,
     command: str = "",
 ) -> FinetuneSummary:
     """Fine-tune a starting point on a data set, into the run folder `out`; docs/finetuning.md says what it then holds.
@@ -87,23 +106,23 @@ def finetune(
     processes = join_processes(device, chosen.precision)
     # What "auto" came to is part of the run: another precision is another run.
     chosen = replace(chosen, precision=processes.precision)
-    say = announce if processes.is_main else lambda message: None
+    say = announce if processes.is_main else silent
     dataset = read_dataset(data, chosen.data, strict=strict)
     for note in (*dataset.notes, *(torn_studies(dataset) if chosen.evaluation.level == "study" else ())):
         say(f"note: {note}")
     seconds, workers = 60 * checkpoint_minutes, _workers(workers, processes)
-    job = Job(chosen, init, weights, workers, strict, overwrite, allow_leakage, seconds, progress, say, command)
+    job = _Job(chosen, init, weights, workers, strict, overwrite, allow_leakage, seconds, progress, say, command)
     if chosen.data.folds:
         summary = _cross_validate(dataset, Path(out), job, fold, processes)
     else:
-        reused, failures = run_fold(dataset, None, Path(out), job, processes)
+        reused, failures = _run_fold(dataset, None, Path(out), job, processes)
         summary = FinetuneSummary(Path(out), reused, failures, dataset.notes)
     # Nobody closes its connections while another one is still sending.
     processes.wait()
     return summary
 
 
-def _cross_validate(dataset: Dataset, out: Path, job: Job, fold: int | None, processes: Processes) -> FinetuneSummary:
+def _cross_validate(dataset: Dataset, out: Path, job: _Job, fold: int | None, processes: Processes) -> FinetuneSummary:
     """Run the folds that are not done, or one of them, and put their test predictions together when all are."""
     identity = Identity(job.recipe, job.init, dataset.fingerprint)
     numbers = list(range(job.recipe.data.folds)) if fold is None else [fold]
@@ -117,7 +136,7 @@ def _cross_validate(dataset: Dataset, out: Path, job: Job, fold: int | None, pro
         with RunFolder(out, _PATIENCE_SECONDS) as folder:
             done = folder.claim(identity, overwrite=job.overwrite and fold is None) == "done"
             if not job.overwrite:
-                check_given_weights(folder, job)
+                _check_given_weights(folder, job)
             if not done or job.overwrite:
                 folder.begin(identity, {"data": {"path": str(dataset.path), "fingerprint": dataset.fingerprint}})
         return done and not job.overwrite
@@ -125,10 +144,10 @@ def _cross_validate(dataset: Dataset, out: Path, job: Job, fold: int | None, pro
     if processes.on_main(claim):
         job.announce(f"{out} is done already")
         return FinetuneSummary(
-            out, True, processes.on_main(lambda: of_done_run(out, job.recipe.data.folds)), dataset.notes
+            out, True, processes.on_main(lambda: _of_done_run(out, job.recipe.data.folds)), dataset.notes
         )
-    results = {number: run_fold(dataset, number, out / f"fold-{number}", job, processes) for number in numbers}
-    unfinished = processes.on_main(lambda: put_together(out, identity, job.recipe))
+    results = {number: _run_fold(dataset, number, out / f"fold-{number}", job, processes) for number in numbers}
+    unfinished = processes.on_main(lambda: _put_together(out, identity, job.recipe))
     failures = {failure.video_id: failure for _, found in results.values() for failure in found}
     reused = all(done for done, _ in results.values())
     return FinetuneSummary(out, reused, tuple(failures.values()), dataset.notes, tuple(numbers), tuple(unfinished))
@@ -146,7 +165,7 @@ def _workers(workers: int | None, processes: Processes) -> int:
     return workers
 
 
-def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
+def _put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
     """Write the tables and metrics of all test folds into `out`, if all are done; returns the folds that are not.
 
     Both views, or all videos, of a study are averaged over the folds too. Raises StoreError, and
@@ -157,10 +176,10 @@ def put_together(out: Path, identity: Identity, recipe: Recipe) -> list[int]:
         done = [number for number, info in infos.items() if info.get("status") == "done"]
         missing = [number for number in infos if number not in done]
         if missing:
-            folder.begin(identity, _facts(infos, done))
+            folder.begin(identity, _common_facts(infos, done))
             return missing
         _check_weights(out, infos)
-        facts = _facts(infos, done)
+        facts = _common_facts(infos, done)
         folder.begin(identity, facts)
         seconds = sum(info["seconds"] for info in infos.values())
         predictions, shared = _of_all(out, infos)
@@ -194,7 +213,7 @@ def _of_all(out: Path, infos: Iterable[int]) -> tuple[list[Predictions], int]:
     return predictions, sum(len(folds) > 1 for folds in fold_of.values())
 
 
-def _facts(infos: Mapping[int, Mapping[str, Any]], done: Sequence[int]) -> dict[str, Any]:
+def _common_facts(infos: Mapping[int, Mapping[str, Any]], done: Sequence[int]) -> dict[str, Any]:
     """Of run.json: what the folds have in common, and how many videos; of training and validation their mean."""
     if not done:
         return {"folds": []}
@@ -206,3 +225,215 @@ def _facts(infos: Mapping[int, Mapping[str, Any]], done: Sequence[int]) -> dict[
         together[key] = total if key.startswith("test") else round(total / len(done))
     together["failed"] = max(count["failed"] for count in counts)
     return {name: first[name] for name in _OF_ALL} | {"data": first["data"], "counts": together, "folds": list(done)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is asked of every fold; see `finetune`."""
+
+    recipe: Recipe
+    init: str
+    weights: str | Path | None
+    workers: int
+    strict: bool
+    overwrite: bool
+    allow_leakage: bool
+    checkpoint_seconds: float
+    progress: bool | None
+    announce: Announce
+    command: str
+
+
+def _run_fold(
+    dataset: Dataset, number: int | None, out: Path, job: _Job, processes: Processes
+) -> tuple[bool, tuple[Failure, ...]]:
+    """Train, test and write a run folder; returns whether that was done before, and the videos that could not be used.
+
+    number: of the fold; None for the split column's train, val and test.
+    """
+    recipe = job.recipe
+    fold = make_fold(dataset, recipe.data, number, seed=recipe.seed, allow_leakage=job.allow_leakage)
+    identity = Identity(recipe, job.init, dataset.fingerprint, number)
+    folder = RunFolder(out)
+    with ExitStack() as stack:
+
+        def claim() -> Status:
+            stack.enter_context(folder)
+            return folder.claim(identity, overwrite=job.overwrite)
+
+        if processes.on_main(claim) == "done":
+            processes.on_main(lambda: _check_given_weights(folder, job))
+            job.announce(f"{out} is done already")
+            return True, processes.on_main(lambda: _of_done_run(out))
+        start = _start(job)
+        processes.on_main(lambda: folder.check_weights(start.weights.sha256))
+        model = _model(start, fold, recipe)
+        # Before the folder is begun: settings that do not fit the model or the labels leave nothing behind.
+        trainer = _trainer(model, start, fold, folder, job, processes)
+        job.announce(_introduction(start, fold, processes))
+        for override in _overrides(start, recipe):
+            job.announce(f"override: {override}")
+        processes.on_main(lambda: folder.begin(identity, _facts(start, fold, job, processes)))
+        try:
+            failures = _train_and_test(trainer, start, fold, folder, job, processes)
+        except PanEchoEmbedError as error:
+            # Perhaps of this process alone, so the others are not waited for.
+            if processes.is_main:
+                folder.fail(str(error))
+            raise
+    return False, failures
+
+
+def _check_given_weights(folder: RunFolder, job: _Job) -> None:
+    """Raise SettingsMismatchError if the run began from other weights than those given, or found here, now."""
+    sha256 = weights_sha256(job.init, job.recipe, job.weights)
+    if sha256 is not None:
+        folder.check_weights(sha256)
+
+
+def _of_done_run(out: Path, folds: int = 0) -> tuple[Failure, ...]:
+    """The failures of a run that is done; its report is written if a kill came before that.
+
+    folds: of a cross-validation. Raises StoreError, also for a file of the run that is lost.
+    """
+    models = [f"fold-{number}/model.pt" for number in range(folds)] or ["model.pt"]
+    for name in (FILE, *models):
+        if not (out / name).is_file():
+            raise StoreError(f"{out / name} is missing; begin anew with --overwrite")
+        if recorded_in_sums(out / name) != file_sha256(out / name):
+            raise StoreError(f"{out / name} is damaged, or was changed after the run; begin anew with --overwrite")
+    if not all((out / name).is_file() and name in listed_sums(out) for name in ("metrics.json", "report.html")):
+        write_run(out)
+    return read_failures(out)
+
+
+def _model(start: Start, fold: Fold, recipe: Recipe) -> FineTuneModel:
+    settings = recipe.model
+    scales = fold.deviations() if settings.head_init == "deviation" else None
+    return FineTuneModel(start, fold.targets.tasks, head_dropout=settings.head_dropout, scales=scales, seed=recipe.seed)
+
+
+def _start(job: _Job) -> Start:
+    recipe = job.recipe
+    start = load_start(job.init, recipe.model, recipe.clips.frames, weights=job.weights, seed=recipe.seed)
+    seen = start.feeding.overridden(mask_sector=recipe.data.mask_sector, crop_region=recipe.data.crop_region)
+    return replace(start, feeding=seen)
+
+
+def _trainer(
+    model: FineTuneModel, start: Start, fold: Fold, folder: RunFolder, job: _Job, processes: Processes
+) -> Trainer:
+    training = Training(
+        fold,
+        job.recipe,
+        start.feeding,
+        processes,
+        folder.path,
+        workers=job.workers,
+        checkpoint_seconds=job.checkpoint_seconds,
+        strict=job.strict,
+        progress=job.progress,
+        announce=job.announce,
+    )
+    return Trainer(model, training)
+
+
+def _train_and_test(
+    trainer: Trainer, start: Start, fold: Fold, folder: RunFolder, job: _Job, processes: Processes
+) -> tuple[Failure, ...]:
+    progress = trainer.run()
+    predicted = {name: _predict(trainer, fold, name, job, processes) for name in ("val", "test")}
+    known = {failure.video_id: failure for failure in fold.dataset.failures} | progress.failures
+    failures = tuple(known.values())
+
+    def write() -> None:
+        with folder.finished(_outcome(progress, failures, fold)) as new:
+            _write(trainer.model, start, fold, new, job.recipe, predicted, failures)
+        write_run(folder.path)
+
+    processes.on_main(write)
+    return failures
+
+
+def _predict(trainer: Trainer, fold: Fold, part: str, job: _Job, processes: Processes) -> Predicted:
+    index = fold.part(part)
+    show = job.progress if processes.is_main else False
+    total = len(index[processes.index :: processes.count])
+    with progress_bar("video", show, total=total, desc=f"predict {part}") as bar:
+        return trainer.predict(index, job.recipe.clips.test, bar.update)
+
+
+def _write(
+    model: FineTuneModel,
+    start: Start,
+    fold: Fold,
+    folder: Path,
+    recipe: Recipe,
+    predicted: dict[str, Predicted],
+    failures: tuple[Failure, ...],
+) -> None:
+    tasks = fold.targets.tasks
+    predictions = predictions_of(fold, predicted, recipe)
+    thresholds = thresholds_of(predictions, recipe.evaluation.level)
+    rule = recipe.evaluation.threshold
+    patients = start.patients.extended(
+        fold.dataset.fingerprint,
+        train=fold.patients("train"),
+        val=fold.patients("val"),
+        start=start.weights.source if start.weights.pretrained else "",
+    )
+    path = folder / "model.pt"
+    write_model(model, start, tasks, recipe.clips, path, thresholds=thresholds, rule=rule, patients=patients)
+    write_tasks(tasks, folder / "tasks.csv")
+    write_predictions(predictions, folder / FILE)
+    write_failures(failures, folder)
+
+
+def _introduction(start: Start, fold: Fold, processes: Processes) -> str:
+    weights = start.weights
+    source = f"{weights.source}, licence {weights.licence}"
+    if not weights.pretrained:
+        source = f"RANDOM WEIGHTS, NOT PRETRAINED ({weights.source})"
+    sizes = ", ".join(f"{len(fold.part(name))} {name}" for name in SPLITS)
+    several = f" in {processes.count} processes" if processes.count > 1 else ""
+    which = "" if fold.number is None else f"fold {fold.number}: "
+    targets = ", ".join(task.name for task in fold.targets.tasks)
+    where = f"{processes.device}{several} in {processes.precision}"
+    return f"{which}{targets}; {sizes} videos; {start.name} on {where}; {source}"
+
+
+def _facts(start: Start, fold: Fold, job: _Job, processes: Processes) -> dict[str, Any]:
+    return {
+        "command": job.command,
+        "versions": package_versions() | {"accelerate": metadata.version("accelerate")},
+        "weights": asdict(start.weights),
+        "feeding": start.feeding.record(),
+        "overrides": list(_overrides(start, job.recipe)),
+        "plane_order": None if start.whole_clips else start.plane_order,
+        "data": {"path": str(fold.dataset.path), "fingerprint": fold.dataset.fingerprint},
+        "device": processes.device.type,
+        "processes": processes.count,
+        "precision": processes.precision,
+        "counts": _counts(fold),
+    }
+
+
+def _overrides(start: Start, recipe: Recipe) -> tuple[str, ...]:
+    """What a recipe feeds a start otherwise than its own feeding, a line each."""
+    feeding = replace(start.feeding, clips=recipe.clips.plan(recipe.clips.test))
+    return feeding.differences(start.own_feeding, start.name)
+
+
+def _counts(fold: Fold) -> dict[str, int]:
+    videos = {name: len(fold.part(name)) for name in SPLITS}
+    patients = {f"{name}_patients": len(fold.patients(name)) for name in SPLITS}
+    return videos | patients | {"shared_patients": len(fold.shared_patients())}
+
+
+def _outcome(progress: Progress, failures: tuple[Failure, ...], fold: Fold) -> dict[str, Any]:
+    return {
+        "counts": _counts(fold) | {"failed": len(failures)},
+        "best_epoch": progress.best_epoch,
+        "epochs": len(progress.history),
+        "seconds": progress.seconds,
+    }

@@ -23,7 +23,7 @@ from panecho_embed.models.panecho import CHANNELS, PANECHO_FEEDING, PanEcho, che
 from panecho_embed.models.recorded import KEY, OWN_LAYOUT, plain
 from panecho_embed.models.weights import NOT_STATED
 
-SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 2
 _STEM = "image_encoder.stem.0"
 
 
@@ -89,7 +89,7 @@ def write_model(
             KEY: {"layout": OWN_LAYOUT, "plane_order": None if start.whole_clips else start.plane_order},
         }
     content[KEY] |= {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": _SCHEMA_VERSION,
         "init": start.name,
         "pretrained": start.weights.pretrained,
         "licence": _licence(start.weights),

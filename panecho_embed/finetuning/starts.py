@@ -75,7 +75,7 @@ def load_start(
         clip_encoder,
         backbone.dim if backbone.image_dim is None else _dim_of(backbone, clip_encoder),
         backbone.image_dim is None,
-        plane_order(backbone, settings),
+        _plane_order(backbone, settings),
         backbone.feeding,
         backbone.own_feeding or backbone.feeding,
         backbone.weights,
@@ -88,7 +88,7 @@ def fed_backbone(name: str, settings: ModelSettings, *, weights: str | Path | No
     panecho = settings.feeding == "panecho"
     size = settings.image_size or (PANECHO_FEEDING.crop if panecho else None)
     if name == RANDOM:
-        backbone = random_start(weights, seed, settings).at_size(size)
+        backbone = _random_start(weights, seed, settings).at_size(size)
     else:
         # timm makes a model of one size for another; any other model of one size keeps it.
         backbone = load_backbone(name, weights, seed, image_size=size if name.startswith("timm:") else None)
@@ -103,14 +103,14 @@ def fed_backbone(name: str, settings: ModelSettings, *, weights: str | Path | No
     return backbone
 
 
-def random_start(weights: str | Path | None, seed: int, settings: ModelSettings) -> Backbone:
+def _random_start(weights: str | Path | None, seed: int, settings: ModelSettings) -> Backbone:
     """PanEcho's architecture with random weights, as it is trained: in the settings' order of planes, on 0-1 pixels."""
     backbone = zoo.random(weights, seed, settings.width)
-    backbone.plane_order = plane_order(backbone, settings)
+    backbone.plane_order = _plane_order(backbone, settings)
     return _of_plain_pixels(backbone)
 
 
-def plane_order(backbone: Backbone, settings: ModelSettings) -> PlaneOrder:
+def _plane_order(backbone: Backbone, settings: ModelSettings) -> PlaneOrder:
     """Which pictures a clip of this start is made of in training; see `ModelSettings.plane_order`."""
     if backbone.image_dim is None or settings.temporal == "none":
         return "frames"

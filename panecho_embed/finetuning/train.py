@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,16 +11,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from tqdm import tqdm
 
 from panecho_embed.core.arraytypes import Ints
-from panecho_embed.core.errors import ManifestError, MediaError, TrainingError
+from panecho_embed.core.errors import ManifestError, MediaError, NotInstalledError, TrainingError
 from panecho_embed.core.feeding import Feeding
+from panecho_embed.core.outputs import write_text
+from panecho_embed.core.progress import Announce, progress_bar, silent
 from panecho_embed.core.records import Failure
 from panecho_embed.finetuning.data import Fold
 from panecho_embed.finetuning.evaluate import EvaluationClips, Predicted, predict_videos
-from panecho_embed.finetuning.history import Board, Row, write_history
 from panecho_embed.finetuning.learner import Learner
 from panecho_embed.finetuning.model import FineTuneModel
 from panecho_embed.finetuning.outcome import epoch_scores
@@ -47,11 +50,11 @@ class Progress:
     best: float = math.nan
     best_epoch: int = 0
     waited: int = 0
-    history: list[Row] = field(default_factory=list)
+    history: list[_Row] = field(default_factory=list)
     failures: dict[str, Failure] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
-    def epoch_ended(self, row: Row, monitored: float, *, higher_is_better: bool) -> bool:
+    def epoch_ended(self, row: _Row, monitored: float, *, higher_is_better: bool) -> bool:
         """Take an epoch's numbers in and turn to the next one; returns whether it was the best so far."""
         better = math.isnan(self.best) or (monitored > self.best if higher_is_better else monitored < self.best)
         if better:
@@ -79,8 +82,8 @@ class Training:
     """What a training needs to know.
 
     folder: of the run; its checkpoints lie below it. checkpoint_seconds: a checkpoint is written so often, and after
-    every epoch. strict: a video that can't be decoded ends the training. show: a progress bar; None on a terminal
-    alone. tell: is told a line an epoch.
+    every epoch. strict: a video that can't be decoded ends the training. progress: a bar; None on a terminal
+    only. announce: called with a line an epoch.
     """
 
     fold: Fold
@@ -91,8 +94,8 @@ class Training:
     workers: int = 0
     checkpoint_seconds: float = 600.0
     strict: bool = False
-    show: bool | None = False
-    tell: Callable[[str], object] = lambda message: None
+    progress: bool | None = False
+    announce: Announce = silent
 
     @property
     def last(self) -> Path:
@@ -163,10 +166,10 @@ class Trainer:
         )
         batches = MicroBatches()
         loader = training_loader(clips, batches, training.workers, pin=processes.on_cuda)
-        board = Board(training.folder / "tensorboard", progress.steps_done) if processes.is_main else None
-        show = training.show if processes.is_main else False
+        board = _Board(training.folder / "tensorboard", progress.steps_done) if processes.is_main else None
+        show = training.progress if processes.is_main else False
         epochs = recipe.schedule.epochs
-        with tqdm(initial=progress.steps_done, unit="step", disable=None if show is None else not show) as bar:
+        with progress_bar("step", show, initial=progress.steps_done) as bar:
             while progress.epoch <= epochs and progress.waited < recipe.early_stopping.patience:
                 # Later epochs have fewer steps where videos can't be decoded.
                 bar.total = progress.steps_done - progress.step + len(self._steps()) * (epochs - progress.epoch + 1)
@@ -177,7 +180,7 @@ class Trainer:
         if board is not None:
             board.close()
 
-    def _epoch(self, loader: Any, batches: MicroBatches, bar: Any, board: Board | None) -> None:
+    def _epoch(self, loader: Any, batches: MicroBatches, bar: Any, board: _Board | None) -> None:
         progress, processes = self._progress, self._processes
         micro_batch = self._recipe.optimizer.micro_batch
         steps = self._steps()
@@ -231,7 +234,7 @@ class Trainer:
             self._save()
         return float(loss) * len(step) / decoded if decoded else math.nan
 
-    def _validate(self, started: float, board: Board | None) -> None:
+    def _validate(self, started: float, board: _Board | None) -> None:
         """Close the epoch: validate, keep what is best, write down how it went."""
         progress, tasks = self._progress, self._fold.targets.tasks
         self._processes.share_statistics(self.model)
@@ -242,7 +245,7 @@ class Trainer:
         monitored = score if self._higher else predicted.loss
         if not math.isfinite(monitored):
             raise TrainingError(self._undefined(predicted, "score", monitored))
-        row: Row = {
+        row: _Row = {
             "epoch": float(progress.epoch),
             "lr": self._learner.heads_rate,
             "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else math.nan,
@@ -258,19 +261,19 @@ class Trainer:
         self._learner.rate.epoch_ended(monitored)
         self._keep(better, board)
 
-    def _keep(self, better: bool, board: Board | None) -> None:
+    def _keep(self, better: bool, board: _Board | None) -> None:
         """Write the checkpoints and the history of an epoch that has ended."""
         training, row = self._training, self._progress.history[-1]
         if self._processes.is_main and better:
             write_checkpoint({"model": self.model.state_dict()}, training.best)
         # Before the checkpoint, from which nobody would come back to this epoch.
         if board is not None:
-            write_history(self._progress.history, training.folder)
+            _write_history(self._progress.history, training.folder)
         self._save()
         if board is not None:
             board.epoch(row, self._progress.steps_done)
         score = f"{row['val_score']:.4g}" if math.isfinite(row["val_score"]) else "undefined"
-        training.tell(
+        training.announce(
             f"epoch {row['epoch']:.0f}/{self._recipe.schedule.epochs}: training loss {row['train_loss']:.4g}, "
             f"validation loss {row['val_loss']:.4g}, score {score}{' (best so far)' if better else ''}"
         )
@@ -290,7 +293,7 @@ class Trainer:
         self._learner.restore(state)
         self._progress = Progress.from_state(state["progress"])
         at = f"epoch {self._progress.epoch}" + (f", step {self._progress.step + 1}" if self._progress.step else "")
-        self._training.tell(f"going on at {at}")
+        self._training.announce(f"going on at {at}")
 
     def _seconds(self) -> float:
         return self._progress.seconds + time.monotonic() - self._begun
@@ -324,3 +327,56 @@ class Trainer:
             f"the validation {what} is {value} after epoch {self._progress.epoch}; {len(predicted.index)} of "
             f"{len(self._fold.val)} validation videos could be decoded; {hints[what]}"
         )
+
+
+try:
+    from tensorboardX import SummaryWriter
+except ImportError as error:
+    raise NotInstalledError("tensorboardX", "finetune") from error
+
+_Row = dict[str, float]
+
+
+def _history_text(rows: Sequence[_Row]) -> str:
+    """The rows as CSV, numbers in full precision, empty where not defined."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if math.isnan(value) else value for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _write_history(rows: Sequence[_Row], folder: Path) -> None:
+    """history.csv and history.svg of a run folder. Raises OSError."""
+    from panecho_embed.evaluation.plots import history
+
+    write_text(folder / "history.csv", _history_text(rows))
+    columns = {name: np.array([row[name] for row in rows]) for name in ("epoch", "train_loss", "val_loss")}
+    curves = {"training": columns["train_loss"], "validation": columns["val_loss"]}
+    drawn = io.StringIO()
+    history(columns["epoch"], curves, "loss").savefig(drawn, format="svg")
+    write_text(folder / "history.svg", drawn.getvalue())
+
+
+class _Board:
+    """Scalars for TensorBoard; from a resumed step on, what stood there is forgotten."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._writer: SummaryWriter = SummaryWriter(str(folder), purge_step=step)
+
+    def step(self, step: int, loss: float, rate: float) -> None:
+        """The loss of one step, NaN where no video could be decoded, and its learning rate."""
+        if math.isfinite(loss):
+            self._writer.add_scalar("step/loss", loss, step)
+        self._writer.add_scalar("step/lr", rate, step)
+
+    def epoch(self, row: _Row, step: int) -> None:
+        """The numbers of an epoch that ended at `step`."""
+        for name, value in row.items():
+            if name != "epoch" and np.isfinite(value):
+                self._writer.add_scalar(f"epoch/{name.replace(':', '/')}", value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()

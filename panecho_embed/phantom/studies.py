@@ -28,6 +28,7 @@ from pydicom.uid import (
 )
 
 from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.progress import Progress, silent
 from panecho_embed.core.records import Frames
 from panecho_embed.phantom import mimic
 from panecho_embed.phantom.filming import check_format, render
@@ -49,7 +50,7 @@ def write_studies(
     num_frames: int = 64,
     fps: float | None = None,
     size: int | tuple[int, int] | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Write synthetic studies, one a patient, as a public data set, DICOM or image folders; returns the videos' paths.
 
@@ -87,8 +88,7 @@ def write_studies(
             path = root / video.path
             path.parent.mkdir(parents=True, exist_ok=True)
             plan.save(path, video)
-            if progress is not None:
-                progress(done, len(videos))
+            progress(done, len(videos))
         _write_tables(root, [row for video in videos for row in plan.rows(video)])
     except OSError as error:
         raise StoreError(f"can't write {error.filename or root}: {error.strerror or error}") from error

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from panecho_embed.core.progress import progress_bar
 from panecho_embed.core.records import Failure
 from panecho_embed.core.tasks import Task
 from panecho_embed.core.wording import counted
@@ -92,11 +91,14 @@ def _write_sheets(
     films = Films.of(file)
     shown = (i for study in range(len(names)) for i in shown_videos(predictions, study))
     wanted = (films.film(str(predictions.videos.video_id[i])) for i in shown)
-    disable = None if sheets.progress is None else not sheets.progress
     folder.mkdir()
-    with pictures(wanted, sheets.workers, sheets.timeout_seconds) as made:
-        for study, (study_id, name) in enumerate(tqdm(names.items(), unit="sheet", disable=disable)):
+    with (
+        pictures(wanted, sheets.workers, sheets.timeout_seconds) as made,
+        progress_bar("sheet", sheets.progress, total=len(names)) as bar,
+    ):
+        for study, (study_id, name) in enumerate(names.items()):
             write_sheet(predictions, study, films, made, of_study.get(study_id, ()), folder / name)
+            bar.update()
     return names
 
 

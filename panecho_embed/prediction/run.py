@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.core.outputs import refuse_to_replace_run, written_run
 from panecho_embed.core.patients import TrainingPatients
+from panecho_embed.core.progress import Announce, silent
 from panecho_embed.core.records import Failure
 from panecho_embed.core.remote import cached, check_url, file_name, is_url
 from panecho_embed.core.tasks import write_tasks
@@ -85,7 +86,7 @@ def predict(
     threshold: ThresholdRule | None = None,
     overwrite: bool = False,
     progress: bool | None = False,
-    announce: Callable[[str], object] = lambda message: None,
+    announce: Announce = silent,
     **extraction: Any,
 ) -> PredictSummary:
     """Predict reporting tasks and write them into the folder `out`: tables, JSON, a report, a sheet per study.

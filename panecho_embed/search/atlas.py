@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from panecho_embed.core.errors import MediaError, NotInstalledError
 from panecho_embed.core.outputs import refuse_to_replace, written_whole
+from panecho_embed.core.progress import Progress, silent
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.pictures import still
 from panecho_embed.search.projection import Maps, Method, map_items
@@ -31,7 +31,7 @@ def write_atlas(
     method: Method = "umap",
     thumbnails: bool = True,
     overwrite: bool = False,
-    progress: Callable[[int, int, str], object] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Path:
     """Write one row a video (a study, of a study-level file) as Parquet.
 
@@ -99,7 +99,7 @@ def _plain(values: Any) -> Any:
     return [str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace") or None for value in values]
 
 
-def _neighbours(items: Items, progress: Callable[[int, int, str], object]) -> list[dict[str, list[Any]]]:
+def _neighbours(items: Items, progress: Progress) -> list[dict[str, list[Any]]]:
     count, units = min(NEIGHBOURS, len(items) - 1), np.asarray(items.units)
     listed: list[dict[str, list[Any]]] = []
     for start in range(0, len(items), _BLOCK):

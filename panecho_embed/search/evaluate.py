@@ -14,6 +14,7 @@ from panecho_embed.core.arraytypes import Bools, Floats, Floats32, Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.nearest import nearest
 from panecho_embed.core.patients import encoder_caution
+from panecho_embed.core.progress import Progress, silent
 from panecho_embed.core.records import Score
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, scores
 from panecho_embed.evaluation.metrics import Draws, Metrics
@@ -82,7 +83,7 @@ def evaluate(
     similarity: Measure | None = None,
     kind: LabelKind | None = None,
     include_same_patient: bool = False,
-    progress: Callable[[int, int], object] = lambda done, total: None,
+    progress: Progress = silent,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
 ) -> Retrieval:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from panecho_embed.core.arraytypes import Ints
 from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.progress import Progress, silent
 from panecho_embed.search.collection import Items
 from panecho_embed.search.find import record
 from panecho_embed.search.similarity import cosines, top
@@ -20,13 +20,6 @@ NEIGHBOURS = 5
 """An outlier is far from its five nearest: one twin does not make a pair of outliers ordinary."""
 
 _BLOCK = 512
-
-Progress = Callable[[int, int], object]
-"""Called with items done and in all."""
-
-
-def _nobody(_done: int, _total: int) -> None:
-    """Nobody looks on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +36,7 @@ class DuplicateGroup:
     splits: int
 
 
-def duplicates(items: Items, threshold: float, *, progress: Progress = _nobody) -> list[DuplicateGroup]:
+def duplicates(items: Items, threshold: float, *, progress: Progress = silent) -> list[DuplicateGroup]:
     """Connected groups of items with a cosine of `threshold` or more, largest first. Raises ArgumentError.
 
     Clips of one video are no pair: they show the same heart beat by beat. progress: called with items done and in all.
@@ -89,7 +82,7 @@ def duplicates(items: Items, threshold: float, *, progress: Progress = _nobody) 
 
 
 def outliers(
-    items: Items, count: int, *, include_same_patient: bool = False, progress: Progress = _nobody
+    items: Items, count: int, *, include_same_patient: bool = False, progress: Progress = silent
 ) -> list[dict[str, Any]]:
     """The `count` items farthest from their five nearest, farthest first, as records with `distance`.
 

@@ -194,4 +194,4 @@ def starts(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end without their report, whose pictures are most of a small run's time."""
-    monkeypatch.setattr(report, "write_report_of", lambda outcome, scored, folder: None)
+    monkeypatch.setattr(report, "_write_report_of", lambda outcome, scored, folder: None)

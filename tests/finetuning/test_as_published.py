@@ -14,16 +14,15 @@ from torch import nn
 from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.core.tasks import Task
+from panecho_embed.finetuning.data import Targets
 from panecho_embed.finetuning.evaluate import Predicted, predict_videos
-from panecho_embed.finetuning.losses import Loss
-from panecho_embed.finetuning.model import FineTuneModel
+from panecho_embed.finetuning.model import FineTuneModel, Loss
 from panecho_embed.finetuning.outcome import epoch_scores, predictions_of
 from panecho_embed.finetuning.processes import join_processes
 from panecho_embed.finetuning.recipe import LossSettings
 from panecho_embed.finetuning.recipe_files import load_recipe, recipe_differences, recipe_names
+from panecho_embed.finetuning.report import evaluation_sentences, training_sentences
 from panecho_embed.finetuning.starts import Start
-from panecho_embed.finetuning.targets import Targets
-from panecho_embed.finetuning.wording import evaluation_sentences, training_sentences
 from panecho_embed.models.backbones import MeanOverFrames
 from tests.finetuning.conftest import NARROW, finetune, rows_of
 from tests.finetuning.fabricate import EF, GRADE, target_of

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.finetuning.layers import choose_trainable, layers_of, parameter_groups, set_training
+from panecho_embed.finetuning.learner import choose_trainable, layers_of, parameter_groups, set_training
 from panecho_embed.finetuning.model import FineTuneModel
 from panecho_embed.finetuning.recipe import ModelSettings, OptimizerSettings
 from panecho_embed.finetuning.starts import load_start

@@ -12,13 +12,13 @@ from torch import nn
 
 from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.provenance import WeightsInfo
+from panecho_embed.finetuning.data import Targets
 from panecho_embed.finetuning.learner import Learner
 from panecho_embed.finetuning.model import FineTuneModel
 from panecho_embed.finetuning.processes import join_processes
 from panecho_embed.finetuning.recipe_files import load_recipe
 from panecho_embed.finetuning.sampling import Batch
 from panecho_embed.finetuning.starts import Start
-from panecho_embed.finetuning.targets import Targets
 from panecho_embed.models.backbones import MeanOverFrames
 from tests.finetuning.fabricate import EF, LOW, target_of
 

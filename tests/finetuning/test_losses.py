@@ -10,7 +10,7 @@ import torch
 
 from panecho_embed.core.errors import RecipeError
 from panecho_embed.core.tasks import Task
-from panecho_embed.finetuning.losses import Loss, mean_loss
+from panecho_embed.finetuning.model import Loss, mean_loss
 from panecho_embed.finetuning.recipe import LossSettings
 from tests.finetuning.fabricate import EF, GRADE, LOW
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from panecho_embed.cli.main import main
 from panecho_embed.core.errors import ManifestError, RecipeError
 from panecho_embed.core.tasks import read_tasks
+from panecho_embed.finetuning.data import Targets, make_targets
 from panecho_embed.finetuning.recipe_files import load_recipe
-from panecho_embed.finetuning.targets import Targets, make_targets
 from tests.finetuning.conftest import NARROW, finetune, rows_of
 
 LABELS = {
