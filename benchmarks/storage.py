@@ -23,7 +23,7 @@ from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.provenance import Provenance, WeightsInfo
 from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
-from panecho_embed.store.headers import place_of_rows
+from panecho_embed.store.write import place_of_rows
 
 DIM = 768
 SOME, STEP = 2000, 8 << 20

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from panecho_embed.store.checksums import checksums, combined
-from panecho_embed.store.contents import Contents, SealedFile, with_tail
+from panecho_embed.store.contents import Contents, SealedFile, checksums, combined, with_tail
 
 
 def reseal(path: Path, key: str, change: Callable[[np.ndarray], object]) -> None:

@@ -16,10 +16,10 @@ from panecho_embed.core.records import Recording, VideoFacts
 FORMAT = "panecho-embed"
 SCHEMA_VERSION = 2
 
-Kind = Literal["i", "f", "S"]
+_Kind = Literal["i", "f", "S"]
 
 ID_COLUMNS = ("video_id", "study_id", "patient_id", "view", "split", "path")
-FACT_TYPES: dict[str, Kind] = {
+FACT_TYPES: dict[str, _Kind] = {
     "status": "S",
     "sha256": "S",
     "num_frames": "i",
@@ -39,7 +39,7 @@ ROW_TYPES: dict[str, np.dtype[Any]] = {
     "frame_step": np.dtype("<f8"),
     "frames_per_clip": np.dtype("<i4"),
 }
-REQUIRED: dict[str, Kind] = {
+REQUIRED: dict[str, _Kind] = {
     "embeddings": "f",
     "checksums": "i",
     **{f"rows/{name}": "f" if dtype.kind == "f" else "i" for name, dtype in ROW_TYPES.items()},
@@ -88,13 +88,13 @@ def fact_columns(facts: Sequence[VideoFacts]) -> dict[str, npt.NDArray[Any]]:
         values = (getattr(fact.recording, name) for fact in facts)
         # What a header says can hold any character.
         columns[name] = [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
-    types: dict[Kind, Any] = {"i": np.int64, "f": np.float64, "S": object}
-    kinds: dict[str, Kind] = FACT_TYPES | {field.name: _kind(field.type) for field in dataclasses.fields(Recording)}
+    types: dict[_Kind, Any] = {"i": np.int64, "f": np.float64, "S": object}
+    kinds: dict[str, _Kind] = FACT_TYPES | {field.name: _kind(field.type) for field in dataclasses.fields(Recording)}
     return {name: np.array(column, dtype=types[kinds[name]]) for name, column in columns.items()}
 
 
-def _kind(annotation: object) -> Kind:
-    kinds: dict[str, Kind] = {"int": "i", "float": "f", "str": "S"}
+def _kind(annotation: object) -> _Kind:
+    kinds: dict[str, _Kind] = {"int": "i", "float": "f", "str": "S"}
     return kinds[str(annotation)]
 
 

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
+import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
+from panecho_embed.core.content import Stamp, unchanged
 from panecho_embed.core.errors import EarlierReleaseError, SettingsMismatchError, StoreError
 from panecho_embed.core.outputs import explain_os_error, sweep, written_whole
 from panecho_embed.core.patients import is_opaque
 from panecho_embed.core.provenance import Provenance
-from panecho_embed.core.records import Failure, Manifest
+from panecho_embed.core.records import FPS_OF_MANIFEST, Failure, Manifest, VideoFacts, VideoRef
 from panecho_embed.core.shards import Shard
 from panecho_embed.store.agreement import Agreement
-from panecho_embed.store.changes import is_settled, says_the_same
 from panecho_embed.store.contents import begins_as_hdf5
-from panecho_embed.store.ledger import Ledger
 from panecho_embed.store.lock import RunLock
-from panecho_embed.store.merge import merge_ledger
+from panecho_embed.store.merge import Ledger, merge_ledger
 from panecho_embed.store.mirror import Mirror
-from panecho_embed.store.names import PATTERN, concerns, new_part_path, time_ns
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.verify import problems_of
 
+_PATTERN = "part-*.h5"
+"""What the names of all parts match."""
+
+_SHARD_OF_PART = re.compile(r"-(\d+)of(\d+)\.h5$")
 # Hidden, so that an output inside the input folder adds nothing to the input.
 _REPLACING, _AGREEMENT = ".replacing", ".videos.jsonl.gz"
 
@@ -99,8 +106,8 @@ class Parts:
         if self.out.exists() and not self._replacing.exists():
             self._finished = self._enter(_opened(self.out), provenance)
         for name in self._names():
-            self._latest_ns = max(self._latest_ns, time_ns(name))
-            if concerns(name, self.shard):
+            self._latest_ns = max(self._latest_ns, _time_ns(name))
+            if _concerns(name, self.shard):
                 self._enter_part(name, provenance)
         self._check_complete(manifest)
 
@@ -134,7 +141,7 @@ class Parts:
         entries = self._valid.entries([manifest.videos[i].video_id for i in share])
         known = share[entries >= 0].tolist()
         facts = self._valid.facts(entries[entries >= 0])
-        settled = {i for i, fact in zip(known, facts, strict=True) if is_settled(manifest.videos[i], fact)}
+        settled = {i for i, fact in zip(known, facts, strict=True) if _is_settled(manifest.videos[i], fact)}
         return [i for i in share.tolist() if i not in settled]
 
     def check_all_there(self, manifest: Manifest) -> None:
@@ -161,8 +168,8 @@ class Parts:
 
     def new_path(self) -> Path:
         """Where the next part goes. The caller writes it, and tells with `written`."""
-        path = new_part_path(self.folder, self.shard, self._latest_ns)
-        self._latest_ns = time_ns(path.name)
+        path = _new_part_path(self.folder, self.shard, self._latest_ns)
+        self._latest_ns = _time_ns(path.name)
         return path
 
     def written(self, part: EmbeddingFile) -> None:
@@ -173,7 +180,7 @@ class Parts:
 
     def is_news(self, manifest: Manifest) -> bool:
         """Does the finished file, if there is one, say something else than this manifest and the parts?"""
-        return self._valid.paths != [self.out] or not says_the_same(self.finished, manifest)
+        return self._valid.paths != [self.out] or not _says_the_same(self.finished, manifest)
 
     def finish(self, manifest: Manifest, provenance: Provenance) -> EmbeddingFile:
         """Merge all parts into the output, and remove them once it is in place.
@@ -223,7 +230,7 @@ class Parts:
         return self.folder / _REPLACING
 
     def _names(self) -> list[str]:
-        return sorted(path.name for path in self.folder.glob(PATTERN))
+        return sorted(path.name for path in self.folder.glob(_PATTERN))
 
     def _begin_anew(self, provenance: Provenance) -> None:
         """Discard the parts that were not made by a new beginning with the same settings."""
@@ -310,3 +317,61 @@ def _made_with(path: Path, provenance: Provenance) -> bool:
         return EmbeddingFile(path).fingerprint == provenance.fingerprint
     except StoreError:
         return False
+
+
+def _is_settled(video: VideoRef, fact: VideoFacts) -> bool:
+    """Whether what is known of a video holds: done or skipped, with the same content and the same rate by hand."""
+    if fact.status == "failed":
+        return False
+    by_hand = fact.fps if fact.fps_source == FPS_OF_MANIFEST else None
+    if fact.status == "done" and video.fps != by_hand and not (by_hand and math.isnan(by_hand)):
+        return False
+    return unchanged(video.location, Stamp(fact.size_bytes, fact.mtime_ns), fact.sha256)
+
+
+def _says_the_same(file: EmbeddingFile, manifest: Manifest) -> bool:
+    """Whether a file has the videos and labels of a manifest already, in its order."""
+    if file.num_videos != len(manifest):
+        return False
+    names = ["video_id", "study_id", "patient_id", "view", "split", "path"]
+    # By columns: a million videos as objects take their time.
+    there = file.read_videos(names)
+    return (
+        all(there[name].tolist() == [getattr(video, name) for video in manifest.videos] for name in names)
+        and file.rates_by_hand() == [video.fps for video in manifest.videos]
+        and _same_labels(file.labels, manifest.labels)
+    )
+
+
+def _same_labels(mine: Mapping[str, npt.NDArray[Any]], theirs: Mapping[str, npt.NDArray[Any]]) -> bool:
+    return mine.keys() == theirs.keys() and all(_same(mine[name], theirs[name]) for name in mine)
+
+
+def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    if one.dtype.kind != other.dtype.kind:
+        return False
+    return bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
+
+
+def _new_part_path(folder: Path, shard: Shard | None, latest_ns: int) -> Path:
+    """A path that no other part has, whoever writes it; names sort by time, and behind `latest_ns`.
+
+    A clock that was set back, or another machine's, must not make the latest word on a video look older than the one
+    before.
+    """
+    tag = "" if shard is None else f"-{shard.index}of{shard.count}"
+    return folder / f"part-{max(time.time_ns(), latest_ns + 1):020d}-{uuid.uuid4().hex[:8]}{tag}.h5"
+
+
+def _time_ns(name: str) -> int:
+    """The time in a part's name, nanoseconds since 1970; 0 where there is none."""
+    digits = name.split("-")[1]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _concerns(name: str, shard: Shard | None) -> bool:
+    """Whether a part can hold videos of a share: not if another shard of as many has written it."""
+    match = _SHARD_OF_PART.search(name)
+    if match is None or shard is None or int(match[2]) != shard.count:
+        return True
+    return int(match[1]) == shard.index

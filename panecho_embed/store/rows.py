@@ -13,8 +13,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from panecho_embed.core.arraytypes import FloatArray, Ints
-from panecho_embed.store.checksums import as_bytes, checksum, items_per_block
-from panecho_embed.store.contents import OpenedFile, SealedFile
+from panecho_embed.store.contents import OpenedFile, SealedFile, as_bytes, checksum, items_per_block
 
 _BLOCK_ROWS = 16_384
 _MOST_HEADER_BYTES = 4096

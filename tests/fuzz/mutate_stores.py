@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from panecho_embed.core.errors import PanEchoEmbedError
-from panecho_embed.store.checksums import checksums, combined
-from panecho_embed.store.contents import Contents, SealedFile, with_tail
+from panecho_embed.store.contents import Contents, SealedFile, checksums, combined, with_tail
 from tests.fuzz.mutate import RAW, flip_bits, number
 from tests.fuzz.seeds import safetensors_file
 

@@ -13,8 +13,7 @@ from panecho_embed.core.errors import StoreError
 from panecho_embed.core.records import Manifest, VideoFacts
 from panecho_embed.core.remote import cached
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
-from panecho_embed.store.checksums import checksum
-from panecho_embed.store.contents import SealedFile
+from panecho_embed.store.contents import SealedFile, checksum
 from tests.conftest import refs
 from tests.resealed import reseal
 
