@@ -18,7 +18,7 @@ class Progress(Protocol):
         ...
 
 
-def silent(*_: object) -> None:
+def silent(*_: object, **__: object) -> None:
     """Tell nobody; an `Announce` and a `Progress`."""
 
 

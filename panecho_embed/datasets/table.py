@@ -12,7 +12,6 @@ from panecho_embed.core.errors import ArgumentError, ManifestError
 from panecho_embed.core.patients import is_opaque
 from panecho_embed.core.records import Manifest, VideoRef
 from panecho_embed.core.remote import check_url, is_url
-from panecho_embed.datasets import tmed2
 from panecho_embed.datasets.describe import DESCRIPTION_COLUMNS
 from panecho_embed.datasets.folder import may_be_video, never_dicom
 from panecho_embed.datasets.identity import PlainManifest, is_telling
@@ -20,6 +19,7 @@ from panecho_embed.datasets.labels import label_columns, parse_number
 from panecho_embed.datasets.local_ids import LocalIds, local_path
 from panecho_embed.datasets.reading import collect, raise_problems, read_table, require_columns
 from panecho_embed.datasets.text import is_undecodable
+from panecho_embed.datasets.tmed2 import with_paths
 from panecho_embed.media import is_dicom
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
@@ -45,7 +45,7 @@ def read_table_manifest(path: Path, base: str | None = None, local: LocalIds | N
     table = read_table(path, undecodable=("path", *_IDS))
     notes = []
     if "path" not in table.frame.columns and "query_key" in table.frame.columns:
-        table = tmed2.with_paths(table)
+        table = with_paths(table)
     require_columns(table, ["path"])
     if local is None and any(map(is_opaque, table.frame["path"])):
         raise ManifestError(

@@ -23,8 +23,8 @@ try:
 except ImportError as error:
     raise NotInstalledError("accelerate", "finetune") from error
 
-_T = TypeVar("T")
-_Model = TypeVar("Model", bound=nn.Module)
+_T = TypeVar("_T")
+_Model = TypeVar("_Model", bound=nn.Module)
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}

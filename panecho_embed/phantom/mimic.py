@@ -40,7 +40,7 @@ def _file(patient: PhantomPatient, number: int) -> str:
     return f"files/p{subject // 1_000_000}/p{subject}/s{study}/{study}_{number:04d}.dcm"
 
 
-def place(patient: PhantomPatient, view: View, take: int) -> str:
+def mimic_place(patient: PhantomPatient, view: View, take: int) -> str:
     """Path of a video."""
     return _file(patient, 1 + get_args(View).index(view) + len(get_args(View)) * take)
 
@@ -50,7 +50,7 @@ def still_place(patient: PhantomPatient) -> str:
     return _file(patient, 0)
 
 
-def rows(path: str, patient: PhantomPatient, first: bool) -> list[tuple[str, Row]]:
+def mimic_rows(path: str, patient: PhantomPatient, first: bool) -> list[tuple[str, Row]]:
     """The line of a video in the record list; with a study's first video, all that the tables say of the study."""
     when = _when(patient)
     ids = {"subject_id": _subject(patient), "study_id": _study(patient)}

@@ -30,8 +30,8 @@ from pydicom.uid import (
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.progress import Progress, silent
 from panecho_embed.core.records import Frames
-from panecho_embed.phantom import mimic
 from panecho_embed.phantom.filming import check_format, render
+from panecho_embed.phantom.mimic import BLANK, mimic_place, mimic_rows, still_place
 from panecho_embed.phantom.patients import PhantomPatient, View, make_patients
 
 _Row = Mapping[str, object]
@@ -270,11 +270,11 @@ def _save_dicom(path: Path, video: _Video, still: str = "IM_0000.dcm", blank: Se
 
 
 def _mimic_rows(video: _Video) -> list[tuple[str, _Row]]:
-    return mimic.rows(video.path, video.patient, _is_first(video))
+    return mimic_rows(video.path, video.patient, _is_first(video))
 
 
 def _save_mimic(path: Path, video: _Video) -> None:
-    _save_dicom(path, video, Path(mimic.still_place(video.patient)).name, mimic.BLANK)
+    _save_dicom(path, video, Path(still_place(video.patient)).name, BLANK)
 
 
 _ALL: tuple[View, ...] = get_args(View)
@@ -293,7 +293,7 @@ _PLANS: dict[str, _Plan] = {
         _lvh_rows,
         _save_avi,
     ),
-    "mimic-iv-echo": _Plan(_ALL, (600, 800), mimic.place, _mimic_rows, _save_mimic, many_takes=True),
+    "mimic-iv-echo": _Plan(_ALL, (600, 800), mimic_place, _mimic_rows, _save_mimic, many_takes=True),
     "dicom": _Plan(_ALL, (600, 800), _dicom_place, _dicom_rows, _save_dicom, many_takes=True),
     "folders": _Plan(_ALL, _SMALL, _folder_place, _folder_rows, _save_images, "manifest.csv", many_takes=True),
 }
