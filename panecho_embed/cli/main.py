@@ -36,6 +36,7 @@ _COMMANDS = {
     "compare": "panecho_embed.cli.compare:compare",
     "recipes": "panecho_embed.cli.recipes:recipes",
     "weights": "panecho_embed.cli.weights:weights",
+    "reproduce": "panecho_embed.cli.reproduce:reproduce",
     "doctor": "panecho_embed.cli.doctor:doctor",
 }
 
