@@ -14,6 +14,8 @@ SALT_VARIABLE = "PANECHO_EMBED_ID_SALT"
 SALT_LINE = "# salt: "
 """What the first line of a local table begins with; the salt follows."""
 
+_DIGEST_LINE = b"# sha256: "
+
 _SHORTEST_SALT, _FEWEST_CHARACTERS = 16, 5
 
 
@@ -38,12 +40,33 @@ def checked_salt(salt: str, whence: str) -> str:
 def read_salt(path: Path) -> str:
     """The salt in a file: its text, or that of a local table of ids. Raises ArgumentError."""
     try:
-        with path.open(encoding="utf-8") as stream:
-            first = stream.readline()
-            text = first.removeprefix(SALT_LINE) if first.startswith(SALT_LINE) else first + stream.read(4096)
+        with path.open("rb") as stream:
+            text = stream.readline() + stream.read(4096)
+            if text.startswith(SALT_LINE.encode()):
+                return unsealed(text + stream.read(), path)[0]
+            return checked_salt(text.decode("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"{path}: no salt can be read from it ({error}) (--salt-file)") from error
-    return checked_salt(text, str(path))
+
+
+def sealed(salt: str, rows: bytes) -> bytes:
+    """The content of a local table: a line with the salt, one with the SHA-256 of all else, and the rows."""
+    first = f"{SALT_LINE}{salt}\n".encode()
+    return first + _DIGEST_LINE + hashlib.sha256(first + rows).hexdigest().encode() + b"\n" + rows
+
+
+def unsealed(content: bytes, path: Path) -> tuple[str, bytes]:
+    """Salt and rows of a local table. Raises ArgumentError, which quotes nothing, for one that is damaged or none."""
+    first, _, rest = content.partition(b"\n")
+    second, _, rows = rest.partition(b"\n")
+    if not first.startswith(SALT_LINE.encode()):
+        raise ArgumentError(f"{path}: not a local table of ids; put the right one there, or move this away")
+    salt = checked_salt(first.decode("utf-8", "replace").removeprefix(SALT_LINE), str(path))
+    if not second.startswith(_DIGEST_LINE):
+        raise ArgumentError(f"{path} is damaged, or of an earlier release: its second line is no SHA-256; move it away")
+    if sealed(salt, rows) != content:
+        raise ArgumentError(f"{path} is damaged, or was changed by hand: its SHA-256 is another one than it says")
+    return salt, rows
 
 
 def hashed_id(kind: str, value: str, salt: str) -> str:

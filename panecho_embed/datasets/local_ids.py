@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,7 +18,12 @@ from panecho_embed.core.outputs import explain_os_error, temporary_path, written
 from panecho_embed.core.patients import is_opaque
 from panecho_embed.core.records import Manifest, Origin, VideoRef
 from panecho_embed.core.remote import file_name, is_url
-from panecho_embed.datasets.ids import SALT_LINE, checked_salt, hashed_id, new_salt
+from panecho_embed.datasets.ids import hashed_id, new_salt, sealed, unsealed
+
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".ids.csv"
 _COLUMNS = ("video_id", "study_id", "patient_id", "plain_video_id", "plain_study_id", "plain_patient_id", "path")
@@ -39,19 +46,13 @@ class LocalIds:
     def read(cls, path: Path) -> Self:
         """Read what `keep` wrote. Raises ManifestError, which quotes no row."""
         try:
-            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-                first, lines = stream.readline(), csv.reader(stream, strict=True)
-                if not first.startswith(SALT_LINE) or tuple(next(lines, ())) != _COLUMNS:
-                    raise ManifestError(f"{path}: not a local table of ids; put the right one there, or move this away")
-                salt = checked_salt(first.removeprefix(SALT_LINE), str(path))
-                rows = {}
-                for row in lines:
-                    if len(row) != len(_COLUMNS):
-                        raise ManifestError(f"{path}: damaged near line {lines.line_num + 1}, which is no whole row")
-                    rows[row[0]] = tuple(row)
-                return cls(path, salt, rows)
-        except (OSError, csv.Error, ArgumentError) as error:
-            raise ManifestError(f"{path}: the local table of ids can't be read ({error})") from error
+            salt, content = unsealed(path.read_bytes(), path)
+        except (OSError, ArgumentError) as error:
+            raise ManifestError(f"the local table of ids can't be read: {error}") from error
+        lines = csv.reader(io.StringIO(content.decode("utf-8", "surrogateescape"), newline=""), strict=True)
+        if tuple(next(lines, ())) != _COLUMNS:
+            raise ManifestError(f"{path}: not a local table of ids; put the right one there, or move this away")
+        return cls(path, salt, {row[0]: tuple(row) for row in lines})
 
     @classmethod
     def beside(cls, file: str | Path) -> Self | None:
@@ -86,7 +87,7 @@ class LocalIds:
         """The opaque ids of ids as the hospital has them; what the table does not know is hashed with its salt.
 
         kind: video (by its path, or by its file's name where only one has it), study or patient. Raises ArgumentError
-        for a patient's id that patients of several issuers have, ManifestError for a row that is damaged.
+        for a patient's id that patients of several issuers have.
         """
         names = self._names(kind)
         if kind == "patient" and (torn := sum(len(names.get(value, ())) > 1 for value in set(values))):
@@ -100,10 +101,6 @@ class LocalIds:
     def _names(self, kind: str) -> dict[str, set[str]]:
         """The opaque ids that each plain one stands for."""
         names: dict[str, set[str]] = {}
-        column = _COLUMNS.index(f"{kind}_id")
-        for opaque, plain in {(row[column], row[column + 3]) for row in self.rows.values()}:
-            if hashed_id(kind, plain, self.salt) != opaque:
-                raise ManifestError(f"{self.path} is damaged: {opaque} is not the hash of what it stands for there")
         for video, study, patient, own, of_study, of_patient, path in self.rows.values():
             if kind == "video":
                 pairs = [(own, video), (path, video), (own.rpartition("/")[2], video)]
@@ -145,16 +142,16 @@ def _opaque(video: VideoRef, salt: str) -> VideoRef:
 
 
 def keep(local: Path, salt: str, videos: Iterable[VideoRef]) -> None:
-    """Write what the ids of videos stand for; rows of other videos that the table has stay. Raises ManifestError."""
-    rows = LocalIds.read(local).rows if local.is_file() else {}
+    """Add what the ids of videos stand for to a table that is there; its other rows stay. Raises ManifestError."""
     new = {
         video.video_id: (video.video_id, video.study_id, video.patient_id, *_texts(video.origin))
         for video in videos
         if video.origin is not None
     }
-    if all(rows.get(name) == row for name, row in new.items()) and local.is_file():
-        return
-    _write(local, salt, (rows | new).values())
+    with _alone(local):
+        rows = LocalIds.read(local).rows
+        if any(rows.get(name) != row for name, row in new.items()):
+            _write(local, salt, (rows | new).values())
 
 
 def carry_over(source: str | Path, local: Path, ids: Iterable[str]) -> None:
@@ -220,6 +217,28 @@ def _settled(local: Path, salt: str | None) -> str:
     return kept
 
 
+@contextmanager
+def _alone(local: Path) -> Iterator[None]:
+    """Let no other process add to a table, which is there, while this block lasts.
+
+    The table itself is locked, so that nothing is left behind. On Windows, and on a file system without locks, nothing
+    is; extractions that share one table there had better follow each other.
+    """
+    while fcntl is not None:
+        try:
+            table = local.open("rb")
+        except OSError as error:
+            raise ManifestError(f"the local table of ids can't be read: {error}") from error
+        with table:
+            with contextlib.suppress(OSError):
+                fcntl.flock(table, fcntl.LOCK_EX)
+            # While this waited, a new one may have taken its place.
+            if local.is_file() and os.path.samestat(os.fstat(table.fileno()), local.stat()):
+                yield
+                return
+    yield
+
+
 def _write(local: Path, salt: str, rows: Iterable[tuple[str, ...]]) -> None:
     with written_whole(local, error=ManifestError) as temporary:
         _fill(temporary, salt, rows)
@@ -227,12 +246,11 @@ def _write(local: Path, salt: str, rows: Iterable[tuple[str, ...]]) -> None:
 
 def _fill(path: Path, salt: str, rows: Iterable[tuple[str, ...]]) -> None:
     """Write a new table, which is for its user only from the first byte on."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *rows])
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        stream.write(f"{SALT_LINE}{salt}\n")
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(rows)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(sealed(salt, text.getvalue().encode("utf-8", "surrogateescape")))
 
 
 def _texts(origin: Origin) -> tuple[str, str, str, str]:

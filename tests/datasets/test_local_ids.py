@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from panecho_embed.core.errors import ArgumentError, ManifestError, MediaError
-from panecho_embed.datasets import LocalIds, describe_manifest, is_opaque, local_path, located, read_manifest
+from panecho_embed.datasets import LocalIds, describe_manifest, is_opaque, local_ids, local_path, located, read_manifest
 from panecho_embed.datasets.ids import read_salt
 from panecho_embed.datasets.local_ids import carry_over
 from tests.datasets.test_folder import SALT, write_dicom
@@ -33,9 +35,10 @@ def test_the_table_is_private_maps_back_and_is_the_same_next_time(dicoms, tmp_pa
     assert manifest.notes == (
         f"ids are opaque; {local} maps them back, for this machine only (--ids plain keeps ids plain)",
     )
-    first, *lines = local.read_text().splitlines()
+    first, second, *lines = local.read_text().splitlines()
     rows = list(csv.DictReader(lines))
     assert first.startswith("# salt: ")
+    assert second.startswith("# sha256: ")
     assert [(row["video_id"], row["study_id"], row["patient_id"]) for row in rows] == ids(manifest)
     assert [row["plain_video_id"] for row in rows] == ["DOE^JANE/a.dcm", "ROE^JOHN/b.dcm"]
     assert [row["plain_study_id"] for row in rows] == ["1.2.3.999.1", "1.2.3.999.7"]
@@ -98,8 +101,61 @@ def test_a_damaged_table_joins_nothing(dicoms, tmp_path, was, now):
     read_manifest(dicoms, local=local)
     local.write_text(local.read_text().replace(was, now, 1))
     with pytest.raises(ManifestError, match=r"t\.ids\.csv.* damaged") as error:
-        LocalIds.read(local).translated("patient", ["MRN-0815"])
+        LocalIds.read(local)
     assert "MRN" not in str(error.value)
+
+
+def test_one_bit_in_the_table_is_an_error(dicoms, tmp_path):
+    local = tmp_path / "t.ids.csv"
+    read_manifest(dicoms, local=local)
+    whole = local.read_bytes()
+    for place in range(len(whole)):
+        local.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(ManifestError, match=r"t\.ids\.csv"):
+            LocalIds.read(local)
+    # As a file with a salt, too.
+    local.write_bytes(whole.replace(b"# salt: ", b"# salt: x"))
+    with pytest.raises(ArgumentError, match=r"t\.ids\.csv is damaged"):
+        read_salt(local)
+
+
+def test_a_table_without_a_digest_is_of_an_earlier_release(dicoms, tmp_path):
+    local = tmp_path / "t.ids.csv"
+    read_manifest(dicoms, local=local)
+    first, _, *lines = local.read_text().splitlines(keepends=True)
+    local.write_text("".join([first, *lines]))
+    with pytest.raises(ManifestError, match=r"t\.ids\.csv is damaged, or of an earlier release"):
+        read_manifest(dicoms, local=local)
+
+
+def test_two_that_add_to_one_table_at_the_same_time_lose_nothing(dicoms, tmp_path, monkeypatch):
+    local = tmp_path / "t.ids.csv"
+    read_manifest(dicoms, local=local)
+    write_dicom(tmp_path / "more" / "c.dcm")
+    write_dicom(tmp_path / "others" / "d.dcm", patient="MRN-1")
+    table, read, reads, in_between = LocalIds.read(local), LocalIds.read, [], threading.Event()
+
+    def told(path):
+        found = read(path)
+        reads.append(path)
+        # The first asks for the salt alone.
+        if len(reads) == 2:
+            in_between.set()
+        return found
+
+    monkeypatch.setattr(LocalIds, "read", told)
+    with ThreadPoolExecutor() as pool:
+        with local_ids._alone(local):
+            other = pool.submit(read_manifest, tmp_path / "more", local=local)
+            # It must not come that far; without a lock, it does.
+            in_between.wait(0.3)
+            mine = read_manifest(tmp_path / "others", salt=table.salt)
+            row = next(iter(table.rows.values()))
+            local_ids._write(local, table.salt, [*table.rows.values(), (mine.videos[0].video_id, *row[1:])])
+        other.result()
+    known = LocalIds.read(local).rows
+    assert len(known) == 4
+    assert {*known} >= {mine.videos[0].video_id, other.result().videos[0].video_id}
 
 
 def test_rows_of_other_videos_stay(dicoms, tmp_path):
