@@ -190,6 +190,7 @@ def _read_url(url: str, layout: str, known: LocalIds | None) -> PlainManifest:
 def _read(path: Path, layout: str, known: LocalIds | None) -> PlainManifest:
     if path.is_file():
         if layout == "csv" or (layout == "auto" and path.suffix.lower() in table.TABLE_SUFFIXES):
+            doubts.refuse_table(path)
             return _called(table.read_table_manifest(path, local=known), "csv")
         if layout not in GENERAL:
             raise ManifestError(f"{shown(path)} is a file; {layout} is read from its folder (--layout)")
@@ -201,6 +202,7 @@ def _read(path: Path, layout: str, known: LocalIds | None) -> PlainManifest:
         return PlainManifest(_read_set(*found, tree))
     if layout == "auto":
         doubts.refuse_part(path)
+        doubts.refuse_remains(tree)
     found_here = folder.read_images(path, tree) if layout == "images" else folder.read_folder(path, tree)
     return _called(found_here, layout, doubts.unused_tables(tree, named=not found_here.dicom))
 

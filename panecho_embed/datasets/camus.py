@@ -98,6 +98,9 @@ LAYOUT = Layout(
     read=_read,
     identity="patient and study are the patient's folder, patient0001; the video is patient0001_2CH_half_sequence",
     units={"EF": "%", "Age": "years", "ed_frame": "frame from 0", "es_frame": "frame from 0"},
+    reads="patientNNNN_2CH_half_sequence.nii.gz as A2C, _4CH_ as A4C; Info_*.cfg: EF, Age, Sex, ImageQuality as "
+    "labels, FrameRate, ED and ES as ed_frame and es_frame; subgroup_training.txt, _validation.txt, "
+    "_testing.txt as split.",
     card=Card(
         citation="Leclerc et al., Deep learning for segmentation using an open large-scale dataset in 2D "
         "echocardiography, IEEE TMI 2019",

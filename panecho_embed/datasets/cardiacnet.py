@@ -76,6 +76,8 @@ LAYOUT = Layout(
     roots=_roots,
     read=_read,
     identity="the patient is the disease and the file's name without its view, ASD/patient-2; the video is its path",
+    reads="Every *_image.nii; the labels ASD and PAH by the folder (1 in ASD/ and PAH/, 0 in Non-ASD/ and Non-PAH/, "
+    "missing in the other disease's), and `source`, PHI or own.",
     card=Card(
         citation="CardiacNet, ECCV 2024; Kaggle (abnormcardiacechovideos)",
         licence="See the download page",

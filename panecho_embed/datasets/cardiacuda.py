@@ -46,6 +46,7 @@ LAYOUT = Layout(
     roots=_roots,
     read=_read,
     identity="the patient is the site's folder and the file's first part, Site_G_100/patient1; the video adds the view",
+    reads="Every *_image.nii.gz; `site` is the folder.",
     card=Card(
         citation="GraphEcho, ICCV 2023; Kaggle (cardiacudc-dataset)",
         licence="See the download page",

@@ -8,12 +8,14 @@ from pathlib import Path
 from panecho_embed.core.errors import ManifestError
 from panecho_embed.core.wording import counted
 from panecho_embed.datasets.identity import DICOM_SUFFIXES, PlainManifest
-from panecho_embed.datasets.layouts import known_layouts
+from panecho_embed.datasets.layouts import known_layouts, titles_of
+from panecho_embed.datasets.reading import column_names
 from panecho_embed.datasets.text import shown
-from panecho_embed.datasets.walk import Tree
+from panecho_embed.datasets.walk import TABLE_SUFFIXES, Tree
 from panecho_embed.media import VIDEO_SUFFIXES
 
 _LISTED = 5
+_TABLES = (*TABLE_SUFFIXES, ".cfg", ".txt", ".json")
 _LEVELS = 2
 """Folders above the input in which the tables of a data set are looked for."""
 
@@ -30,6 +32,27 @@ def refuse_part(path: Path) -> None:
                     f"{shown(path)} lies in {layout.title}, whose {table} is in {shown(above)}: give that folder, or "
                     "--layout folder to read these videos without labels, each folder as a patient"
                 )
+
+
+def refuse_table(path: Path) -> None:
+    """Raise ManifestError for a data set's own table in place of its folder; TMED-2's can be read alone."""
+    if (titles := titles_of(path.name)) and not {"path", "query_key"}.intersection(column_names(path)):
+        raise ManifestError(
+            f"{shown(path)} is a table of {' or '.join(titles)}, without a column path; give its folder, "
+            f"{shown(path.parent)}"
+        )
+
+
+def refuse_remains(tree: Tree) -> None:
+    """Raise ManifestError for a table of a data set that is not recognised, because another of its tables is gone."""
+    for file in tree.files(suffixes=_TABLES):
+        if titles := titles_of(file.name):
+            layouts = (layout for layout in known_layouts().values() if layout.title in titles)
+            how = "; ".join(f"{layout.title} is recognised by {layout.looks_like}" for layout in layouts)
+            raise ManifestError(
+                f"{shown(file)} is a table of {' or '.join(titles)}, whose other files are not there: {how}. Put them "
+                "back, or pass --layout folder to read the videos without labels, each folder as a patient"
+            )
 
 
 def one_patient(found: PlainManifest) -> list[str]:
@@ -54,7 +77,7 @@ def unused_tables(tree: Tree, *, named: bool = True) -> list[str]:
     if not found:
         return []
     names = [shown(file.relative_to(tree.root)) if named else f"a {file.suffix}" for file in found]
-    listed = [f"{name} ({_columns(tree.columns(file))})" for name, file in zip(names, found, strict=True)][:_LISTED]
+    listed = [f"{name} ({_columns(column_names(file))})" for name, file in zip(names, found, strict=True)][:_LISTED]
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return [f"WARNING: {counted(len(found), 'table')} found and not used: {'; '.join(listed)}{more}"]
 

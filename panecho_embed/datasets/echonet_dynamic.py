@@ -47,6 +47,8 @@ LAYOUT = Layout(
     read=_read,
     identity="video, study and patient are FileName without .avi: one video a patient",
     units={"EF": "%", "ESV": "mL", "EDV": "mL", "ed_frame": "frame from 0", "es_frame": "frame from 0"},
+    reads="Videos/*.avi, all A4C; FileList.csv: EF, ESV, EDV and every further column as labels, Split, FPS; "
+    "VolumeTracings.csv: ed_frame and es_frame, the traced frames with the larger and the smaller contour.",
     card=Card(
         citation="Ouyang et al., Video-based AI for beat-to-beat assessment of cardiac function, Nature 2020",
         licence="Stanford University research use agreement: personal, non-commercial research",

@@ -65,6 +65,8 @@ LAYOUT = Layout(
     read=_read,
     identity="video, study and patient are HashedFileName: one video a patient",
     units=dict.fromkeys(("IVSd", "IVSs", "LVIDd", "LVIDs", "LVPWd", "LVPWs"), "cm"),
+    reads="Batch1 to Batch4/*.avi, all PLAX; MeasurementsList.csv: a label for each Calc (IVSd, LVIDd, LVPWd, LVIDs, "
+    "...), split, FPS. The points of a measurement and its Frame are not read.",
     card=Card(
         citation="Duffy et al., High-throughput precision phenotyping of left ventricular hypertrophy with "
         "cardiovascular deep learning, JAMA Cardiology 2022",

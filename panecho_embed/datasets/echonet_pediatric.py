@@ -71,6 +71,8 @@ LAYOUT = Layout(
         "ed_frame": "frame from 0",
         "es_frame": "frame from 0",
     },
+    reads="A4C/Videos and PSAX/Videos, the view by the folder; FileList.csv of each: EF, Sex, Age, Weight, Height, "
+    "and the fold, 0 to 9, as split; VolumeTracings.csv: ed_frame and es_frame, as in EchoNet-Dynamic.",
     card=Card(
         citation="Reddy et al., Video-based deep learning for automated assessment of left ventricular ejection "
         "fraction in pediatric patients, JASE 2023",

@@ -80,6 +80,8 @@ LAYOUT = Layout(
     read=_read,
     identity="the video is ECHO, ES0001_4CH_1; patient and study are its leading ES and digits",
     units={"Reference Frame": "frame from 1", "End of Cycle": "frame from 1"},
+    reads="HMC-QU/A2C and A4C/*.avi; A2C.xlsx and A4C.xlsx: each SEG column and MI (1 if any segment of the view is "
+    "MI, 0 if none), Reference Frame and End of Cycle as written.",
     card=Card(
         citation="Degerli et al., Early detection of myocardial infarction in low-quality echocardiography, IEEE "
         "Access 2021",

@@ -75,6 +75,8 @@ class Layout:
         Citation, licence and known flaws.
     units : mapping of str to str
         Units of labels, such as {"EF": "%"}.
+    reads : str
+        Which files become what: videos, labels, splits, views; for docs/datasets.md.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Layout:
     identity: str
     card: Card
     units: Mapping[str, str] = field(default_factory=dict)
+    reads: str = ""
 
 
 @cache

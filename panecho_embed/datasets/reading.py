@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LISTED = 20
+_LONGEST_HEADER = 100_000
+"""Characters of a table's first line that are looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +67,18 @@ def read_table(path: Path, undecodable: Sequence[str] = (), first_column: str = 
     # An object column takes what pandas's own text column does not: surrogates.
     frame = pd.DataFrame(cells, columns=names, index=lines, dtype=object)
     return Table(path, frame, problems)
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of the columns of a .csv or .tsv file; none of any other, or where it can't be read as one."""
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return []
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            header = stream.readline(_LONGEST_HEADER)
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [name.strip().strip('"') for name in re.split("[,;\t]", header)] if header.strip() else []
 
 
 def require_columns(table: Table, names: Sequence[str]) -> None:

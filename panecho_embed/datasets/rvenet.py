@@ -53,6 +53,7 @@ LAYOUT = Layout(
     identity="the patient is the first two parts of FileName between underscores, the video FileName; headers are not "
     "asked",
     units={"RVEF": "%", "HR": "1/min"},
+    reads="The .dcm files of codebook.csv, all A4C; RVEF, HR and every further column as labels, FPS, Split.",
     card=Card(
         citation="Magyar et al., RVENet: a large echocardiographic dataset for the deep learning-based assessment of "
         "right ventricular function, ECCV Workshops 2022",

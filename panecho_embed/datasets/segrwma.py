@@ -10,7 +10,7 @@ from panecho_embed.core.errors import ManifestError
 from panecho_embed.core.records import Manifest, VideoRef
 from panecho_embed.datasets.labels import label_columns
 from panecho_embed.datasets.layouts import Card, Layout, manifest_of
-from panecho_embed.datasets.reading import Table, raise_problems
+from panecho_embed.datasets.reading import Table, column_names, raise_problems
 from panecho_embed.datasets.walk import Tree
 from panecho_embed.media import NIFTI_SUFFIXES
 
@@ -50,7 +50,7 @@ def _read(root: Path, tree: Tree) -> Manifest:
 
 def _table(tree: Tree) -> Table | None:
     """The one table with a column first_annotated_frame_index, whatever its name, beside the loops or above them."""
-    found = [path for path in tree.files(suffixes=(".csv",)) if _OF_TABLE in tree.columns(path)]
+    found = [path for path in tree.files(suffixes=(".csv",)) if _OF_TABLE in column_names(path)]
     if len(found) > 1:
         raise ManifestError(f"{tree.root}: {len(found)} tables have a column {_OF_TABLE}: {', '.join(map(str, found))}")
     return tree.table(found[0]) if found else None
@@ -89,6 +89,8 @@ LAYOUT = Layout(
     read=_read,
     identity="the video is patient1-2D-A4C; patient and study are its first part",
     units={"first_annotated_frame_index": "frame"},
+    reads="*_image.nii.gz, the view by the name; the one table with a column first_annotated_frame_index, wherever "
+    "it lies: every further column as a label; `mode` is 2D, LVO or MCE.",
     card=Card(
         citation="Regional wall motion abnormality echo, Kaggle (regional-wall-motion-abnormality-echo)",
         licence="See the download page",

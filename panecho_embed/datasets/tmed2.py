@@ -158,6 +158,9 @@ LAYOUT = Layout(
     roots=_roots,
     read=_read,
     identity="an image is its query_key, 12s1_3.png: patient 12, study 12s1",
+    reads="Every image of the tables as a still; view_label as view and as label, diagnosis_label, AS (0 for no_AS, "
+    "1 for any other grade, missing for Not_Provided); the split is that of DEV479 fold 0 for the diagnosis, "
+    "and the splits of all folds are labels, 'DEV479 fold 0 view' say.",
     card=Card(
         citation="Huang et al., TMED 2: A Dataset for Semi-Supervised Classification of Echocardiograms, 2022",
         licence="Tufts Medical Center data use agreement, for approved users",

@@ -59,10 +59,6 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".xlsx", ".xls")
 """Suffixes, in small letters, of files that hold labels rather than videos."""
 
 
-_LONGEST_HEADER = 100_000
-"""Characters of a table's first line that are read."""
-
-
 @dataclass(eq=False)
 class Tree:
     """All files below a folder, walked once, and which of its tables were read.
@@ -112,15 +108,6 @@ class Tree:
         """Read a table, see `read_table`, and remember that it was used."""
         self.used.add(path)
         return read_table(path, first_column=first_column)
-
-    def columns(self, path: Path) -> list[str]:
-        """The names of a text table's columns; none where it can't be read."""
-        try:
-            with path.open(encoding="utf-8-sig") as stream:
-                header = stream.readline(_LONGEST_HEADER)
-        except (OSError, UnicodeDecodeError):
-            return []
-        return [name.strip().strip('"') for name in re.split("[,;\t]", header)] if header.strip() else []
 
     def unused_tables(self) -> list[Path]:
         """The tables that nobody has read, in natural order."""
