@@ -97,8 +97,8 @@ def extract(
 ) -> None:
     """Turn echo videos into an embedding file, or into one file per clip plan (--plan).
 
-    INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or EchoNet-Dynamic,
-    -Pediatric or -LVH as downloaded. INPUT and OUT may be URLs, s3://bucket/echos or gs:// (extras [s3], [gcs]).
+    INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or a public data set as
+    downloaded (docs/datasets.md). INPUT and OUT may be URLs, s3://bucket/echos or gs:// (extras [s3], [gcs]).
     Stopped at any moment and run again, it goes on where it was.
     """
     from panecho_embed.extraction.profile import Profile

@@ -26,12 +26,12 @@ _MOST_OF_ONE_FOLDER, _MOST_OF_ONE_PATIENT = 20, 200
 def refuse_part(path: Path) -> None:
     """Raise ManifestError for a folder inside a data set, without the tables that lie above it."""
     for above in list(path.parents)[:_LEVELS]:
-        for layout in known_layouts().values():
-            if table := next((name for name in layout.tables if (above / name).is_file()), None):
-                raise ManifestError(
-                    f"{shown(path)} lies in {layout.title}, whose {table} is in {shown(above)}: give that folder, or "
-                    "--layout folder to read these videos without labels, each folder as a patient"
-                )
+        names = (name for layout in known_layouts().values() for name in layout.tables)
+        if table := next((name for name in names if (above / name).is_file()), None):
+            raise ManifestError(
+                f"{shown(path)} lies in {' or '.join(titles_of(table))}, whose {table} is in {shown(above)}: give that "
+                "folder, or --layout folder to read these videos without labels, each folder as a patient"
+            )
 
 
 def refuse_table(path: Path) -> None:

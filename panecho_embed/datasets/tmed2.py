@@ -87,14 +87,17 @@ def _stenosis(diagnosis: str) -> float | None:
 
 
 def with_paths(table: Table) -> Table:
-    """The table with the columns path, video_id, study_id, patient_id and view, where it has none of its own.
+    """The table with the columns path, video_id, study_id, patient_id, view and split, where it has none of its own.
 
-    An image is looked for anywhere below the table's folder, in its SourceFolder where that is there. One that lies
+    The split is that for the diagnosis. An image is looked for anywhere below the table's folder, of a fold's table
+    below the folder above (DEV479/TMED2_fold0_labeledpart.csv), in its SourceFolder where that is there. One that lies
     in several places is a problem of its row.
     """
     import pandas as pd
 
     base, frame, problems = table.path.parent, table.frame, dict(table.problems)
+    if _FOLD.fullmatch(table.path.name) and not any(map(_is_image, base.rglob("*"))):
+        base = base.parent
     where = _places([file.relative_to(base) for file in sorted(base.rglob("*")) if file.is_file()])
     sources = list(frame["SourceFolder"]) if "SourceFolder" in frame.columns else [""] * len(frame)
     # Who copied all images into one folder has no source folders, and needs none if the names are unique.
@@ -103,7 +106,8 @@ def with_paths(table: Table) -> Table:
     for line, key, source in zip(frame.index, frame["query_key"], sources, strict=True):
         path = ""
         try:
-            path = _locate(key, source if source in there else "", where.get(key, [])) or key
+            found = _locate(key, source if source in there else "", where.get(key, [])) or key
+            path = found if base == table.path.parent else str(base / found)
         except ArgumentError as error:
             problems.setdefault(line, str(error))
         paths.append(path)
@@ -111,15 +115,20 @@ def with_paths(table: Table) -> Table:
     matches = [_KEY.match(key) for key in frame["query_key"]]
     if all(matches):
         added |= {f"{kind}_id": [m[kind] for m in matches if m] for kind in ("study", "patient")}
-    if "view_label" in frame.columns:
-        added["view"] = list(frame["view_label"])
+    for mine, theirs in (("view", "view_label"), ("split", "diagnosis_classifier_split")):
+        if theirs in frame.columns:
+            added[mine] = list(frame[theirs])
     # As objects: pandas's own text column takes no names that are not UTF-8.
-    mine = {
+    new = {
         name: pd.Series(column, frame.index, dtype=object)
         for name, column in added.items()
         if name not in frame.columns
     }
-    return Table(table.path, frame.assign(**mine), problems)
+    return Table(table.path, frame.assign(**new), problems)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _places(files: Iterable[Path]) -> dict[str, list[Path]]:
