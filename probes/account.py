@@ -191,9 +191,7 @@ def _provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
         "Not the model's own feeding": "; ".join(provenance.overrides) or "nothing",
     }
     if clips is not None:
-        step = f"{clips.target_fps:g} frames/s" if clips.target_fps is not None else f"step {clips.frame_step}"
-        count = f"{clips.num_clips} per video" if clips.num_clips is not None else f"one every {clips.stride} frames"
-        facts["Clips"] = f"{clips.frames_per_clip} frames, {step}, {count}"
+        facts["Clips"] = clips.describe()
     return facts | {
         "Level, pooling": f"{provenance.level}, {provenance.pooling or 'none'}",
         "Precision": provenance.precision,

@@ -2,62 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panecho_embed.core.arraytypes import Ints
+from panecho_embed.core.beats import Beat
 from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.core.records import EmbeddingTable, VideoFacts
+from panecho_embed.core.wording import counted
+from panecho_embed.extraction.summary import notes_on_beats
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 if TYPE_CHECKING:
     from panecho_embed.extraction.clip_engine import ClipEngine
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """clips: so many a video. step: between frames of a clip; None spreads its frames over the whole video."""
-
-    frames: int
-    clips: int
-    step: int | None
-
-    @property
-    def name(self) -> str:
-        """As it is called in tables: "step 2, 4 clips", "uniform, 1 clip"."""
-        kind = "uniform" if self.step is None else "consecutive" if self.step == 1 else f"step {self.step}"
-        return f"{kind}, {self.clips} clip{'s' if self.clips > 1 else ''}"
-
-    def indices(self, num_frames: int) -> Ints:
-        """Frame numbers of every clip, (N, frames)."""
-        if self.step is not None:
-            return ClipPlan(self.frames, frame_step=self.step, num_clips=self.clips).indices(num_frames)
-        # Clip c takes frame c + 0.5 of every of `clips` equal parts of each of `frames` equal parts of the video.
-        place = (np.arange(self.frames)[None] + (np.arange(self.clips)[:, None] + 0.5) / self.clips) / self.frames
-        return np.minimum((place * num_frames).astype(np.int64), num_frames - 1)
-
-
-def default_samplings(frames: int) -> list[Sampling]:
-    """Consecutive, step 2 and uniform; 1, 2, 4 and 8 clips a video."""
-    return [Sampling(frames, clips, step) for step in (1, 2, None) for clips in (1, 2, 4, 8)]
+def default_samplings(frames: int, *, beats: bool = False) -> dict[str, ClipPlan]:
+    """Consecutive, step 2, uniform and, with `beats`, one heartbeat; 1, 2, 4 and 8 clips a video; by their names."""
+    ways: dict[str, dict[str, Any]] = {"consecutive": {}, "step 2": {"frame_step": 2}}
+    ways["uniform"] = {"frame_step": None, "uniform": True}
+    if beats:
+        ways["one heartbeat"] = {"beats": 1}
+    return {
+        f"{name}, {counted(clips, 'clip')}": ClipPlan(frames, num_clips=clips, **way)
+        for name, way in ways.items()
+        for clips in (1, 2, 4, 8)
+    }
 
 
 def sweep_tables(
     source: str | Path,
-    samplings: Sequence[Sampling] | None = None,
+    samplings: Mapping[str, ClipPlan] | None = None,
     *,
     weights: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
+    announce: Callable[[str], object] = lambda message: None,
 ) -> Iterator[tuple[str, EmbeddingTable]]:
-    """Clip-level embeddings for each sampling, by its name. weights, seed: of the clip encoder, those of the file.
+    """Clip-level embeddings for each sampling, by its name.
 
-    Raises ArgumentError for a file without frames, SettingsMismatchError for other weights.
+    samplings: None for `default_samplings`, with heartbeats where the file knows any. weights, seed: of the clip
+    encoder, those of the file. announce: told which videos are not cut by their heartbeat. Raises ArgumentError for a
+    file without frames, SettingsMismatchError for other weights, MediaError where a sampling can't cut a video.
     """
     from panecho_embed.extraction.clip_engine import ClipEngine
     from panecho_embed.extraction.reclipping import backbone_of_frames
@@ -68,27 +59,47 @@ def sweep_tables(
     backbone = backbone_of_frames(file, weights, seed, device, flags="--backbone-weights, --backbone-seed")
     frames, rows = file.table_without_values(), file.rows_on_disk
     engine = ClipEngine(backbone, file.provenance.precision)
-    for sampling in samplings or default_samplings(backbone.feeding.clips.frames_per_clip):
-        yield sampling.name, _sampled_table(frames, rows, engine, sampling)
+    facts = file.facts()
+    if samplings is None:
+        samplings = default_samplings(backbone.feeding.clips.frames_per_clip, beats=_know_beats(facts))
+    by_beats = next((plan for plan in samplings.values() if plan.beats is not None), None)
+    for note in notes_on_beats(file, by_beats):
+        announce(note)
+    timings = [facts[position].timing for position in file.row_columns["video"]]
+    for name, plan in samplings.items():
+        yield name, _sampled_table(frames, rows, engine, timings, name, plan)
+
+
+def _know_beats(facts: Sequence[VideoFacts]) -> bool:
+    """Whether the rate of every video is known, and the heartbeat of any."""
+    done = [fact for fact in facts if fact.status == "done"]
+    known = [fact.recording.heart_rate_bpm for fact in done if not math.isnan(fact.recording.heart_rate_bpm)]
+    return bool(known) and not any(math.isnan(fact.fps) for fact in done)
 
 
 def _sampled_table(
-    frames: EmbeddingTable, embeddings: RowsOnDisk, engine: ClipEngine, sampling: Sampling
+    frames: EmbeddingTable,
+    embeddings: RowsOnDisk,
+    engine: ClipEngine,
+    timings: Sequence[tuple[int, float | None, Beat]],
+    name: str,
+    plan: ClipPlan,
 ) -> EmbeddingTable:
     """Clips of one sampling from the rows of a file of frames; the clip encoder runs, the image encoder does not."""
     import torch
 
-    values, rows, firsts = [], [], []
+    values, rows, firsts, steps = [], [], [], []
     for start, stop in _videos(frames):
         order = start + np.argsort(frames.first_frame[start:stop], kind="stable")
         features = torch.from_numpy(embeddings[order].astype(np.float32, copy=False)).to(engine.device)
-        indices = sampling.indices(stop - start)
+        _, fps, beat = timings[start]
+        indices = plan.require(stop - start, fps, beat)
         values.append(engine(features, indices).cpu().numpy())
         rows.append(np.full(len(indices), start))
         firsts.append(indices[:, 0])
+        steps.append(np.full(len(indices), plan.step(stop - start, fps, beat)))
     row, joined = np.concatenate(rows), np.concatenate(values)
-    plan = None if sampling.step is None else ClipPlan(sampling.frames, sampling.step, num_clips=sampling.clips)
-    provenance = replace(frames.provenance, level="clip", clips=plan, dim=joined.shape[1], pooling=sampling.name)
+    provenance = replace(frames.provenance, level="clip", clips=plan, dim=joined.shape[1], pooling=name)
     return EmbeddingTable(
         values=joined,
         video_id=frames.video_id[row],
@@ -97,8 +108,8 @@ def _sampled_table(
         view=frames.view[row],
         split=frames.split[row],
         first_frame=np.concatenate(firsts),
-        frame_step=np.full(len(row), float(sampling.step or 0)),
-        frames_per_clip=np.full(len(row), sampling.frames),
+        frame_step=np.concatenate(steps),
+        frames_per_clip=np.full(len(row), plan.frames_per_clip),
         labels={name: column[row] for name, column in frames.labels.items()},
         level="clip",
         provenance=provenance,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from panecho_embed.cli.options import (
+    CLIP_OPTIONS,
     Place,
     clip_options,
     encoding_options,
@@ -107,8 +108,7 @@ def extract(
     profile = Profile()
     if profiled and options["engine"] != "local":
         raise ArgumentError("--profile measures the local engine; leave it out with --engine ray")
-    plan_options = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "start", "short")
-    plan = given(**{name: options.pop(name) for name in plan_options}) or None
+    plan = given(**{name: options.pop(name) for name in CLIP_OPTIONS}) or None
     if len(dict(plans)) < len(plans):
         raise ArgumentError("two plans are the same (--plan)")
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ from panecho_embed.cli.options import existing_file
 from panecho_embed.cli.printable import echo_line
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from panecho_embed.store import EmbeddingFile
 
 COSINE_ROWS = 2000  # sampled
@@ -49,6 +53,8 @@ def info(path: Path, failures: bool, as_json: bool) -> None:
 
 def describe(file: EmbeddingFile) -> dict[str, Any]:
     """What `info` prints, by name."""
+    from panecho_embed.extraction.summary import cut_without_beat
+
     provenance = file.provenance
     columns = file.video_columns
     statuses = [str(status) for status in columns["status"]]
@@ -72,6 +78,10 @@ def describe(file: EmbeddingFile) -> dict[str, Any]:
         "feeding": provenance.feeding.describe(),
         "overrides": list(provenance.overrides),
         "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
+        "heart_rate": _heart_rates(columns),
+        "cut_without_beat": []
+        if not provenance.clips or provenance.clips.beats is None
+        else cut_without_beat(file, provenance.clips),
         "plane_order": provenance.plane_order if provenance.clips else "frames",
         "l2_normalised": provenance.l2_normalised,
         "pooling": provenance.pooling,
@@ -80,6 +90,22 @@ def describe(file: EmbeddingFile) -> dict[str, Any]:
         "versions": dict(provenance.versions),
         "fingerprint": file.fingerprint,
     }
+
+
+def _heart_rates(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any] | None:
+    """Beats per minute of the done videos, and how many were found how; None where none is known."""
+    import numpy as np
+
+    if "heart_rate_bpm" not in columns:
+        return None
+    done = columns["status"] == "done"
+    rates = columns["heart_rate_bpm"][done]
+    known = rates[np.isfinite(rates)]
+    if not len(known):
+        return None
+    middle, least, most = (round(float(value), 1) for value in np.quantile(known, (0.5, 0, 1)))
+    sources = Counter(source or "not known" for source in columns["heart_rate_source"][done])
+    return {"median": middle, "lowest": least, "highest": most, **{str(name): count for name, count in sources.items()}}
 
 
 def mean_cosine(file: EmbeddingFile, rows: int = COSINE_ROWS, seed: int = 0) -> float | None:

@@ -134,6 +134,18 @@ clip_options = stacked(
     click.option("--frame-step", type=int, help="Take every n-th frame.  [default: the backbone's, PanEcho 1]"),
     click.option("--fps", "target_fps", type=float, help="Frames per second of a clip, instead of --frame-step."),
     click.option(
+        "--uniform",
+        is_flag=True,
+        default=None,
+        help="Spread the frames of a clip over the whole video, instead of --frame-step.",
+    ),
+    click.option(
+        "--beats",
+        type=int,
+        help="Spread the frames of a clip over N heartbeats; further beats are further clips, --clips at most. Videos "
+        "without a known beat keep --frame-step or --fps, and are named.",
+    ),
+    click.option(
         "--clips", "num_clips", type=int, help="Clips per video, evenly spaced.  [default: the backbone's, PanEcho 4]"
     ),
     click.option("--stride", type=int, help="A clip every n frames, instead of --clips."),
@@ -167,7 +179,8 @@ class Plan(click.ParamType[tuple[str, dict[str, Any]]]):
             reason = error.format_message() if isinstance(error, click.UsageError) else str(error)
             self.fail(f'{value!r}: {reason} It takes the clip options, as "--frame-step 2 --clips 8".', param, ctx)
         flags = {option.name: option.opts[0].lstrip("-") for option in _clips_of_a_plan.params}
-        return "_".join(f"{flags[name]}={chosen[name]}" for name in chosen) or "default", chosen
+        parts = (flags[name] if chosen[name] is True else f"{flags[name]}={chosen[name]}" for name in chosen)
+        return "_".join(parts) or "default", chosen
 
 
 plan_option = click.option(
@@ -251,6 +264,10 @@ encoding_options = stacked(
     feed_option,
     click.option("--include-stills", is_flag=True, help="Take DICOM stills in too, as videos of one frame."),
 )
+
+
+CLIP_OPTIONS = tuple(str(option.name) for option in _clips_of_a_plan.params)
+"""Names of the clip options, as fields of a `ClipPlan`."""
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from panecho_embed.cli.extract import announce, print_failures
 from panecho_embed.cli.options import (
+    CLIP_OPTIONS,
     Place,
     clip_options,
     encoding_options,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from panecho_embed.prediction.run import PredictSummary
 
 _OWN = ("backbone", "weights", "seed", "device", "tasks", "task_table", "sheets", "threshold", "overwrite")
-_CLIPS = ("frames_per_clip", "frame_step", "target_fps", "num_clips", "stride", "start", "short")
 
 
 @click.command()
@@ -75,7 +75,7 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
     own = {name: options.pop(name) for name in _OWN}
     own["tasks"] = "all" if own["tasks"] is None else [name.strip() for name in own["tasks"].split(",")]
     own["reading"] = Reading.parse(options.pop("task"), options.pop("positive"), options.pop("order"))
-    plan = given(**{name: options.pop(name) for name in _CLIPS}) or None
+    plan = given(**{name: options.pop(name) for name in CLIP_OPTIONS}) or None
     # What was not asked for is left to `extract`, so that an embedding file can refuse what is not about it.
     asked = {n: v for n, v in options.items() if ctx.get_parameter_source(n) is not ParameterSource.DEFAULT}
     # The salt may stand in the environment.

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip: a pure function of the frame count and the frame rate.
+"""Which frames of a video make a clip: a pure function of the frame count, the frame rate and the heartbeat.
 
 Nothing here depends on workers, batches or chance, so a plan gives the same clips wherever it runs.
 """
@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from panecho_embed.core.arraytypes import Bools, Ints
+from panecho_embed.core.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.beats import Beat
 from panecho_embed.core.errors import ArgumentError, MediaError, NotACineError
 
 ShortVideoPolicy = Literal["repeat", "wrap", "zeros", "skip"]
@@ -20,11 +21,18 @@ PADDING = -1
 """The frame number of a clip's place that no frame of a short video fills, with "zeros"."""
 
 
-_EXCLUSIVE = (("target_fps", "frame_step"), ("stride", "num_clips"))
+_EXCLUSIVE = ({"target_fps": None, "frame_step": None, "uniform": False}, {"stride": None, "num_clips": None})
+"""Fields of which one takes the place of the others, with the value that says "not this one"."""
+
+_UNKNOWN = Beat()
+
+_PLACES = 1 << 20
+"""Into which a part of a video is divided for the one place that a clip of training takes."""
 
 # Far beyond any use, and small enough that no arithmetic overflows.
 MAX_FRAMES_PER_CLIP = 4096
 MAX_FRAME_STEP = 1_000_000
+MAX_BEATS = 100
 MIN_FPS, MAX_FPS = 0.01, 10_000.0
 
 
@@ -33,7 +41,8 @@ class ClipPlan:
     """How clips are taken from a video.
 
     frames_per_clip: frames in a clip, at least 1 (PanEcho: 16).
-    frame_step: distance between a clip's frames, in frames of the video, at least 1; None when `target_fps` sets it.
+    frame_step: distance between a clip's frames, in frames of the video, at least 1; None when `target_fps` or
+        `uniform` sets it.
     target_fps: frames per second of a clip, above 0; needs the video's own rate. The nearest frame is taken, so a
         target above the video's rate repeats frames.
     num_clips: clips a video, evenly spaced from the first possible start to the last (one clip: the middle);
@@ -44,6 +53,12 @@ class ClipPlan:
     short: what becomes of a video shorter than one clip: "repeat" its last frame (as PanEcho does), "wrap" around
         to its first, pad it with "zeros" after normalising (as EchoPrime does; only models that see a clip as a whole
         take it), or "skip" it.
+    uniform: spread the frames of a clip over the whole video: it is divided into `frames_per_clip` equal parts, and one
+        clip takes the middle of each; of several clips each takes its own place in all parts. A video with fewer
+        frames than a clip is short.
+    beats: spread the frames of a clip over this many heartbeats, from R wave to R wave where these are known; further
+        clips are further beats, `num_clips` at most, evenly chosen. A video whose beat is not known, or that holds
+        fewer beats, is cut by `frame_step` or `target_fps` (and `start`) instead. None: the beat plays no part.
     """
 
     frames_per_clip: int = 16
@@ -53,16 +68,18 @@ class ClipPlan:
     stride: int | None = None
     start: int | None = None
     short: ShortVideoPolicy = "repeat"
+    uniform: bool = False
+    beats: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.frames_per_clip <= MAX_FRAMES_PER_CLIP:
             raise ArgumentError(
                 f"frames_per_clip is {self.frames_per_clip}; allowed are 1 to {MAX_FRAMES_PER_CLIP} (--frames-per-clip)"
             )
-        if (self.frame_step is None) == (self.target_fps is None):
+        if (self.frame_step is not None) + (self.target_fps is not None) + bool(self.uniform) != 1:
             raise ArgumentError(
-                f"frame_step is {self.frame_step} and target_fps is {self.target_fps}; "
-                "give exactly one of them (--frame-step or --fps)"
+                f"frame_step is {self.frame_step}, target_fps is {self.target_fps} and uniform is {self.uniform}; "
+                "give exactly one of them (--frame-step, --fps or --uniform)"
             )
         if self.frame_step is not None and not 1 <= self.frame_step <= MAX_FRAME_STEP:
             raise ArgumentError(f"frame_step is {self.frame_step}; allowed are 1 to {MAX_FRAME_STEP} (--frame-step)")
@@ -84,26 +101,66 @@ class ClipPlan:
             )
         if self.short not in get_args(ShortVideoPolicy):
             raise ArgumentError(f"short is {self.short!r}; allowed are {get_args(ShortVideoPolicy)} (--short)")
+        self._check_spread()
 
-    def step(self, fps: float | None = None) -> float:
-        """Distance between neighbouring frames of a clip, in frames of a video of `fps` frames per second.
+    def _check_spread(self) -> None:
+        if self.beats is not None and not (1 <= self.beats <= MAX_BEATS and self.frames_per_clip > 1):
+            raise ArgumentError(
+                f"beats is {self.beats} with {self.frames_per_clip} frames in a clip; allowed are 1 to {MAX_BEATS} "
+                "beats, for clips of 2 frames or more (--beats, --frames-per-clip)"
+            )
+        if self.uniform and (self.beats is not None or self.start is not None):
+            other = f"beats {self.beats} (--beats)" if self.beats is not None else f"start {self.start} (--start)"
+            raise ArgumentError(f"uniform clips are spread over the whole video; {other} does not go with --uniform")
+        if self.stride is not None and (self.uniform or self.beats is not None):
+            flag = "--uniform" if self.uniform else "--beats"
+            raise ArgumentError(f"stride is {self.stride}; it does not go with {flag}, whose clips --clips counts")
 
-        A whole number for `frame_step`; with `target_fps` it may be fractional. Raises MediaError when the plan needs
-        the video's frame rate and it is not known.
+    @property
+    def needs_beat(self) -> bool:
+        """Whether the heartbeat decides which frames the clips take."""
+        return self.beats is not None
+
+    @property
+    def spacing(self) -> str:
+        """How the frames of a clip follow each other, for people: "step 2", "spread over the whole video"."""
+        if self.uniform:
+            return "spread over the whole video"
+        step = f"{self.target_fps:g} frames/s" if self.target_fps is not None else f"step {self.frame_step}"
+        if self.beats is None:
+            return step
+        beats = "one heartbeat" if self.beats == 1 else f"{self.beats} heartbeats"
+        return f"spread over {beats} ({step} where the beat is not known)"
+
+    def describe(self) -> str:
+        """One line for people: "16 frames, step 2, 4 per video"."""
+        count = f"{self.num_clips} per video" if self.num_clips is not None else f"one every {self.stride} frames"
+        return f"{self.frames_per_clip} frames, {self.spacing}, {count}"
+
+    def step(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> float:
+        """Distance between neighbouring frames of a clip, in frames of a video; on average where it varies.
+
+        A whole number for `frame_step`; else it may be fractional. Raises MediaError when the plan needs the video's
+        frame rate and it is not known.
         """
+        if self.uniform:
+            return max(num_frames / self.frames_per_clip, 1.0)
+        if len(spans := self._spans(num_frames, fps, beat)):
+            return float(spans[:, 1].mean() / self.frames_per_clip)
+        return self._step(fps)
+
+    def follows_beat(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> bool:
+        """Whether the clips of a video are cut by its heartbeat; not so where it is not known or does not fit in."""
+        return len(self._spans(num_frames, fps, beat)) > 0
+
+    def _step(self, fps: float | None) -> float:
         if self.target_fps is None:
             assert self.frame_step is not None
             return float(self.frame_step)
-        if fps is None or not 0 < fps < float("inf"):
-            raise MediaError(
-                f"clips at {self.target_fps:g} frames per second were asked for (--fps), but this video's own rate is "
-                f"{'not known' if fps is None else fps}; add an fps column to the manifest, or use --frame-step",
-                stage="clips",
-            )
-        return fps / self.target_fps
+        return _known(fps, f"clips at {self.target_fps:g} frames per second", "--fps") / self.target_fps
 
     def starts(self, num_frames: int, fps: float | None = None) -> Ints:
-        """First frame of every clip, (N,) int64, ascending and without repeats; empty if the video is skipped."""
+        """First frame of every clip at a fixed step, (N,) int64, ascending and without repeats; empty if skipped."""
         if num_frames < 1:
             raise ArgumentError(f"num_frames is {num_frames}; a video has 1 frame or more")
         offsets = self.offsets(fps)
@@ -116,50 +173,82 @@ class ClipPlan:
         if self.stride is not None:
             return np.arange(0, last_start + 1, self.stride, dtype=np.int64)
         assert self.num_clips is not None
-        if self.num_clips == 1:
-            return np.array([last_start // 2], dtype=np.int64)
-        # There are no more different starts than this.
-        count = min(self.num_clips, last_start + 1)
-        if count == 1:
-            return np.zeros(1, dtype=np.int64)
-        # In whole numbers, so that no platform rounds otherwise.
-        numerators = np.arange(count, dtype=np.int64) * last_start * 2 + (count - 1)
-        return np.unique(numerators // (2 * (count - 1)))
+        return _evenly(last_start + 1, self.num_clips)
 
-    def indices(self, num_frames: int, fps: float | None = None) -> Ints:
+    def indices(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Ints:
         """Frame numbers of every clip, (N, frames_per_clip) int64, each in [0, num_frames), or `PADDING`.
 
-        num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed with `target_fps` alone.
+        num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed with `target_fps` and `beats`
+        alone. beat: its heartbeat, used with `beats` alone.
         """
+        if self.uniform:
+            assert self.num_clips is not None
+            return self.spread(num_frames, np.arange(self.num_clips), self.num_clips)
+        if len(spans := self._spans(num_frames, fps, beat)):
+            assert self.num_clips is not None
+            return self._along(spans[_evenly(len(spans), self.num_clips)], num_frames)
         return self.indices_from(self.starts(num_frames, fps), num_frames, fps)
+
+    def spread(self, num_frames: int, places: Ints, of: int) -> Ints:
+        """Clips over the whole video, (N, frames_per_clip): frame `places` + 1/2 of `of` of each of its equal parts."""
+        if num_frames < 1:
+            raise ArgumentError(f"num_frames is {num_frames}; a video has 1 frame or more")
+        frames = np.arange(self.frames_per_clip, dtype=np.int64)
+        if num_frames < self.frames_per_clip:
+            return self._inside(frames[None, :], num_frames)[: 0 if self.short == "skip" else 1]
+        # In whole numbers, so that no platform rounds otherwise.
+        halves = 2 * (frames[None, :] * of + places[:, None]) + 1
+        clips = halves * num_frames // (2 * of * self.frames_per_clip)
+        # Of clips with the same first frame, one: rows are told apart by it.
+        return clips[np.unique(clips[:, 0], return_index=True)[1]]
+
+    def _along(self, spans: Floats, num_frames: int) -> Ints:
+        """Clips over stretches of a video, (N, 2): first frame and length; (N, frames_per_clip)."""
+        share = np.arange(self.frames_per_clip) / self.frames_per_clip
+        places = np.floor(spans[:, :1] + spans[:, 1:] * share + 0.5).astype(np.int64)
+        return np.clip(places, 0, num_frames - 1)
+
+    def _spans(self, num_frames: int, fps: float | None, beat: Beat) -> Floats:
+        """Every stretch of `beats` beats, (N, 2); N is 0 where the beat plays no part. Raises MediaError."""
+        if self.beats is None:
+            return np.zeros((0, 2))
+        if num_frames == 1:
+            raise MediaError(
+                "its only frame shows no heartbeat (--beats is for loops; leave out --include-stills)", stage="clips"
+            )
+        _known(fps, "clips by the heartbeat", "--beats")
+        return beat.spans(self.beats, num_frames, 1 - 1 / self.frames_per_clip)
 
     def indices_from(self, starts: Ints, num_frames: int, fps: float | None = None) -> Ints:
         """As `indices`, of the clips that begin at `starts` (N,)."""
         return self._inside(starts[:, None] + self.offsets(fps)[None, :], num_frames)
 
-    def used(self, num_frames: int, fps: float | None = None) -> Bools:
+    def used(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Bools:
         """Which frames any clip uses, (num_frames,), without a list of all clips' frames."""
+        if self.uniform or self.beats is not None:
+            return _marked(self.indices(num_frames, fps, beat), num_frames)
         starts, found = self.starts(num_frames, fps), np.zeros(num_frames, dtype=np.bool_)
         for offset in self.offsets(fps):
             inside = self._inside(starts + offset, num_frames)
             found[inside[inside != PADDING]] = True
         return found
 
-    def require(self, num_frames: int, fps: float | None = None) -> Ints:
+    def require(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Ints:
         """`indices`, but a video that the plan skips raises NotACineError, which says why."""
-        indices = self.indices(num_frames, fps)
+        indices = self.indices(num_frames, fps, beat)
         if not len(indices) and self.start is not None and self.short != "skip":
             raise NotACineError(f"{num_frames} frames; its clip would start at frame {self.start} (--start)")
         if not len(indices):
             raise NotACineError(
-                f"{num_frames} frames; a clip needs {self.frames_per_clip} at a step of {self.step(fps):g}, and short "
-                "videos are skipped (--short repeat or wrap would take it)"
+                f"{num_frames} frames; a clip needs {self.frames_per_clip} at a step of "
+                f"{1 if self.uniform else self._step(fps):g}, and short videos are skipped (--short repeat or wrap "
+                "would take it)"
             )
         return indices
 
     def offsets(self, fps: float | None = None) -> Ints:
-        """Distance of every frame of a clip from its first, in frames, (frames_per_clip,) int64."""
-        exact = np.arange(self.frames_per_clip, dtype=np.float64) * self.step(fps)
+        """Distance of every frame of a clip at a fixed step from its first, in frames, (frames_per_clip,) int64."""
+        exact = np.arange(self.frames_per_clip, dtype=np.float64) * self._step(fps)
         return np.floor(exact + 0.5).astype(np.int64)
 
     def _inside(self, indices: Ints, num_frames: int) -> Ints:
@@ -170,13 +259,45 @@ class ClipPlan:
         return inside
 
 
+def _known(fps: float | None, what: str, flag: str) -> float:
+    """The frame rate of a video. Raises MediaError if it is not known."""
+    if fps is None or not 0 < fps < float("inf"):
+        raise MediaError(
+            f"{what} were asked for ({flag}), but this video's own rate is "
+            f"{'not known' if fps is None else fps}; add an fps column to the manifest, or use --frame-step",
+            stage="clips",
+        )
+    return fps
+
+
+def _evenly(possible: int, wanted: int) -> Ints:
+    """At most `wanted` of the numbers 0 ... possible - 1, evenly from the first to the last; one: the middle."""
+    count = min(wanted, possible)
+    if count == 1:
+        return np.array([(possible - 1) // 2], dtype=np.int64)
+    # In whole numbers, so that no platform rounds otherwise.
+    numerators = np.arange(count, dtype=np.int64) * (possible - 1) * 2 + (count - 1)
+    return np.unique(numerators // (2 * (count - 1)))
+
+
+def _marked(indices: Ints, num_frames: int) -> Bools:
+    """Which frames are among the indices, (num_frames,)."""
+    found = np.zeros(num_frames, dtype=np.bool_)
+    found[indices[indices != PADDING]] = True
+    return found
+
+
 class Clips(Protocol):
     """What decoding asks of clips, however they are chosen; see `ClipPlan`."""
 
-    def used(self, num_frames: int, fps: float | None = None) -> Bools:
+    @property
+    def needs_beat(self) -> bool:
+        """Whether the heartbeat decides which frames they take."""
+
+    def used(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Bools:
         """Which frames any clip uses, (num_frames,)."""
 
-    def require(self, num_frames: int, fps: float | None = None) -> Ints:
+    def require(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Ints:
         """Frame numbers of every clip, (N, L) int64; raises NotACineError for a video that is skipped."""
 
 
@@ -194,9 +315,25 @@ class OneClip:
     def __post_init__(self) -> None:
         if not 0 <= self.position < 1:
             raise ArgumentError(f"position is {self.position}; allowed is 0 to below 1")
+        if self.plan.beats is not None:
+            raise ArgumentError(
+                f"beats is {self.plan.beats}; clips from anywhere in a video do not follow its heartbeat"
+            )
+
+    @property
+    def needs_beat(self) -> bool:
+        """As the plan's."""
+        return self.plan.needs_beat
+
+    def indices(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Ints:
+        """Frame numbers of the clip, (1, frames_per_clip) int64; (0, frames_per_clip) if the plan skips the video."""
+        if self.plan.uniform:
+            place = np.array([int(self.position * _PLACES)], dtype=np.int64)
+            return self.plan.spread(num_frames, place, _PLACES)
+        return self.plan.indices_from(self.starts(num_frames, fps), num_frames, fps)
 
     def starts(self, num_frames: int, fps: float | None = None) -> Ints:
-        """First frame of the clip, (1,) int64; empty if the plan skips such a short video."""
+        """First frame of the clip at a fixed step, (1,) int64; empty if the plan skips such a short video."""
         starts = self.plan.starts(num_frames, fps)
         if self.plan.start is not None:
             return starts
@@ -205,39 +342,35 @@ class OneClip:
             return starts
         return np.array([int(self.position * (last_start + 1))], dtype=np.int64)
 
-    def indices(self, num_frames: int, fps: float | None = None) -> Ints:
-        """Frame numbers of the clip, (1, frames_per_clip) int64."""
-        return self.plan.indices_from(self.starts(num_frames, fps), num_frames, fps)
-
-    def used(self, num_frames: int, fps: float | None = None) -> Bools:
+    def used(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Bools:
         """Which frames the clip uses, (num_frames,)."""
-        found = np.zeros(num_frames, dtype=np.bool_)
-        indices = self.indices(num_frames, fps)
-        found[indices[indices != PADDING]] = True
-        return found
+        return _marked(self.indices(num_frames, fps, beat), num_frames)
 
-    def require(self, num_frames: int, fps: float | None = None) -> Ints:
+    def require(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Ints:
         """As the plan's, of this clip."""
-        self.plan.require(num_frames, fps)
-        return self.indices(num_frames, fps)
+        self.plan.require(num_frames, fps, beat)
+        return self.indices(num_frames, fps, beat)
 
 
 def resolve_plan(clips: ClipPlan | Mapping[str, Any] | None, default: ClipPlan) -> ClipPlan:
     """A plan as it is; or a model's default plan with some fields changed.
 
-    {"stride": 4} takes the place of num_clips, {"target_fps": 30} that of frame_step, and the other way round. None:
-    the default plan.
-    Raises ArgumentError for a field that there is not.
+    {"stride": 4} takes the place of num_clips, {"target_fps": 30} or {"uniform": True} that of frame_step, and the
+    other way round. {"beats": 1} leaves the model's own step and start for videos whose beat is not known. None: the
+    default plan. Raises ArgumentError for a field that there is not, and for fields that exclude each other.
     """
     if isinstance(clips, ClipPlan):
         return clips
     changes = dict(clips or {})
     if unknown := changes.keys() - ClipPlan.__dataclass_fields__.keys():
         raise ArgumentError(f"no field of a clip plan: {unknown}; allowed: {', '.join(ClipPlan.__dataclass_fields__)}")
-    for one, other in (*_EXCLUSIVE, *((b, a) for a, b in _EXCLUSIVE)):
-        if changes.get(one) is not None:
-            changes.setdefault(other, None)
-    if changes.get("stride") is not None or changes.get("num_clips", 1) != 1:
+    if changes.get("beats") is not None and changes.get("start") is not None:
+        raise ArgumentError(f"start is {changes['start']}; clips by the heartbeat have no start of their own (--beats)")
+    for group in _EXCLUSIVE:
+        if any(changes.get(name) not in (None, False) for name in group):
+            for name, unset in group.items():
+                changes.setdefault(name, unset)
+    if changes.get("stride") is not None or changes.get("num_clips", 1) != 1 or changes.get("uniform"):
         changes.setdefault("start", None)
     elif changes.get("start") is not None and default.start is None:
         changes.setdefault("num_clips", 1)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import FloatArray, Texts, UInt8Array
+from panecho_embed.core.beats import Beat
 from panecho_embed.core.errors import ArgumentError, ManifestError
 from panecho_embed.core.provenance import Level, Provenance
 
@@ -117,7 +118,9 @@ class Recording:
     frame_height, frame_width: pixels of a frame, 0 where not known. cm_per_pixel_x, cm_per_pixel_y: of the 2-D region,
     along a row and along a column; NaN where not known. colour_flow: 1 with colour Doppler, 0 without, NaN where not
     known. manufacturer, scanner_model: "" where not known. heart_rate_bpm: beats per minute, NaN where not known;
-    heart_rate_source: how it was found, "" with NaN.
+    heart_rate_source: how it was found, "" with NaN; heart_rate_confidence: of one that was looked for in the pictures,
+    0 to 1, whether it was believed or not, else NaN. r_wave_times_ms: of the R waves of the ECG, in milliseconds from
+    the first frame, () where not known.
     """
 
     frame_height: int = 0
@@ -129,6 +132,14 @@ class Recording:
     scanner_model: str = ""
     heart_rate_bpm: float = math.nan
     heart_rate_source: str = ""
+    heart_rate_confidence: float = math.nan
+    r_wave_times_ms: tuple[float, ...] = ()
+
+    def beat(self, fps: float | None) -> Beat:
+        """The heartbeat in frames of a video; fps: its frame rate in Hz, None or NaN where it is not known."""
+        if fps is None or math.isnan(fps) or math.isnan(self.heart_rate_bpm):
+            return Beat()
+        return Beat(60 * fps / self.heart_rate_bpm, tuple(sorted({t * fps / 1000 for t in self.r_wave_times_ms})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,12 @@ class VideoFacts:
     size_bytes: int = -1
     mtime_ns: int = 0
     recording: Recording = field(default_factory=Recording)
+
+    @property
+    def timing(self) -> tuple[int, float | None, Beat]:
+        """What clips depend on: number of frames, frames per second (None where not known) and heartbeat."""
+        fps = None if math.isnan(self.fps) else self.fps
+        return self.num_frames, fps, self.recording.beat(fps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 _SHOWN, _MOST_NAMES = 5, 30
 
-DESCRIPTION_COLUMNS = ("fps_source", "content", "num_frames", "frame_height", "frame_width")
+DESCRIPTION_COLUMNS = (
+    "fps_source",
+    "content",
+    "num_frames",
+    "frame_height",
+    "frame_width",
+    "heart_rate_bpm",
+    "heart_rate_source",
+)
 """For a person to look at; a table that has all of them comes from here, and they are no labels when it comes back."""
 
 
@@ -45,7 +53,9 @@ def describe_manifest(manifest: Manifest, progress: Progress = silent) -> pd.Dat
     table = pd.DataFrame(rows, dtype=object)
     if taken := [name for name in manifest.labels if name in table.columns]:
         raise ManifestError(f"labels {', '.join(taken)} have names of this table's own columns; rename them")
-    types = {"fps": "float64"} | dict.fromkeys(("num_frames", "frame_height", "frame_width"), "Int64")
+    types = {"fps": "float64", "heart_rate_bpm": "float64"} | dict.fromkeys(
+        ("num_frames", "frame_height", "frame_width"), "Int64"
+    )
     return table.astype(types).assign(**dict(manifest.labels))
 
 
@@ -109,6 +119,8 @@ def _row(video: VideoRef) -> dict[str, object]:
         "num_frames": info.num_frames,
         "frame_height": info.height,
         "frame_width": info.width,
+        "heart_rate_bpm": info.heart_rate_bpm,
+        "heart_rate_source": info.heart_rate_source,
     }
 
 

@@ -17,7 +17,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from panecho_embed.core.arraytypes import Bools, Ints, UInt8Array
+from panecho_embed.core.arraytypes import Bools, Floats32, Ints, UInt8Array
+from panecho_embed.core.beats import Beat
 from panecho_embed.core.clips import PADDING, Clips
 from panecho_embed.core.content import Stamp, content_sha256, stamp
 from panecho_embed.core.errors import MediaError, PanEchoEmbedError, RemoteError
@@ -27,6 +28,7 @@ from panecho_embed.core.remote import fetched
 from panecho_embed.extraction.preprocess import FramePreparer, frame_preparer, sector_of
 from panecho_embed.extraction.profile import DecodeTimes
 from panecho_embed.media import Cine, open_cine
+from panecho_embed.media.heartbeat import watched, with_heart_rate
 
 T = TypeVar("T")
 
@@ -127,7 +129,10 @@ def _decode(
     fps, fps_source = (cine.fps, cine.fps_source) if video.fps is None else (video.fps, FPS_OF_MANIFEST)
     mask = sector_of(cine, settings.feeding)
     prepare = _Timed(frame_preparer(settings.feeding, cine.kind, cine.region, mask))
-    count, pixels = _needed_frames(cine, fps, settings, prepare)
+    cine, pulse = _with_pulse(cine, fps, settings)
+    beat = cine.recording.beat(fps)
+    count, pixels = _needed_frames(cine, fps, beat, settings, prepare)
+    recording = with_heart_rate(cine.recording, pulse, fps) if pulse and fps is not None else cine.recording
     sha256 = content_sha256(path) if settings.digest else ""
     # Of a file that is replaced meanwhile, neither frames nor digest are known to be of one state.
     if stamp(video.location) != seen:
@@ -140,19 +145,39 @@ def _decode(
         fps_source,
         seen.size_bytes,
         seen.mtime_ns,
-        cine.recording,
+        recording,
     )
     times = DecodeTimes(started, time.perf_counter(), prepare.seconds, os.getpid())
-    clips = None if settings.clips is None else _positions(settings.clips, count, fps)
+    clips = None if settings.clips is None else _positions(settings.clips, count, fps, beat)
     return DecodedVideo(video.video_id, video.path, pixels, clips, facts, times)
 
 
-def _positions(plans: Sequence[Clips], num_frames: int, fps: float | None) -> tuple[Ints, ...]:
+def _with_pulse(cine: Cine, fps: float | None, settings: DecodeSettings) -> tuple[Cine, list[Floats32]]:
+    """A cine whose heart rate is known if that can be, and pictures that show it while frames are read.
+
+    Clips by the heartbeat need it before their frames are chosen, so that a file which does not tell it is read once
+    more. A reading of all frames finds it on the way, for the clips that are made of them later. Other clips have no
+    use for it, and looking for it would cost a share of the time of decoding.
+    """
+    if fps is None or not math.isnan(cine.recording.heart_rate_bpm):
+        return cine, []
+    if settings.clips is None:
+        return watched(cine)
+    if not any(plan.needs_beat for plan in settings.clips):
+        return cine, []
+    watching, pictures = watched(cine)
+    count = sum(1 for _ in watching.frames())
+    if not count:
+        return cine, []
+    return replace(cine, recording=with_heart_rate(cine.recording, pictures, fps), num_frames=count), []
+
+
+def _positions(plans: Sequence[Clips], num_frames: int, fps: float | None, beat: Beat) -> tuple[Ints, ...]:
     """Clips of every plan, (N, L), by positions in the frames that any of them uses.
 
     Raises MediaError if the only plan gives none; of several, each file says itself why it has no row.
     """
-    found = _of_each(plans, lambda plan: plan.require(num_frames, fps))
+    found = _of_each(plans, lambda plan: plan.require(num_frames, fps, beat))
     none = np.zeros((0, 1), dtype=np.int64)
     every = np.concatenate([(none if clips is None else clips).reshape(-1) for clips in found])
     frames = np.unique(every[every != PADDING])
@@ -164,10 +189,10 @@ def _places(frames: Ints, clips: Ints) -> Ints:
     return np.where(clips == PADDING, PADDING, np.searchsorted(frames, clips))
 
 
-def _used(plans: Sequence[Clips], num_frames: int, fps: float | None) -> Bools:
+def _used(plans: Sequence[Clips], num_frames: int, fps: float | None, beat: Beat) -> Bools:
     """Which frames any clip of any plan uses, (num_frames,). Raises MediaError if the only plan can't say."""
     used = np.zeros(num_frames, dtype=np.bool_)
-    for found in _of_each(plans, lambda plan: plan.used(num_frames, fps)):
+    for found in _of_each(plans, lambda plan: plan.used(num_frames, fps, beat)):
         if found is not None:
             used |= found
     return used
@@ -201,7 +226,7 @@ class _Timed:
 
 
 def _needed_frames(
-    cine: Cine, fps: float | None, settings: DecodeSettings, prepare: FramePreparer
+    cine: Cine, fps: float | None, beat: Beat, settings: DecodeSettings, prepare: FramePreparer
 ) -> tuple[int, UInt8Array]:
     """Number of frames in the video, and those that the clips use, (U, 3, S, S).
 
@@ -213,7 +238,7 @@ def _needed_frames(
         expected = sum(1 for _ in cine.frames())
     way_out = "a smaller --image-size" if settings.clips is None else "fewer clips"
     for _ in range(2):
-        wanted = None if settings.clips is None or expected <= 0 else _used(settings.clips, expected, fps)
+        wanted = None if settings.clips is None or expected <= 0 else _used(settings.clips, expected, fps, beat)
         needed = expected if wanted is None else int(wanted.sum())
         kept = _FrameStack(needed, settings.feeding.crop, way_out, settings.most_frames)
         count = 0

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from panecho_embed.core.errors import StoreError
-from panecho_embed.extraction.summary import ExtractSummary
+from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats
 from panecho_embed.store import EmbeddingFile, Parts
 
 
@@ -43,5 +43,5 @@ def _summary_of(file: EmbeddingFile, started: float, notes: tuple[str, ...] = ()
         skipped=tuple(f for f in failures if f.stage == "skipped"),
         failed=tuple(f for f in failures if f.stage != "skipped"),
         seconds=time.monotonic() - started,
-        notes=notes,
+        notes=(*notes, *notes_on_beats(file, file.provenance.clips)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from panecho_embed.core.records import Failure, Status
 from panecho_embed.datasets import carry_over, local_path
 from panecho_embed.extraction.clip_engine import ClipEngine
 from panecho_embed.extraction.encode import not_finite, stored
-from panecho_embed.extraction.summary import ExtractSummary
+from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats
 from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk
@@ -93,7 +92,8 @@ def reclip(
         ran = ", ".join([*filter(None, [made_with.engine]), *engine.names])
         path = writer.finish(outcome.manifest, outcome.fact_columns(), outcome.failures(), ran)
     carry_over(file.path, id_table or local_path(path), file.video_columns["video_id"])
-    return outcome.summary(path, writer.rows, time.monotonic() - started)
+    summary = outcome.summary(path, writer.rows, time.monotonic() - started)
+    return replace(summary, notes=notes_on_beats(writer.written, plan))
 
 
 class _Outcome:
@@ -120,9 +120,8 @@ class _Outcome:
                     f"{self._path} is damaged: {self.manifest.videos[position].video_id} has {fact.num_frames} frames "
                     f"and {stop - start} rows"
                 )
-            fps = None if math.isnan(fact.fps) else fact.fps
             try:
-                yield _Cut(position, start, stop, plan.require(fact.num_frames, fps), plan.step(fps))
+                yield _Cut(position, start, stop, plan.require(*fact.timing), plan.step(*fact.timing))
             except MediaError as error:
                 video = self.manifest.videos[position]
                 self.fail(position, Failure(video.video_id, video.path, error.stage, str(error)))

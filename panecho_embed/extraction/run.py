@@ -25,7 +25,7 @@ from panecho_embed.core.versions import package_versions
 from panecho_embed.core.wording import counted
 from panecho_embed.datasets import is_opaque, local_path, read_manifest
 from panecho_embed.extraction.profile import Profile
-from panecho_embed.extraction.summary import ExtractSummary, summary_of_several
+from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats, summary_of_several
 from panecho_embed.media import notes_on_videos
 from panecho_embed.models.backbones import check_backbone_name, load_backbone
 from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together
@@ -234,6 +234,10 @@ def extract(
         if shard is None:
             finish_together(list(parts.values()), manifest, [output.provenance for output in outputs.values()])
         summaries = {name: _summary(where[name], parts[name], manifest, len(todo[name]), shard) for name in outputs}
+        if shard is None:
+            for name, output in outputs.items():
+                notes = (*summaries[name].notes, *notes_on_beats(parts[name].finished, output.provenance.clips))
+                summaries[name] = replace(summaries[name], notes=notes)
         if provenance.feeding.mask == "dicom":
             summaries = {name: replace(one, notes=(*one.notes, _DICOM_MASK)) for name, one in summaries.items()}
     seconds = time.monotonic() - started

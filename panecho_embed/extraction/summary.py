@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.records import Failure
 from panecho_embed.core.shards import Shard
+from panecho_embed.core.wording import counted
+from panecho_embed.store import EmbeddingFile
+
+_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +63,27 @@ def summary_of_several(where: Path | str, files: Mapping[str, ExtractSummary], s
         shard=each[0].shard,
         files=files,
     )
+
+
+def cut_without_beat(file: EmbeddingFile, plan: ClipPlan) -> list[str]:
+    """The done videos of a file that a plan of heartbeats cuts at a fixed step, by id."""
+    ids = file.read_videos(["video_id"])["video_id"]
+    done = ((name, fact) for name, fact in zip(ids, file.facts(), strict=True) if fact.status == "done")
+    return [str(name) for name, fact in done if not plan.follows_beat(*fact.timing)]
+
+
+def notes_on_beats(file: EmbeddingFile, plan: ClipPlan | None) -> tuple[str, ...]:
+    """How the heartbeats of a file's videos were found, and which videos are not cut by theirs; () without beats."""
+    if plan is None or plan.beats is None:
+        return ()
+    columns = file.read_videos(["status", "heart_rate_source"])
+    sources = Counter(columns["heart_rate_source"][columns["status"] == "done"])
+    found = ", ".join(f"{count} by {source}" for source, count in sources.most_common() if source) or "none is known"
+    note = f"heartbeat of {counted(sum(sources.values()), 'video')}: {found}"
+    without = cut_without_beat(file, plan)
+    if not without:
+        return (note,)
+    step = f"{plan.target_fps:g} frames per second" if plan.target_fps is not None else f"a step of {plan.frame_step}"
+    named = ", ".join(without[:_NAMED]) + (f" and {len(without) - _NAMED} more" if len(without) > _NAMED else "")
+    which = f"{plan.beats} whole trustworthy beats" if plan.beats > 1 else "a whole trustworthy beat"
+    return (note, f"{counted(len(without), 'video')} without {which}, cut at {step} instead: {named}")

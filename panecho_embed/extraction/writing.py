@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -75,12 +74,11 @@ def rows_of(
         return replace(values, size_bytes=facts.size_bytes, mtime_ns=facts.mtime_ns)
     if clips is None:
         return Rows(values, np.arange(len(values), dtype=np.int64), 1.0, 1, facts)
-    fps = None if math.isnan(facts.fps) else facts.fps
     try:
-        starts = clips.require(facts.num_frames, fps)[:, 0]
+        starts = clips.require(*facts.timing)[:, 0]
     except MediaError as error:
         return Failure(video.video_id, video.path, error.stage, str(error), facts.size_bytes, facts.mtime_ns)
-    return Rows(values, starts, clips.step(fps), clips.frames_per_clip, facts)
+    return Rows(values, starts, clips.step(*facts.timing), clips.frames_per_clip, facts)
 
 
 class PartWriter:

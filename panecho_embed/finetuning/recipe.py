@@ -119,7 +119,8 @@ class ModelSettings:
 class ClipSettings:
     """How clips are taken: in training one at random, for validation and test always the same ones.
 
-    frames: in a clip. frame_step: take every n-th frame; target_fps: frames per second instead, 0 for none.
+    frames: in a clip. frame_step: take every n-th frame; target_fps: frames per second instead, 0 for none; uniform:
+    frames spread over the whole video instead.
     short: a video shorter than a clip, as in `extract`. validation, test: most clips per video, evenly spaced; their
     raw outputs are averaged, and then turned into probabilities.
     """
@@ -127,6 +128,7 @@ class ClipSettings:
     frames: int = 16
     frame_step: int = 1
     target_fps: float = 0.0
+    uniform: bool = False
     short: _TrainingShortPolicy = "repeat"
     validation: int = 4
     test: int = 4
@@ -134,13 +136,15 @@ class ClipSettings:
     def __post_init__(self) -> None:
         _one_of(self, "clips", short=_TrainingShortPolicy)
         _check(self.target_fps == 0 or self.frame_step == 1, "clips.frame_step", self.frame_step, "1 with target_fps")
+        alone = self.target_fps == 0 and self.frame_step == 1
+        _check(alone or not self.uniform, "clips.uniform", self.uniform, "false with frame_step or target_fps")
         self.plan(self.validation)
         self.plan(self.test)
 
     def plan(self, num_clips: int) -> ClipPlan:
         """The plan of so many clips a video. Raises ArgumentError."""
-        step, fps = (None, self.target_fps) if self.target_fps else (self.frame_step, None)
-        return ClipPlan(self.frames, step, fps, num_clips, short=self.short)
+        step, fps = (None, self.target_fps) if self.target_fps else (None if self.uniform else self.frame_step, None)
+        return ClipPlan(self.frames, step, fps, num_clips, short=self.short, uniform=self.uniform)
 
 
 @dataclass(frozen=True, slots=True)

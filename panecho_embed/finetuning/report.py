@@ -305,7 +305,9 @@ def _clips(recipe: Recipe) -> str:
     if recipe.model.temporal == "none" and clips.frames == 1:
         return "Single frames were used."
     step = f"at {clips.target_fps:g} frames per second" if clips.target_fps else "consecutive"
-    if not clips.target_fps and clips.frame_step > 1:
+    if clips.uniform:
+        step = "spread over the whole video"
+    elif not clips.target_fps and clips.frame_step > 1:
         step = "every second frame" if clips.frame_step == 2 else f"with a step of {clips.frame_step} frames"
     return f"Clips of {clips.frames} frames ({step}) were taken, in training from a random place of each video."
 

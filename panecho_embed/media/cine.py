@@ -31,8 +31,7 @@ class Cine:
     fps: frames per second, None where nothing plausible says; fps_source: "container", a DICOM tag, ... or "".
     region: the 2-D ultrasound region, in pixels of the frames; None where the file names none that fits its image.
     num_frames: what the header says, None where it says nothing; the frames that come are what counts.
-    recording: what the header says of how it was made. r_wave_times: of the R waves of the ECG, in milliseconds from
-    the first frame (DICOM (0018,6060)).
+    recording: what the header says of how it was made.
     """
 
     path: str
@@ -43,7 +42,6 @@ class Cine:
     num_frames: int | None
     reader: Callable[[], Iterator[UInt8Array]] = field(repr=False, compare=False)
     recording: Recording = field(default_factory=Recording)
-    r_wave_times: tuple[float, ...] = ()
 
     def frames(self) -> Iterator[UInt8Array]:
         """Yield every frame once, in order: (H, W, 3) uint8 RGB, C-contiguous, all of one size.
@@ -77,6 +75,7 @@ class MediaInfo:
     kind: "" where it can't be told. cine: "cine" (two frames or more), "still" (one), "spectral Doppler", "M-mode",
     "no pixels" or "unreadable: <reason>". num_frames, fps, height, width: None where the header does not say.
     colour_flow: 1 with colour Doppler, 0 without, NaN where it is not known.
+    heart_rate_bpm, heart_rate_source: as in `Recording`.
     """
 
     kind: Kind | Literal[""]
@@ -87,6 +86,8 @@ class MediaInfo:
     height: int | None = None
     width: int | None = None
     colour_flow: float = math.nan
+    heart_rate_bpm: float = math.nan
+    heart_rate_source: str = ""
 
 
 def check_size(height: int, width: int, *, what: str = "the image") -> None:

@@ -7,6 +7,7 @@ import os
 import statistics
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import BinaryIO
 
 import pydicom
@@ -75,7 +76,6 @@ def open_dicom(path: str, *, include_stills: bool = False) -> Cine:
         num_frames=pixels.format.num_frames,
         reader=partial(render_frames, pixels, header),
         recording=_recording(header, pixels.format, region),
-        r_wave_times=tuple(time for time in header.numbers("RWaveTimeVector") if 0 <= time < math.inf),
     )
 
 
@@ -95,7 +95,8 @@ def describe_dicom(path: str, *, header_only: bool = False) -> MediaInfo:
             locate_pixels(path, header)
         kind = "still" if form.num_frames == 1 else "cine"
     fps, source = frame_rate(header)
-    return MediaInfo("dicom", kind, form.num_frames, fps, source, form.rows, form.columns, _colour_flow(header))
+    colour = _colour_flow(header)
+    return MediaInfo("dicom", kind, form.num_frames, fps, source, form.rows, form.columns, colour, *_heart_rate(header))
 
 
 def read_identity(path: str | os.PathLike[str] | BinaryIO) -> DicomIdentity:
@@ -142,9 +143,8 @@ def frame_rate(header: DicomHeader) -> tuple[float | None, str]:
 
 
 def _recording(header: DicomHeader, form: PixelFormat, region: Region | None) -> Recording:
-    """What the header says of the equipment and the image; heart rate (0018,1088), colour (0028,0014) or by region."""
-    rate = header.number("HeartRate")
-    has_rate = rate is not None and 0 < rate < _MAX_HEART_RATE
+    """What the header says of the equipment, the image and the ECG; colour by (0028,0014) or by region."""
+    rate, source = _heart_rate(header)
     return Recording(
         form.rows,
         form.columns,
@@ -153,8 +153,9 @@ def _recording(header: DicomHeader, form: PixelFormat, region: Region | None) ->
         colour_flow=_colour_flow(header),
         manufacturer=header.text("Manufacturer"),
         scanner_model=header.text("ManufacturerModelName"),
-        heart_rate_bpm=rate if rate is not None and has_rate else math.nan,
-        heart_rate_source="(0018,1088) HeartRate" if has_rate else "",
+        heart_rate_bpm=rate,
+        heart_rate_source=source,
+        r_wave_times_ms=_r_waves(header),
     )
 
 
@@ -164,6 +165,22 @@ def _colour_flow(header: DicomHeader) -> float:
     items = header.dataset.get("SequenceOfUltrasoundRegions") or ()
     types = {value for item in items for value in numbers(item, "RegionDataType")}
     return float(present == 1 or 2 in types) if present is not None or types else math.nan
+
+
+def _r_waves(header: DicomHeader) -> tuple[float, ...]:
+    """R Wave Time Vector (0018,6060), milliseconds from the first frame, ascending."""
+    return tuple(sorted({time for time in header.numbers("RWaveTimeVector") if 0 <= time < math.inf}))
+
+
+def _heart_rate(header: DicomHeader) -> tuple[float, str]:
+    """Beats per minute and where they come from: the R waves (the median), else Heart Rate (0018,1088); NaN and ""."""
+    times = _r_waves(header)
+    told = header.number("HeartRate")
+    rates = {"(0018,1088) HeartRate": math.nan if told is None else told}
+    if len(times) > 1:
+        rate = 60_000 / statistics.median(later - time for time, later in pairwise(times))
+        rates = {"(0018,6060) RWaveTimeVector": rate} | rates
+    return next(((rate, source) for source, rate in rates.items() if 0 < rate < _MAX_HEART_RATE), (math.nan, ""))
 
 
 def tissue_region(header: DicomHeader, height: int, width: int) -> Region | None:

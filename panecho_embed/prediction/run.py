@@ -124,21 +124,23 @@ def predict(
         done = extract(source, _made(out) / EMBEDDINGS, backbone=encoder, clips=clips, **how, **extraction)
         file, notes = EmbeddingFile(done.out), done.notes
     else:
-        file = _clips_of(ready, encoder, out, clips=clips, weights=weights, seed=seed, device=device)
+        file, notes = _clips_of(ready, encoder, out, clips=clips, weights=weights, seed=seed, device=device)
     seconds = min(extraction.get("timeout_seconds", PICTURE_SECONDS), PICTURE_SECONDS)
     pages = Sheets(sheets, extraction.get("workers"), seconds, progress)
     summary = _predict(file, encoder, model, out, pages, reading, threshold, seed)
     return dataclasses.replace(summary, notes=(*notes, *summary.notes), seconds=time.monotonic() - started)
 
 
-def _clips_of(file: EmbeddingFile, encoder: Backbone, out: Path, **options: Any) -> EmbeddingFile:
-    """An embedding file of clips; of frames the clips are made, by the options of `reclip`."""
+def _clips_of(
+    file: EmbeddingFile, encoder: Backbone, out: Path, **options: Any
+) -> tuple[EmbeddingFile, tuple[str, ...]]:
+    """An embedding file of clips, and notes on it; of frames the clips are made, by the options of `reclip`."""
     _check_same_model(file, encoder)
     if file.level != "frame":
-        return file
+        return file, ()
     path = _made(out) / _CLIPS_OF_FRAMES
-    reclip(file.path, path, id_table=local_path(out), overwrite=True, **options)
-    return EmbeddingFile(path)
+    made = reclip(file.path, path, id_table=local_path(out), overwrite=True, **options)
+    return EmbeddingFile(path), made.notes
 
 
 def _predict(

@@ -91,7 +91,9 @@ def clips_line(provenance: Provenance) -> str:
     many = (
         f"A clip every {plan.stride} frames" if plan.stride else f"Up to {counted(plan.num_clips or 1, 'clip')} a video"
     )
-    if plan.target_fps:
+    if plan.uniform or plan.beats:
+        which = f"{plan.frames_per_clip} frames {plan.spacing}"
+    elif plan.target_fps:
         which = f"{plan.frames_per_clip} frames at {plan.target_fps:g} per second"
     elif plan.frame_step == 1:
         which = f"{plan.frames_per_clip} consecutive frames"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -85,17 +85,29 @@ def fact_columns(facts: Sequence[VideoFacts]) -> dict[str, npt.NDArray[Any]]:
     """Facts of videos, one column each: (M,), by the names of `VideoFacts` and `Recording`."""
     columns: dict[str, list[Any]] = {name: [getattr(fact, name) for fact in facts] for name in FACT_TYPES}
     for name in RECORDING_COLUMNS:
-        values = (getattr(fact.recording, name) for fact in facts)
-        # What a header says can hold any character.
-        columns[name] = [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
+        columns[name] = [_as_stored(getattr(fact.recording, name)) for fact in facts]
     types: dict[_Kind, Any] = {"i": np.int64, "f": np.float64, "S": object}
     kinds: dict[str, _Kind] = FACT_TYPES | {field.name: _kind(field.type) for field in dataclasses.fields(Recording)}
     return {name: np.array(column, dtype=types[kinds[name]]) for name, column in columns.items()}
 
 
 def _kind(annotation: object) -> _Kind:
-    kinds: dict[str, _Kind] = {"int": "i", "float": "f", "str": "S"}
+    kinds: dict[str, _Kind] = {"int": "i", "float": "f", "str": "S", "tuple[float, ...]": "S"}
     return kinds[str(annotation)]
+
+
+def _as_stored(value: Any) -> Any:
+    """A fact of the recording; numbers of which there may be any number as text."""
+    if isinstance(value, tuple):
+        return " ".join(map(repr, map(float, value)))
+    # What a header says can hold any character.
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+def recording_of(stored: Mapping[str, Any]) -> Recording:
+    """The recording of one video, from its columns. Raises ValueError for a text that holds no numbers."""
+    times = tuple(float(time) for time in str(stored.get("r_wave_times_ms", "")).split())
+    return Recording(**{**stored, "r_wave_times_ms": times})
 
 
 def missing(count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -39,6 +39,7 @@ from panecho_embed.store.layout import (
     SCHEMA_VERSION,
     decode_column,
     label_name,
+    recording_of,
 )
 from panecho_embed.store.rows import CheckedBlocks, RowsOnDisk
 
@@ -233,7 +234,10 @@ class EmbeddingFile:
         """What reading each video told, in the order of `manifest`."""
         known = [name for name in RECORDING_COLUMNS if name in self.video_columns]
         recordings = zip(*(self.video_columns[name].tolist() for name in known), strict=True)
-        told = [Recording(**dict(zip(known, values, strict=True))) for values in recordings]
+        try:
+            told = [recording_of(dict(zip(known, values, strict=True))) for values in recordings]
+        except ValueError as error:
+            raise StoreError(f"{self.path}: /videos/r_wave_times_ms holds no times ({error})") from error
         facts = zip(*(self.video_columns[name].tolist() for name in FACT_TYPES), strict=True)
         return [
             VideoFacts(**dict(zip(FACT_TYPES, values, strict=True)), recording=recording)

@@ -103,7 +103,12 @@ def _sources(
 
         if len(embeddings) != 1:
             raise click.UsageError(f"--sweep takes one frame-level file; {len(embeddings)} were given")
-        return sweep_tables(embeddings[0], weights=options["backbone_weights"], seed=options["backbone_seed"])
+        return sweep_tables(
+            embeddings[0],
+            weights=options["backbone_weights"],
+            seed=options["backbone_seed"],
+            announce=lambda note: click.echo(f"note: {note}", err=True),
+        )
     if options["backbone_weights"] or options["backbone_seed"]:
         raise click.UsageError("--backbone-weights and --backbone-seed are of the clip encoder of a --sweep")
     stems = [Path(path).stem for path in embeddings]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,14 +185,25 @@ def test_the_header_says_how_it_was_recorded(tmp_path: Path) -> None:
         Manufacturer="Acme",
         ManufacturerModelName="Echo 9",
         HeartRate=72,
-        RWaveTimeVector=[12.5, 845.0],
+        RWaveTimeVector=[845.0, 12.5],
         SequenceOfUltrasoundRegions=region,
     )
     cine = open_cine(path)
-    assert cine.r_wave_times == (12.5, 845.0)
-    assert cine.recording == Recording(64, 80, 0.05, 0.04, 1.0, "Acme", "Echo 9", 72.0, "(0018,1088) HeartRate")
-    plain = open_cine(write_dicom(tmp_path / "b.dcm", RGB, HeartRate=0))
-    assert (plain.recording, plain.r_wave_times) == (Recording(64, 80), ())
+    rate, source = 60_000 / 832.5, "(0018,6060) RWaveTimeVector"
+    told = Recording(64, 80, 0.05, 0.04, 1.0, "Acme", "Echo 9", rate, source)
+    assert cine.recording == replace(told, r_wave_times_ms=(12.5, 845.0))
+    assert (describe(path).heart_rate_bpm, describe(path).heart_rate_source) == (rate, source)
+
+
+def test_the_heart_rate_tag_stands_in_for_r_waves(tmp_path: Path) -> None:
+    one = open_cine(write_dicom(tmp_path / "a.dcm", RGB, HeartRate=72, RWaveTimeVector=[12.5])).recording
+    assert (one.heart_rate_bpm, one.heart_rate_source) == (72, "(0018,1088) HeartRate")
+    assert one.r_wave_times_ms == (12.5,)
+    none = open_cine(write_dicom(tmp_path / "b.dcm", RGB, HeartRate=0)).recording
+    assert (math.isnan(none.heart_rate_bpm), none.heart_rate_source, none.r_wave_times_ms) == (True, "", ())
+
+
+def test_the_header_says_whether_there_is_colour(tmp_path: Path) -> None:
     assert open_cine(write_dicom(tmp_path / "c.dcm", RGB, UltrasoundColorDataPresent=0)).recording.colour_flow == 0
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 
 from panecho_embed.cli.main import main
+from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError, SettingsMismatchError
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.candidates import common_rows, read_candidates
@@ -26,7 +25,7 @@ from probes.compare import Compared, compare_problems
 from probes.linear import LinearProbe
 from probes.plans import RunSettings
 from probes.problem import Problem, load_problem
-from probes.sweep import Sampling, default_samplings, sweep_tables
+from probes.sweep import default_samplings, sweep_tables
 
 SETTINGS = RunSettings(draws=100, refits=3)
 
@@ -221,24 +220,11 @@ def test_command_refuses_the_same_file_twice(embeddings: Path, tmp_path: Path) -
     assert (result.exit_code, "the same file is given twice" in result.output) == (2, True)
 
 
-@given(st.integers(1, 400), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, None]))
-def test_samplings_stay_inside_the_video_and_ascend(num_frames: int, clips: int, step: int | None) -> None:
-    indices = Sampling(16, clips, step).indices(num_frames)
-    assert indices.shape[1] == 16
-    assert indices.min() >= 0
-    assert indices.max() < num_frames
-    assert (np.diff(indices, axis=1) >= 0).all()
-
-
-def test_uniform_clips_span_the_video_and_interleave() -> None:
-    indices = Sampling(4, 2, None).indices(16)
-    assert indices.tolist() == [[1, 5, 9, 13], [3, 7, 11, 15]]
-
-
-def test_default_samplings_have_different_names() -> None:
-    names = [sampling.name for sampling in default_samplings(16)]
-    assert names[:2] == ["consecutive, 1 clip", "consecutive, 2 clips"]
-    assert len(set(names)) == 12
+def test_default_samplings_differ_and_know_heartbeats_where_the_file_does() -> None:
+    assert list(default_samplings(16))[:2] == ["consecutive, 1 clip", "consecutive, 2 clips"]
+    assert len(set(default_samplings(16).values())) == 12
+    assert default_samplings(8, beats=True)["one heartbeat, 4 clips"] == ClipPlan(8, beats=1)
+    assert default_samplings(8)["uniform, 2 clips"] == ClipPlan(8, None, num_clips=2, uniform=True)
 
 
 @pytest.fixture(scope="module")
@@ -268,13 +254,12 @@ def frames(table_of: Callable[..., EmbeddingTable], on_frames: Path) -> Embeddin
 def test_a_sweep_makes_the_clips_that_reclip_makes(
     frames: EmbeddingTable, on_frames: Path, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
 ) -> None:
-    from panecho_embed.core.clips import ClipPlan
     from panecho_embed.extraction.reclipping import reclip
     from panecho_embed.store import EmbeddingFile
 
     path = write(tmp_path / "frames.h5", frames)
     reclip(path, tmp_path / "clips.h5", clips=ClipPlan(16, 1, num_clips=2), weights=on_frames, device="cpu")
-    ((_, ours),) = sweep_tables(path, [Sampling(16, 2, 1)], weights=on_frames, device="cpu")
+    ((_, ours),) = sweep_tables(path, {"mine": ClipPlan(16, 1, num_clips=2)}, weights=on_frames, device="cpu")
     theirs = EmbeddingFile(tmp_path / "clips.h5").table()
     np.testing.assert_array_equal(ours.video_id, theirs.video_id)
     np.testing.assert_allclose(ours.values, theirs.values, atol=1e-5)
@@ -311,7 +296,9 @@ def test_sweep_command_compares_samplings(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("probes.sweep.default_samplings", lambda n: [Sampling(n, 1, 1), Sampling(n, 2, None)])
+    uniform = ClipPlan(16, None, num_clips=2, uniform=True)
+    two = {"consecutive, 1 clip": ClipPlan(num_clips=1), "uniform, 2 clips": uniform}
+    monkeypatch.setattr("probes.sweep.default_samplings", lambda n, beats: two)
     path = write(tmp_path / "frames.h5", frames)
     options = [
         "--sweep",

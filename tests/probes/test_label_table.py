@@ -101,8 +101,9 @@ def test_patients_of_the_table_are_those_that_may_not_cross(table: EmbeddingTabl
 
 
 def test_a_manifest_with_labels_is_a_table_of_labels(table: EmbeddingTable, tmp_path: Path) -> None:
-    header = "path,video_id,fps,fps_source,content,num_frames,frame_height,frame_width,Age"
-    path = write(tmp_path / "manifest.csv", f"{header}\na.avi,v000,30,file,cine,32,112,112,50\n")
+    header = "path,video_id,fps,fps_source,content,num_frames,frame_height,frame_width"
+    header += ",heart_rate_bpm,heart_rate_source,Age"
+    path = write(tmp_path / "manifest.csv", f"{header}\na.avi,v000,30,file,cine,32,112,112,70,header,50\n")
     assert set(join_labels(table, path).labels) - set(table.labels) == {"Age"}
 
 

@@ -18,7 +18,7 @@ from panecho_embed.store.layout import fact_columns
 from tests.conftest import refs
 from tests.tiny import tiny
 
-GE = Recording(600, 800, 0.05, 0.051, 1.0, "GE", "Vivid E95", 62.5, "header")
+GE = Recording(600, 800, 0.05, 0.051, 1.0, "GE", "Vivid E95", 62.5, "header", 0.9, (12.5, 972.25))
 PHILIPS = dataclasses.replace(GE, manufacturer="Philips", heart_rate_bpm=math.nan, heart_rate_source="")
 
 
