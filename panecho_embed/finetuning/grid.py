@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -30,7 +31,7 @@ from panecho_embed.finetuning.processes import Processes, join_processes
 from panecho_embed.finetuning.recipe import Recipe
 from panecho_embed.finetuning.recipe_files import load_recipe
 from panecho_embed.finetuning.run import finetune
-from panecho_embed.finetuning.starts import RANDOM, load_start, weights_sha256
+from panecho_embed.finetuning.starts import RANDOM, load_start, weights_sha256, with_own_clips
 
 _State = Literal["done", "begun", "missing"]
 
@@ -174,7 +175,7 @@ def _run(
         job = replace(job, announce=silent)
     dataset = read_dataset(job.data, recipe.data)
     check_margin(margin, dataset.targets.targets)
-    trials = plan_trials(recipe, inits, job.out, seeds=seeds, fractions=fractions)
+    trials = plan_trials(recipe, inits, job.out, seeds=seeds, fractions=fractions, weights=job.weights)
     done = _train(trials, dataset, job, processes)
     if not processes.is_main:
         return None
@@ -227,11 +228,18 @@ def compare_outcomes(
 
 
 def plan_trials(
-    recipe: Recipe, inits: Sequence[str], out: Path, *, seeds: int, fractions: Sequence[float]
+    recipe: Recipe,
+    inits: Sequence[str],
+    out: Path,
+    *,
+    seeds: int,
+    fractions: Sequence[float],
+    weights: Mapping[str, Path] | None = None,
 ) -> tuple[Trial, ...]:
     """Every run of a grid, in the order in which to do them: seed by seed, so that all starts have one early.
 
-    seeds: how many, from the recipe's on. Raises ArgumentError for twins and values out of range.
+    seeds: how many, from the recipe's on. weights: files of starts, which may record their clips.
+    Raises ArgumentError for twins and values out of range.
     """
     if not inits or len(set(inits)) < len(inits):
         raise ArgumentError(f"starts are {', '.join(inits) or 'none'}; name each once (--inits panecho,random)")
@@ -241,13 +249,14 @@ def plan_trials(
     folders = {init: file_stem(init, "-") for init in inits}
     if len(set(folders.values())) < len(folders):
         raise ArgumentError(f"the starts {', '.join(inits)} would share a folder; compare them in two grids")
+    recipes = {init: _recipe_of(init, inits, recipe, (weights or {}).get(init)) for init in inits}
     return tuple(
         Trial(
             init,
             fraction,
             seed,
             out / "runs" / folders[init] / f"fraction-{fraction:g}" / f"seed-{seed}",
-            replace(_recipe_of(init, inits, recipe), seed=seed, data=replace(recipe.data, fraction=fraction)),
+            replace(recipes[init], seed=seed, data=replace(recipe.data, fraction=fraction)),
         )
         for seed in range(recipe.seed, recipe.seed + seeds)
         for fraction in sorted(fractions, reverse=True)
@@ -276,8 +285,11 @@ def trial_state(trial: Trial, fingerprint: str) -> _State:
     return "done" if info["status"] == "done" else "begun"
 
 
-def _recipe_of(init: str, inits: Sequence[str], recipe: Recipe) -> Recipe:
-    """A width is for random weights only; the starts beside them have their own."""
+def _recipe_of(init: str, inits: Sequence[str], recipe: Recipe, weights: Path | None) -> Recipe:
+    """A start's own clips where the recipe leaves them to it; a width is for random weights only."""
+    # A start whose weights are unavailable is told when its runs are due.
+    with suppress(WeightsError):
+        recipe = with_own_clips(recipe, init, weights)
     if init == RANDOM or RANDOM not in inits:
         return recipe
     return replace(recipe, model=replace(recipe.model, width=1.0))

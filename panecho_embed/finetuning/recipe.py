@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from panecho_embed.core.clips import ClipPlan
@@ -119,8 +119,9 @@ class ModelSettings:
 class ClipSettings:
     """How clips are taken: in training one at random, for validation and test always the same ones.
 
-    frames: in a clip. frame_step: take every n-th frame; target_fps: frames per second instead, 0 for none; uniform:
-    frames spread over the whole video instead.
+    frames: in a clip, 0 for as many as the start was trained with. frame_step: take every n-th frame, 0 for the start's
+        own step or frame rate; target_fps: frames per second instead, 0 for none; uniform: frames spread over the whole
+        video instead.
     short: a video shorter than a clip, as in `extract`. validation, test: most clips per video, evenly spaced; their
     raw outputs are averaged, and then turned into probabilities.
     """
@@ -135,11 +136,23 @@ class ClipSettings:
 
     def __post_init__(self) -> None:
         _one_of(self, "clips", short=_TrainingShortPolicy)
-        _check(self.target_fps == 0 or self.frame_step == 1, "clips.frame_step", self.frame_step, "1 with target_fps")
-        alone = self.target_fps == 0 and self.frame_step == 1
+        fits = self.target_fps == 0 or self.frame_step in (0, 1)
+        _check(fits, "clips.frame_step", self.frame_step, "0 or 1 with target_fps")
+        alone = self.target_fps == 0 and self.frame_step in (0, 1)
         _check(alone or not self.uniform, "clips.uniform", self.uniform, "false with frame_step or target_fps")
-        self.plan(self.validation)
-        self.plan(self.test)
+        if self.frames and self.frame_step:
+            self.plan(self.validation)
+            self.plan(self.test)
+        else:
+            # What the start does not decide is checked now.
+            self.resolved(ClipPlan())
+
+    def resolved(self, own: ClipPlan) -> ClipSettings:
+        """The same with a start's own clips where the settings say so; how many of a video is always theirs."""
+        step, fps = self.frame_step, self.target_fps
+        if step == 0:
+            step, fps = (1, fps) if fps or self.uniform else (own.frame_step or 1, own.target_fps or 0.0)
+        return replace(self, frames=self.frames or own.frames_per_clip, frame_step=step, target_fps=fps)
 
     def plan(self, num_clips: int) -> ClipPlan:
         """The plan of so many clips a video. Raises ArgumentError."""

@@ -304,6 +304,11 @@ def _clips(recipe: Recipe) -> str:
     clips = recipe.clips
     if recipe.model.temporal == "none" and clips.frames == 1:
         return "Single frames were used."
+    if not (clips.frames and clips.frame_step):
+        # Of a grid, whose starts differ; a run states its own.
+        return (
+            "Clips had each start's own length and step, and were taken in training from a random place of each video."
+        )
     step = f"at {clips.target_fps:g} frames per second" if clips.target_fps else "consecutive"
     if clips.uniform:
         step = "spread over the whole video"

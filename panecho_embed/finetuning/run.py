@@ -36,7 +36,7 @@ from panecho_embed.finetuning.recipe import Recipe
 from panecho_embed.finetuning.recipe_files import load_recipe
 from panecho_embed.finetuning.report import write_run
 from panecho_embed.finetuning.saved import write_model
-from panecho_embed.finetuning.starts import Start, load_start, weights_sha256
+from panecho_embed.finetuning.starts import Start, load_start, weights_sha256, with_own_clips
 from panecho_embed.finetuning.train import Progress, Trainer, Training
 
 _MOST_WORKERS = 16
@@ -101,6 +101,7 @@ def finetune(
     RecipeError, ArgumentError, ManifestError, WeightsError, TrainingError, StoreError.
     """
     chosen = load_recipe(recipe, settings) if isinstance(recipe, str | Path) else recipe
+    chosen = with_own_clips(chosen, init, weights)
     if fold is not None:
         check_fold(fold, chosen.data.folds)
     processes = join_processes(device, chosen.precision)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.digests import checked_sha256
 from panecho_embed.core.errors import ArgumentError, WeightsNotFoundError
 from panecho_embed.core.feeding import Feeding
@@ -21,10 +22,20 @@ from panecho_embed.finetuning.recipe import ModelSettings, Recipe
 from panecho_embed.models import zoo
 from panecho_embed.models.backbones import Backbone, MeanOverFrames, load_backbone
 from panecho_embed.models.panecho import PANECHO_FEEDING, ClipEncoder
+from panecho_embed.models.torchvision_models import torchvision_feeding
 from panecho_embed.models.weights import KNOWN, locate
 
 RANDOM = "random"
 _HEADS_OF_ATTENTION = 8
+_CLIPS = {
+    "panecho": PANECHO_FEEDING.clips,
+    "panecho-image": PANECHO_FEEDING.clips,
+    RANDOM: PANECHO_FEEDING.clips,
+    "imagenet": zoo.IMAGENET_FEEDING.clips,
+    "echoclip": zoo.ECHOCLIP_FEEDING.clips,
+    "echoprime": zoo.ECHOPRIME_FEEDING.clips,
+    "kinetics": torchvision_feeding("r3d_18").clips,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,15 +66,16 @@ def load_start(
     """The starting point `name`, any that `load_backbone` takes.
 
     "random" is PanEcho's architecture, and the one start whose pixels are only scaled to 0-1, as the paper fine-tuned
-    it: no weights file is opened. frames: of a clip. weights: a file in place of the one found or fetched. seed: of all
-    weights that no file gives. Raises ArgumentError for settings that the start can't take, WeightsError,
-    WeightsNotFoundError.
+    it: no weights file is opened. frames: of a clip, 0 for the start's own. weights: a file in place of the one found
+    or fetched. seed: of all weights that no file gives. Raises ArgumentError for settings that the start can't
+    take, WeightsError, WeightsNotFoundError.
     """
     if name != RANDOM and settings.width != 1:
         raise ArgumentError(
             f"model.width is {settings.width:g}; it is for random weights, and {name} has its own (--set model.width=1)"
         )
     backbone = fed_backbone(name, settings, weights=weights, seed=seed)
+    frames = frames or (backbone.own_feeding or backbone.feeding).clips.frames_per_clip
     _check(backbone, settings, frames)
     with seeded(seed):
         clip_encoder = _clip_encoder(backbone, settings, frames)
@@ -81,6 +93,23 @@ def load_start(
         backbone.weights,
         backbone.patients,
     )
+
+
+def with_own_clips(recipe: Recipe, name: str, weights: str | Path | None = None) -> Recipe:
+    """The recipe with the clips of the start `name` where it leaves them to the start.
+
+    Weights are opened only for a start whose clips are not known without: one that is not of the package, or a file
+    that may record others. Raises ArgumentError and WeightsError as `load_backbone` does.
+    """
+    if recipe.clips.frames and recipe.clips.frame_step:
+        return recipe
+    own = _CLIPS.get(name) if weights is None or name != "panecho" else None
+    if own is None and name.startswith("timm:"):
+        own = ClipPlan()
+    if own is None:
+        backbone = load_backbone(name, weights)
+        own = (backbone.own_feeding or backbone.feeding).clips
+    return replace(recipe, clips=recipe.clips.resolved(own))
 
 
 def fed_backbone(name: str, settings: ModelSettings, *, weights: str | Path | None = None, seed: int = 0) -> Backbone:

@@ -60,7 +60,7 @@ def test_the_published_protocol_is_the_default():
         ("data.targets=EF,EF", "data.targets is ['EF', 'EF']"),
         ("data.targets=", "label columns, or data.tasks set"),
         ("model.trainable=last", "allowed: all, heads, temporal, last-N"),
-        ("clips.frames=0", "frames_per_clip is 0"),
+        ("clips.frames=-1", "frames_per_clip is -1"),
         ("seed=-1", "seed is -1"),
         ("optimizer.lr", "allowed is KEY=VALUE"),
     ],
