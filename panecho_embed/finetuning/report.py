@@ -304,7 +304,7 @@ def _clips(recipe: Recipe) -> str:
     clips = recipe.clips
     if recipe.model.temporal == "none" and clips.frames == 1:
         return "Single frames were used."
-    if not (clips.frames and clips.frame_step):
+    if not clips.frames or not (clips.frame_step or clips.target_fps or clips.uniform):
         # Of a grid, whose starts differ; a run states its own.
         return (
             "Clips had each start's own length and step, and were taken in training from a random place of each video."

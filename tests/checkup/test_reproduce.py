@@ -91,6 +91,8 @@ def test_published_runs_fed_both_models_with_echoprime_s_geometry_and_one_clip_f
         plan = resolve_plan(SAMPLINGS[name], ECHOPRIME_FEEDING.clips)
         assert plan.require(100).tolist() == [list(range(0, 16 * step, step))]
         assert plan.require(5)[0, -1] == 4
+    spread = resolve_plan(SAMPLINGS["uniform"], ECHOPRIME_FEEDING.clips).require(160)
+    assert spread.tolist() == [list(range(5, 160, 10))]
 
 
 def test_the_command_from_videos_to_one_file(weights: Path, tmp_path: Path) -> None:
