@@ -62,8 +62,8 @@ FEEDING: Mapping[str, Mapping[str, Any]] = {
 
 NOTES = (
     "Not stated by the publication, and chosen here: the clip begins at the first frame; a uniform clip takes the "
-    "middle of each of 16 equal parts of the video; the strength of the ridge regression has the least mean absolute error on "
-    "the validation videos; the fit is on the training videos alone.",
+    "middle of each of 16 equal parts of the video; the strength of the ridge regression has the least mean absolute "
+    "error on the validation videos; the fit is on the training videos alone.",
 )
 
 
