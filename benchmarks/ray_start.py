@@ -17,9 +17,8 @@ from pathlib import Path
 
 def main() -> None:
     from panecho_embed.core.clips import ClipPlan
-    from panecho_embed.core.provenance import Provenance
+    from panecho_embed.core.provenance import Provenance, package_versions
     from panecho_embed.core.records import Manifest, VideoRef
-    from panecho_embed.core.versions import package_versions
     from panecho_embed.extraction.decode import DecodeSettings
     from panecho_embed.extraction.encode import EncodeSettings
     from panecho_embed.extraction.job import Job

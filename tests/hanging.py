@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from panecho_embed.core import orphans
+from panecho_embed.core import workers
 
 
 def hang(started, library=ctypes.PyDLL):
@@ -71,8 +71,8 @@ def wait_in_a_thread(started):
 
 
 def _wait_in_a_thread(started):
-    orphans.fcntl = None
-    orphans.end_with_parent()
+    workers.fcntl = None
+    workers.end_with_parent()
     hang(started, ctypes.CDLL)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.core.errors import ArgumentError, StoreError
-from panecho_embed.extraction.pooling import pool, pool_file, pool_table
+from panecho_embed.extraction.pooling import pool, pool_table
 from panecho_embed.store import EmbeddingFile, verify
 from tests.conftest import refs
 
@@ -97,7 +97,8 @@ def test_blocks_of_rows_give_the_same_as_all_at_once(make_file, monkeypatch, by,
     path = make_file("y.h5", refs("p/s/a", "p/t/b", "q/s/c", "q/t/d"), [3, 1, 5, 2])
     at_once = pool_table(EmbeddingFile(path).table(), by, how)
     monkeypatch.setattr("panecho_embed.extraction.pooling._BLOCK_ROWS", 4)
-    in_blocks = pool_file(EmbeddingFile(path), by, how)
+    file = EmbeddingFile(path)
+    in_blocks = pool_table(file.table_without_values(), by, how, file.rows_on_disk)
     np.testing.assert_array_equal(in_blocks.values, at_once.values)
     assert in_blocks.values.dtype == at_once.values.dtype == np.float32
     assert in_blocks.provenance == at_once.provenance

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from panecho_embed.cli.main import main
 from panecho_embed.core import remote
 from panecho_embed.core.errors import ArgumentError, ManifestError, RemoteError, SettingsMismatchError, StoreError
+from panecho_embed.core.remote import cache_folder
 from panecho_embed.core.shards import Shard
 from panecho_embed.datasets import describe_manifest, read_manifest
 from panecho_embed.extraction.run import extract
@@ -441,3 +442,20 @@ def test_other_schemes_are_refused(scheme):
 @pytest.mark.parametrize(("text", "url"), [("s3://a/b", True), ("C://a", False), ("/a/b", False), ("a", False)])
 def test_what_is_a_url(text, url):
     assert remote.is_url(text) is url
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "~/.cache/panecho-embed/read"),
+        ({"XDG_CACHE_HOME": "/xdg"}, "/xdg/panecho-embed/read"),
+        ({"XDG_CACHE_HOME": "/xdg", "PANECHO_EMBED_CACHE": "/mine"}, "/mine/read"),
+        ({"PANECHO_EMBED_CACHE": "~/mine"}, "~/mine/read"),
+    ],
+)
+def test_where_the_cache_is(monkeypatch, settings, expected):
+    for name in ("XDG_CACHE_HOME", "PANECHO_EMBED_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder("read") == Path(expected).expanduser()

@@ -11,7 +11,6 @@ from panecho_embed.core.provenance import Precision
 Status = Literal["ok", "warning", "problem"]
 _Topic = Literal["device", "precision", "engine", "decoder", "weights", "space", "speed", "forecast"]
 
-FRAMES_PER_VIDEO = 64
 CLIPS_PER_VIDEO = 4
 """Of the videos that a forecast counts: what `extract` takes of a video by default, four clips of 16 frames."""
 

@@ -22,9 +22,8 @@ from panecho_embed.core.arraytypes import Floats
 from panecho_embed.core.errors import ArgumentError, StoreError, WeightsNotFoundError
 from panecho_embed.core.jsonable import without_nan
 from panecho_embed.core.outputs import explain_os_error, refuse_to_replace, write_text
-from panecho_embed.core.provenance import Precision
+from panecho_embed.core.provenance import Precision, package_versions
 from panecho_embed.core.records import ROW_COLUMNS, EmbeddingTable, Score
-from panecho_embed.core.versions import package_versions
 from panecho_embed.core.wording import number
 from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.evaluation.scores import score

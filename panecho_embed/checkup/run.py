@@ -14,10 +14,11 @@ from panecho_embed.checkup.machine import (
     check_device,
     check_engines,
     check_precisions,
+    check_space,
     check_weights,
     fast_precisions,
+    file_bytes,
 )
-from panecho_embed.checkup.space import check_space, file_bytes
 from panecho_embed.checkup.speed import decoding_speed, encoding_speed, forecast, forecast_checks, phantom_videos
 from panecho_embed.core.cores import usable_cores
 from panecho_embed.core.errors import ArgumentError, EngineError, MediaError, NoMemoryError, StoreError

@@ -16,8 +16,7 @@ from panecho_embed.core.arraytypes import Ints, UInt8Array
 from panecho_embed.core.errors import PanEchoEmbedError
 from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.outputs import refuse_to_replace, write_text
-from panecho_embed.core.provenance import Precision
-from panecho_embed.core.versions import package_versions
+from panecho_embed.core.provenance import Precision, package_versions
 from panecho_embed.extraction.choose import Agreement, agreement
 from panecho_embed.extraction.clip_engine import ClipEngine
 from panecho_embed.extraction.image_engine import (

@@ -11,15 +11,8 @@ from pathlib import Path
 
 import torch
 
-from panecho_embed.checkup.findings import (
-    CLIPS_PER_VIDEO,
-    FRAMES_PER_VIDEO,
-    Check,
-    DecodingSpeed,
-    EncodingSpeed,
-    Forecast,
-)
-from panecho_embed.checkup.space import file_bytes, gigabytes
+from panecho_embed.checkup.findings import CLIPS_PER_VIDEO, Check, DecodingSpeed, EncodingSpeed, Forecast
+from panecho_embed.checkup.machine import file_bytes, gigabytes
 from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import MediaError
 from panecho_embed.core.provenance import Precision
@@ -30,6 +23,9 @@ from panecho_embed.extraction.image_engine import EagerEngine, PictureBatch
 from panecho_embed.media import describe
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.phantom import write_studies
+
+_FRAMES_PER_VIDEO = 64
+
 
 _FRAMES = 16
 # Work enough for a trial of engines, too little for one that would have to be compiled first.
@@ -114,8 +110,8 @@ def forecast(
 
     Beside a GPU, decoding by all cores and encoding overlap; on a CPU they share the cores.
     """
-    encode = FRAMES_PER_VIDEO / encoding.frames_per_second
-    decode = FRAMES_PER_VIDEO / decoding.frames_per_second / cores
+    encode = _FRAMES_PER_VIDEO / encoding.frames_per_second
+    decode = _FRAMES_PER_VIDEO / decoding.frames_per_second / cores
     seconds = videos * (encode + decode if device == "cpu" else max(encode, decode))
     return Forecast(videos, decoding.kind, encoding.precision, seconds, file_bytes(videos, dim))
 
@@ -129,7 +125,7 @@ def forecast_checks(forecasts: list[Forecast]) -> list[Check]:
         Check(
             "forecast",
             "ok",
-            f"{some.videos:,} videos of {FRAMES_PER_VIDEO} frames, {CLIPS_PER_VIDEO} clips each: a file of "
+            f"{some.videos:,} videos of {_FRAMES_PER_VIDEO} frames, {CLIPS_PER_VIDEO} clips each: a file of "
             f"{gigabytes(some.disk_bytes)}, twice that while it is being written",
         )
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from panecho_embed.cli.options import existing_file, out_option, overwrite_option
-from panecho_embed.cli.search_made import warning
+from panecho_embed.cli.search import warning
 from panecho_embed.core.progress import shown_progress
 
 

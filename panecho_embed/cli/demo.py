@@ -32,24 +32,12 @@ def demo(ctx: click.Context, out: Path, patients: int) -> None:
             fg="yellow",
         )
     # A second or more at 30 frames per second holds a whole heartbeat; mean and spread over its frames hold the motion.
+    asked = ["--target", "EF", "--pooling", "mean+std", "--folds", 5]
     steps = [
         ["phantom", studies, "--layout", "echonet-dynamic", "--patients", patients, "--frames", 36, "--fps", 30],
         ["extract", studies, "-o", embeddings, "--backbone", backbone, "--level", "frame", "--image-size", 112],
         ["info", embeddings],
-        [
-            "probe",
-            "linear",
-            embeddings,
-            "--target",
-            "EF",
-            "--pooling",
-            "mean+std",
-            "--folds",
-            5,
-            "-o",
-            run,
-            "--overwrite",
-        ],
+        ["probe", "linear", embeddings, *asked, "-o", run, "--overwrite"],
     ]
     out.mkdir(parents=True, exist_ok=True)
     for step in steps:

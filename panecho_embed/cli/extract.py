@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from panecho_embed.cli.options import (
-    CLIP_OPTIONS,
     Place,
     clip_options,
+    clips_taken,
     encoding_options,
-    given,
     input_options,
     model_options,
     out_option,
@@ -108,7 +107,7 @@ def extract(
     profile = Profile()
     if profiled and options["engine"] != "local":
         raise ArgumentError("--profile measures the local engine; leave it out with --engine ray")
-    plan = given(**{name: options.pop(name) for name in CLIP_OPTIONS}) or None
+    plan = clips_taken(options) or None
     if len(dict(plans)) < len(plans):
         raise ArgumentError("two plans are the same (--plan)")
     try:
@@ -137,7 +136,7 @@ def announce(message: str) -> None:
 
 
 def _print_profile(profile: Profile, picture: Path) -> None:
-    from panecho_embed.extraction.timeline import draw_timeline
+    from panecho_embed.extraction.profile import draw_timeline
 
     click.echo(profile.table())
     draw_timeline(profile, picture)

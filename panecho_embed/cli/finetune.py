@@ -76,26 +76,26 @@ def finetune(ctx: click.Context, /, recipe: str, data: Path | str, out: Path, **
         leave_processes()
     # Under torchrun, one process speaks for all.
     if os.environ.get("RANK", "0") == "0":
-        print_summary(summary)
+        _print_summary(summary)
     # torchrun knows no third way: it would call a finished run a crash, and may start it again.
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     ctx.exit(0 if several else summary.exit_code)
 
 
-def print_summary(summary: FinetuneSummary) -> None:
+def _print_summary(summary: FinetuneSummary) -> None:
     """Say what the test patients say, what failed, and where the result lies."""
     print_failures([], summary.failures, str(summary.out / "failures.csv"))
     if not summary.unfinished:
-        print_scores(summary.out)
+        _print_scores(summary.out)
         return
     for number in summary.folds:
         click.echo(f"fold {number} alone:")
-        print_scores(summary.out / f"fold-{number}")
+        _print_scores(summary.out / f"fold-{number}")
     missing = ", ".join(map(str, summary.unfinished))
     click.echo(f"folds still to be run: {missing}; the same command without --fold runs them")
 
 
-def print_scores(run: Path) -> None:
+def _print_scores(run: Path) -> None:
     """The main metrics of a run folder that is done, and where its report lies."""
     from panecho_embed.evaluation.report import short_scores
     from panecho_embed.evaluation.scores import caution_of

@@ -102,11 +102,11 @@ def grid(
         leave_processes()
     if result is not None:
         write_grid(result)
-        print_grid(result)
+        _print_grid(result)
         ctx.exit(result.exit_code)
 
 
-def print_grid(grid: Grid) -> None:
+def _print_grid(grid: Grid) -> None:
     """The tables at the largest fraction, label efficiency, what was unavailable, and where everything is."""
     from panecho_embed.core.wording import aligned, counted
     from panecho_embed.finetuning.grid_report import efficiency_rows

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from panecho_embed.store import EmbeddingFile
 
-COSINE_ROWS = 2000  # sampled
-HIGH_COSINE = 0.5  # from here on `info` mentions centring
+_COSINE_ROWS = 2000  # sampled
+_HIGH_COSINE = 0.5  # from here on `info` mentions centring
 
 
 @click.command()
@@ -47,7 +47,7 @@ def info(path: Path, failures: bool, as_json: bool) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name:<{width}}  {_line(value)}")
-    if (facts["mean_cosine"] or 0) >= HIGH_COSINE:
+    if (facts["mean_cosine"] or 0) >= _HIGH_COSINE:
         click.echo("note: the mean cosine is high; kNN may want centring, which `probe knn` tries unless --centre no")
 
 
@@ -108,7 +108,7 @@ def _heart_rates(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any] | No
     return {"median": middle, "lowest": least, "highest": most, **{str(name): count for name, count in sources.items()}}
 
 
-def mean_cosine(file: EmbeddingFile, rows: int = COSINE_ROWS, seed: int = 0) -> float | None:
+def mean_cosine(file: EmbeddingFile, rows: int = _COSINE_ROWS, seed: int = 0) -> float | None:
     """Mean cosine of two different rows of a file, over all pairs of a random sample of its rows.
 
     rows: size of the sample. seed: of the sample. None where fewer than two rows are finite and not zero.

@@ -11,7 +11,7 @@ import click
 from panecho_embed._version import __version__
 from panecho_embed.cli.printable import printable_streams
 from panecho_embed.core.errors import ArgumentError, PanEchoEmbedError
-from panecho_embed.core.nearest import nearest
+from panecho_embed.core.wording import nearest
 
 _GROUP = "panecho_embed.commands"
 
@@ -47,7 +47,7 @@ class _UsageMessage(click.ClickException):
     exit_code = 2
 
 
-class CommandGroup(click.Group):
+class _CommandGroup(click.Group):
     """Loads a command when it is used; others' commands join by the entry-point group panecho_embed.commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -93,7 +93,7 @@ class CommandGroup(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="panecho-embed")
 def main() -> None:
     """Echocardiogram videos to embeddings, and embeddings to answers.

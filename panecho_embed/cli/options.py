@@ -13,10 +13,10 @@ import click
 from panecho_embed.core.clips import ShortVideoPolicy
 from panecho_embed.core.errors import PanEchoEmbedError
 from panecho_embed.core.feeding import OVERRIDES, MaskChoice
-from panecho_embed.core.nearest import nearest
 from panecho_embed.core.provenance import Precision
 from panecho_embed.core.records import EngineBackend, Ids
 from panecho_embed.core.remote import cached, check_url, is_url
+from panecho_embed.core.wording import nearest
 
 if TYPE_CHECKING:
     from panecho_embed.evaluation.thresholds import ThresholdRule
@@ -174,7 +174,7 @@ class Plan(click.ParamType[tuple[str, dict[str, Any]]]):
         """See click.ParamType."""
         try:
             words = shlex.split(value)
-            chosen = given(**_clips_of_a_plan.make_context("--plan", words).params)
+            chosen = clips_taken(_clips_of_a_plan.make_context("--plan", words).params)
         except (ValueError, click.UsageError) as error:
             reason = error.format_message() if isinstance(error, click.UsageError) else str(error)
             self.fail(f'{value!r}: {reason} It takes the clip options, as "--frame-step 2 --clips 8".', param, ctx)
@@ -209,7 +209,7 @@ def _changes(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ..
     return changes or None
 
 
-feed_option = click.option(
+_feed_option = click.option(
     "--feed",
     multiple=True,
     callback=_changes,
@@ -261,18 +261,15 @@ encoding_options = stacked(
         "and EchoPrime: DICOM files only).",
     ),
     click.option("--crop-region", is_flag=True, help="Cut to the 2-D region that the DICOM header names."),
-    feed_option,
+    _feed_option,
     click.option("--include-stills", is_flag=True, help="Take DICOM stills in too, as videos of one frame."),
 )
 
 
-CLIP_OPTIONS = tuple(str(option.name) for option in _clips_of_a_plan.params)
-"""Names of the clip options, as fields of a `ClipPlan`."""
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """Those of the clip options that were given; what was not is the backbone's to say."""
-    return {name: value for name, value in options.items() if value is not None}
+def clips_taken(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the clip options out of all options: those that were given; what was not is the backbone's to say."""
+    taken = {str(option.name): options.pop(str(option.name)) for option in _clips_of_a_plan.params}
+    return {name: value for name, value in taken.items() if value is not None}
 
 
 def names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -280,7 +277,7 @@ def names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tu
     return tuple(name.strip() for name in (value or "").split(",") if name.strip())
 
 
-def threshold_rule(_ctx: click.Context, _param: click.Parameter, value: str) -> ThresholdRule:
+def _threshold_rule(_ctx: click.Context, _param: click.Parameter, value: str) -> ThresholdRule:
     """The rule of "youden", "sensitivity=0.9" or "0.5"."""
     from panecho_embed.core.errors import ArgumentError
     from panecho_embed.evaluation.thresholds import ThresholdRule
@@ -316,7 +313,7 @@ threshold_option = click.option(
     "--threshold",
     default="youden",
     show_default=True,
-    callback=threshold_rule,
+    callback=_threshold_rule,
     metavar="RULE",
     help="Decision threshold of a binary target: youden, sensitivity=0.9, specificity=0.9, or a number.",
 )

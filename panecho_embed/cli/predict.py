@@ -10,12 +10,11 @@ from click.core import ParameterSource
 
 from panecho_embed.cli.extract import announce, print_failures
 from panecho_embed.cli.options import (
-    CLIP_OPTIONS,
     Place,
     clip_options,
+    clips_taken,
     encoding_options,
     existing_file,
-    given,
     input_options,
     model_options,
     out_option,
@@ -75,7 +74,7 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
     own = {name: options.pop(name) for name in _OWN}
     own["tasks"] = "all" if own["tasks"] is None else [name.strip() for name in own["tasks"].split(",")]
     own["reading"] = Reading.parse(options.pop("task"), options.pop("positive"), options.pop("order"))
-    plan = given(**{name: options.pop(name) for name in CLIP_OPTIONS}) or None
+    plan = clips_taken(options) or None
     # What was not asked for is left to `extract`, so that an embedding file can refuse what is not about it.
     asked = {n: v for n, v in options.items() if ctx.get_parameter_source(n) is not ParameterSource.DEFAULT}
     # The salt may stand in the environment.

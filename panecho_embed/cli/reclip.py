@@ -10,8 +10,8 @@ import click
 from panecho_embed.cli.extract import announce, print_summary
 from panecho_embed.cli.options import (
     clip_options,
+    clips_taken,
     existing_file,
-    given,
     model_options,
     out_option,
     overwrite_option,
@@ -25,17 +25,7 @@ from panecho_embed.cli.options import (
 @clip_options
 @overwrite_option
 @click.pass_context
-def reclip(
-    ctx: click.Context,
-    /,
-    source: Path,
-    out: Path,
-    weights: Path | None,
-    seed: int,
-    device: str,
-    overwrite: bool,
-    **clip_arguments: Any,
-) -> None:
+def reclip(ctx: click.Context, /, source: Path, out: Path, **options: Any) -> None:
     """Make clip embeddings from a frame-level file, without the videos.
 
     Only for backbones whose pictures are frames, such as imagenet or timm:NAME. PanEcho builds its clips from other
@@ -44,19 +34,9 @@ def reclip(
     from panecho_embed.core.outputs import refuse_to_replace
 
     # Before torch is loaded.
-    refuse_to_replace(out, overwrite, source)
+    refuse_to_replace(out, options["overwrite"], source)
     from panecho_embed.extraction.reclipping import reclip as run
 
-    summary = run(
-        source,
-        out,
-        clips=given(**clip_arguments),
-        weights=weights,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        progress=None,
-        announce=announce,
-    )
+    summary = run(source, out, clips=clips_taken(options), progress=None, announce=announce, **options)
     print_summary(summary)
     ctx.exit(summary.exit_code)

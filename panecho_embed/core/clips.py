@@ -30,9 +30,9 @@ _PLACES = 1 << 20
 """Into which a part of a video is divided for the one place that a clip of training takes."""
 
 # Far beyond any use, and small enough that no arithmetic overflows.
-MAX_FRAMES_PER_CLIP = 4096
-MAX_FRAME_STEP = 1_000_000
-MAX_BEATS = 100
+_MAX_FRAMES_PER_CLIP = 4096
+_MAX_FRAME_STEP = 1_000_000
+_MAX_BEATS = 100
 MIN_FPS, MAX_FPS = 0.01, 10_000.0
 
 
@@ -72,17 +72,18 @@ class ClipPlan:
     beats: int | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.frames_per_clip <= MAX_FRAMES_PER_CLIP:
+        if not 1 <= self.frames_per_clip <= _MAX_FRAMES_PER_CLIP:
             raise ArgumentError(
-                f"frames_per_clip is {self.frames_per_clip}; allowed are 1 to {MAX_FRAMES_PER_CLIP} (--frames-per-clip)"
+                f"frames_per_clip is {self.frames_per_clip}; allowed are 1 to {_MAX_FRAMES_PER_CLIP} "
+                "(--frames-per-clip)"
             )
         if (self.frame_step is not None) + (self.target_fps is not None) + bool(self.uniform) != 1:
             raise ArgumentError(
                 f"frame_step is {self.frame_step}, target_fps is {self.target_fps} and uniform is {self.uniform}; "
                 "give exactly one of them (--frame-step, --fps or --uniform)"
             )
-        if self.frame_step is not None and not 1 <= self.frame_step <= MAX_FRAME_STEP:
-            raise ArgumentError(f"frame_step is {self.frame_step}; allowed are 1 to {MAX_FRAME_STEP} (--frame-step)")
+        if self.frame_step is not None and not 1 <= self.frame_step <= _MAX_FRAME_STEP:
+            raise ArgumentError(f"frame_step is {self.frame_step}; allowed are 1 to {_MAX_FRAME_STEP} (--frame-step)")
         if self.target_fps is not None and not MIN_FPS <= self.target_fps <= MAX_FPS:
             raise ArgumentError(f"target_fps is {self.target_fps}; allowed are {MIN_FPS:g} to {MAX_FPS:g} (--fps)")
         if (self.num_clips is None) == (self.stride is None):
@@ -104,9 +105,9 @@ class ClipPlan:
         self._check_spread()
 
     def _check_spread(self) -> None:
-        if self.beats is not None and not (1 <= self.beats <= MAX_BEATS and self.frames_per_clip > 1):
+        if self.beats is not None and not (1 <= self.beats <= _MAX_BEATS and self.frames_per_clip > 1):
             raise ArgumentError(
-                f"beats is {self.beats} with {self.frames_per_clip} frames in a clip; allowed are 1 to {MAX_BEATS} "
+                f"beats is {self.beats} with {self.frames_per_clip} frames in a clip; allowed are 1 to {_MAX_BEATS} "
                 "beats, for clips of 2 frames or more (--beats, --frames-per-clip)"
             )
         if self.uniform and (self.beats is not None or self.start is not None):

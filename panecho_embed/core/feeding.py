@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.core.nearest import nearest
+from panecho_embed.core.wording import nearest
 
 Geometry = Literal["squash", "square", "shortest"]
 """How a frame becomes the image that the centre is cropped from.
@@ -25,13 +25,13 @@ Interpolation = Literal["area", "bilinear", "bicubic", "bilinear-antialias", "bi
 "bilinear-antialias" and "bicubic-antialias": Pillow's, whose filter widens when an image shrinks.
 """
 
-ChannelOrder = Literal["rgb", "bgr", "echoprime"]
+_ChannelOrder = Literal["rgb", "bgr", "echoprime"]
 """Order of the channels. "echoprime": RGB, except DICOM: BGR after OpenCV's YUV conversion of its YCbCr values."""
 
-Masking = Literal["always", "dicom", "never"]
+_Masking = Literal["always", "dicom", "never"]
 """Which files are masked outside the ultrasound sector; "dicom": DICOM files, whose pixels hold text and traces."""
 
-MaskMethod = Literal["motion", "echoprime"]
+_MaskMethod = Literal["motion", "echoprime"]
 """How the sector is found, see `panecho_embed.media.sector`."""
 
 MaskChoice = Literal["auto", "on", "off"]
@@ -102,12 +102,12 @@ class Feeding:
     resize_width: int | None = None
     crop: int = 224
     interpolation: Interpolation = "area"
-    channel_order: ChannelOrder = "bgr"
+    channel_order: _ChannelOrder = "bgr"
     scale: float = 1 / 255
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    mask: Masking = "never"
-    mask_method: MaskMethod = "motion"
+    mask: _Masking = "never"
+    mask_method: _MaskMethod = "motion"
     crop_region: bool = False
     clips: ClipPlan = field(default_factory=ClipPlan)
 
@@ -183,7 +183,7 @@ class Feeding:
             raise ArgumentError(f"mask_sector is {mask_sector!r}; allowed: {', '.join(get_args(MaskChoice))}")
         if changes.get("geometry", "squash") != "squash":
             changes.setdefault("resize_width", None)
-        mask: dict[MaskChoice, Masking] = {"auto": self.mask, "on": "always", "off": "never"}
+        mask: dict[MaskChoice, _Masking] = {"auto": self.mask, "on": "always", "off": "never"}
         try:
             return dataclasses.replace(
                 self, **changes, mask=mask[mask_sector], crop_region=crop_region or self.crop_region
@@ -243,9 +243,9 @@ class Feeding:
 _CHOICES: dict[str, Any] = {
     "geometry": Geometry,
     "interpolation": Interpolation,
-    "channel_order": ChannelOrder,
-    "mask": Masking,
-    "mask_method": MaskMethod,
+    "channel_order": _ChannelOrder,
+    "mask": _Masking,
+    "mask_method": _MaskMethod,
 }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any, Literal, get_args
 
 from panecho_embed.core.clips import ClipPlan
@@ -157,3 +159,20 @@ def _check_types(record: Any) -> None:
         value, plain = getattr(record, entry.name), _PLAIN_TYPES.get(str(entry.type))
         if plain is not None and not (isinstance(value, plain) and (plain is bool or not isinstance(value, bool))):
             raise ArgumentError(f"{entry.name} is {str(value)[:80]!r}; it must be {entry.type}")
+
+
+def package_versions() -> dict[str, str]:
+    """Python's own, and those of the packages that are installed here."""
+    encode = ("panecho-embed", "torch", "timm", "torchvision", "numpy", "h5py")
+    plugins = ("python-gdcm", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle")
+    decode = ("opencv-python-headless", "av", "pydicom", *plugins)
+    found = {name: metadata.version(name) for name in (*encode, *decode) if _installed(name)}
+    return {"python": platform.python_version(), **found}
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

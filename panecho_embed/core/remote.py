@@ -20,10 +20,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from panecho_embed.core.cache import CACHE_VARIABLE, cache_folder
 from panecho_embed.core.errors import ArgumentError, PanEchoEmbedError, RemoteError
 from panecho_embed.core.outputs import written_whole
 
+CACHE_VARIABLE = "PANECHO_EMBED_CACHE"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 # Of these, the URL of a file in a listing is known; memory:// is fsspec's own, for trying things out.
@@ -293,3 +293,14 @@ def _sweep() -> None:
         process = folder.name.removeprefix(prefix).partition("-")[0]
         if process.isdecimal() and not Path(f"/proc/{process}").exists() and Path("/proc").exists():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def cache_folder(purpose: str) -> Path:
+    """The folder of one purpose ("read" or "written"), which need not be there yet.
+
+    It lies in $PANECHO_EMBED_CACHE, else in $XDG_CACHE_HOME/panecho-embed, else in ~/.cache/panecho-embed.
+    """
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named).expanduser() / purpose
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "panecho-embed" / purpose

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from panecho_embed.core.errors import TaskTableError
-from panecho_embed.core.nearest import nearest
 from panecho_embed.core.outputs import write_text
+from panecho_embed.core.wording import nearest
 
 TaskType = Literal["binary", "multiclass", "regression"]
 
-COLUMNS = (
+_COLUMNS = (
     "name",
     "type",
     "num_outputs",
@@ -92,7 +92,7 @@ def write_tasks(tasks: Sequence[Task], path: str | Path) -> Path:
     """Write a table that `read_tasks` reads back; it appears at `path` only when it is whole. Raises StoreError."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(_COLUMNS)
     writer.writerows(_cells(task) for task in tasks)
     return write_text(path, text.getvalue())
 
@@ -137,8 +137,8 @@ def _parsed(text: str, source: str) -> tuple[Task, ...]:
 
 def _column_problems(columns: list[str]) -> Iterable[str]:
     for name in columns:
-        if name not in COLUMNS:
-            yield f"unknown column {name!r}{nearest(name, COLUMNS)}; allowed: {', '.join(COLUMNS)}"
+        if name not in _COLUMNS:
+            yield f"unknown column {name!r}{nearest(name, _COLUMNS)}; allowed: {', '.join(_COLUMNS)}"
     yield from (f"the column {name!r} stands twice" for name, count in Counter(columns).items() if count > 1)
     yield from (f"the column {name!r} is missing" for name in _NEEDED if name not in columns)
 
@@ -148,7 +148,7 @@ def _task(row: Mapping[str, str | None]) -> tuple[Task, list[str]]:
     problems: list[str] = []
     if _MORE in row:
         problems.append("it has more cells than there are columns")
-    cell = {name: (row.get(name) or "").strip() for name in COLUMNS}
+    cell = {name: (row.get(name) or "").strip() for name in _COLUMNS}
     name, kind = cell["name"], cell["type"]
     if not name or set(name) & set('.,"\n\r'):
         problems.append(f"the name is {name!r}; it must not be empty, nor hold a point, a comma, a quote, a line break")

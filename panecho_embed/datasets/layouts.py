@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.core.errors import ArgumentError, ManifestError
-from panecho_embed.core.nearest import nearest
 from panecho_embed.core.records import Manifest, VideoRef
+from panecho_embed.core.wording import nearest
 from panecho_embed.datasets.text import shown
 from panecho_embed.datasets.walk import Tree, natural_key
 

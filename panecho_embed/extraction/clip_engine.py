@@ -13,8 +13,7 @@ from panecho_embed.core.provenance import Precision
 from panecho_embed.core.records import EngineBackend
 from panecho_embed.core.workers import GoOn
 from panecho_embed.extraction.choose import agreement
-from panecho_embed.extraction.image_engine import WEIGHTS_DTYPES
-from panecho_embed.extraction.memory import is_out_of_memory
+from panecho_embed.extraction.image_engine import WEIGHTS_DTYPES, is_out_of_memory
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.fused import FusedClipEncoder, can_fuse, fused_clip_encoder
 

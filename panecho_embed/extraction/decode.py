@@ -30,7 +30,7 @@ from panecho_embed.extraction.profile import DecodeTimes
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.heartbeat import watched, with_heart_rate
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # Nine hours at 30 frames per second. A header that claims more is not believed before the frames are counted.
 _MOST_CLAIMED = 1_000_000
@@ -198,9 +198,9 @@ def _used(plans: Sequence[Clips], num_frames: int, fps: float | None, beat: Beat
     return used
 
 
-def _of_each(plans: Sequence[Clips], ask: Callable[[Clips], T]) -> list[T | None]:
+def _of_each(plans: Sequence[Clips], ask: Callable[[Clips], _T]) -> list[_T | None]:
     """What every plan answers; None for one that can't cut this video. Raises MediaError if it is the only one."""
-    answers: list[T | None] = []
+    answers: list[_T | None] = []
     for plan in plans:
         try:
             answers.append(ask(plan))

@@ -20,8 +20,7 @@ from panecho_embed.core.workers import GoOn
 from panecho_embed.extraction.choose import check_backend, choose_engine
 from panecho_embed.extraction.clip_engine import ClipEngine
 from panecho_embed.extraction.decode import DecodedVideo
-from panecho_embed.extraction.image_engine import EagerEngine, ImageEngine, PictureBatch
-from panecho_embed.extraction.memory import is_out_of_memory
+from panecho_embed.extraction.image_engine import EagerEngine, ImageEngine, PictureBatch, is_out_of_memory
 from panecho_embed.extraction.profile import Profile
 from panecho_embed.models.backbones import Backbone
 

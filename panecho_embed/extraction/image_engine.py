@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from panecho_embed.core.errors import EngineError
 from panecho_embed.core.provenance import Precision
-from panecho_embed.extraction.memory import is_out_of_memory
 from panecho_embed.models.backbone import Backbone
 from panecho_embed.models.fused import can_fuse, fuse
 from panecho_embed.models.rearranged import PixelEncoder, rearranged
 
+_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc")
 WEIGHTS_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -74,7 +74,7 @@ class EagerEngine:
     def __init__(self, backbone: Backbone, precision: Precision) -> None:
         self._backbone = backbone
         self._precision: Precision = precision
-        self._move = mover(backbone.device)
+        self._move = _mover(backbone.device)
 
     def __call__(self, batch: PictureBatch) -> Tensor:
         """See ImageEngine; for a 3-D model the normalised pixels themselves."""
@@ -98,7 +98,7 @@ class RearrangedEngine:
             raise EngineError(
                 f"{backbone.name} has no ConvNeXt blocks that could be rearranged (--engine-backend eager)"
             )
-        self._move = mover(backbone.device)
+        self._move = _mover(backbone.device)
         dtype = WEIGHTS_DTYPES[precision]
         self._encoder = PixelEncoder(backbone, encoder, dtype).eval().to(backbone.device)
         if backbone.device.type == "cpu" and can_fuse(dtype):
@@ -120,7 +120,7 @@ class AcceleratorEngine:
         self.batch_pictures: int | None = batch_pictures
         self._backbone = backbone
         self._precision: Precision = precision
-        self._move = mover(backbone.device)
+        self._move = _mover(backbone.device)
         self._encoder: nn.Module = PixelEncoder(backbone, backbone.image_encoder).eval().to(backbone.device)
         self._encoder.compile(dynamic=False)
 
@@ -170,6 +170,13 @@ class _PlainMover:
         return tensor.to(self._device)
 
 
-def mover(device: torch.device) -> _Mover | _PlainMover:
+def _mover(device: torch.device) -> _Mover | _PlainMover:
     """What brings pictures to a device."""
     return _Mover(device) if device.type == "cuda" else _PlainMover(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Is that memory that ran out? CPUs' allocators say it as a RuntimeError, in words."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)

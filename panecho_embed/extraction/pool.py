@@ -15,9 +15,8 @@ from pebble import ProcessExpired
 
 from panecho_embed.core.cores import check_timeout
 from panecho_embed.core.errors import ArgumentError, WorkersError
-from panecho_embed.core.orphans import end_with_parent
 from panecho_embed.core.records import Failure, VideoRef
-from panecho_embed.core.workers import GoOn, new_pool, stop, waited_for
+from panecho_embed.core.workers import GoOn, end_with_parent, new_pool, stop, waited_for
 from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings, decode_video
 
 Outcome = tuple[int, DecodedVideo | Failure]

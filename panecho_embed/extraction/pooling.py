@@ -23,11 +23,6 @@ _ORDER: tuple[Level, ...] = ("frame", "clip", "video", "study")
 _BLOCK_ROWS = 16_384
 
 
-def pool_file(file: EmbeddingFile, by: PoolBy, how: PoolHow = "mean") -> EmbeddingTable:
-    """`pool_table` of a file, of which a block of rows at a time is in memory."""
-    return pool_table(file.table_without_values(), by, how, file.rows_on_disk)
-
-
 def pool_table(
     table: EmbeddingTable, by: PoolBy, how: PoolHow = "mean", rows: RowsOnDisk | None = None
 ) -> EmbeddingTable:
@@ -83,7 +78,7 @@ def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean",
     """
     refuse_to_replace(Path(out), overwrite, source)
     file = EmbeddingFile(source)
-    pooled = pool_file(file, by, how)
+    pooled = pool_table(file.table_without_values(), by, how, file.rows_on_disk)
     manifest, facts, failures = (_videos if by == "video" else _studies)(file, pooled)
     video = file.raw_rows["video"]
     group, first = _groups((video if by == "video" else file.video_columns["study_id"][video]).tolist())

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: seconds by stage, and what ran when."""
+"""Where the time of a run goes: seconds by stage, what ran when, and a picture of it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
-MainStage = Literal["start", "wait", "transfer", "choose", "encode", "clip", "write"]
-WorkerStage = Literal["decode", "resize"]
-MAIN_STAGES: tuple[MainStage, ...] = get_args(MainStage)
-WORKER_STAGES: tuple[WorkerStage, ...] = get_args(WorkerStage)
+from panecho_embed.core.outputs import written_whole
+
+_MainStage = Literal["start", "wait", "transfer", "choose", "encode", "clip", "write"]
+MAIN_STAGES: tuple[_MainStage, ...] = get_args(_MainStage)
+_WORKER_STAGES = ("decode", "resize")
+# Okabe and Ito's colours, which all kinds of sight tell apart.
+_COLOURS = dict(
+    zip(
+        (*MAIN_STAGES, *_WORKER_STAGES),
+        ("#bbbbbb", "#eeeeee", "#cc79a7", "#000000", "#0072b2", "#e69f00", "#d55e00", "#009e73", "#56b4e9"),
+        strict=True,
+    )
+)
 
 # A timeline of more spans could be drawn, but not read.
 _MOST_SPANS = 20_000
@@ -33,7 +43,7 @@ class DecodeTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class _Span:
     """One stage at work on one thing. started, stopped: seconds by `time.perf_counter`; process: its id."""
 
     stage: str
@@ -49,29 +59,29 @@ class Profile:
         self.started = time.perf_counter()
         self.process = os.getpid()
         self.seconds: dict[str, float] = defaultdict(float)
-        self.spans: list[Span] = []
+        self.spans: list[_Span] = []
         self.workers: set[int] = set()
 
     def begin(self) -> None:
         """Count what has passed since this was made as the start; of several jobs, before the first."""
         if "start" not in self.seconds:
-            self._count(Span("start", self.started, time.perf_counter(), self.process))
+            self._count(_Span("start", self.started, time.perf_counter(), self.process))
 
     @contextmanager
-    def measure(self, stage: MainStage) -> Iterator[None]:
+    def measure(self, stage: _MainStage) -> Iterator[None]:
         """Count what happens inside as that stage of this process."""
         started = time.perf_counter()
         try:
             yield
         finally:
-            self._count(Span(stage, started, time.perf_counter(), self.process))
+            self._count(_Span(stage, started, time.perf_counter(), self.process))
 
     def decoded(self, times: DecodeTimes) -> None:
         """Count a video that a worker, or this process itself, has decoded."""
         self.workers.add(times.process)
         self.seconds["resize"] += times.resize_seconds
         self.seconds["decode"] -= times.resize_seconds
-        self._count(Span("decode", times.started, times.stopped, times.process))
+        self._count(_Span("decode", times.started, times.stopped, times.process))
         if times.process == self.process:
             # It was this process that was waited for.
             self.seconds["wait"] -= times.stopped - times.started
@@ -83,7 +93,7 @@ class Profile:
         """
         wall_seconds = time.perf_counter() - self.started
         within: list[str] = [*MAIN_STAGES]
-        beside: list[str] = [*WORKER_STAGES]
+        beside: list[str] = [*_WORKER_STAGES]
         if self.process in self.workers:
             within, beside = [*beside, *within], []
         rows = [(stage, self.seconds[stage]) for stage in within]
@@ -94,7 +104,35 @@ class Profile:
         lines += [f"{stage:<10}{self.seconds[stage]:>9.2f} s  {workers}" for stage in beside]
         return "\n".join(lines)
 
-    def _count(self, span: Span) -> None:
+    def _count(self, span: _Span) -> None:
         self.seconds[span.stage] += span.stopped - span.started
         if len(self.spans) < _MOST_SPANS:
             self.spans.append(span)
+
+
+def draw_timeline(profile: Profile, path: str | Path) -> None:
+    """Draw a profile's spans as a PNG file; seconds since the profile began from left to right."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    lanes = [profile.process, *sorted(profile.workers - {profile.process})]
+    figure = Figure(figsize=(11, 1.2 + 0.45 * len(lanes)), layout="constrained")
+    axes = figure.add_subplot()
+    for height, process in enumerate(lanes):
+        for stage, colour in _COLOURS.items():
+            spans = [
+                (span.started - profile.started, span.stopped - span.started)
+                for span in profile.spans
+                if span.process == process and span.stage == stage
+            ]
+            # The edges' width would hide what is short.
+            axes.broken_barh(spans, (height - 0.4, 0.8), facecolors=colour, linewidth=0)
+    axes.set_yticks(range(len(lanes)), ["encoder", *(f"worker {i}" for i in range(1, len(lanes)))])
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds")
+    axes.set_xlim(0, max((span.stopped for span in profile.spans), default=profile.started + 1) - profile.started)
+    seen = {span.stage for span in profile.spans}
+    handles = [Patch(color=colour, label=stage) for stage, colour in _COLOURS.items() if stage in seen]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(_COLOURS), frameon=False)
+    with written_whole(path, "") as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

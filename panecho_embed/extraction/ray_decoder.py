@@ -1,20 +1,24 @@
-"""The workers of the Ray engine that decode. Imports no torch: they start in a moment and hold no model."""
+"""The workers of the Ray engine that decode. Imports no torch: they start in a moment and hold no model.
+
+What travels between the machines are rows of Ray Data that each hold a few videos, pickled: Ray Data would take every
+video's columns apart and put them together again at each step, and nothing here looks into them on the way.
+"""
 
 from __future__ import annotations
 
+import pickle
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from panecho_embed.core.errors import EngineError
-from panecho_embed.core.provenance import Provenance
-from panecho_embed.core.versions import package_versions
+from panecho_embed.core.provenance import Provenance, package_versions
 from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings
 from panecho_embed.extraction.pool import DecodingLine, Outcome
-from panecho_embed.extraction.ray_rows import items, table
 
+_COLUMN = "pickled"
 # Long videos go on alone rather than fill the memory together.
 _BYTES_TOGETHER = 128 << 20
 
@@ -60,3 +64,18 @@ def check_versions(provenance: Provenance) -> None:
             f"the machine {platform.node()} of the Ray cluster has {'; '.join(other)}: install the same versions on "
             "all machines"
         )
+
+
+def table(items: Iterable[object]) -> Any:
+    """A pyarrow.Table with a row for each item."""
+    import pyarrow as pa
+
+    pickled = [pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL) for item in items]
+    # "large": the frames of a long video have more bytes than an offset of 32 bits counts.
+    return pa.table({_COLUMN: pa.array(pickled, pa.large_binary())})
+
+
+def items(table: Any) -> Iterator[Any]:
+    """What is in the rows of a table. Only what this package has written is read: pickles are code."""
+    for cell in table.column(_COLUMN):
+        yield pickle.loads(cell.as_buffer())

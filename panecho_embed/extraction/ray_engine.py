@@ -12,17 +12,20 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from typing import Any
 
 from panecho_embed.core.errors import EngineError, PanEchoEmbedError
+from panecho_embed.core.provenance import Provenance
+from panecho_embed.core.records import Failure
+from panecho_embed.extraction.encode import EncodeSettings
 from panecho_embed.extraction.job import Job
 from panecho_embed.extraction.profile import Profile
 from panecho_embed.extraction.ray_cluster import Shares, ray_cluster, shares
-from panecho_embed.extraction.ray_decoder import DecodingWork, RayDecoder
-from panecho_embed.extraction.ray_encoder import Encoded, EncodingWork, RayEncoder
-from panecho_embed.extraction.ray_rows import items, table
-from panecho_embed.extraction.writing import part_writers
+from panecho_embed.extraction.ray_decoder import DecodingWork, RayDecoder, check_versions, items, table
+from panecho_embed.extraction.writing import Result, part_writers
+from panecho_embed.models.backbones import Backbone
 
 # Videos that go to an encoder together: enough to fill a GPU's batches, few enough to hold in memory.
 _VIDEOS_TOGETHER = {"cpu": 4, "cuda": 16}
@@ -143,7 +146,7 @@ def _pipeline(ray: Any, job: Job, plan: Shares, todo: Sequence[int]) -> Any:
     rows = -(-len(todo) // together)
     encoders = min(plan.encoders, rows)
     decoding = DecodingWork(job.decoding, job.timeout_seconds, together, job.outputs[0].provenance)
-    encoding = EncodingWork(job.encoding, plan.device, len(todo) // encoders, job.outputs[0].provenance)
+    encoding = _EncodingWork(job.encoding, plan.device, len(todo) // encoders, job.outputs[0].provenance)
     dataset = ray.data.from_arrow(list(_blocks(job, todo, together, plan.decoders)))
     dataset.context.enable_progress_bars = False
     # Every row is a block: it goes on as soon as it is there, and a task that is done again makes the same ones.
@@ -156,7 +159,7 @@ def _pipeline(ray: Any, job: Job, plan: Shares, todo: Sequence[int]) -> Any:
         num_cpus=plan.decoder_cpus,
         compute=_pool(ray, min(plan.decoders, rows), rows if plan.more_decoders else 0),
     ).map_batches(
-        RayEncoder,
+        _RayEncoder,
         # A row, which holds videos enough; Ray Data wants a number where GPUs are asked for.
         batch_size=1,
         batch_format="pyarrow",
@@ -191,3 +194,54 @@ def _own(error: Exception) -> Exception:
     # A worker's traceback has what began it first, and advice of Ray's at its end.
     reason = next((line for line in lines if _RAISED.match(line)), lines[-1] if lines else "")
     return EngineError(f"the Ray cluster gave up: {type(error).__name__}: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class _EncodingWork:
+    """What the encoders of a run are told. device: "cpu" or "cuda". videos_an_encoder: that each may expect."""
+
+    settings: EncodeSettings
+    device: str
+    videos_an_encoder: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of a few videos. engines: that the encoder has used. said: what it would announce, each once."""
+
+    results: list[Result]
+    engines: tuple[str, ...]
+    said: tuple[str, ...]
+
+
+class _RayEncoder:
+    """Encodes videos; holds the model, and the engine that it chose for it."""
+
+    def __init__(self, work: _EncodingWork, model: Any) -> None:
+        import ray
+        import torch
+
+        check_versions(work.provenance)
+        if work.device == "cpu":
+            # As many encoders as CPUs: threads would only fight.
+            torch.set_num_threads(1)
+        self._said: list[str] = []
+        backbone: Backbone = ray.get(model).to(work.device)
+        self._encoder = work.settings.encoder(backbone, work.videos_an_encoder, self._said.append)
+
+    def __call__(self, batch: Any) -> Any:
+        """Rows of a list of (position, DecodedVideo or Failure) -> as many rows of Encoded."""
+        return table(self._encoded(outcomes) for outcomes in items(batch))
+
+    def _encoded(self, outcomes: list[tuple[int, Any]]) -> Encoded:
+        results: list[Result] = []
+        for position, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                results.append((position, outcome))
+            else:
+                results.extend(self._encoder.add(position, outcome))
+        results.extend(self._encoder.flush())
+        said = tuple(self._said)
+        self._said.clear()
+        return Encoded(results, tuple(self._encoder.engines), said)

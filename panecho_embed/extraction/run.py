@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
@@ -17,11 +17,10 @@ from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.feeding import MaskChoice
 from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.progress import Announce, progress_bar, silent
-from panecho_embed.core.provenance import Level, Precision, Provenance, StoredType
+from panecho_embed.core.provenance import Level, Precision, Provenance, StoredType, package_versions
 from panecho_embed.core.records import Engine, EngineBackend, Ids, Manifest
 from panecho_embed.core.remote import check_url, forget_listings, is_url
 from panecho_embed.core.shards import Shard
-from panecho_embed.core.versions import package_versions
 from panecho_embed.core.wording import counted
 from panecho_embed.datasets import is_opaque, local_path, read_manifest
 from panecho_embed.extraction.profile import Profile
@@ -201,14 +200,7 @@ def extract(
             feeding=backbone.feeding.overridden(feed, mask_sector=mask_sector, crop_region=crop_region),
         )
         outputs = {name: Output(parts[name], _of_plan(provenance, backbone, plan)) for name, plan in wanted.items()}
-        for name, output in outputs.items():
-            for override in output.provenance.overrides:
-                announce(f"override{f' in {name}' if name else ''}: {override}")
-        for output in outputs.values():
-            output.parts.begin(manifest, output.provenance, overwrite)
-        todo = {name: output.parts.todo(manifest) for name, output in outputs.items()}
-        for name in filter(todo.get, outputs):
-            parts[name].check_finished()
+        todo = _begin(outputs, manifest, overwrite, announce)
         jobs = [
             Job(
                 some,
@@ -224,26 +216,41 @@ def extract(
             )
             for some, videos in _groups(outputs, todo)
         ]
-        total = len(next(iter(parts.values())).share(manifest))
         at_work = (
             embed_locally(job, profile or Profile()) if engine == "local" else embed_on_ray(job, ray_address)
             for job in jobs
         )
         if jobs:
-            _follow(chain.from_iterable(at_work), total, sum(len(job.todo) for job in jobs), progress)
+            total, left = len(next(iter(parts.values())).share(manifest)), sum(len(job.todo) for job in jobs)
+            with progress_bar("video", progress, total=total, initial=total - left, smoothing=0.1) as bar:
+                for videos in chain.from_iterable(at_work):
+                    bar.update(videos)
         if shard is None:
             finish_together(list(parts.values()), manifest, [output.provenance for output in outputs.values()])
-        summaries = {name: _summary(where[name], parts[name], manifest, len(todo[name]), shard) for name in outputs}
-        if shard is None:
-            for name, output in outputs.items():
-                notes = (*summaries[name].notes, *notes_on_beats(parts[name].finished, output.provenance.clips))
-                summaries[name] = replace(summaries[name], notes=notes)
-        if provenance.feeding.mask == "dicom":
-            summaries = {name: replace(one, notes=(*one.notes, _DICOM_MASK)) for name, one in summaries.items()}
+        notes = (_DICOM_MASK,) if provenance.feeding.mask == "dicom" else ()
+        summaries = {}
+        for name, output in outputs.items():
+            beats = notes_on_beats(parts[name].finished, output.provenance.clips) if shard is None else ()
+            summaries[name] = _summary(where[name], parts[name], manifest, len(todo[name]), shard, (*beats, *notes))
     seconds = time.monotonic() - started
     if plans is None:
         return replace(summaries[""], seconds=seconds)
     return summary_of_several(Path(out) if not is_url(out) else str(out), summaries, seconds)
+
+
+def _begin(
+    outputs: Mapping[str, Output], manifest: Manifest, overwrite: bool, announce: Announce
+) -> dict[str, list[int]]:
+    """Begin the outputs or go on with them; returns the positions of the videos that each lacks."""
+    for name, output in outputs.items():
+        for override in output.provenance.overrides:
+            announce(f"override{f' in {name}' if name else ''}: {override}")
+    for output in outputs.values():
+        output.parts.begin(manifest, output.provenance, overwrite)
+    todo = {name: output.parts.todo(manifest) for name, output in outputs.items()}
+    for name in filter(todo.get, outputs):
+        outputs[name].parts.check_finished()
+    return todo
 
 
 def _check_table(local: Path, several: Iterable[Parts]) -> None:
@@ -311,7 +318,9 @@ def _plans(outputs: list[Output]) -> tuple[ClipPlan, ...] | None:
     return plans or None
 
 
-def _summary(where: Path | str, parts: Parts, manifest: Manifest, embedded: int, shard: Shard | None) -> ExtractSummary:
+def _summary(
+    where: Path | str, parts: Parts, manifest: Manifest, embedded: int, shard: Shard | None, notes: Sequence[str]
+) -> ExtractSummary:
     videos = len(parts.share(manifest))
     rows, failures = parts.tally(manifest)
     return ExtractSummary(
@@ -323,7 +332,7 @@ def _summary(where: Path | str, parts: Parts, manifest: Manifest, embedded: int,
         skipped=tuple(f for f in failures if f.stage == "skipped"),
         failed=tuple(f for f in failures if f.stage != "skipped"),
         seconds=0.0,
-        notes=(*manifest.notes, *parts.notes, *notes_on_videos(video.location for video in manifest.videos)),
+        notes=(*manifest.notes, *parts.notes, *notes_on_videos(video.location for video in manifest.videos), *notes),
         shard=shard,
     )
 
@@ -387,13 +396,6 @@ def _of_plan(provenance: Provenance, backbone: Backbone, clips: ClipPlan | Mappi
         plan = resolve_plan(clips, backbone.feeding.clips)
         backbone.check_clips(plan)
     return replace(provenance, clips=plan, overrides=backbone.overrides(provenance.feeding, plan))
-
-
-def _follow(at_work: Iterator[int], total: int, todo: int, progress: bool | None) -> None:
-    """Let an engine work, and show how far it is."""
-    with progress_bar("video", progress, total=total, initial=total - todo, smoothing=0.1) as bar:
-        for videos in at_work:
-            bar.update(videos)
 
 
 def _check_engine(engine: Engine, ray_address: str | None) -> None:

@@ -31,7 +31,7 @@ Result = tuple[int, EncodedVideo | Failure]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class _Rows:
     """The rows of one video in one file: values (N, D); first_frame (N,); frame_step and frames_per_clip in frames."""
 
     values: FloatArray
@@ -59,26 +59,26 @@ def part_writers(
                     writer.add((position, outcome))
                 else:
                     clips = outputs[number].provenance.clips
-                    rows = rows_of(manifest.videos[position], outcome, outcome.values[number], clips)
+                    rows = _rows_of(manifest.videos[position], outcome, outcome.values[number], clips)
                     writer.add((position, rows))
 
         yield add
 
 
-def rows_of(
+def _rows_of(
     video: VideoRef, encoded: EncodedVideo, values: FloatArray | Failure, clips: ClipPlan | None
-) -> Rows | Failure:
+) -> _Rows | Failure:
     """What one file holds of an encoded video; clips: its plan, None at frame level."""
     facts = encoded.facts
     if isinstance(values, Failure):
         return replace(values, size_bytes=facts.size_bytes, mtime_ns=facts.mtime_ns)
     if clips is None:
-        return Rows(values, np.arange(len(values), dtype=np.int64), 1.0, 1, facts)
+        return _Rows(values, np.arange(len(values), dtype=np.int64), 1.0, 1, facts)
     try:
         starts = clips.require(*facts.timing)[:, 0]
     except MediaError as error:
         return Failure(video.video_id, video.path, error.stage, str(error), facts.size_bytes, facts.mtime_ns)
-    return Rows(values, starts, clips.step(*facts.timing), clips.frames_per_clip, facts)
+    return _Rows(values, starts, clips.step(*facts.timing), clips.frames_per_clip, facts)
 
 
 class PartWriter:
@@ -101,7 +101,7 @@ class PartWriter:
         self._provenance = provenance
         self._engines = engines
         self._profile = profile
-        self._results: list[tuple[int, Rows | Failure]] = []
+        self._results: list[tuple[int, _Rows | Failure]] = []
         self._bytes = 0
         self._since = time.monotonic()
 
@@ -113,7 +113,7 @@ class PartWriter:
         if not isinstance(error, StoreError):
             self.write()
 
-    def add(self, result: tuple[int, Rows | Failure]) -> None:
+    def add(self, result: tuple[int, _Rows | Failure]) -> None:
         """Take in a video's position in the manifest and its rows, and write a part if it is time."""
         self._results.append(result)
         if not isinstance(result[1], Failure):
@@ -141,7 +141,9 @@ class PartWriter:
         self._parts.written(part)
 
 
-def _write(path: Path, manifest: Manifest, outcomes: Sequence[Rows | Failure], provenance: Provenance) -> EmbeddingFile:
+def _write(
+    path: Path, manifest: Manifest, outcomes: Sequence[_Rows | Failure], provenance: Provenance
+) -> EmbeddingFile:
     """Write what became of the videos of `manifest` as one embedding file."""
     facts, failures = [], []
     with EmbeddingWriter(path, provenance) as writer:

@@ -17,10 +17,10 @@ from torch import nn
 
 from panecho_embed.core.arraytypes import Bools, Floats, Ints, Texts
 from panecho_embed.core.errors import ArgumentError, ManifestError
-from panecho_embed.core.nearest import nearest
 from panecho_embed.core.records import Failure, Manifest, VideoRef
 from panecho_embed.core.remote import check_url, is_url
 from panecho_embed.core.tasks import Task, all_tasks, read_tasks
+from panecho_embed.core.wording import nearest
 from panecho_embed.datasets import detect_layout, known_layouts, local_path, read_manifest
 from panecho_embed.evaluation.splits import SPLITS, draw_patients, split_name
 from panecho_embed.evaluation.targets import Reading, Target, matched_classes, read_target
@@ -84,18 +84,6 @@ def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = Fal
     kept = replace(targets, values=targets.values[labelled])
     print_of = _fingerprint(videos, split, kept)
     return Dataset(source, videos, kept, split, failures, tuple(notes), print_of)
-
-
-def torn_studies(dataset: Dataset) -> list[str]:
-    """A note for every target with studies whose videos have different classes; as a study, they have no truth."""
-    notes = []
-    studies = np.array([video.study_id for video in dataset.videos], dtype=object)
-    for task, column in zip(dataset.targets.tasks, dataset.targets.values.T, strict=True):
-        there = np.isfinite(column)
-        counts = Counter(study for study, _ in set(zip(studies[there], column[there], strict=True)))
-        if task.classes and (torn := sum(count > 1 for count in counts.values())):
-            notes.append(f"{task.name}: the videos of {torn} studies have different classes; such a study has no truth")
-    return notes
 
 
 def _check_layout(source: Path, wanted: str) -> None:
@@ -211,14 +199,6 @@ def check_folds_apart(dataset: Dataset) -> None:
     """Raise ManifestError if a patient stands in two folds: some model would be tested on whom it was trained on."""
     parts = {f"fold {number}": np.flatnonzero(dataset.split == number) for number in sorted(set(dataset.split))}
     _check_apart(dataset, parts, "one fold")
-
-
-def check_fold(fold: int, folds: int) -> None:
-    """Raise ArgumentError unless there is a fold of that number."""
-    if not folds:
-        raise ArgumentError(f"fold is {fold}; this recipe has no folds (leave out --fold, or --set data.folds=K)")
-    if not 0 <= fold < folds:
-        raise ArgumentError(f"fold is {fold}; allowed are 0 to {folds - 1} (--fold)")
 
 
 def _check_apart(dataset: Dataset, parts: dict[str, Ints], one: str) -> None:

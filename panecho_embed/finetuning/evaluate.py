@@ -18,7 +18,7 @@ from panecho_embed.core.planes import PlaneOrder, pictures_of
 from panecho_embed.core.records import Failure, VideoRef
 from panecho_embed.core.tasks import Task
 from panecho_embed.extraction.decode import DecodeSettings, decode_video
-from panecho_embed.finetuning.model import FineTuneModel, Loss, activated, mean_loss
+from panecho_embed.finetuning.model import FineTuneModel, Loss, mean_loss
 from panecho_embed.finetuning.processes import Processes
 from panecho_embed.finetuning.sampling import begin_loading
 
@@ -133,7 +133,7 @@ def _one(
     counted = torch.full((len(outputs),), 1 / len(outputs), device=processes.device)
     sums = loss.sums(outputs, targets, counted)
     # As published: logits are averaged, not the probabilities of clips.
-    values = activated(outputs.mean(dim=0), tasks)
+    values = _activated(outputs.mean(dim=0), tasks)
     return values.double().cpu().numpy(), sums.double().cpu().numpy()
 
 
@@ -154,3 +154,11 @@ def _together(
     # Of nothing there is no loss; 0 would be the best that any epoch can have.
     total = float(mean_loss(sums, weights)) if (weights > 0).any() else float("nan")
     return Predicted(index, values, total, per_task.numpy(), tuple(failures))
+
+
+def _activated(outputs: Tensor, tasks: Sequence[Task]) -> Tensor:
+    """(..., K) raw outputs to values of regressions and probabilities: of index 1 of a binary task, of every class."""
+    parts = []
+    for task, raw in zip(tasks, outputs.split([task.num_outputs for task in tasks], dim=-1), strict=True):
+        parts.append(raw if task.type == "regression" else raw.sigmoid() if task.type == "binary" else raw.softmax(-1))
+    return torch.cat(parts, dim=-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from panecho_embed.core.planes import PlaneOrder
 from panecho_embed.core.tasks import Task
 from panecho_embed.finetuning.recipe import LossSettings
 from panecho_embed.finetuning.starts import Start, seeded
-from panecho_embed.models.panecho import clip_pictures
+from panecho_embed.models.panecho import clip_pictures, make_head
 
 # Below this share of its deviation, a mean says nothing of a target's size.
 _SMALL_MEAN = 0.05
@@ -53,7 +52,7 @@ class FineTuneModel(nn.Module):
         factors = scales or [1.0] * len(tasks)
         with seeded(seed):
             heads = {
-                task.name: _head(task, start.dim, head_dropout, factor)
+                task.name: make_head(task, start.dim, head_dropout, factor)
                 for task, factor in zip(tasks, factors, strict=True)
             }
         self.heads = nn.ModuleDict(heads)
@@ -81,22 +80,6 @@ class FineTuneModel(nn.Module):
     def normalise(self, pixels: Tensor) -> Tensor:
         """(..., 3, S, S) uint8 to float32."""
         return pixels.to(torch.float32).mul_(self.scale).sub_(self.mean).div_(self.std)
-
-
-def activated(outputs: Tensor, tasks: Sequence[Task]) -> Tensor:
-    """(..., K) raw outputs to values of regressions and probabilities: of index 1 of a binary task, of every class."""
-    parts = []
-    for task, raw in zip(tasks, outputs.split([task.num_outputs for task in tasks], dim=-1), strict=True):
-        parts.append(raw if task.type == "regression" else raw.sigmoid() if task.type == "binary" else raw.softmax(-1))
-    return torch.cat(parts, dim=-1)
-
-
-def _head(task: Task, dim: int, dropout: float, scale: float) -> nn.Sequential:
-    linear = nn.Linear(dim, task.num_outputs)
-    linear.weight.data.mul_(scale)
-    if task.num_outputs == 1 and math.isfinite(task.training_mean):
-        nn.init.constant_(linear.bias, task.training_mean)
-    return nn.Sequential(nn.Dropout(dropout), linear)
 
 
 class Loss:

@@ -101,15 +101,6 @@ def epoch_scores(fold: Fold, predicted: Predicted, level: EvaluationLevel) -> tu
     return (float(np.mean(means)) if means else float("nan")), columns
 
 
-def thresholds_of(predictions: Sequence[Predictions], level: EvaluationLevel) -> dict[str, float]:
-    """Target -> the threshold of its yes-or-no decision, where one was chosen."""
-    return {
-        one.target.name: float(one.threshold[0])
-        for one in predictions
-        if one.level == level and one.target.kind == "binary" and len(one) and np.isfinite(one.threshold[0])
-    }
-
-
 def of_all_folds(folds: Sequence[Sequence[Predictions]]) -> list[Predictions]:
     """The test rows of all folds together, the videos of a study averaged over the folds too."""
     videos = [

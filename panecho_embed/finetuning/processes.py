@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from panecho_embed.core.errors import ArgumentError, NotInstalledError, PanEchoEmbedError
-from panecho_embed.core.orphans import end_with_torchrun
 from panecho_embed.core.provenance import Precision
+from panecho_embed.core.workers import end_with_torchrun
 from panecho_embed.finetuning.recipe import RunPrecision
 from panecho_embed.models.backbone import resolve_device
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from panecho_embed.core.errors import RecipeError
-from panecho_embed.core.nearest import nearest
-from panecho_embed.core.wording import brief
+from panecho_embed.core.wording import brief, nearest
 from panecho_embed.finetuning.recipe import Recipe
 
 _SUFFIX = ".toml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -9,30 +10,29 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from panecho_embed.core.cores import usable_cores
 from panecho_embed.core.digests import file_sha256, listed_sums, recorded_in_sums
 from panecho_embed.core.errors import ArgumentError, PanEchoEmbedError, SettingsMismatchError, StoreError
 from panecho_embed.core.progress import Announce, progress_bar, silent
+from panecho_embed.core.provenance import package_versions
 from panecho_embed.core.records import Failure
 from panecho_embed.core.tasks import write_tasks
-from panecho_embed.core.versions import package_versions
-from panecho_embed.evaluation.predictions import FILE, Predictions, read_predictions, write_predictions
-from panecho_embed.evaluation.splits import SPLITS
-from panecho_embed.finetuning.data import (
-    Dataset,
-    Fold,
-    check_fold,
-    check_folds_apart,
-    make_fold,
-    read_dataset,
-    torn_studies,
+from panecho_embed.evaluation.predictions import (
+    FILE,
+    Predictions,
+    read_predictions,
+    write_predictions,
 )
+from panecho_embed.evaluation.splits import SPLITS
+from panecho_embed.finetuning.data import Dataset, Fold, check_folds_apart, make_fold, read_dataset
 from panecho_embed.finetuning.evaluate import Predicted
 from panecho_embed.finetuning.folder import Identity, RunFolder, Status, read_failures, write_failures
 from panecho_embed.finetuning.model import FineTuneModel
-from panecho_embed.finetuning.outcome import of_all_folds, predictions_of, thresholds_of
+from panecho_embed.finetuning.outcome import of_all_folds, predictions_of
 from panecho_embed.finetuning.processes import Processes, join_processes
-from panecho_embed.finetuning.recipe import Recipe
+from panecho_embed.finetuning.recipe import EvaluationLevel, Recipe
 from panecho_embed.finetuning.recipe_files import load_recipe
 from panecho_embed.finetuning.report import write_run
 from panecho_embed.finetuning.saved import write_model
@@ -103,13 +103,13 @@ def finetune(
     chosen = load_recipe(recipe, settings) if isinstance(recipe, str | Path) else recipe
     chosen = with_own_clips(chosen, init, weights)
     if fold is not None:
-        check_fold(fold, chosen.data.folds)
+        _check_fold(fold, chosen.data.folds)
     processes = join_processes(device, chosen.precision)
     # What "auto" came to is part of the run: another precision is another run.
     chosen = replace(chosen, precision=processes.precision)
     say = announce if processes.is_main else silent
     dataset = read_dataset(data, chosen.data, strict=strict)
-    for note in (*dataset.notes, *(torn_studies(dataset) if chosen.evaluation.level == "study" else ())):
+    for note in (*dataset.notes, *(_torn_studies(dataset) if chosen.evaluation.level == "study" else ())):
         say(f"note: {note}")
     seconds, workers = 60 * checkpoint_minutes, _workers(workers, processes)
     job = _Job(chosen, init, weights, workers, strict, overwrite, allow_leakage, seconds, progress, say, command)
@@ -375,7 +375,7 @@ def _write(
 ) -> None:
     tasks = fold.targets.tasks
     predictions = predictions_of(fold, predicted, recipe)
-    thresholds = thresholds_of(predictions, recipe.evaluation.level)
+    thresholds = _thresholds_of(predictions, recipe.evaluation.level)
     rule = recipe.evaluation.threshold
     patients = start.patients.extended(
         fold.dataset.fingerprint,
@@ -437,4 +437,33 @@ def _outcome(progress: Progress, failures: tuple[Failure, ...], fold: Fold) -> d
         "best_epoch": progress.best_epoch,
         "epochs": len(progress.history),
         "seconds": progress.seconds,
+    }
+
+
+def _torn_studies(dataset: Dataset) -> list[str]:
+    """A note for every target with studies whose videos have different classes; as a study, they have no truth."""
+    notes = []
+    studies = np.array([video.study_id for video in dataset.videos], dtype=object)
+    for task, column in zip(dataset.targets.tasks, dataset.targets.values.T, strict=True):
+        there = np.isfinite(column)
+        counts = Counter(study for study, _ in set(zip(studies[there], column[there], strict=True)))
+        if task.classes and (torn := sum(count > 1 for count in counts.values())):
+            notes.append(f"{task.name}: the videos of {torn} studies have different classes; such a study has no truth")
+    return notes
+
+
+def _check_fold(fold: int, folds: int) -> None:
+    """Raise ArgumentError unless there is a fold of that number."""
+    if not folds:
+        raise ArgumentError(f"fold is {fold}; this recipe has no folds (leave out --fold, or --set data.folds=K)")
+    if not 0 <= fold < folds:
+        raise ArgumentError(f"fold is {fold}; allowed are 0 to {folds - 1} (--fold)")
+
+
+def _thresholds_of(predictions: Sequence[Predictions], level: EvaluationLevel) -> dict[str, float]:
+    """Target -> the threshold of its yes-or-no decision, where one was chosen."""
+    return {
+        one.target.name: float(one.threshold[0])
+        for one in predictions
+        if one.level == level and one.target.kind == "binary" and len(one) and np.isfinite(one.threshold[0])
     }

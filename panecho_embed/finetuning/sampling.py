@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from panecho_embed.core.arraytypes import Ints
 from panecho_embed.core.clips import ClipPlan, OneClip
 from panecho_embed.core.feeding import Feeding
-from panecho_embed.core.orphans import end_with_parent
 from panecho_embed.core.records import Failure, VideoRef
+from panecho_embed.core.workers import end_with_parent
 from panecho_embed.extraction.decode import DecodeSettings, decode_video
 from panecho_embed.finetuning.recipe import AugmentationSettings
 from panecho_embed.models.torchvision_ops import ensure_torchvision
@@ -88,25 +87,6 @@ def together(batches: Sequence[Batch]) -> Batch:
         torch.cat([batch.pixels for batch in batches]),
         [failure for batch in batches for failure in batch.failures],
     )
-
-
-def epoch_steps(train: Ints, without: Collection[int], *, seed: int, epoch: int, batch_size: int) -> list[Ints]:
-    """The videos of every step of an epoch, each once, the last step perhaps smaller. without: videos left out."""
-    left = train[~np.isin(train, list(without))]
-    order = np.random.default_rng([seed, epoch]).permutation(left)
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-
-def share(step: Ints, epoch: int, *, process: int, processes: int, micro_batch: int) -> list[list[Key]]:
-    """The micro batches of a step that a process encodes.
-
-    Every process gets as many, and as large ones, because they wait for each other in between: what is missing is
-    filled up with clips that do not count.
-    """
-    each = -(-len(step) // processes)
-    mine = [Key(epoch, int(index), 1.0) for index in step[process::processes]]
-    mine += [Key(epoch, int(step[0]), 0.0)] * (each - len(mine))
-    return [mine[i : i + micro_batch] for i in range(0, each, micro_batch)]
 
 
 @dataclass(slots=True)

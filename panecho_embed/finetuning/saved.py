@@ -18,9 +18,8 @@ from panecho_embed.core.tasks import Task
 from panecho_embed.finetuning.model import FineTuneModel
 from panecho_embed.finetuning.recipe import ClipSettings
 from panecho_embed.finetuning.starts import Start, stem_for
-from panecho_embed.models.checkpoint import load_whole, save_tensors
+from panecho_embed.models.checkpoint import KEY, OWN_LAYOUT, load_whole, save_tensors
 from panecho_embed.models.panecho import CHANNELS, PANECHO_FEEDING, PanEcho, checkpoint_content, sinusoid
-from panecho_embed.models.recorded import KEY, OWN_LAYOUT, plain
 from panecho_embed.models.weights import NOT_STATED
 
 _SCHEMA_VERSION = 2
@@ -62,7 +61,7 @@ def write_model(
     rule: str = "",
     patients: TrainingPatients | None = None,
 ) -> str:
-    """Write model.pt; returns its layout: see `panecho_embed.models.recorded`.
+    """Write model.pt; returns its layout: see `panecho_embed.models.checkpoint`.
 
     thresholds: target -> that of its yes-or-no decision, chosen on validation rows by `rule`; recorded with the model.
     patients: those whom it was trained on; recorded as keyed hashes.
@@ -94,7 +93,7 @@ def write_model(
         "pretrained": start.weights.pretrained,
         "licence": _licence(start.weights),
         "start": asdict(start.weights),
-        "tasks": [plain(asdict(task)) for task in tasks],
+        "tasks": [_plain(asdict(task)) for task in tasks],
         "thresholds": dict(thresholds or {}),
         "threshold_rule": rule,
         **({"patients": patients.record()} if patients is not None else {}),
@@ -121,3 +120,8 @@ def _is_panecho(state: Mapping[str, Tensor]) -> bool:
         expected = PanEcho(pretrained=False, backbone_only=True, width=len(stem) / CHANNELS["tiny"]).state_dict()
     found = {name: tensor.shape for name, tensor in state.items() if not name.startswith("heads.")}
     return found == {name: tensor.shape for name, tensor in expected.items()}
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a dataclass with lists in place of tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

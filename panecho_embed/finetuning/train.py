@@ -27,7 +27,7 @@ from panecho_embed.finetuning.model import FineTuneModel
 from panecho_embed.finetuning.outcome import epoch_scores
 from panecho_embed.finetuning.processes import Processes
 from panecho_embed.finetuning.recipe import Recipe
-from panecho_embed.finetuning.sampling import Batch, MicroBatches, TrainingClips, epoch_steps, share, training_loader
+from panecho_embed.finetuning.sampling import Batch, Key, MicroBatches, TrainingClips, training_loader
 from panecho_embed.finetuning.saved import read_checkpoint, write_checkpoint
 
 
@@ -185,7 +185,7 @@ class Trainer:
         micro_batch = self._recipe.optimizer.micro_batch
         steps = self._steps()
         shares = [
-            share(step, progress.epoch, process=processes.index, processes=processes.count, micro_batch=micro_batch)
+            _share(step, progress.epoch, process=processes.index, processes=processes.count, micro_batch=micro_batch)
             for step in steps[progress.step :]
         ]
         batches.batches = [batch for mine in shares for batch in mine]
@@ -199,16 +199,12 @@ class Trainer:
                 board.step(progress.steps_done, loss, self._learner.heads_rate)
 
     def _steps(self) -> list[Ints]:
-        """The steps of the running epoch."""
+        """The videos of every step of the running epoch, each once, the last step perhaps smaller."""
         progress, videos, train = self._progress, self._fold.dataset.videos, self._fold.train
-        without = [i for i in train.tolist() if videos[i].video_id in progress.left_out]
-        steps = epoch_steps(
-            train,
-            without,
-            seed=self._recipe.seed,
-            epoch=progress.epoch,
-            batch_size=self._recipe.optimizer.batch_size,
-        )
+        left = np.array([i for i in train.tolist() if videos[i].video_id not in progress.left_out], dtype=np.int64)
+        order = np.random.default_rng([self._recipe.seed, progress.epoch]).permutation(left)
+        size = self._recipe.optimizer.batch_size
+        steps: list[Ints] = [order[i : i + size] for i in range(0, len(order), size)]
         if not steps:
             first = progress.failures[progress.left_out[0]]
             raise ManifestError(
@@ -380,3 +376,15 @@ class _Board:
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
+
+
+def _share(step: Ints, epoch: int, *, process: int, processes: int, micro_batch: int) -> list[list[Key]]:
+    """The micro batches of a step that a process encodes.
+
+    Every process gets as many, and as large ones, because they wait for each other in between: what is missing is
+    filled up with clips that do not count.
+    """
+    each = -(-len(step) // processes)
+    mine = [Key(epoch, int(index), 1.0) for index in step[process::processes]]
+    mine += [Key(epoch, int(step[0]), 0.0)] * (each - len(mine))
+    return [mine[i : i + micro_batch] for i in range(0, each, micro_batch)]

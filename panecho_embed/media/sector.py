@@ -214,4 +214,4 @@ SECTOR_METHODS: Mapping[str, Callable[[Iterable[UInt8Array]], Bools]] = {
     "motion": sector_mask,
     "echoprime": echoprime_mask,
 }
-"""By the names of `panecho_embed.core.feeding.MaskMethod`."""
+"""By the names of `panecho_embed.core.feeding.Feeding`."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.core.nearest import nearest
+from panecho_embed.core.wording import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ __all__ = [
 Factory = Callable[[str | Path | None, int], "Backbone"]
 """factory(weights, seed): weights is the user's file, or None; seed is for random initialisation."""
 
-ENTRY_POINTS = "panecho_embed.backbones"
+_ENTRY_POINTS = "panecho_embed.backbones"
 _TIMM = "timm:"
 _TORCHVISION = "torchvision:"
 
@@ -117,7 +117,7 @@ def register_backbone(name: str, factory: Factory) -> None:
 
 def backbone_names() -> list[str]:
     """Every name that `load_backbone` takes, except timm's and torchvision's models."""
-    return [*_factories, *(point.name for point in metadata.entry_points(group=ENTRY_POINTS))]
+    return [*_factories, *(point.name for point in metadata.entry_points(group=_ENTRY_POINTS))]
 
 
 def check_backbone_name(name: str) -> None:
@@ -136,7 +136,7 @@ def _make(name: str, weights: str | Path | None, seed: int) -> Backbone:
 
     factory = _factories.get(name)
     if factory is None:
-        factory = next(point for point in metadata.entry_points(group=ENTRY_POINTS) if point.name == name).load()
+        factory = next(point for point in metadata.entry_points(group=_ENTRY_POINTS) if point.name == name).load()
     backbone = factory(weights, seed)
     if not isinstance(backbone, Backbone):
         raise ArgumentError(

@@ -23,20 +23,23 @@ from torch import Tensor, nn
 
 from panecho_embed.core.errors import ArgumentError, WeightsError
 from panecho_embed.core.feeding import Feeding
-from panecho_embed.core.nearest import nearest
 from panecho_embed.core.planes import PlaneOrder
 from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.core.tasks import Task, all_tasks, read_tasks
+from panecho_embed.core.wording import nearest
 from panecho_embed.models.checkpoint import (
+    KEY,
+    PANECHO_LAYOUT,
     POSITION_KEY,
+    SAME_SHAPE_LAYOUT,
     Checkpoint,
+    Recorded,
     from_checkpoint_names,
     matching_tensors,
     read_checkpoint,
     to_checkpoint_names,
     write_weights,
 )
-from panecho_embed.models.recorded import KEY, PANECHO_LAYOUT, SAME_SHAPE_LAYOUT, Recorded
 from panecho_embed.models.torchvision_ops import ensure_torchvision
 from panecho_embed.models.weights import find_weights, weights_info
 
@@ -54,7 +57,6 @@ PANECHO_FEEDING = Feeding(mask="dicom")
 """As PanEcho was trained: 256 x 256 by area, the central 224, BGR. Its hospital videos were masked beforehand."""
 
 DIM = 768
-_HEAD_DROPOUT = 0.25
 _ANY_HEAD = r"([^.]+)_head\.1\.(weight|bias)"
 _TRANSFORMER = r"encoder\.transformer\..+"
 _STEM = "encoder.encoder.model.features.0.0.weight"
@@ -309,12 +311,16 @@ def _advice(model: PanEcho, heads: list[str], table: tuple[Task, ...], *, other_
     return "\n".join(lines)
 
 
-def make_head(task: Task, dim: int) -> nn.Sequential:
-    """(N, dim) to (N, outputs) of a task, randomly initialised; one output begins at the task's training mean."""
+def make_head(task: Task, dim: int, dropout: float = 0.25, scale: float = 1.0) -> nn.Sequential:
+    """(N, dim) to (N, outputs) of a task, randomly initialised; one output begins at the task's training mean.
+
+    dropout: before the linear layer, by default as released. scale: factor on its first weights.
+    """
     linear = nn.Linear(dim, task.num_outputs)
+    linear.weight.data.mul_(scale)
     if task.num_outputs == 1 and math.isfinite(task.training_mean):
         nn.init.constant_(linear.bias, task.training_mean)
-    return nn.Sequential(nn.Dropout(_HEAD_DROPOUT), linear)
+    return nn.Sequential(nn.Dropout(dropout), linear)
 
 
 def _activate(raw: Tensor, task: Task) -> Tensor:

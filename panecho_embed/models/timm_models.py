@@ -12,8 +12,8 @@ from torch import nn
 from panecho_embed.core.digests import checked_sha256
 from panecho_embed.core.errors import ArgumentError, WeightsError, WeightsNotFoundError
 from panecho_embed.core.feeding import Feeding, Geometry, Interpolation
-from panecho_embed.core.nearest import nearest
 from panecho_embed.core.provenance import WeightsInfo
+from panecho_embed.core.wording import nearest
 from panecho_embed.models.backbone import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint, tensors_sha256
 from panecho_embed.models.torchvision_ops import ensure_torchvision

@@ -60,8 +60,7 @@ def _load(model: str, path: Path, *, whole: bool) -> tuple[WeightsInfo, str]:
 
 
 def _whose(path: Path) -> str:
-    from panecho_embed.models.checkpoint import read_checkpoint
-    from panecho_embed.models.recorded import SAME_SHAPE_LAYOUT
+    from panecho_embed.models.checkpoint import SAME_SHAPE_LAYOUT, read_checkpoint
 
     file = read_checkpoint(path)
     state = file.tensors

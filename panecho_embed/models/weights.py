@@ -13,8 +13,8 @@ from typing import Any
 from panecho_embed._version import __version__
 from panecho_embed.core.digests import checked_sha256, record_sha256
 from panecho_embed.core.errors import ArgumentError, WeightsError, WeightsNotFoundError
-from panecho_embed.core.nearest import nearest
 from panecho_embed.core.provenance import WeightsInfo
+from panecho_embed.core.wording import nearest
 
 PLACE_VARIABLE = "PANECHO_EMBED_WEIGHTS"
 """Environment variable: a folder that holds weights files under their published names, or one weights file.

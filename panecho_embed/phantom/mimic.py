@@ -8,7 +8,7 @@ from typing import get_args
 
 from panecho_embed.phantom.patients import PhantomPatient, View
 
-Row = Mapping[str, object]
+_Row = Mapping[str, object]
 
 BLANK = (
     "PatientName",
@@ -50,12 +50,12 @@ def still_place(patient: PhantomPatient) -> str:
     return _file(patient, 0)
 
 
-def mimic_rows(path: str, patient: PhantomPatient, first: bool) -> list[tuple[str, Row]]:
+def mimic_rows(path: str, patient: PhantomPatient, first: bool) -> list[tuple[str, _Row]]:
     """The line of a video in the record list; with a study's first video, all that the tables say of the study."""
     when = _when(patient)
     ids = {"subject_id": _subject(patient), "study_id": _study(patient)}
     record = ids | {"acquisition_datetime": when.isoformat(" ")}
-    lines: list[tuple[str, Row]] = [("echo-record-list.csv", record | {"dicom_filepath": path})]
+    lines: list[tuple[str, _Row]] = [("echo-record-list.csv", record | {"dicom_filepath": path})]
     if not first:
         return lines
     report = {"measurement_id": 80_000_000 + patient.number, "measurement_datetime": (when + timedelta(hours=3))}
@@ -110,7 +110,7 @@ def _regurgitation(ef: float) -> str:
     return grades[min(int((ef - 15) // 12), len(grades) - 1)]
 
 
-def _hospital(patient: PhantomPatient, when: datetime) -> list[tuple[str, Row]]:
+def _hospital(patient: PhantomPatient, when: datetime) -> list[tuple[str, _Row]]:
     """One stay around the study; the weakest hearts die, some of the others come back."""
     died = when + timedelta(days=20 + 4 * patient.number) if patient.ef_percent < 30 else None
     stays = [(when - timedelta(days=1), when + timedelta(days=4))]
@@ -122,7 +122,7 @@ def _hospital(patient: PhantomPatient, when: datetime) -> list[tuple[str, Row]]:
         "anchor_age": int(patient.age_years),
     }
     who |= {"anchor_year": when.year, "anchor_year_group": "2017 - 2019", "dod": died.date() if died else ""}
-    lines: list[tuple[str, Row]] = [("hosp/patients.csv.gz", who)]
+    lines: list[tuple[str, _Row]] = [("hosp/patients.csv.gz", who)]
     for i, (arrived, left) in enumerate(stays):
         stay = {"subject_id": _subject(patient), "hadm_id": 20_000_000 + 10 * patient.number + i}
         lines.append(("hosp/admissions.csv.gz", stay | {"admittime": arrived, "dischtime": left, "deathtime": ""}))

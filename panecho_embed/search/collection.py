@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Bools, Floats, Texts
 from panecho_embed.core.errors import ArgumentError, StoreError
-from panecho_embed.core.nearest import ManyNames
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.core.wording import ManyNames
 from panecho_embed.extraction.pooling import pool_table
 from panecho_embed.search.filters import Columns
 from panecho_embed.search.similarity import Groups, Vectors, ViewMeans, pointing, unit, view_means

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Bools, Floats, Floats32, Ints
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.core.nearest import nearest
 from panecho_embed.core.patients import encoder_caution
 from panecho_embed.core.progress import Progress, silent
 from panecho_embed.core.records import Score
+from panecho_embed.core.wording import nearest
 from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, scores
 from panecho_embed.evaluation.metrics import Draws, Metrics
 from panecho_embed.search.collection import Collection, Items, SearchLevel

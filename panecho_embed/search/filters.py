@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Bools
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.core.nearest import nearest
+from panecho_embed.core.wording import nearest
 
 Columns = Mapping[str, npt.NDArray[Any]]
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from panecho_embed.core.arraytypes import Floats32
 from panecho_embed.core.errors import ArgumentError, NotInstalledError, StoreError
-from panecho_embed.core.orphans import end_with_parent
 from panecho_embed.core.outputs import written_whole
+from panecho_embed.core.workers import end_with_parent
 from panecho_embed.search.collection import Collection, Items
 from panecho_embed.search.index import binding
 

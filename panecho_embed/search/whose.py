@@ -10,8 +10,8 @@ import numpy as np
 from panecho_embed.core.arraytypes import Bools, Texts
 from panecho_embed.core.content import content_sha256
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.core.nearest import nearest
 from panecho_embed.core.records import VideoRef
+from panecho_embed.core.wording import nearest
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import Query
 

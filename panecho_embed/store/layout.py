@@ -121,15 +121,6 @@ def common_type(types: Iterable[np.dtype[Any]], *, some_lack: bool) -> np.dtype[
     return np.dtype(np.float64) if some_lack and dtype.kind in "iub" else dtype
 
 
-def joined(pieces: Iterable[npt.NDArray[Any] | int]) -> npt.NDArray[Any]:
-    """Pieces of one column as one; a number stands for so many missing values."""
-    known = list(pieces)
-    types = [piece.dtype for piece in known if not isinstance(piece, int)]
-    dtype = common_type(types, some_lack=len(types) < len(known))
-    whole = [missing(piece, dtype) if isinstance(piece, int) else piece for piece in known]
-    return np.concatenate(whole, dtype=dtype)
-
-
 def label_key(name: str) -> str:
     """The data set's name for a label: "/" separates groups in HDF5 and "." is the group itself."""
     escaped = name.replace("%", "%25").replace("/", "%2F")

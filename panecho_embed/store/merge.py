@@ -15,7 +15,7 @@ from panecho_embed.core.arraytypes import Ints
 from panecho_embed.core.errors import SettingsMismatchError, StoreError
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import Failure, Manifest, VideoFacts
-from panecho_embed.store.layout import FACT_TYPES, common_type, decode_column, joined, missing
+from panecho_embed.store.layout import FACT_TYPES, common_type, decode_column, missing
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.write import EmbeddingWriter
 
@@ -181,7 +181,7 @@ class Ledger:
     @cached_property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Of every entry: the part it stands in, first_row and row_count there, and the facts; texts as bytes."""
-        return {name: joined(pieces) for name, pieces in self._columns.items()}
+        return {name: _joined(pieces) for name, pieces in self._columns.items()}
 
     def row_types(self) -> dict[str, np.dtype[Any]]:
         """The types of the columns of /rows that hold what every part has there."""
@@ -208,3 +208,12 @@ class Ledger:
     def done(self) -> list[str]:
         """Ids of all videos whose entry that counts says done."""
         return [name for name, entry in self._latest.items() if entry not in self._failures]
+
+
+def _joined(pieces: Iterable[npt.NDArray[Any] | int]) -> npt.NDArray[Any]:
+    """Pieces of one column as one; a number stands for so many missing values."""
+    known = list(pieces)
+    types = [piece.dtype for piece in known if not isinstance(piece, int)]
+    dtype = common_type(types, some_lack=len(types) < len(known))
+    whole = [missing(piece, dtype) if isinstance(piece, int) else piece for piece in known]
+    return np.concatenate(whole, dtype=dtype)

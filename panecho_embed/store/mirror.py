@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from panecho_embed.core.cache import CACHE_VARIABLE
 from panecho_embed.core.errors import RemoteError, StoreError
 from panecho_embed.core.remote import (
+    CACHE_VARIABLE,
     copies_folder,
     download,
     exists,

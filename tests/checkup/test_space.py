@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panecho_embed.checkup.space import check_space, file_bytes
+from panecho_embed.checkup.machine import check_space, file_bytes
 from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.store import EmbeddingWriter
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
 from panecho_embed.cli.printable import escape_controls, printable_streams
-from panecho_embed.cli.tables import print_table
+from panecho_embed.cli.search import print_table
 from panecho_embed.core.records import VideoRef
 from panecho_embed.models import backbones
 from tests.test_extraction import moving

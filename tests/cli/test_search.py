@@ -12,9 +12,8 @@ from click.testing import CliRunner
 from panecho_embed.cli.atlas import atlas
 from panecho_embed.cli.index import index
 from panecho_embed.cli.pool import pool
-from panecho_embed.cli.search import search
+from panecho_embed.cli.search import print_table, search
 from panecho_embed.cli.serve import serve
-from panecho_embed.cli.tables import print_table
 from panecho_embed.core.errors import PanEchoEmbedError
 from panecho_embed.search import Collection
 from probes.cli.audit import audit

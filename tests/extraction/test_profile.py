@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from panecho_embed.extraction.profile import MAIN_STAGES, Profile
+from panecho_embed.extraction.profile import MAIN_STAGES, Profile, draw_timeline
 from panecho_embed.extraction.run import extract
-from panecho_embed.extraction.timeline import draw_timeline
 from panecho_embed.phantom import write_studies
 from tests.tiny import tiny
 

@@ -27,10 +27,8 @@ from panecho_embed.extraction.decode import DecodeSettings
 from panecho_embed.extraction.encode import EncodedVideo, EncodeSettings
 from panecho_embed.extraction.job import Job, Output
 from panecho_embed.extraction.ray_cluster import Shares, _check_answers, shares
-from panecho_embed.extraction.ray_decoder import DecodingWork, RayDecoder, check_versions
-from panecho_embed.extraction.ray_encoder import Encoded
-from panecho_embed.extraction.ray_engine import _own
-from panecho_embed.extraction.ray_rows import items, table
+from panecho_embed.extraction.ray_decoder import DecodingWork, RayDecoder, check_versions, items, table
+from panecho_embed.extraction.ray_engine import Encoded, _own
 from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.store import EmbeddingFile, Parts

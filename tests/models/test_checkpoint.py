@@ -15,6 +15,7 @@ from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError, WeightsError
 from panecho_embed.core.feeding import Feeding
 from panecho_embed.models.checkpoint import (
+    Recorded,
     from_checkpoint_names,
     matching_tensors,
     read_checkpoint,
@@ -22,7 +23,6 @@ from panecho_embed.models.checkpoint import (
     to_checkpoint_names,
     write_weights,
 )
-from panecho_embed.models.recorded import Recorded
 
 ARRAYS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2)}
 OURS = {"layout": "panecho", "plane_order": "published"}

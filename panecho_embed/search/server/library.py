@@ -11,7 +11,7 @@ import numpy as np
 
 from panecho_embed.core.arraytypes import Bools, Ints
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.core.nearest import nearest
+from panecho_embed.core.wording import nearest
 from panecho_embed.search.collection import Collection, Items, UnknownIdError
 from panecho_embed.search.find import Found, Query, filtered, record, search, study_query, video_query
 from panecho_embed.search.index import SavedIndex, binding

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 CHILD = (
-    "import os, time; from panecho_embed.core.orphans import end_with_torchrun\n"
+    "import os, time; from panecho_embed.core.workers import end_with_torchrun\n"
     "end_with_torchrun(); print('watching', flush=True); time.sleep(60)"
 )
 TORCHRUN = (

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from panecho_embed.core.nearest import ManyNames, nearest
+from panecho_embed.core.wording import ManyNames, nearest
 
 NAMES = [f"PHANTOM-{i:05d}-S1" for i in range(100_000)]
 
@@ -23,6 +23,6 @@ def test_few_names_are_all_compared():
 
 def test_few_names_alone_are_compared_by_letters(monkeypatch):
     compared = []
-    monkeypatch.setattr("panecho_embed.core.nearest.nearest", lambda _, names: str(compared.extend(names)))
+    monkeypatch.setattr("panecho_embed.core.wording.nearest", lambda _, names: str(compared.extend(names)))
     ManyNames(NAMES).nearest("PHANTOM-04242-S2")
     assert 0 < len(compared) <= 4 * ManyNames._COMPARED
