@@ -5,9 +5,9 @@ or floats of 0-1, for the whole volume.
 
 NIfTI's first axis runs along a row of the image, its second down the image, and that is how a volume is read. Some data
 sets were saved the other way, as (rows, columns, time), without a word in the header, and come out with the apex of the
-sector at the left. So the first frames are looked at: a sector is alike its mirror image in a vertical line, not in a
-horizontal one. Where the horizontal one fits clearly better, rows and columns are exchanged. The header's affine is not
-applied, as in ITK's readers.
+sector at the left. So the first frames are looked at: what changes from frame to frame is the sector, which is alike
+its mirror image in a vertical line, not in a horizontal one. Where the horizontal one fits clearly better, rows and
+columns are exchanged. The header's affine is not applied, as in ITK's readers.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from panecho_embed.core.records import Recording
 from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import Cine, check_size
 
-_LOOKED_AT = 8
-"""Frames from which the orientation is told."""
+_LOOKED_AT = 32
+"""Frames from which the orientation is told: about a heartbeat, in which every part of the sector changes."""
 
-_LIT = 0.05
-"""Of the highest value: what is brighter shows tissue or blood, not the ground around the sector."""
+_MOVING, _LIT = 0.015, 0.05
+"""Of the highest value: what changes by more over time is inside the sector; in a still, what is brighter."""
 
 _CLEARLY = 0.1
 """By how much the overlaps with the two mirror images have to differ before rows and columns are exchanged."""
@@ -135,13 +135,18 @@ def _scale(volume: _Volume) -> np.float32:
 
 def _is_sideways(frames: list[npt.NDArray[Any]]) -> bool:
     """Whether the sector of these frames, (X, Y, C) as stored, has its apex at the left when X is along a row."""
-    brightest = np.max([frame.max(axis=2) for frame in frames], axis=0)
-    lit = (brightest.T / max(float(brightest.max()), 1e-9) > _LIT).astype(np.uint8)
-    closed = cv2.morphologyEx(lit, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    grey = [frame.max(axis=2).T.astype(np.float32) for frame in frames]
+    brightest = np.max(grey, axis=0)
+    highest = max(float(brightest.max()), 1e-9)
+    # Text, scales and the ground stand still; dark chambers and the far field do not.
+    inside = brightest - np.min(grey, axis=0) > _MOVING * highest
+    if not inside.any():
+        inside = brightest > _LIT * highest
+    closed = cv2.morphologyEx(inside.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
     outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not outlines:
         return False
-    # The largest, without the text and the ECG beside it; its hull, because chambers are dark.
+    # The largest, without an ECG beside it; its hull, because parts of it may be dark throughout.
     hull = cv2.convexHull(max(outlines, key=cv2.contourArea))
     x, y, width, height = cv2.boundingRect(hull)
     sector = np.zeros((height, width), np.uint8)

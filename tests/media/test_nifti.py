@@ -8,6 +8,7 @@ import sys
 import nibabel
 import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
 
 from panecho_embed.core.errors import MediaError
 from panecho_embed.media import describe, open_cine, read_frames
@@ -46,6 +47,13 @@ def test_text_and_an_ecg_beside_the_sector_do_not_turn_it(tmp_path):
     for name, axes in (("a", (2, 1, 0)), ("b", (1, 2, 0))):
         path = save(tmp_path / f"{name}.nii", frames.transpose(axes))
         assert (read_frames(path).pixels == grey(frames)).all(), name
+
+
+@pytest.mark.parametrize("axes", [(2, 1, 0), (1, 2, 0)], ids=["X, Y, T", "rows, columns, T"])
+def test_a_real_apical_loop_with_a_dark_side_and_a_screen_around_it_comes_out_upright(tmp_path, axes):
+    frames = read_frames(get_testdata_file("examples_ybr_color.dcm")).pixels.max(axis=3)
+    path = save(tmp_path / "a.nii.gz", frames.transpose(axes))
+    assert (read_frames(path).pixels == grey(frames)).all()
 
 
 def test_a_picture_without_a_sector_is_read_as_nifti_says(tmp_path):
