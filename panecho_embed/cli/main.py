@@ -20,6 +20,7 @@ _COMMANDS = {
     "demo": "panecho_embed.cli.demo:demo",
     "phantom": "panecho_embed.cli.phantom:phantom",
     "manifest": "panecho_embed.cli.manifest:manifest",
+    "mimic": "panecho_embed.cli.mimic:mimic",
     "extract": "panecho_embed.cli.extract:extract",
     "merge": "panecho_embed.cli.merge:merge",
     "reclip": "panecho_embed.cli.reclip:reclip",

@@ -50,5 +50,10 @@ def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
     click.echo(f"{counted(len(videos), 'video')} of {counted(patients, 'synthetic patient')} ({layout}) in {out}")
     if layout == "dicom":
         click.echo(f"labels, for --labels of `probe` and `audit`: {out / 'labels.csv'}")
+    if layout == "mimic-iv-echo":
+        folder = shlex.quote(str(out.with_name(f"{out.name}-tables")))
+        click.echo(
+            f"labels: panecho-embed mimic {shlex.quote(str(out))} --hosp {shlex.quote(str(out / 'hosp'))} -o {folder}"
+        )
     source, file = (shlex.quote(str(path)) for path in (extract_input(out, layout), out.with_name(f"{out.name}.h5")))
     click.echo(f"next: panecho-embed extract {source} -o {file}")

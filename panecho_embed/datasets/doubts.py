@@ -9,6 +9,7 @@ from panecho_embed.core.errors import ManifestError
 from panecho_embed.core.wording import counted
 from panecho_embed.datasets.identity import DICOM_SUFFIXES, PlainManifest
 from panecho_embed.datasets.layouts import known_layouts, titles_of
+from panecho_embed.datasets.mimic_echo import FILE_COLUMN
 from panecho_embed.datasets.reading import column_names
 from panecho_embed.datasets.text import shown
 from panecho_embed.datasets.walk import TABLE_SUFFIXES, Tree
@@ -16,7 +17,7 @@ from panecho_embed.media import VIDEO_SUFFIXES
 
 _LISTED = 5
 _TABLES = (*TABLE_SUFFIXES, ".cfg", ".txt", ".json")
-_LEVELS = 2
+_LEVELS = 4
 """Folders above the input in which the tables of a data set are looked for."""
 
 _MOST_OF_ONE_FOLDER, _MOST_OF_ONE_PATIENT = 20, 200
@@ -35,8 +36,11 @@ def refuse_part(path: Path) -> None:
 
 
 def refuse_table(path: Path) -> None:
-    """Raise ManifestError for a data set's own table in place of its folder; TMED-2's can be read alone."""
-    if (titles := titles_of(path.name)) and not {"path", "query_key"}.intersection(column_names(path)):
+    """Raise ManifestError for a data set's own table in place of its folder.
+
+    TMED-2's tables and MIMIC-IV-ECHO's record list can be read alone.
+    """
+    if (titles := titles_of(path.name)) and not {"path", "query_key", FILE_COLUMN}.intersection(column_names(path)):
         raise ManifestError(
             f"{shown(path)} is a table of {' or '.join(titles)}, without a column path; give its folder, "
             f"{shown(path.parent)}"

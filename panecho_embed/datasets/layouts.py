@@ -33,6 +33,7 @@ _SHIPPED = (
     "cardiacnet",
     "cardiacuda",
     "rvenet",
+    "mimic_echo",
 )
 _LISTED = 5
 

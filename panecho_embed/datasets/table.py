@@ -17,6 +17,7 @@ from panecho_embed.datasets.folder import may_be_video, never_dicom
 from panecho_embed.datasets.identity import PlainManifest, is_telling
 from panecho_embed.datasets.labels import label_columns, parse_number
 from panecho_embed.datasets.local_ids import LocalIds, local_path
+from panecho_embed.datasets.mimic_echo import FILE_COLUMN, OWN_COLUMNS, is_own, with_ids
 from panecho_embed.datasets.reading import collect, raise_problems, read_table, require_columns
 from panecho_embed.datasets.text import is_undecodable
 from panecho_embed.datasets.tmed2 import with_paths
@@ -39,13 +40,15 @@ def read_table_manifest(path: Path, base: str | None = None, local: LocalIds | N
     study_id (default: the video_id), patient_id (default: the study_id; filled in every row if the column is there),
     view, split and fps are used when they are there; every other column is a label, except the five by which
     `describe_manifest` describes a video, if all five are there. local: knows the paths of a table in which they are
-    opaque. A table with `query_key` in place of `path` is read as TMED-2's. Raises ManifestError listing every missing
-    file, doubled id and unusable cell.
+    opaque. A table with `query_key` in place of `path` is read as TMED-2's, one with `dicom_filepath` as
+    MIMIC-IV-ECHO's record list. Raises ManifestError listing every missing file, doubled id and unusable cell.
     """
     table = read_table(path, undecodable=("path", *_IDS))
     notes = []
     if "path" not in table.frame.columns and "query_key" in table.frame.columns:
         table = with_paths(table)
+    if "path" not in table.frame.columns and FILE_COLUMN in table.frame.columns:
+        table = with_ids(table)
     require_columns(table, ["path"])
     if local is None and any(map(is_opaque, table.frame["path"])):
         raise ManifestError(
@@ -60,10 +63,12 @@ def read_table_manifest(path: Path, base: str | None = None, local: LocalIds | N
         notes.append(f"{path.name} has no patient_id column: every {whose} counts as a patient of its own")
     # A single column of such a name is somebody's own.
     described = DESCRIPTION_COLUMNS if columns.issuperset(DESCRIPTION_COLUMNS) else ()
-    labels, of_labels = label_columns(table.frame, (*_KNOWN_COLUMNS, *described), path)
+    labels, of_labels = label_columns(table.frame, (*_KNOWN_COLUMNS, *OWN_COLUMNS, *described), path)
     manifest = Manifest(tuple(videos), labels, (*notes, *of_labels))
     telling = sum(is_telling(video.video_id) for video in videos)
-    return PlainManifest(manifest, any(_is_dicom(video.location) for video in videos), telling)
+    # Ids of a de-identified set are its own; they are not hashed.
+    dicom = not all(map(is_own, videos)) and any(_is_dicom(video.location) for video in videos)
+    return PlainManifest(manifest, dicom, telling)
 
 
 def _is_dicom(location: str) -> bool:

@@ -105,6 +105,22 @@ VIDEOS = {
         "0002_B_1": ("0002_B", "0002_B", "A4C", "val", 43, "0002_B_1.dcm"),
         "0003_C_1": ("0003_C", "0003_C", "A4C", "train", 50, None),
     },
+    "mimic-iv-echo": {
+        f"{study}_{number}": (
+            study,
+            subject,
+            "",
+            split,
+            None,
+            f"files/p{subject[:2]}/p{subject}/s{study}/{study}_{number}.dcm",
+        )
+        for study, number, subject, split in (
+            ("90000004", "0001", "10000001", "train"),
+            ("90000004", "0002", "10000001", "train"),
+            ("90000005", "0001", "10000001", "train"),
+            ("90000006", "0001", "19999987", "val"),
+        )
+    },
 }
 
 # In the order of the videos above.
@@ -162,6 +178,7 @@ LABELS = {
     },
     "cardiacuda": {"site": ["Site_G_100", "Site_G_100", "Site_R_52", "label_all_frame"]},
     "rvenet": {"RVEF": [52.1, 52.1, 38.4, 60], "HR": [70, 71, 66, 60], "VideoQuality": [3, 4, 2, 1]},
+    "mimic-iv-echo": {},
 }
 
 UNITS = {
@@ -185,6 +202,7 @@ NOTES = {
     "cardiacnet": ["WARNING: 1 files called PHI", "1 files have other names, each a patient: x99"],
     "cardiacuda": [],
     "rvenet": ["failures: 0003_C_1.dcm", "left out: 0007_X_1.dcm"],
+    "mimic-iv-echo": ["1 of 5 objects are not downloaded", "left out: 90000009_0001.dcm", "`panecho-embed mimic`"],
 }
 
 

@@ -252,5 +252,5 @@ def test_five_million_rows_are_pivoted_in_bounded_memory(tmp_path):
     done = subprocess.run([sys.executable, "-c", _PEAK, str(path)], capture_output=True, text=True, check=True)
     count, peak_kib = map(int, done.stdout.split())
     assert count == reports
-    # Measured 290 MiB, of which 120 are Python with pandas; the table itself has 420 MB.
-    assert peak_kib < 500 * 1024
+    # Measured 203 MiB, of which 106 are Python with pandas; read whole, the table takes several GB.
+    assert peak_kib < 350 * 1024

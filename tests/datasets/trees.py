@@ -192,6 +192,20 @@ def rvenet(root: Path, mix: random.Random | None = None) -> None:
         touch(root / f"{name}.dcm")
 
 
+def mimic(root: Path, mix: random.Random | None = None) -> None:
+    ids = [("10000001", "90000004", 1), ("10000001", "90000004", 2), ("10000001", "90000005", 1)]
+    rows = []
+    for subject, study, number in [*ids, ("19999987", "90000006", 1), ("10000003", "90000007", 1)]:
+        file = f"files/p{subject[:2]}/p{subject}/s{study}/{study}_{number:04d}.dcm"
+        rows.append(f"{subject},{study},2150-01-02 03:04:05,{file}")
+        if subject != "10000003":
+            touch(root / file)
+    csv(root / "echo-record-list.csv", "subject_id,study_id,acquisition_datetime,dicom_filepath", rows, mix)
+    csv(root / "echo-study-list.csv", "subject_id,study_id,study_datetime", ["10000001,90000004,2150-01-02"], mix)
+    touch(root / "structured-measurement.csv.gz")
+    touch(root / "files/p10/p10000001/s90000009/90000009_0001.dcm")
+
+
 WRITERS: dict[str, Callable[[Path, random.Random | None], None]] = {
     "echonet-dynamic": dynamic,
     "echonet-pediatric": pediatric,
@@ -203,4 +217,5 @@ WRITERS: dict[str, Callable[[Path, random.Random | None], None]] = {
     "cardiacnet": cardiacnet,
     "cardiacuda": cardiacuda,
     "rvenet": rvenet,
+    "mimic-iv-echo": mimic,
 }
