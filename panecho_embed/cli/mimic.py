@@ -106,14 +106,12 @@ def _print_videos(found: Prepared) -> None:
         echo_line(f"{len(selection.unreadable):,} objects can't be read, and are left out:")
         for line in selection.unreadable[:_LISTED]:
             echo_line(f"  {line}")
-    from panecho_embed.checkup.space import gigabytes
-
     studies = {video.study_id for video in found.chosen}
     patients = {video.patient_id: video.split for video in found.chosen}
     splits = ", ".join(f"{list(patients.values()).count(name):,} {name}" for name in ("train", "val", "test"))
     click.echo(
         f"to embed: {len(found.chosen):,} videos in B-mode, {_time(selection.hours)}, "
-        f"{gigabytes(selection.size_bytes)}, of {len(studies):,} studies and {len(patients):,} patients ({splits})"
+        f"{selection.size_bytes / 1e9:,.3f} GB, of {len(studies):,} studies and {len(patients):,} patients ({splits})"
     )
     if found.views:
         echo_line("views: " + ", ".join(f"{view} {count:,}" for view, count in _ranked(found.views)))
