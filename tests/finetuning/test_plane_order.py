@@ -72,7 +72,8 @@ def test_training_and_testing_see_what_panecho_sees(starts, weights, tmp_path):
     model = FineTuneModel(start, [EF]).eval()
     np.save(tmp_path / "v.npy", moving(9))
     video = VideoRef("v", "s", "p", str(tmp_path / "v.npy"))
-    recipe = load_recipe("custom", ["clips.frames=6", "clips.frame_step=1", "clips.test=1", "augmentation.enabled=false"])
+    clips = ["clips.frames=6", "clips.frame_step=1", "clips.test=1"]
+    recipe = load_recipe("custom", [*clips, "augmentation.enabled=false"])
     batch = TrainingClips([video], start.feeding, recipe.clips.plan(1), recipe.augmentation, 0)[Key(1, 0, 1.0)]
     backbone = PanEcho(weights=weights / "panecho.pt", backbone_only=True)
     for pixels in (batch.pixels, torch.randint(0, 256, (2, 6, 3, 32, 32), dtype=torch.uint8)):
