@@ -9,6 +9,7 @@ from panecho_embed.core.errors import ManifestError
 from panecho_embed.core.wording import counted
 from panecho_embed.datasets.identity import DICOM_SUFFIXES, PlainManifest
 from panecho_embed.datasets.layouts import known_layouts, titles_of
+from panecho_embed.datasets.local_ids import SUFFIX as IDS_SUFFIX
 from panecho_embed.datasets.mimic_echo import FILE_COLUMN
 from panecho_embed.datasets.reading import column_names
 from panecho_embed.datasets.text import shown
@@ -77,7 +78,7 @@ def unused_tables(tree: Tree, *, named: bool = True) -> list[str]:
 
     named: with their paths as well, which must not be printed where ids are hashed.
     """
-    found = tree.unused_tables()
+    found = [file for file in tree.unused_tables() if not file.name.endswith(IDS_SUFFIX)]
     if not found:
         return []
     names = [shown(file.relative_to(tree.root)) if named else f"a {file.suffix}" for file in found]
@@ -98,5 +99,5 @@ def outside(root: Path, tree: Tree) -> list[str]:
     files = [file for file in tree.files(suffixes=(*VIDEO_SUFFIXES, *DICOM_SUFFIXES)) if not file.is_relative_to(root)]
     if not files:
         return []
-    where = f"the data set at {shown(root)}"
-    return [f"WARNING: {len(files)} videos lie outside {where} and are not read, the first {shown(files[0])}"]
+    # Not their names, which are nobody's public ids.
+    return [f"WARNING: {counted(len(files), 'video')} beside the data set, outside {shown(root)}, and not read"]

@@ -181,6 +181,10 @@ def extract(
         if id_salt is None and not overwrite and not local_path(source).is_file():
             _check_table(local, parts.values())
         manifest = read_manifest(source, layout, ids=ids, salt=id_salt, local=local)
+        # Before hours of work; the summary has all notes once more.
+        for note in manifest.notes:
+            if note.startswith("WARNING"):
+                announce(note)
         if isinstance(backbone, str):
             announce(f"{counted(len(manifest.videos), 'video')} found; loading {backbone}")
         # What follows needs torch and the decoders; what is wrong with the arguments is known by now.

@@ -64,6 +64,15 @@ def test_a_file_joins_its_table_as_the_page_shows(tmp_path, monkeypatch):
     assert (joined["NumberOfFrames_of_table"] == 4).all()
 
 
+def test_a_warning_comes_before_the_work(tmp_path):
+    said: list[str] = []
+    for number in range(20):
+        np.save(tmp_path / f"{number}.npy", np.full((2, 32, 32), number, np.uint8))
+    (tmp_path / "labels.csv").write_text("EF\n50\n")
+    extract(tmp_path, tmp_path / "o.h5", backbone=tiny(), workers=0, clips={"frames_per_clip": 2}, announce=said.append)
+    assert said[0] == "WARNING: 1 table found and not used: labels.csv (columns EF)"
+
+
 def test_nifti_and_the_frames_of_ed_and_es_reach_the_file(tmp_path):
     WRITERS["camus"](tmp_path / "CAMUS", None)
     extract(tmp_path / "CAMUS", tmp_path / "c.h5", backbone=tiny(), workers=0, clips={"frames_per_clip": 2})

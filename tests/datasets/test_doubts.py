@@ -65,6 +65,7 @@ def test_tables_that_nobody_used_are_named(tmp_path):
     touch(tmp_path / "p1" / "a.avi")
     csv(tmp_path / "outcomes.csv", "patient,EF,died", ["p1,50,0"])
     touch(tmp_path / "p1" / "more.xlsx")
+    touch(tmp_path / "out.h5.ids.csv")  # the local table of ids of an output that lies here
     notes = read_manifest(tmp_path).notes
     assert notes[0] == (
         "WARNING: 2 tables found and not used: outcomes.csv (columns patient, EF, died); p1/more.xlsx (not read)"

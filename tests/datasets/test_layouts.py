@@ -274,7 +274,6 @@ def test_two_sets_below_one_folder_are_listed(tmp_path):
     assert f"camus: {tmp_path / 'a' / 'CAMUS' / 'database_nifti'}" in str(error.value)
     assert f"echonet-dynamic: {tmp_path / 'b'}" in str(error.value)
     assert read_manifest(tmp_path, "echonet-dynamic").layout == "echonet-dynamic"
-    assert "WARNING: 2 videos lie outside" not in str(read_manifest(tmp_path, "echonet-dynamic").notes)
 
 
 def test_two_copies_of_one_set_are_listed(tmp_path):
@@ -288,8 +287,7 @@ def test_videos_beside_a_set_are_named(tmp_path):
     WRITERS["echonet-lvh"](tmp_path / "LVH", None)
     touch(tmp_path / "ours" / "1.avi")
     notes = read_manifest(tmp_path).notes
-    assert notes[0].startswith("WARNING: 1 videos lie outside the data set at")
-    assert "ours/1.avi" in notes[0]
+    assert notes[0] == f"WARNING: 1 video beside the data set, outside {tmp_path / 'LVH'}, and not read"
 
 
 def test_a_folder_inside_a_set_is_refused_with_the_right_path(tmp_path):
