@@ -31,10 +31,11 @@ from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.provenance import Provenance, WeightsInfo
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.inference import Replicates, Sample, difference, sample
-from panecho_embed.evaluation.metrics import Metrics, binary_metrics, regression_metrics
+from panecho_embed.evaluation.metrics import Metrics, target_metrics
 from panecho_embed.evaluation.splits import Fold, kfold
-from probes.fitting import fit_fold, predict_units
+from panecho_embed.evaluation.targets import Target
 from probes.linear import LinearProbe
+from probes.plans import fit_fold, predict_units
 from probes.problem import Problem, load_problem
 
 DIM, LATENT = 32, 8
@@ -128,8 +129,8 @@ def embeddings(rng: np.random.Generator, n: int, kind: str) -> tuple[list[np.nda
 
 
 def make_metrics(kind: str, truth: np.ndarray, prediction: np.ndarray) -> Metrics:
-    make = regression_metrics if kind == "MAE" else binary_metrics
-    return make(truth, prediction, np.arange(len(truth)))
+    target = Target("X", "regression") if kind == "MAE" else Target("X", "binary", ("no", "yes"))
+    return target_metrics(target, truth, prediction, np.arange(len(truth)), threshold=0.5)
 
 
 def better(kind: str, truth: np.ndarray, prediction: np.ndarray, shift: float) -> np.ndarray:

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from panecho_embed.evaluation.estimates import Estimates, decision_estimates
-from panecho_embed.evaluation.intervals import scores
-from panecho_embed.evaluation.metrics import Metrics, binary_metrics, regression_metrics
-from panecho_embed.evaluation.ranking import ranking_part, ranking_values
+from panecho_embed.evaluation.estimates import Estimates, decision_estimates, ranking_part, ranking_values
+from panecho_embed.evaluation.inference import scores
+from panecho_embed.evaluation.metrics import Metrics, target_metrics
+from panecho_embed.evaluation.targets import Target
 
 VIDEOS_EACH = 8
 
@@ -45,8 +45,8 @@ def simulate(rng: np.random.Generator, patients: int, kind: str) -> tuple[np.nda
 
 
 def make(kind: str, truth: np.ndarray, prediction: np.ndarray, patient: np.ndarray) -> Metrics:
-    metrics = regression_metrics if kind == "mae" else binary_metrics
-    return metrics(truth, prediction, patient)
+    target = Target("X", "regression") if kind == "mae" else Target("X", "binary", ("no", "yes"))
+    return target_metrics(target, truth, prediction, patient, threshold=0.5)
 
 
 def known_value(kind: str) -> float:

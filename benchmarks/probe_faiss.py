@@ -19,7 +19,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from probes.faiss_knn import FaissNeighbours, index_recipe
+from probes.knn import FaissNeighbours, index_recipe
 
 CLUSTERS = 1000
 NOISE = 0.7  # of each coordinate around a centre, whose coordinates have a standard deviation of 1

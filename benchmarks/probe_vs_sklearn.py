@@ -22,9 +22,10 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from panecho_embed.evaluation.intervals import scores
-from panecho_embed.evaluation.metrics import binary_metrics, regression_metrics
+from panecho_embed.evaluation.inference import scores
+from panecho_embed.evaluation.metrics import target_metrics
 from panecho_embed.evaluation.splits import grouped_folds
+from panecho_embed.evaluation.targets import Target
 from probes.linear import LOGISTIC_CS, RIDGE_ALPHAS, LinearProbe
 
 TRAIN, VALIDATION, TEST, DIM = 7465, 1288, 1277, 768
@@ -50,6 +51,9 @@ def timed(label: str, work: Callable[[], Any]) -> Any:
     return result
 
 
+NUMBER, YES_NO = Target("X", "regression"), Target("X", "binary", ("no", "yes"))
+
+
 def holdout() -> np.ndarray:
     return np.r_[np.full(TRAIN, -1), np.zeros(VALIDATION, dtype=int)]
 
@@ -60,12 +64,12 @@ def single(x: np.ndarray, y: np.ndarray) -> None:
 
     def ours_regression() -> LinearProbe:
         probe = LinearProbe().fit(x[learn], y[learn], holdout=holdout())
-        scores(regression_metrics(y[test], probe.predict(x[test]), patients))
+        scores(target_metrics(NUMBER, y[test], probe.predict(x[test]), patients))
         return probe
 
     def ours_binary() -> LinearProbe:
         probe = LinearProbe("binary").fit(x[learn], y[learn] < 50, holdout=holdout())
-        scores(binary_metrics(y[test] < 50, probe.predict_proba(x[test])[:, 1], patients))
+        scores(target_metrics(YES_NO, y[test] < 50, probe.predict_proba(x[test])[:, 1], patients, threshold=0.5))
         return probe
 
     print("\nGiven validation set, whole grid, refit, test metrics, 10,000 bootstraps")
@@ -127,10 +131,12 @@ def many(x: np.ndarray, y: np.ndarray) -> None:
         for t in range(y.shape[1]):
             if t < half:
                 probe = LinearProbe().fit(x[learn], y[learn, t], holdout=holdout())
-                scores(regression_metrics(y[test, t], probe.predict(x[test]), patients))
+                scores(target_metrics(NUMBER, y[test, t], probe.predict(x[test]), patients))
             else:
                 probe = LinearProbe("binary").fit(x[learn], y[learn, t] < 50, holdout=holdout())
-                scores(binary_metrics(y[test, t] < 50, probe.predict_proba(x[test])[:, 1], patients))
+                scores(
+                    target_metrics(YES_NO, y[test, t] < 50, probe.predict_proba(x[test])[:, 1], patients, threshold=0.5)
+                )
 
     print(f"\n{half} regressions and {y.shape[1] - half} binary targets, one after the other, everything included")
     timed(f"ours, {y.shape[1]} targets", work)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from probes.attentive import AttentiveProbe as AttentiveProbe
     from probes.base import BaseProbe as BaseProbe
     from probes.compare import compare_problems as compare_problems
-    from probes.efficiency import LabelEfficiency as LabelEfficiency
-    from probes.efficiency import label_efficiency as label_efficiency
-    from probes.faiss_knn import FaissKNNProbe as FaissKNNProbe
     from probes.foreign import adapted as adapted
+    from probes.knn import FaissKNNProbe as FaissKNNProbe
     from probes.knn import KNNProbe as KNNProbe
     from probes.linear import LinearProbe as LinearProbe
     from probes.outputs import RunInfo as RunInfo
+    from probes.outputs import apply_probes as apply_probes
+    from probes.outputs import load_probes as load_probes
     from probes.outputs import write_run as write_run
     from probes.plans import RunSettings as RunSettings
     from probes.plans import make_folds as make_folds
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from probes.problem import load_problems as load_problems
     from probes.registry import known_probes as known_probes
     from probes.run import Evaluation as Evaluation
+    from probes.run import LabelEfficiency as LabelEfficiency
     from probes.run import evaluate as evaluate
+    from probes.run import label_efficiency as label_efficiency
     from probes.run import run_target as run_target
     from probes.run import subgroups_of as subgroups_of
-    from probes.saved import apply_probes as apply_probes
-    from probes.saved import load_probes as load_probes
 
 _HOME = {
     "AttentiveProbe": "attentive",

@@ -13,14 +13,12 @@ from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.wording import counted, interval, number, plural
 from panecho_embed.evaluation.comparison_report import methods_of
 from panecho_embed.evaluation.metrics import CALIBRATION_BINS, display_name
-from panecho_embed.evaluation.page import Block, Facts, Figure, Section, Table, Text, figure
-from panecho_embed.evaluation.report import Account, interval_sentence
+from panecho_embed.evaluation.page import Block, Facts, Section, Table, Text
+from panecho_embed.evaluation.report import Account, interval_sentence, subgroup_blocks
 from panecho_embed.evaluation.splits import leaking_patients
-from panecho_embed.evaluation.subgroups import subgroup_blocks
 from probes.compare import Compared
-from probes.efficiency import LabelEfficiency
 from probes.problem import Problem
-from probes.run import Evaluation, TargetResult, subgroup_values
+from probes.run import Evaluation, LabelEfficiency, TargetResult, subgroup_values
 
 
 def account_of(
@@ -39,11 +37,14 @@ def account_of(
         Target -> why, of those that could not be evaluated.
     """
     first = results[0]
-    problem, probe = first.evaluation.problem, first.probe
-    names = [result.evaluation.problem.target.name for result in results]
+    problem, probe = first.problem, first.probe
+    names = [result.problem.target.name for result in results]
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     asked = names[0] if len(names) == 1 else f"{len(names)} targets"
     refused = not_evaluated or {}
+    by_kind: dict[str, list[TargetResult]] = {}
+    for result in results:
+        by_kind.setdefault(result.problem.target.kind, []).append(result)
     return Account(
         title=f"{probe.name}: {listed}",
         subtitle=f"{problem.provenance.backbone} embeddings, {problem.level} level, from {Path(source).name}",
@@ -52,13 +53,13 @@ def account_of(
         facts=_facts(results, list(refused)),
         warnings=[*_warnings(results), *(f"{name} was not evaluated: {why}" for name, why in refused.items())],
         baseline=_baseline_words(results),
-        extra={result.evaluation.problem.target.name: _blocks(result) for result in results},
-        columns={result.evaluation.problem.target.name: further_columns(result) for result in results},
+        extra={result.problem.target.name: _blocks(result) for result in results},
+        columns={result.problem.target.name: further_columns(result) for result in results},
         sections=[
             Section("Data and splits", _data(results)),
             Section("Embeddings", [Facts(_provenance_facts(problem.provenance, source))]),
         ],
-        methods=[methods_paragraph(alike) for alike in _by_kind(results)],
+        methods=[_methods_paragraph(alike) for alike in by_kind.values()],
         command=command,
     )
 
@@ -105,7 +106,7 @@ def comparison_account(compared: Compared, reference: str | None, command: str) 
 
 def recording_notes(result: TargetResult) -> list[str]:
     """What the recording-only baseline is, with a warning where it does as well as the probe."""
-    problem, scored = result.evaluation.problem, result.evaluation.scored
+    problem, scored = result.problem, result.evaluation.scored
     metric = display_name(scored.metric, problem.target.unit)
     if not result.recording:
         return []
@@ -123,7 +124,12 @@ def further_columns(result: TargetResult) -> dict[str, dict[str, str]]:
     """Columns of the table of metrics beside the baseline: recording only, and shuffled labels."""
     alone = {name: number(value) for name, value in result.recording.items()}
     found = {"Recording only": alone} if alone else {}
-    return found | ({"Shuffled labels": _control_cells(result)} if result.control is not None else {})
+    if result.control is not None:
+        found["Shuffled labels"] = {
+            name: f"{number(values.mean())} ({number(values.min())} to {number(values.max())})"
+            for name, values in result.control.items()
+        }
+    return found
 
 
 def cautions_of(evaluation: Evaluation) -> list[str]:
@@ -136,7 +142,7 @@ def cautions_of(evaluation: Evaluation) -> list[str]:
         )
     if problem.note:
         notes.append(f"{problem.note}.")
-    if far := far_patients(evaluation):
+    if far := _far_patients(evaluation):
         shown = ", ".join(far[:5]) + (f" and {len(far) - 5} more" if len(far) > 5 else "")
         notes.append(
             f"{counted(len(far), 'test patient')} {'is' if len(far) == 1 else 'are'} far outside what was trained on "
@@ -167,7 +173,7 @@ def encoder_notes(compared: Compared) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def far_patients(evaluation: Evaluation) -> list[str]:
+def _far_patients(evaluation: Evaluation) -> list[str]:
     """Test patients whose embeddings are unlike all training rows, by the probes of the first training."""
     problem, far = evaluation.problem, set()
     for fold, probe in zip(evaluation.folds, evaluation.probes, strict=True):
@@ -219,10 +225,10 @@ def _untrained_warning(provenance: Provenance) -> list[str]:
 
 def _baseline_words(results: Sequence[TargetResult]) -> str:
     """What the baseline is."""
-    kinds = {result.evaluation.problem.target.kind for result in results}
+    kinds = {result.problem.target.kind for result in results}
     numbers = "predicts the mean of the training labels" if "regression" in kinds else ""
     classes = "predicts the class frequencies of the training labels" if kinds - {"regression"} else ""
-    facts = dict.fromkeys(name for result in results for name in result.evaluation.problem.recording)
+    facts = dict.fromkeys(name for result in results for name in result.problem.recording)
     alone = (
         f" Recording only: a linear probe on what the file knows of the recordings ({', '.join(facts)}), without any "
         "image, on the same patients."
@@ -230,10 +236,10 @@ def _baseline_words(results: Sequence[TargetResult]) -> str:
     return f"The baseline {' or '.join(filter(None, (numbers, classes)))}.{alone if facts else ''}"
 
 
-def methods_paragraph(results: Sequence[TargetResult]) -> str:
+def _methods_paragraph(results: Sequence[TargetResult]) -> str:
     """How results of one kind of target were obtained, in the words of a methods section."""
     first = results[0]
-    evaluation, problem = first.evaluation, first.evaluation.problem
+    evaluation, problem = first.evaluation, first.problem
     provenance = problem.provenance
     weights = provenance.weights
     origin = weights.source if weights.pretrained else f"random, untrained weights ({weights.source})"
@@ -294,26 +300,17 @@ def _plan_sentence(evaluation: Evaluation) -> str:
     return split
 
 
-def grid_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Every setting that the first training tried in every fold, its held-out loss, and which was chosen."""
-    return [
-        {"target": evaluation.problem.target.name, "fold": fold.name, **row}
-        for fold, probe in zip(evaluation.folds, evaluation.probes, strict=True)
-        for row in probe.grid_rows()
-    ]
-
-
 def _facts(results: Sequence[TargetResult], refused: Sequence[str]) -> dict[str, str]:
     first = results[0]
     scored = first.evaluation.scored
-    names = [result.evaluation.problem.target.name for result in results]
+    names = [result.problem.target.name for result in results]
     facts = {
         "Targets": ", ".join([*names, *refused]),
         "Rows to predictions": _fusion(first),
         "Patients": _patients(first),
         "Intervals": f"95 %, {scored.draws:,} bootstraps over patients, seed {scored.seed}",
     }
-    if any(result.evaluation.problem.target.kind == "binary" for result in results):
+    if any(result.problem.target.kind == "binary" for result in results):
         facts["Decision threshold"] = str(first.settings.threshold)
     if first.settings.cutoffs:
         facts["Cut-offs"] = ", ".join(f"{cutoff:g}" for cutoff in first.settings.cutoffs)
@@ -321,7 +318,7 @@ def _facts(results: Sequence[TargetResult], refused: Sequence[str]) -> dict[str,
 
 
 def _fusion(result: TargetResult) -> str:
-    problem = result.evaluation.problem
+    problem = result.problem
     if result.probe.pools:
         return f"the rows of a {problem.level} pooled by learned attention"
     if problem.fusion == "late":
@@ -339,9 +336,9 @@ def _patients(result: TargetResult) -> str:
 
 
 def _warnings(results: Sequence[TargetResult]) -> list[str]:
-    notes = _untrained_warning(results[0].evaluation.problem.provenance)
+    notes = _untrained_warning(results[0].problem.provenance)
     by_target = {
-        result.evaluation.problem.target.name: [*filter(None, [encoder_note(result.evaluation)])]
+        result.problem.target.name: [*filter(None, [encoder_note(result.evaluation)])]
         + cautions_of(result.evaluation)
         + (recording_notes(result) if result.recording_suffices else [])
         for result in results
@@ -358,18 +355,10 @@ def _blocks(result: TargetResult) -> list[Block]:
     if result.no_control:
         blocks.append(Text(result.no_control, "warning"))
     if result.efficiency is not None:
-        blocks += [_efficiency_table(result.efficiency), efficiency_figure(result.efficiency)]
+        blocks += [_efficiency_table(result.efficiency), result.efficiency.figure()]
     for column, groups in result.subgroups.items():
         blocks += subgroup_blocks(evaluation.scored, column, groups, subgroup_values(evaluation, column))
     return [*blocks, *_grid(evaluation)]
-
-
-def _control_cells(result: TargetResult) -> dict[str, str]:
-    assert result.control is not None
-    return {
-        name: f"{number(values.mean())} ({number(values.min())} to {number(values.max())})"
-        for name, values in result.control.items()
-    }
 
 
 def _efficiency_table(curve: LabelEfficiency) -> Table:
@@ -380,20 +369,9 @@ def _efficiency_table(curve: LabelEfficiency) -> Table:
     return Table([curve.unit, "Patients", display_name(curve.metric), "low", "high"], rows, curve.caption)
 
 
-def efficiency_figure(curve: LabelEfficiency) -> Figure:
-    """The metric against the number of patients trained on, with the range of 95 % of the draws."""
-    from panecho_embed.evaluation.plots import Efficiency, label_efficiency
-
-    band = curve.band()
-    n_patients, mean, low, high = (band[name].to_numpy() for name in ("n_patients", "mean", "low", "high"))
-    drawn = Efficiency(curve.target, n_patients, mean, low, high)
-    drawing = label_efficiency([drawn], display_name(curve.metric))
-    return figure(drawing, f"{curve.target}. {curve.caption}")
-
-
 def _grid(evaluation: Evaluation) -> list[Block]:
     """One row a setting, one column a fold."""
-    rows = grid_rows(evaluation)
+    rows = evaluation.grid_rows()
     if not rows:
         return []
     settings = [name for name in rows[0] if name not in ("target", "fold", "loss", "chosen")]
@@ -414,37 +392,32 @@ def _grid(evaluation: Evaluation) -> list[Block]:
 def _data(results: Sequence[TargetResult]) -> list[Block]:
     rows = []
     for result in results:
-        problem = result.evaluation.problem
+        problem = result.problem
         for fold in result.evaluation.folds:
             sizes = [
                 f"{len(units)} ({len(set(problem.patient[units]))})"
                 for units in (fold.train, fold.validation, fold.test)
             ]
             rows.append([problem.target.name, fold.name, *sizes, str(problem.n_missing)])
-    level = plural(results[0].evaluation.problem.level, 2)
+    level = plural(results[0].problem.level, 2)
     columns = ["Target", "Fold", "Train", "Validation", "Test", "Without label"]
-    leaking = any(leaking_patients(r.evaluation.folds, r.evaluation.problem.patient) for r in results)
+    leaking = any(leaking_patients(r.evaluation.folds, r.problem.patient) for r in results)
     crossing = "Patients are on two sides of a fold." if leaking else "No patient is on two sides of a fold."
     first = " Of the first training." if len(results[0].evaluation.plans) > 1 else ""
     return [Table(columns, rows, f"Number of {level} (and patients). {crossing}{first}")]
-
-
-def _by_kind(results: Sequence[TargetResult]) -> list[list[TargetResult]]:
-    kinds = dict.fromkeys(result.evaluation.problem.target.kind for result in results)
-    return [[r for r in results if r.evaluation.problem.target.kind == kind] for kind in kinds]
 
 
 def _tested(results: Sequence[TargetResult]) -> str:
     if len(results) > 1:
         return "How many patients were assessed for each is given in the tables."
     score = results[0].evaluation.scored.primary
-    level = results[0].evaluation.problem.level
+    level = results[0].problem.level
     return f"Performance was assessed on {score.n} {plural(level, score.n)} of {score.n_patients} patients."
 
 
 def _level_sentence(results: Sequence[TargetResult]) -> str:
-    problem: Problem = results[0].evaluation.problem
-    *most, last = (result.evaluation.problem.target.name for result in results)
+    problem: Problem = results[0].problem
+    *most, last = (result.problem.target.name for result in results)
     what = f"{', '.join(most)} and {last} were" if most else f"{last} was"
     what = f"{what} predicted per {problem.level}"
     if results[0].probe.pools:

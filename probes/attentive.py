@@ -15,9 +15,9 @@ from torch.nn import functional
 from panecho_embed.core.arraytypes import Bools, Floats, Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.wording import plural
-from probes.base import BaseProbe, TaskType, at_rows, is_classifier
-from probes.logistic import probabilities
-from probes.standardise import BOUND, FAR_SHARE, Standardiser, check_bound, prediction_range
+from panecho_embed.evaluation.targets import Kind
+from probes.base import BaseProbe, at_rows, is_classifier
+from probes.solvers import BOUND, FAR_SHARE, Standardiser, check_bound, prediction_range, probabilities
 
 _ROWS_PER_BATCH = 65_536
 
@@ -31,7 +31,7 @@ class AttentiveProbe(BaseProbe):
     error or the log loss; the number of epochs is chosen on held-out bags (Ilse et al., ICML 2018; here without a
     hidden layer).
 
-    Features are standardised on the training rows and cut at a bound (see `probes.standardise.Standardiser`);
+    Features are standardised on the training rows and cut at a bound (see `probes.solvers.Standardiser`);
     predicted values are cut to twice the range of the training labels, around its centre.
 
     task: "regression", "binary", "multiclass" or "ordinal" (trained as multiclass; the prediction is the median class).
@@ -48,7 +48,7 @@ class AttentiveProbe(BaseProbe):
     pools = True
     saved = ("attention_", "coef_", "intercept_", "mean_", "scale_", "bound_", "range_")
 
-    task: TaskType = "regression"
+    task: Kind = "regression"
     _: KW_ONLY
     heads: int = 4
     epochs: int = 50

@@ -12,19 +12,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.core.arraytypes import Bools, Ints, Texts
+from panecho_embed.core.arraytypes import Texts
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.datasets import LocalIds
 from panecho_embed.evaluation.targets import as_text
 from panecho_embed.extraction.pooling import pool_table
 from panecho_embed.store import EmbeddingFile
+from probes.knn import ExactNeighbours
 from probes.label_table import join_labels
-from probes.neighbours import ExactNeighbours
 from probes.problem import check_finite
 from probes.shortcuts import Shortcuts
 
-Severity = Literal["leak", "warning"]
+_Severity = Literal["leak", "warning"]
 
 _NEAR = 0.995  # cosine of embeddings after centring
 _GIVEN_AWAY = 0.99
@@ -40,7 +40,7 @@ class Finding:
     kind: stable name. message: what was found. examples: the first of what it was found in.
     """
 
-    severity: Severity
+    severity: _Severity
     kind: str
     message: str
     examples: tuple[str, ...]
@@ -123,13 +123,9 @@ def _same_embeddings(videos: EmbeddingTable, near: float) -> Iterator[Finding]:
     distance, index = ExactNeighbours(centred.astype(np.float32), "cosine").search(
         centred.astype(np.float32), min(_NEIGHBOURS, len(videos))
     )
-    close = sorted(
-        {
-            (min(i, int(j)), max(i, int(j)))
-            for i, j in zip(*_positions(distance <= 1 - near, index), strict=True)
-            if i != j
-        }
-    )
+    rows, columns = np.nonzero(distance <= 1 - near)
+    pairs = np.sort(np.column_stack([rows, index[rows, columns]]), axis=1)
+    close = sorted({(i, j) for i, j in pairs.tolist() if i != j})
     scale = np.abs(centred).max()
     same = [pair for pair in close if np.abs(values[pair[0]] - values[pair[1]]).max() <= 1e-5 * scale]
     yield from _pair_findings(videos, same, "same_embedding", "videos have the same embedding")
@@ -139,11 +135,6 @@ def _same_embeddings(videos: EmbeddingTable, near: float) -> Iterator[Finding]:
     if apart:
         text = f"pairs of videos in different splits have nearly the same embedding (cosine at least {near:g})"
         yield _finding("warning", "near_embedding_across_splits", text, _named(videos, apart))
-
-
-def _positions(mask: Bools, index: Ints) -> tuple[list[int], list[int]]:
-    rows, columns = np.nonzero(mask)
-    return rows.tolist(), index[rows, columns].tolist()
 
 
 def _apart(videos: EmbeddingTable, pair: tuple[int, int]) -> bool:
@@ -226,5 +217,5 @@ def _named(videos: EmbeddingTable, pairs: Sequence[tuple[int, int]]) -> list[str
     return [f"{ids[i]} and {ids[j]}" for i, j in pairs]
 
 
-def _finding(severity: Severity, kind: str, text: str, examples: Sequence[str]) -> Finding:
+def _finding(severity: _Severity, kind: str, text: str, examples: Sequence[str]) -> Finding:
     return Finding(severity, kind, f"{len(examples)} {text}", tuple(examples[:10]))

@@ -5,24 +5,20 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import ClassifierTags, RegressorTags, Tags
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
 from panecho_embed.core.arraytypes import Bools, Floats, Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.splits import grouped_folds
-from panecho_embed.evaluation.targets import Kind, median_class
-
-TaskType = Kind
-ClassWeight = str | Mapping[Any, float] | None
+from panecho_embed.evaluation.targets import KINDS, Kind, median_class
 
 
 def is_classifier(probe: BaseProbe) -> bool:
@@ -55,7 +51,7 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
     saved: ClassVar[tuple[str, ...]] = ()  # what `fit` sets and `predict` needs, as arrays
     pools: ClassVar[bool] = False  # whether `fit` and `predict` take `bags`, and pool the rows of a bag themselves
 
-    task: TaskType
+    task: Kind
     folds: int = 5
     random_state: int = 0
     classes_: npt.NDArray[Any]
@@ -143,18 +139,14 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
         return float(metric(y, self.predict(X), sample_weight=sample_weight))
 
     def _classes_of(self, probability: Floats) -> npt.NDArray[Any]:
-        """Class (N,) of probabilities (N, K): the most likely one; of an ordinal task the median class.
-
-        The median class is the first one whose cumulative probability reaches 0.5: the prediction with the smallest
-        expected distance in classes.
-        """
+        """Class (N,) of probabilities (N, K): the most likely one; of an ordinal task the median class."""
         if self.task != "ordinal":
             return np.asarray(self.classes_[probability.argmax(axis=1)])
         return np.asarray(self.classes_[median_class(probability)])
 
     def _check_task(self) -> None:
-        if self.task not in get_args(TaskType):
-            raise ArgumentError(f"task is {self.task!r}; allowed are {', '.join(get_args(TaskType))} (--task)")
+        if self.task not in KINDS:
+            raise ArgumentError(f"task is {self.task!r}; allowed are {', '.join(KINDS)} (--task)")
 
     def _check_fit(self, X: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """X as (N, D), its precision kept; y as float64 with NaN where missing (regression), or class index (N,)."""
@@ -230,14 +222,6 @@ def accepts(function: Callable[..., Any], argument: str) -> bool:
     """
     parameters = inspect.signature(function).parameters
     return argument in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-
-
-def class_weights(labels: Ints, classes: npt.NDArray[Any], setting: ClassWeight) -> Floats:
-    """Weight of each row, (N,): 1, or "balanced": n / (K * rows of its class), or the dict's value for its class."""
-    if isinstance(setting, str) and setting != "balanced":
-        raise ArgumentError(f"class_weight is {setting!r}; allowed are None and 'balanced' (--class-weight)")
-    weight = compute_class_weight(setting, classes=classes, y=classes[labels])
-    return np.asarray(weight[labels], dtype=np.float64)
 
 
 def at_rows(values: npt.ArrayLike | None, rows: npt.NDArray[Any]) -> npt.NDArray[Any] | None:

@@ -22,12 +22,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from panecho_embed.core.arraytypes import Floats, Ints
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.evaluation.splits import grouped_folds
-from probes.base import BaseProbe, TaskType, accepts, at_rows, is_classifier
+from panecho_embed.evaluation.targets import Kind
+from probes.base import BaseProbe, accepts, at_rows, is_classifier
 
 _TRUSTED = ("sklearn.", "numpy.", "scipy.")  # packages whose classes are loaded from a saved file
 
 
-def adapted(estimator: BaseEstimator, task: TaskType, *, folds: int = 5, random_state: int = 0) -> SklearnProbe:
+def adapted(estimator: BaseEstimator, task: Kind, *, folds: int = 5, random_state: int = 0) -> SklearnProbe:
     """A probe that fits a scikit-learn estimator.
 
     Parameters
@@ -48,7 +49,7 @@ def adapted(estimator: BaseEstimator, task: TaskType, *, folds: int = 5, random_
     return SklearnProbe(estimator, task, folds=folds, random_state=random_state)
 
 
-def as_probe(probe: BaseProbe | BaseEstimator, task: TaskType) -> BaseProbe:
+def as_probe(probe: BaseProbe | BaseEstimator, task: Kind) -> BaseProbe:
     """A probe as it is, any other scikit-learn estimator as a probe for a task."""
     return probe if isinstance(probe, BaseProbe) else adapted(probe, task)
 
@@ -66,7 +67,7 @@ class SklearnProbe(BaseProbe):
     """
 
     estimator: BaseEstimator | None = None
-    task: TaskType = "regression"
+    task: Kind = "regression"
     _: KW_ONLY
     folds: int = 5
     random_state: int = 0
@@ -261,10 +262,8 @@ def _skops() -> Any:
 
 
 def _untrusted(skops: Any, data: bytes) -> list[str]:
-    """Types in a skops file that skops does not know, and that are not classes of a trusted package.
-
-    Functions of these packages are not trusted: a file could have `numpy.load` called with arguments of its choice.
-    """
+    """Types in a skops file that skops does not know, and that are not classes of a trusted package."""
+    # Functions of these packages are not trusted: a file could have `numpy.load` called with arguments of its choice.
     return [name for name in skops.get_untrusted_types(data=data) if not _is_trusted_class(name)]
 
 

@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Floats, Ints
 from panecho_embed.core.errors import ArgumentError
-from probes.base import TaskType
+from panecho_embed.evaluation.targets import Kind
 from probes.linear import LinearProbe
 
 
-def linear_probe(values: Floats, truth: Floats, split: npt.NDArray[np.str_], *, task: TaskType) -> Floats:
+def linear_probe(values: Floats, truth: Floats, split: npt.NDArray[np.str_], *, task: Kind) -> Floats:
     """Fit to the training rows, its strength chosen on the validation rows, and predict the test rows.
 
     values: (N, D). truth: (N,) value or class index. split: (N,) "train", "val" or "test". Returns (n,) values or

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from panecho_embed.core.arraytypes import Bools, Floats, Ints
 from panecho_embed.core.errors import ArgumentError
-from probes.base import BaseProbe, ClassHeldOutError, ClassWeight, TaskType, at_rows, class_weights, is_classifier
-from probes.logistic import LogisticPath, probabilities
-from probes.ordinal import OrdinalPath, ordinal_probabilities
-from probes.ridge import ridge_paths
-from probes.standardise import BOUND, FAR_SHARE, Rotated, Standardiser, check_bound
+from panecho_embed.evaluation.targets import Kind
+from probes.base import BaseProbe, ClassHeldOutError, at_rows, is_classifier
+from probes.solvers import (
+    BOUND,
+    FAR_SHARE,
+    LogisticPath,
+    OrdinalPath,
+    Rotated,
+    Standardiser,
+    check_bound,
+    ordinal_probabilities,
+    probabilities,
+    ridge_paths,
+)
 
 RIDGE_ALPHAS = tuple(float(f"{10**e:.4g}") for e in np.arange(-1, 4.25, 0.5))
 LOGISTIC_CS = tuple(float(f"{10**e:.4g}") for e in np.arange(-4, 1.25, 0.5))
+_ClassWeight = str | Mapping[Any, float] | None
+
 _PATH_TOLERANCE = 1e-3  # selection does not need more
 _FINAL_TOLERANCE = 1e-7
 
@@ -35,7 +47,7 @@ class LinearProbe(BaseProbe):
 
     Ridge (regression), logistic regression (binary, multiclass), or proportional-odds regression (ordinal), with an L2
     penalty on features that are standardised on the training rows and cut at a bound (see
-    `probes.standardise.Standardiser`). Predicted values are cut to twice the range of the training labels, around its
+    `probes.solvers.Standardiser`). Predicted values are cut to twice the range of the training labels, around its
     centre.
 
     Parameters
@@ -72,11 +84,11 @@ class LinearProbe(BaseProbe):
     name = "Linear probe"
     saved = ("coef_", "intercept_", "mean_", "scale_", "bound_", "range_")
 
-    task: TaskType = "regression"
+    task: Kind = "regression"
     _: KW_ONLY
     strengths: Sequence[float] | None = None
     bound: float | None = BOUND
-    class_weight: ClassWeight = None
+    class_weight: _ClassWeight = None
     folds: int = 5
     random_state: int = 0
 
@@ -264,7 +276,7 @@ class LinearProbe(BaseProbe):
     ) -> None:
         grid, n_classes = self.strengths_, len(self.classes_)
         part = self._parts(labels, groups, holdout, needed=self.chooses())
-        weight = class_weights(labels, self.classes_, self.class_weight)
+        weight = _class_weights(labels, self.classes_, self.class_weight)
         held_out = np.full((len(grid), len(x), n_classes), np.nan)
         for k in range(part.max() + 1):
             train, out = part != k, part == k
@@ -292,3 +304,11 @@ class LinearProbe(BaseProbe):
         missing = np.flatnonzero(np.bincount(labels, minlength=n_classes) == 0)
         if len(missing):
             raise ClassHeldOutError(int(missing[0]), str(self.classes_[missing[0]]))
+
+
+def _class_weights(labels: Ints, classes: npt.NDArray[Any], setting: _ClassWeight) -> Floats:
+    """Weight of each row, (N,): 1, or "balanced": n / (K * rows of its class), or the dict's value for its class."""
+    if isinstance(setting, str) and setting != "balanced":
+        raise ArgumentError(f"class_weight is {setting!r}; allowed are None and 'balanced' (--class-weight)")
+    weight = compute_class_weight(setting, classes=classes, y=classes[labels])
+    return np.asarray(weight[labels], dtype=np.float64)

@@ -1,15 +1,27 @@
-"""What a probe run leaves on disk: metrics, predictions, the grid of settings, the probe, plots, the report."""
+"""The folder of a probe run: metrics, predictions, settings, plots and report, and its probes, written and read back.
+
+Probes are saved without pickle: their numbers in an npz file, what they mean in a JSON file.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from panecho_embed.core.outputs import refuse_to_replace_run, written_run
-from panecho_embed.core.provenance import Provenance
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed.core.digests import read_checked
+from panecho_embed.core.errors import EarlierReleaseError, SettingsMismatchError, StoreError
+from panecho_embed.core.outputs import refuse_to_replace_run, settled, written_run
+from panecho_embed.core.provenance import Level, Provenance
+from panecho_embed.core.records import EmbeddingTable, PoolHow
 from panecho_embed.core.wording import file_stem
 from panecho_embed.evaluation.page import picture_file
 from panecho_embed.evaluation.predictions import FILE, write_predictions
@@ -17,10 +29,16 @@ from panecho_embed.evaluation.report import write_run_report
 from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import score_documents, write_json, write_metrics
 from panecho_embed.evaluation.splits import leaking_patients
-from probes.account import account_of, efficiency_figure, grid_rows
+from panecho_embed.evaluation.targets import Target
+from probes.account import account_of
 from probes.base import BaseProbe
+from probes.plans import unit_predictions
+from probes.problem import Fusion, id_columns, load_table, shares, unit_of_rows
+from probes.registry import probe_class, probe_id
 from probes.run import Evaluation, TargetResult
-from probes.saved import save_probes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +66,15 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path, *
 
     refuse_to_replace_run(Path(out), overwrite, (METRICS_FILE,))
     account = account_of(results, source=info.source, command=info.command, not_evaluated=dict(info.not_evaluated))
-    grid = [row for result in results for row in grid_rows(result.evaluation)]
-    documents = {result.evaluation.problem.target.name: _document(result) for result in results}
+    grid = [row for result in results for row in result.evaluation.grid_rows()]
+    documents = {result.problem.target.name: _document(result) for result in results}
+    provenance = results[0].problem.provenance
     about = {
         "command": info.command,
         "source": info.source,
         "options": dict(info.options),
         "not_evaluated": dict(info.not_evaluated),
-        "embeddings": _provenance_document(results[0].evaluation.problem.provenance),
+        "embeddings": {"fingerprint": provenance.fingerprint, **json.loads(provenance.to_json())},
     }
     scored = [result.evaluation.scored for result in results]
     with written_run(out) as folder:
@@ -70,12 +89,6 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path, *
     return Path(out)
 
 
-def _provenance_document(provenance: Provenance) -> dict[str, Any]:
-    """How the embeddings were made, with their fingerprint."""
-    document: dict[str, Any] = json.loads(provenance.to_json())
-    return {"fingerprint": provenance.fingerprint, **document}
-
-
 def _probe_document(probe: BaseProbe) -> dict[str, Any]:
     """Which probe it is, with all its settings as text where JSON has no form for them."""
     settings = {
@@ -86,7 +99,7 @@ def _probe_document(probe: BaseProbe) -> dict[str, Any]:
 
 
 def _document(result: TargetResult) -> dict[str, Any]:
-    evaluation, problem = result.evaluation, result.evaluation.problem
+    evaluation, problem = result.evaluation, result.problem
     return {
         "pooling": problem.pooling,
         "fusion": problem.fusion,
@@ -104,7 +117,7 @@ def _document(result: TargetResult) -> dict[str, Any]:
         "threshold_rule": str(result.settings.threshold),
         "encoder_patients": _encoder_patients(evaluation),
         "leaking_patients": leaking_patients(evaluation.folds, problem.patient),
-        "chosen": [row for row in grid_rows(evaluation) if row["chosen"]],
+        "chosen": [row for row in evaluation.grid_rows() if row["chosen"]],
         "recording_only": {"facts": list(problem.recording), "metrics": result.recording},
         "control": result.control,
         "no_control": result.no_control,
@@ -142,13 +155,13 @@ def _write_efficiency(results: Sequence[TargetResult], folder: Path) -> None:
     (folder / "plots").mkdir(exist_ok=True)
     for curve in curves:
         path = folder / "plots" / f"{file_stem(curve.target)}-label-efficiency.svg"
-        path.write_text(picture_file(efficiency_figure(curve)), encoding="utf-8")
+        path.write_text(picture_file(curve.figure()), encoding="utf-8")
 
 
 def _write_draws(results: Sequence[TargetResult], folder: Path) -> None:
     """draws.json: which patients were trained on where it was not all of them, so that a run can be repeated."""
     drawn = {
-        result.evaluation.problem.target.name: {
+        result.problem.target.name: {
             "k_shot": [asdict(draw) for draw in result.evaluation.drawn],
             "label_efficiency": [asdict(draw) for draw in (result.efficiency.draws if result.efficiency else ())],
         }
@@ -157,3 +170,133 @@ def _write_draws(results: Sequence[TargetResult], folder: Path) -> None:
     }
     if drawn:
         write_json(folder / "draws.json", drawn)
+
+
+_FORMAT = "panecho-embed probe"
+_SCHEMA_VERSION = 2
+_MAY_DIFFER = ("dtype",)  # how the numbers are stored
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedProbe:
+    """A probe of one target, and what it needs to know of its input.
+
+    level, pooling, fusion: how rows become units. threshold: of a yes-or-no decision, NaN where none was chosen.
+    """
+
+    target: Target
+    probe: BaseProbe
+    threshold: float
+    level: Level
+    pooling: PoolHow
+    fusion: Fusion
+    provenance: Provenance
+
+
+def save_probes(results: Sequence[TargetResult], out: Path) -> None:
+    """Write probe.npz and probe.json of the probes that can be saved into the folder `out`; nothing if none can."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    targets: dict[str, dict[str, Any]] = {}
+    for result in results:
+        if result.probe.saveable():
+            continue
+        problem = result.problem
+        name = problem.target.name
+        arrays |= {f"{name}/{key}": array for key, array in result.probe.fitted_arrays().items()}
+        targets[name] = {
+            "probe": probe_id(result.probe) or type(result.probe).__name__,
+            "parameters": result.probe.saved_parameters(),
+            "target": asdict(problem.target),
+            "threshold": result.threshold,
+            "threshold_rule": str(result.settings.threshold),
+            "level": problem.level,
+            "pooling": problem.pooling,
+            "fusion": problem.fusion,
+            "provenance": json.loads(problem.provenance.to_json()),
+        }
+    if not targets:
+        return
+    with (out / "probe.npz").open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its allow_pickle is newer than the NumPy that we take
+    write_json(out / "probe.json", {"format": _FORMAT, "schema_version": _SCHEMA_VERSION, "targets": targets})
+
+
+def load_probes(run: str | Path, classes: Sequence[type[BaseProbe]] = ()) -> dict[str, SavedProbe]:
+    """The probes of a run, by target.
+
+    classes: custom probe classes that are not registered as entry points. Raises StoreError when the folder holds
+    none, or of another schema, or of a class that is not known; EarlierReleaseError if they were trained on embeddings
+    of another order of planes.
+    """
+    folder = Path(run)
+    try:
+        document = json.loads(read_checked(settled(folder) / "probe.json", needed=True))
+        with np.load(io.BytesIO(read_checked(folder / "probe.npz", needed=True)), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise StoreError(f"{folder}: no readable probe.json and probe.npz of a probe run ({error})") from error
+    if document.get("format") != _FORMAT or document.get("schema_version") != _SCHEMA_VERSION:
+        raise StoreError(f"{folder}/probe.json: not a probe of schema version {_SCHEMA_VERSION}; run the command again")
+    try:
+        return {name: _restored(name, target, arrays, classes) for name, target in document["targets"].items()}
+    except EarlierReleaseError as error:
+        raise EarlierReleaseError(f"{folder}/probe.json: trained on embeddings {error}") from error
+
+
+def apply_probes(run: str | Path, embeddings: str | Path, classes: Sequence[type[BaseProbe]] = ()) -> pd.DataFrame:
+    """Predictions of a run's probes for every video or study of another embedding file, one row each.
+
+    classes: as in `load_probes`. Raises SettingsMismatchError naming the settings in which the files differ.
+    """
+    import pandas as pd
+
+    frames = []
+    for saved in load_probes(run, classes).values():
+        rows, units = load_table(embeddings, level=saved.level, pooling=saved.pooling, fusion=saved.fusion)
+        _check_same_settings(saved.provenance, rows.provenance, embeddings)
+        frames.append(pd.DataFrame(_predictions(saved, rows, units)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _restored(
+    name: str, saved: dict[str, Any], arrays: Mapping[str, Any], classes: Sequence[type[BaseProbe]]
+) -> SavedProbe:
+    given = {kind.__name__: kind for kind in classes}
+    kind = given.get(saved["probe"]) or probe_class(saved["probe"])
+    own = {key.rpartition("/")[2]: array for key, array in arrays.items() if key.rpartition("/")[0] == name}
+    described = saved["target"] | {"classes": tuple(saved["target"]["classes"])}
+    return SavedProbe(
+        target=Target(**described),
+        probe=kind(**saved["parameters"]).restore(own),
+        threshold=math.nan if saved["threshold"] is None else saved["threshold"],
+        level=saved["level"],
+        pooling=saved["pooling"],
+        fusion=saved["fusion"],
+        provenance=Provenance.from_json(json.dumps(saved["provenance"])),
+    )
+
+
+def _check_same_settings(trained: Provenance, given: Provenance, path: str | Path) -> None:
+    differing = [text for text in given.differences(trained) if text.partition(":")[0] not in _MAY_DIFFER]
+    if differing:
+        raise SettingsMismatchError(
+            f"{path}: not made as the embeddings that the probe was trained on: {'; '.join(differing)}"
+        )
+
+
+def _predictions(saved: SavedProbe, rows: EmbeddingTable, units: EmbeddingTable) -> dict[str, Any]:
+    target, unit = saved.target, unit_of_rows(rows, units)
+    predicted = unit_predictions(target, saved.probe, rows.values, unit, shares(rows, unit), len(units))
+    columns: dict[str, Any] = {"target": target.name, **id_columns(units)}
+    far = np.zeros(len(units), dtype=np.bool_)
+    np.logical_or.at(far, unit, saved.probe.far_outside(rows.values))
+    columns["far_outside"] = far
+    if not target.classes:
+        return columns | {"prediction": predicted}
+    called = target.names_of(target.called(predicted, saved.threshold))
+    if target.kind == "binary":
+        called[np.full(len(units), math.isnan(saved.threshold))] = ""
+        columns |= {"prediction": called, "threshold": saved.threshold}
+        return columns | {f"probability:{target.positive}": predicted}
+    by_class = {f"probability:{name}": predicted[:, i] for i, name in enumerate(target.classes)}
+    return columns | {"prediction": called} | by_class

@@ -24,7 +24,7 @@ from probes.recording import Facts, as_labelled, fact_name, recording_facts
 
 Fusion = Literal["early", "late"]
 
-LEVELS: tuple[Level, ...] = ("frame", "clip", "video", "study")
+_LEVELS: tuple[Level, ...] = ("frame", "clip", "video", "study")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +136,7 @@ def _load(
     if labels is not None:
         rows = join_labels(rows, labels, known)
     level = level or ("study" if rows.level == "study" else "video")
-    if level not in LEVELS or LEVELS.index(level) < LEVELS.index(rows.level):
+    if level not in _LEVELS or _LEVELS.index(level) < _LEVELS.index(rows.level):
         raise ArgumentError(f"{name} stands at {rows.level} level; level {level!r} can't be had from it (--level)")
     if level == "study":
         _check_study_ids(rows, name)
@@ -203,10 +203,7 @@ def make_problem(
     reading: Reading | None = None,
     recording: Facts | None = None,
 ) -> Problem:
-    """The units of the two tables of `load_table` that have a label, and their rows.
-
-    recording: facts of the recordings of all units; that which is the target itself is left out.
-    """
+    """The units of the two tables of `load_table` that have a label, and their rows."""
     columns = {"view": units.view, **units.labels}
     read = read_target(columns[target], target, reading)
     unit = unit_of_rows(rows, units)

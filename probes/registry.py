@@ -10,16 +10,16 @@ from panecho_embed.core.errors import ArgumentError
 if TYPE_CHECKING:
     from probes.base import BaseProbe
 
-GROUP = "panecho_embed.probes"
+_GROUP = "panecho_embed.probes"
 
 _OWN = {
     "linear": "probes.linear:LinearProbe",
     "knn": "probes.knn:KNNProbe",
-    "faiss": "probes.faiss_knn:FaissKNNProbe",
+    "faiss": "probes.knn:FaissKNNProbe",
     "attentive": "probes.attentive:AttentiveProbe",
 }
 # The kind of a probe made by `adapted`; not a name that a command can ask for.
-_ADAPTER = EntryPoint("sklearn", "probes.foreign:SklearnProbe", GROUP)
+_ADAPTER = EntryPoint("sklearn", "probes.foreign:SklearnProbe", _GROUP)
 
 
 def known_probes() -> dict[str, EntryPoint]:
@@ -27,8 +27,8 @@ def known_probes() -> dict[str, EntryPoint]:
 
     A name of this package can't be taken by another one. `probe_class` imports one.
     """
-    found = {name: EntryPoint(name, value, GROUP) for name, value in _OWN.items()}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+    found = {name: EntryPoint(name, value, _GROUP) for name, value in _OWN.items()}
+    for entry in sorted(entry_points(group=_GROUP), key=lambda entry: entry.name):
         found.setdefault(entry.name, entry)
     return found
 
@@ -53,7 +53,7 @@ def probe_class(kind: str) -> type[BaseProbe]:
     if kind not in known and kind != _ADAPTER.name:
         raise ArgumentError(
             f"no probe is called {kind!r}; installed are {', '.join(known)} (others register under the entry-point "
-            f"group {GROUP})"
+            f"group {_GROUP})"
         )
     entry = known.get(kind, _ADAPTER)
     origin = f" of the package {entry.dist.name}" if entry.dist is not None else ""

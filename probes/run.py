@@ -1,10 +1,10 @@
-"""A whole run of a probe: trained as often as chance is to be seen, tested, and scored beside the baseline."""
+"""A run of a probe: trained as often as chance is to be seen, tested, scored; and how many labels it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +13,31 @@ from sklearn.base import BaseEstimator
 from panecho_embed.core.arraytypes import Floats, Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Chance
-from panecho_embed.evaluation.metrics import point_values
+from panecho_embed.evaluation.metrics import PRIMARY, display_name, point_values
+from panecho_embed.evaluation.page import Figure, figure
 from panecho_embed.evaluation.predictions import Predictions, concatenated
-from panecho_embed.evaluation.scores import Scored, Scores, recording_suffices, score
-from panecho_embed.evaluation.splits import Draw, Fold
-from panecho_embed.evaluation.subgroups import subgroup_scores
+from panecho_embed.evaluation.scores import Scored, Scores, recording_suffices, score, subgroup_scores
+from panecho_embed.evaluation.splits import Draw, Fold, Size, check_fractions, check_no_leakage, check_shots
 from probes.base import BaseProbe, ClassHeldOutError
-from probes.efficiency import LabelEfficiency, check_sizes, label_efficiency
-from probes.fitting import fit_fold, too_few
 from probes.foreign import as_probe
 from probes.linear import LinearProbe
-from probes.plans import Plan, RunSettings, chance_of, drawn_plan, make_plans, run_plan
+from probes.plans import (
+    Plan,
+    RunSettings,
+    chance_of,
+    drawn_plan,
+    fit_fold,
+    make_folds,
+    make_plans,
+    primary_value,
+    run_plan,
+    too_few,
+)
 from probes.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 _SHUFFLES = 20
 _ATTEMPTS = 100  # to shuffle labels so that every class can still be learned
@@ -71,6 +84,14 @@ class Evaluation:
         """Who was trained on, of every training that did not take everybody."""
         return tuple(draw for plan in self.plans for draw in plan.drawn)
 
+    def grid_rows(self) -> list[dict[str, Any]]:
+        """Every setting that the first training tried in every fold, its held-out loss, and which was chosen."""
+        return [
+            {"target": self.problem.target.name, "fold": fold.name, **row}
+            for fold, probe in zip(self.folds, self.probes, strict=True)
+            for row in probe.grid_rows()
+        ]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetResult:
@@ -105,6 +126,11 @@ class TargetResult:
     subgroups: dict[str, dict[str, Scores]] = field(default_factory=dict)
     efficiency: LabelEfficiency | None = None
     recording: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def problem(self) -> Problem:
+        """What was evaluated."""
+        return self.evaluation.problem
 
     @property
     def recording_suffices(self) -> bool:
@@ -176,7 +202,7 @@ def run_target(problem: Problem, probe: BaseProbe | BaseEstimator, settings: Run
     for column in settings.subgroups:
         _check_column(problem, column)
     if settings.fractions or settings.shots:
-        check_sizes(settings, probe)
+        _check_sizes(settings, probe)
     evaluation = evaluate(problem, probe, settings)
     control, no_control = None, ""
     if settings.control:
@@ -294,3 +320,82 @@ def _learnable(problem: Problem, probe: BaseProbe, fold: Fold, rng: np.random.Ge
         f"{problem.target.name} has no control: in {_ATTEMPTS} shuffles of {fold.name} a class had too few patients "
         "left"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelEfficiency:
+    """metric: the task's primary one. unit: "fraction" of training patients, or "shots" (per class, or patients).
+
+    sizes: (S,). values: (S, R) of the metric in each repeat. n_patients: (S,) trained on, mean over folds and repeats.
+    """
+
+    target: str
+    metric: str
+    unit: Size
+    sizes: tuple[float, ...]
+    values: Floats
+    n_patients: Floats
+    draws: tuple[Draw, ...]
+
+    @property
+    def caption(self) -> str:
+        """What is seen in the curve and its table."""
+        return f"Label efficiency: mean of {self.values.shape[1]} draws, and the range of 95 % of them."
+
+    def band(self) -> pd.DataFrame:
+        """Mean over the repeats, and the range that 95 % of them lie in, one row a size."""
+        import pandas as pd
+
+        low, high = np.percentile(self.values, [2.5, 97.5], axis=1)
+        columns = {"target": self.target, "metric": self.metric, self.unit: self.sizes, "n_patients": self.n_patients}
+        return pd.DataFrame(columns | {"mean": self.values.mean(axis=1), "low": low, "high": high})
+
+    def figure(self) -> Figure:
+        """The metric against the number of patients trained on, with the range of 95 % of the draws."""
+        from panecho_embed.evaluation.plots import Efficiency, label_efficiency
+
+        band = self.band()
+        n_patients, mean, low, high = (band[name].to_numpy() for name in ("n_patients", "mean", "low", "high"))
+        drawn = Efficiency(self.target, n_patients, mean, low, high)
+        return figure(label_efficiency([drawn], display_name(self.metric)), f"{self.target}. {self.caption}")
+
+
+def label_efficiency(problem: Problem, probe: BaseProbe | BaseEstimator, settings: RunSettings) -> LabelEfficiency:
+    """Train on a part of the training patients, again and again, and test on all test units.
+
+    Sizes are `settings.fractions` of the training patients, or `settings.shots`. In each repeat the smaller draws lie
+    inside the larger ones. Settings are chosen on inner grouped folds of the draw, so that no label is used that is not
+    counted. A fraction has at least two patients of each class.
+
+    Raises ArgumentError for both or neither kind of size, and sizes out of range.
+    """
+    probe = as_probe(probe, problem.target.kind)
+    _check_sizes(settings, probe)
+    folds = make_folds(problem, folds=settings.folds, seed=settings.seed)
+    if not settings.allow_leakage:
+        check_no_leakage(folds, problem.patient)
+    sizes = tuple(sorted(set(settings.fractions or settings.shots)))
+    unit: Size = "fraction" if settings.fractions else "shots"
+    values, counts = np.empty((len(sizes), settings.repeats)), np.zeros(len(sizes))
+    draws: list[Draw] = []
+    known: dict[tuple[frozenset[str], ...], float] = {}  # all patients are the same patients in every repeat
+    for repeat in range(settings.repeats):
+        for s, size in enumerate(sizes):
+            plan = drawn_plan(problem, folds, size, settings.seed, repeat, unit)
+            key = tuple(frozenset(draw.patients) for draw in plan.drawn)
+            if key not in known:
+                known[key] = primary_value(problem, probe, plan, settings.threshold)
+            values[s, repeat] = known[key]
+            counts[s] += sum(len(draw.patients) for draw in plan.drawn) / len(folds) / settings.repeats
+            draws += plan.drawn
+    return LabelEfficiency(problem.target.name, PRIMARY[problem.target.kind], unit, sizes, values, counts, tuple(draws))
+
+
+def _check_sizes(settings: RunSettings, probe: BaseProbe) -> None:
+    """Raise ArgumentError unless the settings have fractions or shots, and those can be drawn."""
+    if bool(settings.fractions) == bool(settings.shots):
+        raise ArgumentError("give either fractions (--fractions 0.1,0.5,1) or shots (--shots 5,10,20)")
+    if settings.fractions:
+        check_fractions(sorted(set(settings.fractions)))
+    else:
+        check_shots(settings.shots, chooses=probe.chooses())

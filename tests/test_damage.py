@@ -33,10 +33,9 @@ from panecho_embed.search import Collection
 from panecho_embed.search.atlas import atlas_problems, write_atlas
 from panecho_embed.search.index import build_index, index_path, open_collection
 from probes.linear import LinearProbe
-from probes.outputs import RunInfo, write_run
+from probes.outputs import RunInfo, load_probes, write_run
 from probes.problem import load_problem
 from probes.run import RunSettings, run_target
-from probes.saved import load_probes
 from tests.evaluation.made import EF, LOW, made
 from tests.finetuning import fabricate
 from tests.probes.conftest import make_table

@@ -21,10 +21,10 @@ from panecho_embed.finetuning.recipe import DataSettings
 from panecho_embed.prediction.agreement import Agreement, agreements
 from panecho_embed.prediction.averages import average
 from panecho_embed.store import EmbeddingFile
-from probes.efficiency import label_efficiency
 from probes.linear import LinearProbe
 from probes.plans import RunSettings
 from probes.problem import load_problem
+from probes.run import label_efficiency
 from tests.conftest import FileMaker, refs
 from tests.probes.conftest import make_table, write_table
 

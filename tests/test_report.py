@@ -35,7 +35,7 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-def drawing(colour: str = report.FIRST) -> MatplotlibFigure:
+def drawing(colour: str = report.SERIES[0]) -> MatplotlibFigure:
     figure = MatplotlibFigure()
     figure.add_subplot().plot([0, 1], [0, 1], color=colour)
     return figure
@@ -76,9 +76,9 @@ def test_ids_of_different_figures_differ() -> None:
 
 
 def test_colours_of_figures_follow_the_page() -> None:
-    svg = report.figure(drawing(report.SECOND), "x").svg
+    svg = report.figure(drawing(report.SERIES[1]), "x").svg
     assert "var(--second)" in svg
-    assert report.SECOND not in svg
+    assert report.SERIES[1] not in svg
 
 
 def test_texts_are_escaped() -> None:

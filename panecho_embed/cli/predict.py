@@ -90,7 +90,7 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
 def _print_summary(summary: PredictSummary) -> None:
     from panecho_embed.core.wording import aligned, counted
     from panecho_embed.prediction.agreement import agreement_tables
-    from panecho_embed.prediction.wording import DISCLAIMER, RANDOM
+    from panecho_embed.prediction.files import DISCLAIMER, RANDOM
 
     for note in summary.notes:
         echo_line(f"note: {note}")

@@ -155,7 +155,7 @@ def _print_evaluation(collection: Collection, *, as_json: bool, as_csv: bool, **
         more = ({"measures": others} if len(others) > 1 else {}) | (
             {"not_evaluated": not_evaluated} if not_evaluated else {}
         )
-        from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
+        from panecho_embed.evaluation.inference import DEFAULT_DRAWS
 
         block = _made(collection, same_patient=chosen.same_patient, found_by="exact", seed=_SEED, draws=DEFAULT_DRAWS)
         click.echo(json.dumps(chosen.to_dict() | more | {"made": block}, indent=2))
@@ -183,7 +183,7 @@ def _evaluated(
     collection: Collection, level: SearchLevel, options: dict[str, Any]
 ) -> tuple[dict[str, Retrieval], dict[str, str]]:
     """The results by measure, and why others have none."""
-    from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
+    from panecho_embed.evaluation.inference import DEFAULT_DRAWS
     from panecho_embed.search.evaluate import evaluate
 
     asked: Measure | None = options["similarity"]

@@ -35,7 +35,7 @@ class _Rows(Protocol):
     def take(self, rows: Ints, /) -> Self: ...
 
 
-R = TypeVar("R", bound=_Rows)
+_R = TypeVar("_R", bound=_Rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def line_up(predictions: Mapping[str, Predictions]) -> tuple[dict[str, Predictio
     return {name: concatenated(of_name) for name, of_name in parts.items()}, left_out
 
 
-def common_rows(candidates: Sequence[tuple[str, R]]) -> tuple[list[R], int]:
+def common_rows(candidates: Sequence[tuple[str, _R]]) -> tuple[list[_R], int]:
     """The rows that all of the named candidates have, in the order of the first; how many are not in all.
 
     Raises ArgumentError if there are none, or where candidates disagree on the target, a patient, a split or a label.
@@ -140,7 +140,7 @@ def common_rows(candidates: Sequence[tuple[str, R]]) -> tuple[list[R], int]:
     keys = [key for key in places[0] if all(key in place for place in places[1:])]
     name, first = candidates[0]
     if not keys:
-        each: dict[str, R] = {}
+        each: dict[str, _R] = {}
         for one, rows in candidates:
             each.setdefault(one, rows)  # of several trainings the first
         shown = "; ".join(
@@ -250,15 +250,9 @@ def _joined(same: Sequence[Candidate]) -> Candidate:
         parts = [one.predictions[name] for one in same]
         runs = [set(part.run) for part in parts]
         if sum(map(len, runs)) > len(set().union(*runs)):
-            parts = [
-                replace(
-                    part,
-                    run=np.array(
-                        [f"{i}/{run}" if len(set(part.run)) > 1 else str(i) for run in part.run], dtype=object
-                    ),
-                )
-                for i, part in enumerate(parts)
-            ]
+            for i, part in enumerate(parts):
+                named = [f"{i}/{run}" if len(set(part.run)) > 1 else str(i) for run in part.run]
+                parts[i] = replace(part, run=np.array(named, dtype=object))
         joined[name] = concatenated(parts)
     overrides = tuple(dict.fromkeys(line for one in same for line in one.overrides))
     return Candidate(same[0].name, joined, same[0].made_by, same[0].chance, overrides, _mean_recording(same))

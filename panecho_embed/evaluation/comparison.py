@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panecho_embed.core.arraytypes import Floats
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Candidate, Chance, line_up
 from panecho_embed.evaluation.inference import (
+    DEFAULT_DRAWS,
     Difference,
+    Replicates,
     Sample,
     Verdict,
     difference,
+    holm,
     mean_over_targets,
     sample,
     verdict,
 )
-from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, holm
 from panecho_embed.evaluation.metrics import METRICS, OVER_TARGETS, PRIMARY, base_name, higher_is_better
 from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.evaluation.scores import Scored, score
@@ -180,11 +181,7 @@ def check_margin(margin: str, targets: Sequence[Target]) -> None:
 
 
 def _parse_margin(text: str, metric: str, unit: str) -> float | None:
-    """The margin in "0.5" or "0.5 %"; None for "".
-
-    Raises ArgumentError for text that is no number above 0, another unit than the metric's, and a margin of 1 or more
-    for a metric that lies between 0 and 1.
-    """
+    """The margin in "0.5" or "0.5 %"; None for "". Raises ArgumentError for any that does not fit the metric."""
     if not text.strip():
         return None
     found = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(.*?)\s*", text)
@@ -223,7 +220,7 @@ def score_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
             "candidate": name,
             "trainings": len(scored.by_run[metric]),
             **asdict(one),
-            "sd_over_trainings": _sd(scored.by_run[metric]),
+            "sd_over_trainings": pd.Series(scored.by_run[metric]).std(),
         }
         for comparison in comparisons
         for name, scored in comparison.standings.items()
@@ -301,7 +298,7 @@ class _Party:
 
     name: str
     sample: Sample
-    kind: str
+    kind: Replicates
     trainings: tuple[tuple[str, str], ...]
     trained: bool
     chance: Chance
@@ -311,7 +308,7 @@ class _Party:
         chance = one.chance.get(rows.target.name, Chance())
         if left_out:
             chance = replace(chance, refits=())  # they were tested on other rows
-        kind = "draws" if chance.sets > 1 else _replicates_of(rows)
+        kind: Replicates = "draws" if chance.sets > 1 else _replicates_of(rows)
         return cls(one.name, found, kind, tuple(rows.replicates()), one.made_by != "predict", chance)
 
 
@@ -324,28 +321,14 @@ def _pairs(ranked: Sequence[str], reference: str | None) -> list[tuple[str, str]
 def _contrast(a: _Party, b: _Party) -> Contrast:
     """First minus second; paired where both were trained on the same draws or partitions."""
     chance = max(a.chance, b.chance, key=lambda one: one.share or 0)
+    refits = (a.chance.refits, b.chance.refits)
     if a.kind == b.kind in ("draws", "folds") and a.trainings == b.trainings:
-        found = difference(
-            a.sample,
-            b.sample,
-            replicates="draws" if a.kind == "draws" else "folds",
-            share=chance.share,
-            sets=chance.sets,
-        )
+        found = difference(a.sample, b.sample, replicates=a.kind, share=chance.share, sets=chance.sets)
     elif a.kind == b.kind == "none":
-        both = bool(a.chance.refits) and (len(a.chance.refits), a.chance.share) == (
-            len(b.chance.refits),
-            b.chance.share,
-        )
-        found = difference(
-            a.sample,
-            b.sample,
-            replicates="none",
-            share=chance.share if both else None,
-            refits=(a.chance.refits, b.chance.refits) if both else None,
-        )
-        if not both and (a.trained or b.trained):
-            found = replace(found, unknown=("training set",))
+        if refits[0] and (len(refits[0]), a.chance.share) == (len(refits[1]), b.chance.share):
+            found = difference(a.sample, b.sample, replicates="none", share=chance.share, refits=refits)
+        else:
+            found = replace(difference(a.sample, b.sample, replicates="none"), unknown=("training set",))
     else:
         found = difference(a.sample, b.sample, replicates="seeds", seeded=(a.kind != "none", b.kind != "none"))
     if not (a.trained or b.trained):
@@ -353,7 +336,7 @@ def _contrast(a: _Party, b: _Party) -> Contrast:
     return Contrast(a.name, b.name, found)
 
 
-def _replicates_of(predictions: Predictions) -> str:
+def _replicates_of(predictions: Predictions) -> Replicates:
     """What tells several trainings apart: "draws" of patients, partitions into "folds", "seeds", or "none" of them."""
     if len(set(predictions.draw)) > 1 or predictions.draw[0]:
         one = next(iter(predictions.replicates().values()))
@@ -367,7 +350,7 @@ def _over_targets(
     """The mean over the targets of a kind, where there are several."""
     means = []
     for metric, title in _MEANS.items():
-        of_kind = [c for c in found if OVER_TARGETS[_kind(c)] == metric]
+        of_kind = [c for c in found if OVER_TARGETS[next(iter(c.standings.values())).target.kind] == metric]
         if len(of_kind) < 2:
             continue
         parties, value = {}, {}
@@ -387,11 +370,3 @@ def _over_targets(
         by_rank = {name: value[name] for name in ranked}
         means.append(Comparison(title.format(len(of_kind)), metric, "", {}, by_rank, contrasts))
     return means
-
-
-def _kind(comparison: Comparison) -> Any:
-    return next(iter(comparison.standings.values())).target.kind
-
-
-def _sd(values: Floats) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")

@@ -15,23 +15,16 @@ from panecho_embed.evaluation.comparison import Comparison, Contrast, difference
 from panecho_embed.evaluation.metrics import SHORT, display_name, higher_is_better
 from panecho_embed.evaluation.page import Block, Facts, Figure, Figures, Section, Table, Text, figure
 from panecho_embed.evaluation.predictions import write_predictions
-from panecho_embed.evaluation.report import (
-    FEW_TARGETS,
-    Account,
-    cautions,
-    interval_sentence,
-    write_figures,
-    write_page,
-)
+from panecho_embed.evaluation.report import FEW_TARGETS, Account, cautions, interval_sentence, write_figures, write_page
 from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import Scored, recording_suffices, write_json
 
 _SCHEMA_VERSION = 2
 LONG = 20  # rows of a table that are folded away, or left to the report
-BASELINE = "baseline"
-RECORDING = "recording only"
+_BASELINE = "baseline"
+_RECORDING = "recording only"
 
-Rows = list[list[str]]
+_Rows = list[list[str]]
 
 _UNKNOWN = {
     "seeds": "one training of a model says nothing of what other seeds would give",
@@ -44,7 +37,7 @@ _UNKNOWN = {
 }
 
 
-def score_rows(comparison: Comparison) -> tuple[list[str], Rows]:
+def score_rows(comparison: Comparison) -> tuple[list[str], _Rows]:
     """Columns and rows: the metrics of every candidate, best first, with the baselines at the end."""
     if not comparison.standings:
         return ["", display_name(comparison.metric)], [
@@ -61,7 +54,7 @@ def score_rows(comparison: Comparison) -> tuple[list[str], Rows]:
         rows.append([name, number(scored.primary.value), interval(scored.primary), str(len(values)), spread, *cells])
     if first.baseline:
         cells = [number(first.baseline[other].value) for other in others]
-        rows.append([BASELINE, number(first.baseline[comparison.metric].value), "-", "-", "-", *cells])
+        rows.append([_BASELINE, number(first.baseline[comparison.metric].value), "-", "-", "-", *cells])
     for name, values_alone in _recording_rows(comparison).items():
         primary, *rest = (number(values_alone.get(metric, np.nan)) for metric in shown)
         rows.append([name, primary, "-", "-", "-", *rest])
@@ -75,12 +68,12 @@ def _recording_rows(comparison: Comparison) -> dict[str, Mapping[str, float]]:
     metric = comparison.metric
     same = all(np.isclose(one.get(metric, np.nan), values[0].get(metric, np.nan)) for one in values)
     if len(values) == len(comparison.standings) and same and not comparison.n_left_out:
-        return {RECORDING: values[0]} if values else {}
+        return {_RECORDING: values[0]} if values else {}
     own = ", its own test rows" if comparison.n_left_out else ""
-    return {f"{RECORDING} ({name}{own})": one for name, one in comparison.recording.items()}
+    return {f"{_RECORDING} ({name}{own})": one for name, one in comparison.recording.items()}
 
 
-def contrast_rows(comparison: Comparison) -> tuple[list[str], Rows]:
+def contrast_rows(comparison: Comparison) -> tuple[list[str], _Rows]:
     """Columns and rows: the differences, with their corrected p-values and verdicts."""
     rows = [
         [
@@ -96,7 +89,7 @@ def contrast_rows(comparison: Comparison) -> tuple[list[str], Rows]:
     return ["Difference", metric, "95 % interval", "p, corrected", "Verdict on the first"], rows
 
 
-def overview_rows(comparisons: Sequence[Comparison]) -> tuple[list[str], Rows]:
+def overview_rows(comparisons: Sequence[Comparison]) -> tuple[list[str], _Rows]:
     """Columns and rows: the primary metric of every candidate, a target a row."""
     names = comparisons[0].ranked
     rows = []
@@ -122,10 +115,10 @@ def verdict_text(comparison: Comparison, reference: str | None) -> str:
         against = f"Compared with {reference}" if reference else "Of the pairs"
         margin = f" (margin {comparison.margin:g})" if comparison.margin is not None else ""
         text += f" {against}, at a corrected p of 0.05{margin}: {told}."
-    return text + unknown_text(comparison.contrasts)
+    return text + _unknown_text(comparison.contrasts)
 
 
-def unknown_text(contrasts: Sequence[Contrast]) -> str:
+def _unknown_text(contrasts: Sequence[Contrast]) -> str:
     """What the differences can't know of chance; "" where they hold all of it."""
     sources = dict.fromkeys(source for one in contrasts for source in one.difference.unknown)
     notes = [_UNKNOWN.get(source, source) for source in sources]

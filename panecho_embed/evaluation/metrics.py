@@ -6,7 +6,7 @@ function of patient weights, and 10,000 bootstraps are a few matrix products ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,18 +16,19 @@ import numpy.typing as npt
 from panecho_embed.core.arraytypes import Bools, Floats, Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.estimates import (
+    Draws,
     EstimatedPart,
     Estimates,
+    auroc,
     class_estimates,
     decision_estimates,
     macro_estimates,
-    renamed,
+    ranking_part,
+    ranking_values,
 )
-from panecho_embed.evaluation.ranking import auroc, ranking_part, ranking_values
 from panecho_embed.evaluation.targets import Kind, Target, median_class
 
-Draws = dict[str, Floats]
-Part = Callable[[Floats], Draws]
+_Part = Callable[[Floats], Draws]
 
 CALIBRATION_BINS = 10
 _SPECIFICITY = 0.9  # at which `sensitivity_at_specificity` is read off the ROC curve
@@ -35,15 +36,11 @@ _SPECIFICITY = 0.9  # at which `sensitivity_at_specificity` is read off the ROC 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What is known of a metric.
+    """What is known of a metric, and the lowest and highest value that it can have."""
 
-    title: as a reader knows it. better: "higher", "lower", or "" where more is neither better nor worse. in_unit:
-    whether it has the unit of the target. lowest, highest: values that it can have.
-    """
-
-    title: str
-    better: Literal["higher", "lower", ""] = "higher"
-    in_unit: bool = False
+    title: str  # as a reader knows it
+    better: Literal["higher", "lower", ""] = "higher"  # "" where more is neither better nor worse
+    in_unit: bool = False  # whether it has the unit of the target
     lowest: float = 0.0
     highest: float = 1.0
 
@@ -71,12 +68,7 @@ METRICS = {
     "weighted_kappa": Metric("Weighted kappa", lowest=-1.0),
     "grade_error": Metric("Mean error in grades", "lower", highest=np.inf),
 }
-PRIMARY: dict[Kind, str] = {
-    "regression": "mae",
-    "binary": "auroc",
-    "multiclass": "auroc",
-    "ordinal": "weighted_kappa",
-}
+PRIMARY: dict[Kind, str] = {"regression": "mae", "binary": "auroc", "multiclass": "auroc", "ordinal": "weighted_kappa"}
 # Metrics of each kind that short tables show, the primary one first.
 SHORT: dict[Kind, tuple[str, ...]] = {
     "regression": ("mae", "r2", "bias"),
@@ -98,7 +90,7 @@ class Metrics:
     weights. n: number of rows.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[_Part, ...]
     patients: npt.NDArray[Any]
     n: int
 
@@ -135,8 +127,8 @@ def display_name(metric: str, unit: str = "") -> str:
     return f"{title}, {label}" if label else f"{title}, below {cutoff}" if cutoff else title
 
 
-def regression_metrics(
-    truth: npt.ArrayLike, prediction: npt.ArrayLike, patients: npt.ArrayLike, *, cutoffs: Sequence[float] = ()
+def _regression_metrics(
+    truth: npt.ArrayLike, prediction: npt.ArrayLike, patients: npt.ArrayLike, cutoffs: Sequence[float]
 ) -> Metrics:
     """MAE, RMSE, R2, Pearson's r, bias, limits of agreement, calibration slope, and AUROC at cut-offs.
 
@@ -150,20 +142,14 @@ def regression_metrics(
     centre = y.mean()  # sums of squares of centred values do not cancel
     yc, pc, error = y - centre, p - centre, p - y
     terms = np.column_stack([np.ones_like(y), yc, pc, yc * yc, pc * pc, yc * pc, error, error * error, np.abs(error)])
-    parts: list[Part] = [_from_sums(terms, codes, len(ids), _regression_values)]
+    parts: list[_Part] = [_from_sums(terms, codes, len(ids), _regression_values)]
     for cutoff in cutoffs:
-        part = ranking_part(y < cutoff, -p, codes, len(ids), {"auroc": auroc})
-        parts.append(renamed(part, "auroc", f"auroc_below_{cutoff:g}"))
+        parts.append(ranking_part(y < cutoff, -p, codes, len(ids), {f"auroc_below_{cutoff:g}": auroc}))
     return Metrics(tuple(parts), ids, len(y))
 
 
-def binary_metrics(
-    truth: npt.ArrayLike,
-    probability: npt.ArrayLike,
-    patients: npt.ArrayLike,
-    *,
-    threshold: npt.ArrayLike = 0.5,
-    specificity: float = _SPECIFICITY,
+def _binary_metrics(
+    truth: npt.ArrayLike, probability: npt.ArrayLike, patients: npt.ArrayLike, threshold: npt.ArrayLike
 ) -> Metrics:
     """AUROC, average precision, Brier score, ECE; decisions at a threshold; sensitivity at a fixed specificity.
 
@@ -182,7 +168,7 @@ def binary_metrics(
 
     return Metrics(
         (
-            ranking_part(positive, p, codes, len(ids), ranking_values(specificity)),
+            ranking_part(positive, p, codes, len(ids), ranking_values(_SPECIFICITY)),
             EstimatedPart(_from_sums(terms, codes, len(ids), _threshold_values), decided),
             _calibration(p, positive, codes, len(ids)),
         ),
@@ -191,13 +177,8 @@ def binary_metrics(
     )
 
 
-def multiclass_metrics(
-    truth: npt.ArrayLike,
-    probability: npt.ArrayLike,
-    patients: npt.ArrayLike,
-    classes: Sequence[str],
-    *,
-    specificity: float = _SPECIFICITY,
+def _multiclass_metrics(
+    truth: npt.ArrayLike, probability: npt.ArrayLike, patients: npt.ArrayLike, classes: Sequence[str]
 ) -> Metrics:
     """One-vs-rest AUROC, average precision, sensitivity and F1 per class and macro; balanced accuracy, Brier, ECE.
 
@@ -209,8 +190,8 @@ def multiclass_metrics(
     y, p, ids, codes = _of_classes(truth, probability, patients, classes)
     present = [c for c in range(len(classes)) if (y == c).any()]
     one_hot, decided = np.eye(len(classes))[y], p.argmax(axis=1)
-    values = ranking_values(specificity)
-    rankings = [(classes[c], ranking_part(y == c, p[:, c], codes, len(ids), values)) for c in present]
+    values = ranking_values(_SPECIFICITY)
+    rankings = {classes[c]: ranking_part(y == c, p[:, c], codes, len(ids), values) for c in present}
     hits = one_hot * (decided == y)[:, None]
     terms = np.column_stack([one_hot[:, present], np.eye(len(classes))[decided][:, present], hits[:, present]])
     squared = (p - one_hot) ** 2
@@ -218,24 +199,21 @@ def multiclass_metrics(
     names = [classes[c] for c in present]
     return Metrics(
         (
-            EstimatedPart(
-                lambda weights: _macro({name: part(weights) for name, part in rankings}),
-                lambda: macro_estimates({name: part.estimate() for name, part in rankings}),
-            ),
+            _over_classes(rankings),
             EstimatedPart(
                 _from_sums(terms, codes, len(ids), lambda sums: _confusion_values(sums, names)),
                 lambda: class_estimates(y, decided, codes, len(ids), classes),
             ),
             _from_sums(briers, codes, len(ids), lambda sums: _brier_values(sums, names)),
             _calibration(p.max(axis=1), decided == y, codes, len(ids)),
-            *(_renamed(_calibration(p[:, c], y == c, codes, len(ids)), "ece", f"ece:{classes[c]}") for c in present),
+            *(_calibration(p[:, c], y == c, codes, len(ids), f"ece:{classes[c]}") for c in present),
         ),
         ids,
         len(y),
     )
 
 
-def ordinal_metrics(
+def _ordinal_metrics(
     truth: npt.ArrayLike, probability: npt.ArrayLike, patients: npt.ArrayLike, classes: Sequence[str]
 ) -> Metrics:
     """Weighted kappa, mean error in grades, AUROC at every cut between grades and their mean, balanced accuracy, Brier.
@@ -256,15 +234,16 @@ def ordinal_metrics(
     present = [c for c in range(len(classes)) if (y == c).any()]
     hits = one_hot * (called == y)[:, None]
     squared = np.column_stack([np.ones(len(y)), ((p - one_hot) ** 2).sum(axis=1)])
+
+    def recall(sums: Floats) -> Draws:
+        return {"balanced_accuracy": (sums[:, len(present) :] / sums[:, : len(present)]).mean(axis=1)}
+
     return Metrics(
         (
             _from_sums(np.column_stack([errors, one_hot, called_hot]), codes, len(ids), _grade_values),
+            _over_classes(rankings),
             EstimatedPart(
-                lambda weights: _over_cuts({name: part(weights) for name, part in rankings.items()}, len(weights)),
-                lambda: macro_estimates({name: part.estimate() for name, part in rankings.items()}),
-            ),
-            EstimatedPart(
-                _from_sums(np.column_stack([one_hot[:, present], hits[:, present]]), codes, len(ids), _recall_values),
+                _from_sums(np.column_stack([one_hot[:, present], hits[:, present]]), codes, len(ids), recall),
                 lambda: class_estimates(y, called, codes, len(ids), classes),
             ),
             _from_sums(squared, codes, len(ids), lambda sums: _brier_values(sums, ())),
@@ -297,12 +276,12 @@ def target_metrics(
         Of a regression, for AUROC.
     """
     if target.kind == "regression":
-        return regression_metrics(truth, prediction, patients, cutoffs=cutoffs)
+        return _regression_metrics(truth, prediction, patients, cutoffs)
     if target.kind == "binary":
-        return binary_metrics(truth, prediction, patients, threshold=threshold)
+        return _binary_metrics(truth, prediction, patients, threshold)
     if target.kind == "ordinal":
-        return ordinal_metrics(truth, prediction, patients, target.classes)
-    return multiclass_metrics(truth, prediction, patients, target.classes)
+        return _ordinal_metrics(truth, prediction, patients, target.classes)
+    return _multiclass_metrics(truth, prediction, patients, target.classes)
 
 
 def point_values(metrics: Metrics) -> dict[str, float]:
@@ -340,15 +319,11 @@ def _patient_codes(patients: npt.ArrayLike, *lengths: int) -> tuple[npt.NDArray[
     return ids, codes.astype(np.int64)
 
 
-def _from_sums(terms: npt.NDArray[Any], codes: Ints, n_patients: int, values: Callable[..., Draws]) -> Part:
+def _from_sums(terms: npt.NDArray[Any], codes: Ints, n_patients: int, values: Callable[..., Draws]) -> _Part:
     """Metrics of weighted sums: `terms` (N, K) are added up per patient once."""
     sums = np.zeros((n_patients, terms.shape[1]))
     np.add.at(sums, codes, terms)
     return lambda weights: values(weights @ sums)
-
-
-def _renamed(part: Part, old: str, new: str) -> Part:
-    return lambda weights: {new: part(weights)[old]}
 
 
 def _regression_values(sums: Floats) -> Draws:
@@ -394,11 +369,6 @@ def _grade_values(sums: Floats) -> Draws:
     return {"weighted_kappa": 1 - squared / by_chance, "grade_error": absolute / n}
 
 
-def _recall_values(sums: Floats) -> Draws:
-    truth, hits = np.split(sums, 2, axis=1)
-    return {"balanced_accuracy": (hits / truth).mean(axis=1)}
-
-
 def _confusion_values(sums: Floats, classes: Sequence[str]) -> Draws:
     truth, called, hits = np.split(sums, 3, axis=1)
     f1 = 2 * hits / (truth + called)
@@ -411,22 +381,24 @@ def _brier_values(sums: Floats, classes: Sequence[str]) -> Draws:
     return dict(zip(["brier", *(f"brier:{name}" for name in classes)], means.T, strict=True))
 
 
-def _calibration(confidence: Floats, correct: Bools, codes: Ints, n_patients: int) -> Part:
+def _calibration(confidence: Floats, correct: Bools, codes: Ints, n_patients: int, name: str = "ece") -> _Part:
     """Expected calibration error: gap between confidence and frequency, averaged over bins by their weight."""
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     gaps = np.zeros((len(confidence), CALIBRATION_BINS))
     gaps[np.arange(len(gaps)), bins] = confidence - correct
     terms = np.column_stack([gaps, np.ones(len(gaps))])
-    return _from_sums(terms, codes, n_patients, lambda s: {"ece": np.abs(s[:, :-1]).sum(axis=1) / s[:, -1]})
+    return _from_sums(terms, codes, n_patients, lambda s: {name: np.abs(s[:, :-1]).sum(axis=1) / s[:, -1]})
 
 
-def _over_cuts(per_cut: dict[str, Draws], draws: int) -> Draws:
-    return _macro(per_cut) if per_cut else {"auroc": np.full(draws, np.nan)}
+def _over_classes(parts: Mapping[str, EstimatedPart]) -> EstimatedPart:
+    """The metrics of each class or cut, and their means; without any, an AUROC that is not defined."""
 
+    def values(weights: Floats) -> Draws:
+        if not parts:
+            return {"auroc": np.full(len(weights), np.nan)}
+        each = {label: part(weights) for label, part in parts.items()}
+        names = next(iter(each.values()))
+        means = {name: np.mean([draws[name] for draws in each.values()], axis=0) for name in names}
+        return means | {f"{name}:{label}": draws[name] for name in names for label, draws in each.items()}
 
-def _macro(per_class: dict[str, Draws]) -> Draws:
-    names = next(iter(per_class.values()))
-    values: Draws = {name: np.mean([draws[name] for draws in per_class.values()], axis=0) for name in names}
-    for name in names:
-        values |= {f"{name}:{label}": draws[name] for label, draws in per_class.items()}
-    return values
+    return EstimatedPart(values, lambda: macro_estimates({label: part.estimate() for label, part in parts.items()}))

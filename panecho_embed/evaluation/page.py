@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 # Colours to draw figures with: in the page each becomes the CSS variable beside it, so dark mode reaches the figures.
 INK = "#1d2733"
 MUTED = "#8593a1"
-FIRST = "#2166ac"
-SECOND = "#c8553d"
-THIRD = "#4d9a6a"
-FOURTH = "#8a63a6"
-FIFTH = "#b0801a"
-SIXTH = "#2b8c99"
-SERIES = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
+SERIES = ("#2166ac", "#c8553d", "#4d9a6a", "#8a63a6", "#b0801a", "#2b8c99")
 _NAMES = ("ink", "muted", "first", "second", "third", "fourth", "fifth", "sixth")
 _VARIABLES = dict(zip((INK, MUTED, *SERIES), _NAMES, strict=True))
 

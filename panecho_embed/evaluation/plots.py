@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 
 from panecho_embed.core.arraytypes import Bools, FloatArray
 from panecho_embed.core.records import Score
-from panecho_embed.evaluation.intervals import patient_weights
-from panecho_embed.evaluation.page import FIRST, INK, MUTED, SECOND, SERIES
+from panecho_embed.evaluation.inference import patient_weights
+from panecho_embed.evaluation.page import INK, MUTED, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from panecho_embed.evaluation.predictions import Predictions
     from panecho_embed.evaluation.scores import Scored
 
+_FIRST, _SECOND, *_ = SERIES
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _MANY_POINTS = 3000  # above, points of a scatter are drawn as a picture: an SVG of them would be megabytes
@@ -41,10 +42,7 @@ _Drawn = dict[str, tuple[Figure, str]]
 
 
 class _PlainFigure(Figure):
-    """A figure whose texts are shown as they are: a label with two dollar signs is no formula.
-
-    Control characters are shown as escapes: no font has them, and SVG does not allow them.
-    """
+    """A figure whose texts are shown as they are: two dollar signs make no formula, control characters are escaped."""
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw with the texts as they are."""
@@ -91,7 +89,7 @@ def _legend(axes: Axes, place: Literal["best", "lower left", "lower right", "abo
 def _points(axes: Axes, x: FloatArray, y: FloatArray) -> None:
     """A cloud of points, light enough for a page however many they are."""
     many = len(x) > _MANY_POINTS
-    axes.scatter(x, y, s=6 if many else 12, alpha=0.3 if many else 0.5, color=FIRST, linewidths=0, rasterized=many)
+    axes.scatter(x, y, s=6 if many else 12, alpha=0.3 if many else 0.5, color=_FIRST, linewidths=0, rasterized=many)
 
 
 def _identity(axes: Axes, low: float, high: float) -> None:
@@ -100,7 +98,7 @@ def _identity(axes: Axes, low: float, high: float) -> None:
     axes.set_aspect("equal", adjustable="box")
 
 
-def scatter(truth: FloatArray, prediction: FloatArray, label: str) -> Figure:
+def _scatter(truth: FloatArray, prediction: FloatArray, label: str) -> Figure:
     """Prediction against truth, both (N,), with the line of identity. label: the target, with its unit."""
     figure, axes = _new_axes()
     _identity(axes, min(truth.min(), prediction.min()), max(truth.max(), prediction.max()))
@@ -110,33 +108,22 @@ def scatter(truth: FloatArray, prediction: FloatArray, label: str) -> Figure:
     return figure
 
 
-def bland_altman(truth: FloatArray, prediction: FloatArray, scores: Mapping[str, Score], label: str) -> Figure:
-    """Prediction minus truth against their mean, with bias and limits of agreement (Bland and Altman, Lancet 1986).
-
-    truth, prediction: (N,). scores: "bias", "loa_low" and "loa_high" with their intervals, drawn as bands.
-    """
+def _bland_altman(truth: FloatArray, prediction: FloatArray, scores: Mapping[str, Score], label: str) -> Figure:
+    """Prediction minus truth against their mean, with bias and limits of agreement and their intervals as bands."""
     figure, axes = _new_axes()
     _points(axes, (truth + prediction) / 2, prediction - truth)
     for metric, style in (("bias", "-"), ("loa_low", "--"), ("loa_high", "--")):
         score = scores[metric]
-        axes.axhline(score.value, color=SECOND, linewidth=1.2, linestyle=style)
-        axes.axhspan(score.low, score.high, color=SECOND, alpha=0.12, linewidth=0)
-        axes.annotate(
-            f"{score.value:.1f}",
-            (1, score.value),
-            xycoords=("axes fraction", "data"),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            color=SECOND,
-            fontsize=8,
-        )
+        axes.axhline(score.value, color=_SECOND, linewidth=1.2, linestyle=style)
+        axes.axhspan(score.low, score.high, color=_SECOND, alpha=0.12, linewidth=0)
+        where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
+        axes.annotate(f"{score.value:.1f}", (1, score.value), **where, va="center", color=_SECOND, fontsize=8)
     axes.set_xlabel(f"{label}, mean of predicted and measured")
     axes.set_ylabel("predicted minus measured")
     return figure
 
 
-def calibration(curves: Sequence[tuple[str, FloatArray, FloatArray]], xlabel: str, ylabel: str) -> Figure:
+def _calibration(curves: Sequence[tuple[str, FloatArray, FloatArray]], xlabel: str, ylabel: str) -> Figure:
     """What came true, in tenths of what was predicted; curves: (name, truth (N,), prediction (N,)) each."""
     figure, axes = _new_axes()
     for colour, (name, happened, expected) in zip(cycle(SERIES), curves, strict=False):
@@ -155,7 +142,7 @@ def calibration(curves: Sequence[tuple[str, FloatArray, FloatArray]], xlabel: st
     return figure
 
 
-def confusion(truth: npt.NDArray[Any], called: npt.NDArray[Any], classes: Sequence[str]) -> Figure:
+def _confusion(truth: npt.NDArray[Any], called: npt.NDArray[Any], classes: Sequence[str]) -> Figure:
     """How many of each class were called what; truth, called: (N,) class indices."""
     counts = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(counts, (truth.astype(int), called.astype(int)), 1)
@@ -164,7 +151,7 @@ def confusion(truth: npt.NDArray[Any], called: npt.NDArray[Any], classes: Sequen
     axes.spines[:].set_visible(False)
     for (row, column), count in np.ndenumerate(counts):
         alpha = 0.06 + 0.6 * share[row, column]
-        axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, linewidth=0, facecolor=FIRST, alpha=alpha))
+        axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, linewidth=0, facecolor=_FIRST, alpha=alpha))
         axes.text(column, row, str(count), ha="center", va="center", color=INK, fontsize=9)
     axes.set_xlim(-0.5, len(classes) - 0.5)
     axes.set_ylim(len(classes) - 0.5, -0.5)
@@ -177,11 +164,8 @@ def confusion(truth: npt.NDArray[Any], called: npt.NDArray[Any], classes: Sequen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ranking:
-    """What one curve is drawn of: positive (N,) bool, score (N,), the higher the more likely positive.
-
-    area: its AUROC, for the legend.
-    """
+class _Ranking:
+    """What one curve is drawn of; score: the higher the more likely positive. area: its AUROC, for the legend."""
 
     name: str
     positive: Bools
@@ -189,7 +173,7 @@ class Ranking:
     area: float
 
 
-def roc(rankings: Sequence[Ranking], patients: npt.ArrayLike, seed: int = 0) -> Figure:
+def _roc(rankings: Sequence[_Ranking], patients: npt.ArrayLike, seed: int = 0) -> Figure:
     """ROC curves, one a ranking; those with one class alone are left out. patients: (N,) ids."""
     figure, axes = _new_axes()
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
@@ -201,7 +185,7 @@ def roc(rankings: Sequence[Ranking], patients: npt.ArrayLike, seed: int = 0) -> 
     return figure
 
 
-def precision_recall(rankings: Sequence[Ranking], patients: npt.ArrayLike, seed: int = 0) -> Figure:
+def _precision_recall(rankings: Sequence[_Ranking], patients: npt.ArrayLike, seed: int = 0) -> Figure:
     """Precision against recall, one curve a ranking; those with one class alone are left out. patients: (N,) ids."""
     figure, axes = _new_axes()
     _draw(axes, [(ranking.name, ranking) for ranking in rankings], patients, seed, _precision)
@@ -214,7 +198,7 @@ def precision_recall(rankings: Sequence[Ranking], patients: npt.ArrayLike, seed:
 
 def _draw(
     axes: Axes,
-    named: Sequence[tuple[str, Ranking]],
+    named: Sequence[tuple[str, _Ranking]],
     patients: npt.ArrayLike,
     seed: int,
     curve: Callable[[FloatArray, FloatArray], FloatArray],
@@ -232,7 +216,7 @@ def _draw(
 
 
 def _sampler(
-    ranking: Ranking, patient: npt.NDArray[Any], curve: Callable[[FloatArray, FloatArray], FloatArray]
+    ranking: _Ranking, patient: npt.NDArray[Any], curve: Callable[[FloatArray, FloatArray], FloatArray]
 ) -> Callable[[FloatArray], FloatArray]:
     """Patient weights (B, P) to curves (B', 101), of the draws that hold both classes."""
     order = np.argsort(-ranking.score, kind="stable")
@@ -292,8 +276,8 @@ def intervals(
     """
     figure, axes = _new_axes(5.4, 0.9 + 0.34 * len(rows))
     for place, (_, value, low, high) in enumerate(rows):
-        axes.plot([low, high], [place, place], color=FIRST, linewidth=1.6)
-        axes.plot([value], [place], color=FIRST, marker="o", markersize=5)
+        axes.plot([low, high], [place, place], color=_FIRST, linewidth=1.6)
+        axes.plot([value], [place], color=_FIRST, marker="o", markersize=5)
     for place, values in enumerate(singles):
         axes.plot(values, [place + 0.28] * len(values), color=MUTED, marker="|", markersize=6, linestyle="")
     if reference is not None:
@@ -317,18 +301,10 @@ def label_efficiency(curves: Sequence[Efficiency], ylabel: str) -> Figure:
             continue
         x = curve.n_patients * _DODGE ** (place - (len(curves) - 1) / 2)
         axes.vlines(x, curve.low, curve.high, color=colour, linewidth=1.1, alpha=0.6)
-        dashed = "--" if curve.like not in ("", curve.name) else "-"
-        axes.plot(
-            x,
-            curve.value,
-            color=colour,
-            marker=marker,
-            markersize=4,
-            linewidth=1.3,
-            linestyle=dashed,
-            fillstyle="full" if dashed == "-" else "none",
-            label=curve.name,
-        )
+        like = curve.like not in ("", curve.name)
+        style: dict[str, Any] = {"linestyle": "--", "fillstyle": "none"} if like else {}
+        style |= {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.3}
+        axes.plot(x, curve.value, **style, label=curve.name)
     sizes = np.unique(np.concatenate([curve.n_patients for curve in curves]))
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{n:.0f}" for n in sizes])
@@ -391,23 +367,23 @@ def target_figures(scored: Scored) -> _Drawn:
 def _regression_figures(scored: Scored, rows: Predictions) -> _Drawn:
     truth, prediction, label = rows.truth, rows.prediction, scored.target.title
     figures = {
-        "scatter": (scatter(truth, prediction, label), "Predicted against measured; the dashed line is identity."),
+        "scatter": (_scatter(truth, prediction, label), "Predicted against measured; the dashed line is identity."),
         "bland-altman": (
-            bland_altman(truth, prediction, scored.scores, label),
+            _bland_altman(truth, prediction, scored.scores, label),
             "Bland-Altman: difference against mean; bias and 95 % limits.",
         ),
         "calibration": (
-            calibration([("", truth, prediction)], "mean prediction", "mean measured"),
+            _calibration([("", truth, prediction)], "mean prediction", "mean measured"),
             "Mean measured value by tenth of the predictions.",
         ),
     }
     if scored.cutoffs:
         rankings = [
-            Ranking(f"{label} < {cutoff:g}", truth < cutoff, -prediction, _area(scored, f"auroc_below_{cutoff:g}"))
+            _Ranking(f"{label} < {cutoff:g}", truth < cutoff, -prediction, _area(scored, f"auroc_below_{cutoff:g}"))
             for cutoff in scored.cutoffs
         ]
         caption = "ROC at the cut-offs, by the predicted value, with 95 % bands."
-        figures["roc"] = (roc(rankings, rows.patient.astype(str), scored.seed), caption)
+        figures["roc"] = (_roc(rankings, rows.patient.astype(str), scored.seed), caption)
     return figures
 
 
@@ -417,10 +393,10 @@ def _class_figures(scored: Scored, rows: Predictions) -> _Drawn:
     rankings = _rankings(scored, rows)
     curves = [(ranking.name, ranking.positive.astype(float), ranking.score) for ranking in rankings]
     figures = {
-        "roc": (roc(rankings, patients, seed), "ROC with 95 % bands from bootstraps over patients."),
-        "precision-recall": (precision_recall(rankings, patients, seed), "Precision and recall with 95 % bands."),
+        "roc": (_roc(rankings, patients, seed), "ROC with 95 % bands from bootstraps over patients."),
+        "precision-recall": (_precision_recall(rankings, patients, seed), "Precision and recall with 95 % bands."),
         "calibration": (
-            calibration(curves, "predicted probability", "observed frequency"),
+            _calibration(curves, "predicted probability", "observed frequency"),
             "Observed frequency by tenth of the predicted probabilities.",
         ),
     }
@@ -428,23 +404,23 @@ def _class_figures(scored: Scored, rows: Predictions) -> _Drawn:
     if decided.all():
         called = scored.target.called(prediction, rows.threshold)
         caption = f"{rows.level.capitalize()} rows by true and predicted class; shade is the share of the true class."
-        figures["confusion"] = (confusion(truth, called, classes), caption)
+        figures["confusion"] = (_confusion(truth, called, classes), caption)
     return figures
 
 
-def _rankings(scored: Scored, rows: Predictions) -> list[Ranking]:
+def _rankings(scored: Scored, rows: Predictions) -> list[_Ranking]:
     truth, prediction, classes = rows.truth, rows.prediction, scored.target.classes
     if scored.target.kind == "binary":
-        return [Ranking(classes[1], truth == 1, prediction, _area(scored, "auroc"))]
+        return [_Ranking(classes[1], truth == 1, prediction, _area(scored, "auroc"))]
     if scored.target.kind == "ordinal":
         above = np.cumsum(prediction[:, ::-1], axis=1)[:, ::-1]
         names = [f"{name} or above" for name in classes]
         return [
-            Ranking(names[i], truth >= i, above[:, i], _area(scored, f"auroc:{names[i]}"))
+            _Ranking(names[i], truth >= i, above[:, i], _area(scored, f"auroc:{names[i]}"))
             for i in range(1, len(classes))
         ]
     return [
-        Ranking(name, truth == i, prediction[:, i], _area(scored, f"auroc:{name}")) for i, name in enumerate(classes)
+        _Ranking(name, truth == i, prediction[:, i], _area(scored, f"auroc:{name}")) for i, name in enumerate(classes)
     ]
 
 

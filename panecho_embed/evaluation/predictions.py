@@ -20,7 +20,8 @@ from panecho_embed.core.arraytypes import Floats, Ints, Texts
 from panecho_embed.core.digests import read_checked
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.outputs import write_text
-from panecho_embed.evaluation.metrics import OF_THE_ORDER, Draws, Metrics, base_name, target_metrics
+from panecho_embed.evaluation.estimates import Draws
+from panecho_embed.evaluation.metrics import OF_THE_ORDER, Metrics, base_name, target_metrics
 from panecho_embed.evaluation.splits import SPLITS, split_name
 from panecho_embed.evaluation.targets import ABSENT, KINDS, Reading, Target, read_target, some
 
@@ -131,11 +132,12 @@ class Predictions:
         A regression's truth is the mean of the labelled videos; a class that the videos do not share is no truth. A
         study of two patients, splits or trainings has a row for each; one of two folds has one, of the first.
         """
-        keys = list(zip(*(column.tolist() for column in self._study_columns()), strict=True))
+        columns = (self.ids["study_id"], self.patient, self.split, self.run, self.draw)
+        keys = list(zip(*(column.tolist() for column in columns), strict=True))
         first: dict[tuple[Any, ...], int] = {}
         study = np.array([first.setdefault(key, len(first)) for key in keys], dtype=np.int64)
         rows = np.unique(study, return_index=True)[1]
-        truth = shared_by(study, self.truth) if self.target.classes else mean_by(study, self.truth)
+        truth = _shared_by(study, self.truth) if self.target.classes else mean_by(study, self.truth)
         return replace(
             self.take(rows),
             level="study",
@@ -144,9 +146,6 @@ class Predictions:
             prediction=mean_by(study, self.prediction),
             baseline=mean_by(study, self.baseline),
         )
-
-    def _study_columns(self) -> tuple[Texts, ...]:
-        return (self.ids["study_id"], self.patient, self.split, self.run, self.draw)
 
     def keys(self) -> list[tuple[str, ...]]:
         """The ids of each row, unique within a run and draw."""
@@ -280,7 +279,7 @@ def mean_by(group: Ints, values: Floats) -> Floats:
     return np.asarray(mean.reshape(len(mean), *values.shape[1:]))
 
 
-def shared_by(group: Ints, values: Floats) -> Floats:
+def _shared_by(group: Ints, values: Floats) -> Floats:
     """The value that all known ones of a group share; NaN where they differ, or where a group has none."""
     low, high = np.full((2, group.max(initial=-1) + 1), np.nan)
     np.fmin.at(low, group, values)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from panecho_embed.core.wording import counted, file_stem, interval, number, plural
-from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, interval_method
+from panecho_embed.evaluation.inference import DEFAULT_DRAWS, interval_method
 from panecho_embed.evaluation.metrics import SHORT, display_name, has_better_side, higher_is_better
 from panecho_embed.evaluation.page import (
     Block,
@@ -25,7 +26,7 @@ from panecho_embed.evaluation.page import (
     picture_file,
     write_report,
 )
-from panecho_embed.evaluation.scores import Scored, caution_of
+from panecho_embed.evaluation.scores import TOO_NARROW, Scored, Scores, caution_of, few_tested, subgroup_rows
 from panecho_embed.evaluation.targets import KINDS
 
 FEW_TARGETS = 4  # targets whose sections stand open
@@ -220,11 +221,7 @@ def _target_blocks(one: Scored, drawn: Mapping[str, Figure], account: Account) -
     tested = f"{counted(primary.n, level)} of {counted(primary.n_patients, 'patient')} tested."
     columns, rows = metric_rows(one, account.columns.get(one.target.name))
     caption = f"{tested} Difference: to the baseline, paired by patient." if one.baseline else tested
-    return [
-        Figures(list(drawn.values())),
-        Table(columns, rows, caption),
-        *account.extra.get(one.target.name, ()),
-    ]
+    return [Figures(list(drawn.values())), Table(columns, rows, caption), *account.extra.get(one.target.name, ())]
 
 
 def _figures(one: Scored, *, many: bool) -> dict[str, Figure]:
@@ -236,6 +233,32 @@ def _figures(one: Scored, *, many: bool) -> dict[str, Figure]:
         for name, (made, caption) in target_figures(one).items()
         if name in _MAIN_FIGURES or not many
     }
+
+
+def subgroup_blocks(
+    scored: Scored, column: str, groups: dict[str, Scores], values: npt.NDArray[np.generic]
+) -> list[Block]:
+    """A table and a figure of subgroups for a report."""
+    from panecho_embed.evaluation.plots import intervals
+
+    metrics, target = SHORT[scored.target.kind], scored.target
+    rows = []
+    for name, found in groups.items():
+        cells = [f"{number(found[m].value)} ({interval(found[m])})" if m in found else "-" for m in metrics]
+        first = found[metrics[0]]
+        rows.append([name, str(first.n), str(first.n_patients), *cells])
+    few = []
+    for name, places in subgroup_rows(values, column).items():
+        part = scored.predictions.take(places)
+        if count := few_tested(part.patient, part.truth, target.classes):
+            few.append(f"{name}: {count}")
+    caption = f"Subgroups by {column}." + (f" Few tested ({'; '.join(few)}): {TOO_NARROW}." if few else "")
+    primary = metrics[0]
+    lines = [(name, found[primary].value, found[primary].low, found[primary].high) for name, found in groups.items()]
+    label = display_name(primary, target.unit)
+    drawing = intervals(lines, label, reference=scored.primary.value)
+    table = Table([column, "n", "Patients", *(display_name(m, target.unit) for m in metrics)], rows, caption)
+    return [table, figure(drawing, f"{target.name}: {label} by {column}; dashed: all.")]
 
 
 def short_scores(one: Scored, tested: str = "test") -> str:

@@ -14,19 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed._version import __version__
-from panecho_embed.core.arraytypes import Floats
+from panecho_embed.core.arraytypes import Floats, Ints
 from panecho_embed.core.digests import read_checked
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.jsonable import without_nan
 from panecho_embed.core.outputs import write_text
 from panecho_embed.core.records import Score
 from panecho_embed.core.wording import counted
-from panecho_embed.evaluation.estimates import EstimatedPart, mean_estimates
-from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, bootstrap, percentile_interval, scores_of
+from panecho_embed.evaluation.estimates import Draws, EstimatedPart, mean_estimates
+from panecho_embed.evaluation.inference import DEFAULT_DRAWS, bootstrap, percentile_interval, scores_of
 from panecho_embed.evaluation.metrics import (
     METRICS,
     PRIMARY,
-    Draws,
     Metrics,
     base_name,
     has_better_side,
@@ -39,7 +38,7 @@ from panecho_embed.evaluation.targets import Target
 Scores = Mapping[str, Score]
 
 FILE = "metrics.json"
-SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 2
 _FEW_PATIENTS = 30  # below, percentile intervals of the bootstrap cover clearly less than they say (docs/statistics.md)
 _FEW_OF_A_CLASS = 20  # the same of the rarer side (docs/statistics.md)
 TOO_NARROW = f"intervals from fewer than {_FEW_PATIENTS} patients, or {_FEW_OF_A_CLASS} of a class, may be too narrow"
@@ -226,7 +225,7 @@ def with_runs(
     the interval over patients is stretched by as much, each side by itself. One training changes nothing. bounded: cut
     at the values that a metric can have, which is not for differences.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     found = {}
     for name, one in scores.items():
@@ -243,7 +242,7 @@ def with_runs(
             of_patients**2 / max(one.n_patients - 1, 1) + of_runs**2 / (len(runs) - 1)
         )
         wider = math.sqrt((of_patients + of_runs) / of_patients) if of_patients > 0 else 1.0
-        stretch = wider * float(t.ppf(0.975, freedom)) / float(t.ppf(0.975, max(one.n_patients - 1, 1)))
+        stretch = wider * float(stdtrit(freedom, 0.975) / stdtrit(max(one.n_patients - 1, 1), 0.975))
         low, high = one.value - stretch * (one.value - one.low), one.value + stretch * (one.high - one.value)
         if bounded:
             known_metric = METRICS[base_name(name)]
@@ -301,7 +300,7 @@ def write_metrics(
     """
     further = of_target or {}
     document = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": _SCHEMA_VERSION,
         "made_by": made_by,
         "version": __version__,
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -323,23 +322,78 @@ def read_metrics(folder: str | Path) -> dict[str, Any]:
         version = document.get("schema_version")
     except (ValueError, AttributeError) as error:
         raise StoreError(f"{path}: no metrics of a finished run ({error})") from error
-    if version != SCHEMA_VERSION:
-        raise StoreError(f"{path}: of schema version {version}, not {SCHEMA_VERSION}: run the command again")
+    if version != _SCHEMA_VERSION:
+        raise StoreError(f"{path}: of schema version {version}, not {_SCHEMA_VERSION}: run the command again")
     return document
-
-
-def read_scores(document: Mapping[str, Any], kind: str = "metrics") -> dict[str, Score]:
-    """The scores of a target's part of metrics.json; kind: "metrics", "baseline" or "versus_baseline"."""
-
-    def known(value: float | None) -> float:
-        return math.nan if value is None else value
-
-    return {
-        name: Score(name, known(one["value"]), known(one["low"]), known(one["high"]), one["n"], one["n_patients"])
-        for name, one in document[kind].items()
-    }
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> Path:
     """Write JSON in which numbers that are not finite are null; it appears only when it is whole. Raises StoreError."""
     return write_text(path, json.dumps(without_nan(document), indent=2, allow_nan=False) + "\n")
+
+
+_MAX_TEXTS = 12
+_MAX_NUMBERS = 6
+
+
+def subgroup_scores(scored: Scored, column: str, values: npt.NDArray[np.generic]) -> dict[str, Scores]:
+    """Scores by subgroup of the tested rows, each with its own n and interval.
+
+    Parameters
+    ----------
+    scored : Scored
+    column : str
+        Name of the column, for messages.
+    values : (N,) array
+        Of the rows of `scored.predictions`. Texts (at most 12) and numbers of at most 6 different values are groups;
+        other numbers are cut into thirds; rows without a value are the group "missing".
+
+    Returns
+    -------
+    dict
+        Group -> metric -> score. A metric that a group does not allow (AUROC of one class) is NaN.
+
+    Raises
+    ------
+    ArgumentError
+        For a column with too many different texts.
+    """
+    found: dict[str, Scores] = {}
+    for name, rows in subgroup_rows(values, column).items():
+        runs = [part.metrics(scored.cutoffs) for part in scored.predictions.take(rows).replicates().values()]
+        mean, points = averaged(runs), [point_values(run) for run in runs]
+        (sampled,) = bootstrap([mean], draws=scored.draws, seed=scored.seed)
+        by_run = {metric: np.array([point[metric] for point in points]) for metric in points[0]}
+        found[name] = with_runs(scores_of(mean, sampled), by_run, sampled)
+    return found
+
+
+def subgroup_rows(values: npt.NDArray[np.generic], column: str) -> dict[str, Ints]:
+    """Row numbers of each subgroup, as `subgroup_scores` makes them."""
+    if values.dtype.kind in "fiu":
+        return _number_groups(values.astype(np.float64))
+    names = sorted({str(value) for value in values})
+    if len(names) > _MAX_TEXTS:
+        raise ArgumentError(
+            f"{column} has {len(names)} different texts; a subgroup column has at most {_MAX_TEXTS} (--subgroups)"
+        )
+    missing = "missing" if "missing" not in names else "(missing)"
+    return {name or missing: np.flatnonzero(values == name) for name in names}
+
+
+def _number_groups(values: Floats) -> dict[str, Ints]:
+    there = np.isfinite(values)
+    different = np.unique(values[there])
+    groups: dict[str, Ints]
+    if len(different) <= _MAX_NUMBERS:
+        groups = {f"{value:.15g}": np.flatnonzero(values == value) for value in different}
+    else:
+        low, high = np.quantile(values[there], [1 / 3, 2 / 3])
+        groups = {
+            f"below {low:.4g}": np.flatnonzero(values < low),
+            f"{low:.4g} to {high:.4g}": np.flatnonzero((values >= low) & (values < high)),
+            f"{high:.4g} and above": np.flatnonzero(values >= high),
+        }
+    if not there.all():
+        groups["missing"] = np.flatnonzero(~there)
+    return {name: rows for name, rows in groups.items() if len(rows)}

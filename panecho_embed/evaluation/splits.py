@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.core.arraytypes import Bools, Floats, Ints
+from panecho_embed.core.arraytypes import Floats, Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.wording import plural
 
@@ -34,6 +34,11 @@ class Fold:
     train: Ints
     validation: Ints
     test: Ints
+
+    def with_patients(self, patients: npt.NDArray[Any], chosen: Sequence[str]) -> Fold:
+        """The fold with only some patients to train on, and none to validate: inner folds of them choose settings."""
+        kept = np.isin(patients[self.train].astype(str), chosen)
+        return Fold(self.name, self.train[kept], np.empty(0, dtype=np.int64), self.test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +209,6 @@ def check_fractions(fractions: Sequence[float]) -> None:
         raise ArgumentError(
             f"fractions are {list(fractions)}; each must be above 0, at most 1, and stand once (--fractions 0.1,1)"
         )
-
-
-def with_patients(fold: Fold, patients: npt.NDArray[Any], chosen: Sequence[str]) -> Fold:
-    """The fold with only some patients to train on, and none to validate: inner folds of them choose the settings."""
-    kept: Bools = np.isin(patients[fold.train].astype(str), chosen)
-    return Fold(fold.name, fold.train[kept], np.empty(0, dtype=np.int64), fold.test)
 
 
 def patients_of_classes(patients: npt.NDArray[Any], truth: Floats, n_classes: int) -> Mapping[int, int]:

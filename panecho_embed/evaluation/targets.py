@@ -20,7 +20,7 @@ from panecho_embed.core.arraytypes import Floats, Ints, Texts
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.tasks import Task, all_tasks
 
-Columns = Mapping[str, npt.NDArray[Any]]
+_Columns = Mapping[str, npt.NDArray[Any]]
 Kind = Literal["regression", "binary", "multiclass", "ordinal"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -225,7 +225,7 @@ def read_target(column: npt.NDArray[Any], name: str, reading: Reading | None = N
     return Labels(Target(name, kind, classes), truth, note)
 
 
-def target_names(labels: Columns, wanted: str, *, also: Columns | None = None) -> list[str]:
+def target_names(labels: _Columns, wanted: str, *, also: _Columns | None = None) -> list[str]:
     """The targets in "EF,ESV", or with "all" every label column that is a target.
 
     Parameters
@@ -260,7 +260,7 @@ def matched_classes(target: Target, task: Task) -> list[int]:
 
     Names are compared as `read_target` does. Raises ArgumentError where a class of the target is none of the task's.
     """
-    index = class_names(task.classes)
+    index = _class_names(task.classes)
     strangers = [label for label in target.classes if _key(label) not in index]
     if strangers:
         raise ArgumentError(
@@ -275,7 +275,7 @@ def median_class(probability: Floats) -> Ints:
     return np.asarray(reached.argmax(axis=1), dtype=np.int64)
 
 
-def class_names(classes: Iterable[str]) -> dict[str, int]:
+def _class_names(classes: Iterable[str]) -> dict[str, int]:
     """Every way to write a class, lower case -> its index; a part of a name counts where no other class has it."""
     names = list(classes)
     parts: dict[str, int] = {}
@@ -319,7 +319,7 @@ def _told_by(column: npt.NDArray[Any], name: str, known: Task | None, numeric: b
     if not numeric:
         different = list(dict.fromkeys(label for label in column.tolist() if label))
         _check_numbers_with_text(name, different)
-        if known is not None and all(_key(label) in class_names(known.classes) for label in different):
+        if known is not None and all(_key(label) in _class_names(known.classes) for label in different):
             return known.type
         return "binary" if len(set(map(_key, different))) == 2 else "multiclass"
     there = np.unique(column[~np.isnan(column.astype(np.float64))].astype(np.float64))
@@ -381,7 +381,7 @@ def _classes(
     different = sorted({label for label in text.tolist() if label}, key=_number_first)
     if reading.order:
         return _ordered(different, name, reading.order)
-    index = class_names(known.classes) if known is not None else {}
+    index = _class_names(known.classes) if known is not None else {}
     if known is not None and kind == known.type == "binary" and set(different) <= {"0", "1"} and "0" not in index:
         classes = [label for label in known.classes if label != known.positive_class] + [known.positive_class]
         note = f"{name}: 1 is taken for {known.positive_class!r}"
@@ -394,7 +394,7 @@ def _classes(
     _check_classes(classes, name, kind)
     if len(classes) == 2:
         classes = list(_of_two(classes, name, reading.positive or positive))
-    index = class_names(classes)
+    index = _class_names(classes)
     return tuple(classes), {label: index[_key(label)] for label in different}, ""
 
 
@@ -414,7 +414,7 @@ def _check_classes(classes: list[str], name: str, kind: Kind) -> None:
 
 
 def _ordered(different: list[str], name: str, order: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, int], str]:
-    index = class_names(order)
+    index = _class_names(order)
     strangers = [label for label in different if _key(label) not in index]
     if strangers:
         raise ArgumentError(f"{name} has {some(strangers)}, which the order {', '.join(order)} lacks (--order)")
@@ -424,7 +424,7 @@ def _ordered(different: list[str], name: str, order: tuple[str, ...]) -> tuple[t
 def _of_two(classes: list[str], name: str, positive: str) -> tuple[str, ...]:
     """Two classes, the positive one last."""
     if positive:
-        index = class_names(classes).get(_key(positive))
+        index = _class_names(classes).get(_key(positive))
         if index is None:
             raise ArgumentError(
                 f"{name} has the classes {', '.join(classes)}; {positive!r} is none of them (--positive)"

@@ -11,7 +11,7 @@ from panecho_embed.core.arraytypes import Floats
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.predictions import Predictions
 
-Name = Literal["youden", "sensitivity", "specificity", "fixed"]
+_Name = Literal["youden", "sensitivity", "specificity", "fixed"]
 
 _ALLOWED = "allowed are youden, sensitivity=0.9, specificity=0.9, or a number such as 0.5 (--threshold)"
 
@@ -29,7 +29,7 @@ class ThresholdRule:
         The sensitivity or specificity to reach, or the number.
     """
 
-    name: Name = "youden"
+    name: _Name = "youden"
     value: float = float("nan")
 
     @classmethod
@@ -106,21 +106,6 @@ def with_threshold(predictions: Predictions, rule: ThresholdRule, given: float |
     """
     if predictions.target.kind != "binary":
         return predictions
-    chosen = choose_threshold(predictions.of_split("val"), rule) if given is None else given
+    held_out = predictions.of_split("val")
+    chosen = rule.choose(held_out.truth, held_out.prediction) if given is None else given
     return replace(predictions, threshold=np.full(len(predictions), chosen))
-
-
-def choose_threshold(held_out: Predictions, rule: ThresholdRule) -> float:
-    """The threshold chosen on rows of predictions that were held out.
-
-    Raises ArgumentError if any of them is a test row: what it is tested on may not choose it.
-    """
-    if held_out.target.kind != "binary":
-        raise ArgumentError(f"{held_out.target.name} is {held_out.target.kind}; a threshold is of a yes-or-no question")
-    tested = int((held_out.split == "test").sum())
-    if tested and rule.name != "fixed":
-        raise ArgumentError(
-            f"{held_out.target.name}: {tested} of {len(held_out)} rows that are to choose the threshold are test rows; "
-            "choose it on rows with split val, or state it (--threshold 0.5)"
-        )
-    return rule.choose(held_out.truth, held_out.prediction)

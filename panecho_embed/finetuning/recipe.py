@@ -12,7 +12,7 @@ from panecho_embed.core.feeding import MaskChoice
 from panecho_embed.core.planes import PlaneOrder
 from panecho_embed.core.records import Ids
 from panecho_embed.datasets.layouts import layout_names
-from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
+from panecho_embed.evaluation.inference import DEFAULT_DRAWS
 from panecho_embed.evaluation.thresholds import ThresholdRule
 
 RunPrecision = Literal["auto", "fp32", "bf16", "fp16"]

@@ -16,7 +16,7 @@ from panecho_embed.core.patients import TrainingPatients
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.core.tasks import Task
 from panecho_embed.core.wording import counted, interval, number
-from panecho_embed.evaluation.intervals import DEFAULT_DRAWS
+from panecho_embed.evaluation.inference import DEFAULT_DRAWS
 from panecho_embed.evaluation.metrics import SHORT, display_name
 from panecho_embed.evaluation.predictions import FILE, Predictions, trivial_prediction, write_predictions
 from panecho_embed.evaluation.scores import Scored, score, score_documents, write_metrics
@@ -179,12 +179,7 @@ def _read_truth(column: npt.NDArray[Any], target: Target, name: str, reading: Re
 
 
 def _rows(
-    table: EmbeddingTable,
-    truth: Floats,
-    split: Texts,
-    target: Target,
-    task: Task,
-    columns: Sequence[int],
+    table: EmbeddingTable, truth: Floats, split: Texts, target: Target, task: Task, columns: Sequence[int]
 ) -> Predictions:
     """The labelled rows of a table with what the task's head predicts for them."""
     values = table.values[:, list(columns)].astype(np.float64)

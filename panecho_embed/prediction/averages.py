@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +38,8 @@ class Output:
 
 def outputs_of(tasks: Iterable[Task]) -> tuple[Output, ...]:
     """The columns of some tasks, in their order; a multiclass task's in the order of its classes."""
-    return tuple(output for task in tasks for output in _outputs(task))
-
-
-def _outputs(task: Task) -> Iterable[Output]:
-    if task.type == "multiclass":
-        return (Output(task, label) for label in task.classes)
-    return (Output(task, task.positive_class),)
+    labels = ((task, task.classes if task.type == "multiclass" else (task.positive_class,)) for task in tasks)
+    return tuple(Output(task, label) for task, own in labels for label in own)
 
 
 def reported(outputs: FloatArray, tasks: Sequence[Task]) -> FloatArray:
@@ -111,58 +107,37 @@ def average(tasks: Sequence[Task], clips: EmbeddingTable) -> Predictions:
 
     clips: raw outputs (N, K) of the heads of `tasks`, as `read_heads` returns them.
     """
+    import pandas as pd
+
     videos = pool_table(clips, "video")
     clips, videos = (replace(table, values=reported(table.values, tasks)) for table in (clips, videos))
     studies = pool_table(videos, "study")
-    over_clips = _spread(clips.values, _groups(clips.video_id, videos.video_id), len(videos))
+    over_clips = _spread(clips.values, _groups(clips.video_id, videos.video_id))
     study = _groups(videos.study_id, studies.study_id)
+    variance = pd.DataFrame(over_clips.sd**2).groupby(study).mean()  # of the videos that have one
     return Predictions(
         outputs_of(tasks),
         clips,
         videos,
         studies,
         over_clips,
-        _spread(videos.values, study, len(studies)),
-        _root_mean_square(over_clips.sd, study, len(studies)),
-        _members(study, len(studies)),
+        _spread(videos.values, study),
+        np.sqrt(variance.to_numpy()),
+        tuple(map(np.asarray, pd.Series(study).groupby(study).indices.values())),
     )
 
 
-def _groups(ids: Texts, order: Texts) -> npt.NDArray[np.intp]:
-    position = {name: i for i, name in enumerate(order)}
-    return np.fromiter((position[name] for name in ids), dtype=np.intp, count=len(ids))
+def _groups(ids: Texts, order: Texts) -> Any:
+    """A number for each row: the place of its id in `order`."""
+    import pandas as pd
+
+    return pd.Index(order).get_indexer(pd.Index(ids))
 
 
-def _members(group: npt.NDArray[np.intp], groups: int) -> tuple[npt.NDArray[np.intp], ...]:
-    in_order = np.argsort(group, kind="stable")
-    counts = np.bincount(group, minlength=groups)
-    stops = np.cumsum(counts)
-    return tuple(in_order[stop - count : stop] for stop, count in zip(stops, counts, strict=True))
+def _spread(values: FloatArray, group: Any) -> Spread:
+    import pandas as pd
 
-
-def _spread(values: FloatArray, group: npt.NDArray[np.intp], groups: int) -> Spread:
-    count = np.bincount(group, minlength=groups)
-    columns = values.shape[1]
-    exact = values.astype(np.float64)
-    total, low, high = (
-        np.zeros((groups, columns)),
-        np.full((groups, columns), np.inf),
-        np.full((groups, columns), -np.inf),
-    )
-    np.add.at(total, group, exact)
-    np.minimum.at(low, group, exact)
-    np.maximum.at(high, group, exact)
-    squared = np.zeros((groups, columns))
-    np.add.at(squared, group, (exact - (total / np.maximum(count, 1)[:, None])[group]) ** 2)
-    several = (count > 1)[:, None]
-    sd = np.sqrt(squared / np.maximum(count - 1, 1)[:, None])
-    return Spread(count, *(np.where(several, column, np.nan) for column in (sd, low, high)))
-
-
-def _root_mean_square(sd: FloatArray, group: npt.NDArray[np.intp], groups: int) -> FloatArray:
-    """Over the members of each group that have a standard deviation; NaN where none has."""
-    there = ~np.isnan(sd)
-    total, count = np.zeros((groups, sd.shape[1])), np.zeros((groups, sd.shape[1]))
-    np.add.at(total, group, np.where(there, sd, 0.0) ** 2)
-    np.add.at(count, group, there)
-    return np.where(count > 0, np.sqrt(total / np.maximum(count, 1)), np.nan)
+    grouped = pd.DataFrame(values.astype(np.float64)).groupby(group)
+    count: Ints = np.asarray(grouped.size(), dtype=np.int64)
+    ends = (np.where((count > 1)[:, None], end, np.nan) for end in (grouped.min(), grouped.max()))
+    return Spread(count, grouped.std().to_numpy(), *ends)

@@ -1,26 +1,42 @@
-"""Predictions as tables (CSV) and as JSON with stable keys."""
+"""Predictions as tables (CSV) and as JSON with stable keys, and what every output says of itself."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
+from panecho_embed._version import __version__
 from panecho_embed.core.arraytypes import FloatArray
 from panecho_embed.core.errors import StoreError
 from panecho_embed.core.outputs import written_whole
 from panecho_embed.core.records import EmbeddingTable
-from panecho_embed.prediction.averages import Output, Predictions, Spread
+from panecho_embed.core.tasks import Task
+from panecho_embed.prediction.averages import Output, Predictions, Spread, outputs_of
+from panecho_embed.store import EmbeddingFile
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-FORMAT = "panecho-embed predictions"
-SCHEMA_VERSION = 1
+DISCLAIMER = "For research only. Not a medical device: not for diagnosis or treatment."
+RANDOM = "RANDOM WEIGHTS, NOT PRETRAINED: these predictions mean nothing; they show what the output looks like."
+AVERAGING = (
+    "Raw outputs are averaged over a video's clips: for measurements the values, for classes the logits, which are "
+    "then turned into probabilities. Values and probabilities are averaged over a study's videos. Every video counts "
+    "the same, whatever its view. This is the order of PanEcho's published evaluation."
+)
+SPREAD = (
+    "SD is the standard deviation (n - 1) of the values or probabilities of a study's videos, or of its clips where "
+    "there is one video. It tells how far the videos agree, not how far the model may err: it is not a confidence "
+    "interval, and some findings cannot be seen in every view."
+)
+_FORMAT = "panecho-embed predictions"
+_SCHEMA_VERSION = 1
 
 EMBEDDINGS = "embeddings.h5"
 _OWN_FILES = (EMBEDDINGS, f"{EMBEDDINGS}.parts", "predictions.json")
@@ -47,7 +63,9 @@ def write_tables(predictions: Predictions, folder: Path) -> list[Path]:
     for name, columns in tables.items():
         # Made of one dict at once, a wide frame is not fragmented.
         frame = pd.DataFrame(columns)
-        paths.append(_write(folder / name, _csv_writer(frame)))
+        # Seven digits are all that a float32 has.
+        write = partial(frame.to_csv, index=False, float_format="%.7g", lineterminator="\n")
+        paths.append(_write(folder / name, write))
     return paths
 
 
@@ -61,7 +79,7 @@ def write_json(
     """
 
     def write(file: TextIO) -> None:
-        head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **about, "failures": list(failures)}
+        head = {"format": _FORMAT, "schema_version": _SCHEMA_VERSION, **about, "failures": list(failures)}
         text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
         file.write(text.removesuffix("\n}") + ',\n "studies": [')
         for study in range(len(predictions.studies)):
@@ -74,15 +92,56 @@ def write_json(
     return _write(path, write)
 
 
+def about(
+    file: EmbeddingFile, tasks: tuple[Task, ...], *, fine_tuned: bool, patients: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The head of predictions.json and metrics.json; patients: how many of them the model was trained on."""
+    provenance = file.provenance
+    weights = provenance.weights
+    return {
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "panecho_embed": __version__,
+        "notice": DISCLAIMER if weights.pretrained else f"{RANDOM} {DISCLAIMER}",
+        "model": {
+            "backbone": provenance.backbone,
+            "weights": weights.source,
+            "sha256": weights.sha256,
+            "licence": weights.licence,
+            "pretrained": weights.pretrained,
+            "fine_tuned": fine_tuned,
+            "training_patients": dict(patients),
+        },
+        "embeddings": {
+            "fingerprint": file.fingerprint,
+            "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
+            "feeding": dataclasses.asdict(provenance.feeding),
+            "overrides": list(provenance.overrides),
+            "plane_order": provenance.plane_order,
+            "precision": provenance.precision,
+        },
+        "averaging": AVERAGING,
+        "spread": SPREAD,
+        "tasks": [_task(task) for task in tasks],
+    }
+
+
+def _task(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "type": task.type,
+        "description": task.description,
+        "classes": list(task.classes),
+        "positive_class": task.positive_class or None,
+        "unit": task.unit or None,
+        "columns": [output.column for output in outputs_of([task])],
+        "sign_flipped": task.sign < 0,
+    }
+
+
 def _write(path: Path, write: Callable[[TextIO], object]) -> Path:
     with written_whole(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         write(file)
     return path
-
-
-def _csv_writer(frame: pd.DataFrame) -> Callable[[TextIO], object]:
-    # Seven digits are all that a float32 has.
-    return lambda file: frame.to_csv(file, index=False, float_format="%.7g", lineterminator="\n")
 
 
 def _views_of(predictions: Predictions, study: int) -> list[str]:
@@ -93,7 +152,8 @@ def _views_of(predictions: Predictions, study: int) -> list[str]:
 def _columns(predictions: Predictions, table: EmbeddingTable) -> dict[str, Any]:
     ids: dict[str, Any] = {"study_id": table.study_id, "patient_id": table.patient_id}
     if table.level == "study":
-        videos, clips = predictions.over_videos.count, _clips_of_studies(predictions)
+        videos = predictions.over_videos.count
+        clips = [int(predictions.over_clips.count[rows].sum()) for rows in predictions.videos_of]
         views = [";".join(_views_of(predictions, study)) for study in range(len(table))]
         ids |= {"split": table.split, "views": views, "videos": videos, "clips": clips}
     else:
@@ -103,10 +163,6 @@ def _columns(predictions: Predictions, table: EmbeddingTable) -> dict[str, Any]:
     if table.level == "clip":
         ids |= {name: getattr(table, name) for name in ("first_frame", "frame_step", "frames_per_clip")}
     return ids | _named(predictions.outputs, table.values)
-
-
-def _clips_of_studies(predictions: Predictions) -> Any:
-    return np.array([predictions.over_clips.count[videos].sum() for videos in predictions.videos_of], dtype=np.int64)
 
 
 def _named(outputs: tuple[Output, ...], values: FloatArray, suffix: str = "") -> dict[str, Any]:
@@ -163,15 +219,15 @@ def _records(
         {
             "task": output.task.name,
             "class": output.label or None,
-            "value": number(values[i]),
+            "value": _number(values[i]),
             "unit": output.unit,
-            **{name: number(column[i]) for name, column in spreads.items()},
+            **{name: _number(column[i]) for name, column in spreads.items()},
         }
         for i, output in enumerate(outputs)
     ]
 
 
-def number(value: Any) -> float | None:
+def _number(value: Any) -> float | None:
     """A number as JSON has it: seven digits, None for NaN."""
     return None if math.isnan(value) else float(f"{float(value):.7g}")
 

@@ -89,7 +89,7 @@ def pictures(films: Iterable[Film], workers: int | None, timeout_seconds: float)
     that crashes its process or takes longer than `timeout_seconds` costs its own picture.
     """
     if workers == 0:
-        yield map(picture_of, films)
+        yield map(_picture_of, films)
         return
     count = min(_MOST_WORKERS, workers or usable_cores())
     pool = new_pool(count)
@@ -103,7 +103,7 @@ def pictures(films: Iterable[Film], workers: int | None, timeout_seconds: float)
         pool.join()
 
 
-def picture_of(film: Film) -> Shown:
+def _picture_of(film: Film) -> Shown:
     """The picture of a film; what is wrong with the file comes back as the reason why there is none."""
     try:
         with fetched(located(film.file, film.path)) as path:
@@ -130,7 +130,7 @@ def _in_order(pool: ProcessPool, films: Iterable[Film], workers: int, timeout_se
 
 def _asked(pool: ProcessPool, film: Film, timeout_seconds: float) -> Future[Shown]:
     try:
-        future: Future[Shown] = pool.schedule(picture_of, args=(film,), timeout=timeout_seconds)
+        future: Future[Shown] = pool.schedule(_picture_of, args=(film,), timeout=timeout_seconds)
     except RuntimeError as error:
         # The pool died meanwhile; that is told in place of the picture.
         future = Future()

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
+from panecho_embed._version import __version__
+from panecho_embed.core.outputs import write_text
 from panecho_embed.core.progress import progress_bar
+from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import Failure
 from panecho_embed.core.tasks import Task
 from panecho_embed.core.wording import counted
 from panecho_embed.evaluation.page import Block, Facts, Folded, Link, Section, Table, Text, write_report
 from panecho_embed.evaluation.report import cautions, interval_sentence, metric_rows, summary_rows
 from panecho_embed.prediction.agreement import Agreement
-from panecho_embed.prediction.averages import Predictions
-from panecho_embed.prediction.films import PICTURE_SECONDS, Films, pictures
-from panecho_embed.prediction.sheet import grouped, shown_videos, write_sheet
-from panecho_embed.prediction.wording import (
-    AVERAGING,
-    DISCLAIMER,
-    RANDOM,
-    SPREAD,
-    clips_line,
-    model_line,
-    shown_class,
-    shown_number,
-    shown_percent,
-    shown_sd,
-)
+from panecho_embed.prediction.averages import Output, Predictions
+from panecho_embed.prediction.files import AVERAGING, DISCLAIMER, RANDOM, SPREAD
+from panecho_embed.prediction.films import PICTURE_SECONDS, Films, Shown, pictures
 from panecho_embed.store import EmbeddingFile
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 
 _SHEETS = "studies"
 
@@ -89,7 +91,7 @@ def _write_sheets(
     names = _page_names(map(str, predictions.studies.study_id))
     of_study = _failures_by_study(file, failures)
     films = Films.of(file)
-    shown = (i for study in range(len(names)) for i in shown_videos(predictions, study))
+    shown = (i for study in range(len(names)) for i in _shown_videos(predictions, study))
     wanted = (films.film(str(predictions.videos.video_id[i])) for i in shown)
     folder.mkdir()
     with (
@@ -97,7 +99,7 @@ def _write_sheets(
         progress_bar("sheet", sheets.progress, total=len(names)) as bar,
     ):
         for study, (study_id, name) in enumerate(names.items()):
-            write_sheet(predictions, study, films, made, of_study.get(study_id, ()), folder / name)
+            _write_sheet(predictions, study, films, made, of_study.get(study_id, ()), folder / name)
             bar.update()
     return names
 
@@ -198,8 +200,238 @@ def _failures(failures: Sequence[Failure]) -> list[Facts | Text]:
 
 def _facts(file: EmbeddingFile) -> dict[str, str]:
     return {
-        "Model": model_line(file.provenance),
-        "Clips": clips_line(file.provenance),
+        "Model": _model_line(file.provenance),
+        "Clips": _clips_line(file.provenance),
         "Embeddings": f"{file.path.name}, fingerprint {file.fingerprint[:16]}",
         "Notice": DISCLAIMER,
     }
+
+
+_MOST_PICTURES = 12
+_STRIP = 100.0
+_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "Left ventricle",
+        (
+            "EF",
+            "GLS",
+            "LVSystolicFunction",
+            "LVWallMotionAbnormalities",
+            "LVSize",
+            "LVIDd",
+            "LVIDs",
+            "LVEDV",
+            "LVESV",
+            "LVSV",
+            "LVWallThickness-increased-any",
+            "LVWallThickness-increased-modsev",
+            "IVSd",
+            "LVPWd",
+            "LVOTDiam",
+            "LVDiastolicFunction",
+            "E|EAvg",
+        ),
+    ),
+    ("Right ventricle", ("RVSystolicFunction", "TAPSE", "RVSVel", "RVSize", "RVIDd", "RVSP")),
+    ("Atria", ("LASize", "LAVol", "LAIDs2D", "RASize", "RADimensionM-L(cm)", "RAP-8-or-higher")),
+    ("Aortic valve and root", ("AVStructure", "AVStenosis", "AVPkVel(m|s)", "AVRegurg", "LVOT20mmHg", "AORoot")),
+    ("Mitral and tricuspid valves", ("MVStenosis", "MVRegurgitation", "TVRegurgitation", "TVPkGrad")),
+    ("Pericardium", ("pericardial-effusion",)),
+)
+_OTHERS = "Other tasks"
+
+
+def _write_sheet(
+    predictions: Predictions,
+    study: int,
+    films: Films,
+    pictures: Iterator[Shown],
+    failures: Sequence[Failure],
+    path: Path,
+) -> None:
+    """Write the page of a study; pictures: those of its `_shown_videos` are taken from it. Raises StoreError."""
+    videos = predictions.videos_of[study]
+    table = predictions.studies
+    several = len(videos) > 1
+    shown = _shown_videos(predictions, study)
+    page = _template().render(
+        study=str(table.study_id[study]),
+        patient=str(table.patient_id[study]),
+        counts=f"{counted(len(videos), 'video')}, {counted(int(predictions.over_clips.count[videos].sum()), 'clip')}",
+        spread_over=counted(len(videos), "video") if several else "its clips",
+        pictures=[_figure(predictions, video, films, next(pictures)) for video in shown],
+        more=len(videos) - len(shown),
+        failures=failures,
+        groups=[
+            (title, [_entry(predictions, study, task) for task in tasks])
+            for title, tasks in _groups(predictions.outputs)
+        ],
+        per_video=_per_video(predictions, videos) if several else None,
+        model=_model_line(films.provenance),
+        clips=_clips_line(films.provenance),
+        random=None if films.provenance.weights.pretrained else RANDOM,
+        disclaimer=DISCLAIMER,
+        version=__version__,
+    )
+    write_text(path, page)
+
+
+@cache
+def _template() -> Template:
+    import jinja2
+
+    source = resources.files("panecho_embed.prediction").joinpath("templates/study.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source)
+
+
+def _groups(outputs: Iterable[Output]) -> list[tuple[str, list[Task]]]:
+    return grouped(dict.fromkeys(output.task for output in outputs))
+
+
+def _entry(predictions: Predictions, study: int, task: Task) -> dict[str, Any]:
+    """A task's lines: one a measurement or yes-no task, one a class of the others."""
+    columns = [i for i, output in enumerate(predictions.outputs) if output.task == task]
+    lines = [_line(predictions, study, i) for i in columns]
+    if task.type == "multiclass":
+        likeliest = int(np.argmax(predictions.studies.values[study, columns]))
+        lines[likeliest]["likeliest"] = True
+    title = task.description or task.name
+    return {"title": title[:1].upper() + title[1:], "name": task.name, "type": task.type, "lines": lines}
+
+
+def _line(predictions: Predictions, study: int, column: int) -> dict[str, Any]:
+    output = predictions.outputs[column]
+    videos = predictions.videos_of[study]
+    value = float(predictions.studies.values[study, column])
+    sd = float((predictions.over_videos.sd if len(videos) > 1 else predictions.within_videos)[study, column])
+    probability = bool(output.label)
+    low, high, mark = (0.0, 1.0, None) if probability else _axis(output.task, predictions.videos.values[videos, column])
+    return {
+        "label": shown_class(output.label) if probability else "",
+        "value": shown_percent(value) if probability else shown_number(value),
+        "unit": "%" if probability else output.unit,
+        "sd": shown_sd(value, sd, output),
+        "bar": probability,
+        "likeliest": False,
+        "at": _place(value, low, high),
+        "dots": [_place(float(v), low, high) for v in predictions.videos.values[videos, column]],
+        "mark": None if mark is None else _place(mark, low, high),
+    }
+
+
+def _axis(task: Task, values: npt.NDArray[Any]) -> tuple[float, float, float | None]:
+    """From 0 to twice the mean of the training studies, or, where that is not known, as wide as the values."""
+    mean = task.sign * task.training_mean
+    if math.isfinite(mean) and mean:
+        return min(0.0, 2 * mean), max(0.0, 2 * mean), mean
+    low, high = float(values.min()), float(values.max())
+    margin = 0.25 * (high - low) or 1.0
+    return low - margin, high + margin, None
+
+
+def _place(value: float, low: float, high: float) -> float:
+    """Where a value stands on a strip; beyond its ends, at its ends."""
+    return round(_STRIP * min(1.0, max(0.0, (value - low) / (high - low))), 2)
+
+
+def _shown_videos(predictions: Predictions, study: int) -> list[int]:
+    """Which videos a study's page shows, in the study's order: the first ones of every view before the second ones."""
+    seen: dict[str, int] = {}
+    turn = []
+    for video in predictions.videos_of[study]:
+        view = str(predictions.videos.view[video])
+        seen[view] = seen.get(view, 0) + 1
+        turn.append((seen[view], int(video)))
+    return sorted(video for _, video in sorted(turn)[:_MOST_PICTURES])
+
+
+def _figure(predictions: Predictions, video: int, films: Films, shown: Shown) -> dict[str, str]:
+    film = films.film(str(predictions.videos.video_id[video]))
+    about = f"{film.num_frames} frames" + (f", {film.fps:.0f}/s" if film.fps > 0 else "")
+    view, name = str(predictions.videos.view[video]), film.video_id.rsplit("/", 1)[-1]
+    return {"id": film.video_id, "view": view, "name": name, "about": about, **asdict(shown)}
+
+
+def _per_video(predictions: Predictions, videos: npt.NDArray[np.intp]) -> dict[str, Any]:
+    rows = []
+    for i, output in enumerate(predictions.outputs):
+        values = predictions.videos.values[videos, i]
+        shown = [shown_percent(float(v)) if output.label else shown_number(float(v)) for v in values]
+        name = f"{output.task.name}: {shown_class(output.label)}" if output.label else output.task.name
+        rows.append((name, "%" if output.label else output.unit, shown))
+    columns = [str(predictions.videos.view[v] or predictions.videos.video_id[v]) for v in videos]
+    return {"columns": columns, "rows": rows}
+
+
+def grouped(tasks: Iterable[Task]) -> list[tuple[str, list[Task]]]:
+    """The tasks by group, empty groups left out; a task that PanEcho does not have comes last, in the given order."""
+    by_name = {task.name: task for task in tasks}
+    groups = [(title, [by_name.pop(name) for name in names if name in by_name]) for title, names in _GROUPS]
+    only = not any(members for _, members in groups)
+    return [group for group in (*groups, ("Tasks" if only else _OTHERS, list(by_name.values()))) if group[1]]
+
+
+def _model_line(provenance: Provenance) -> str:
+    """Which model, in a line for people."""
+    weights = provenance.weights
+    name = "PanEcho" if provenance.backbone == "panecho" else provenance.backbone
+    return f"{name}, {weights.source} (sha256 {weights.sha256[:12]}), licence {weights.licence}"
+
+
+def _clips_line(provenance: Provenance) -> str:
+    """Which clips, in a line for people."""
+    plan = provenance.clips
+    if plan is None:
+        return ""
+    many = (
+        f"A clip every {plan.stride} frames" if plan.stride else f"Up to {counted(plan.num_clips or 1, 'clip')} a video"
+    )
+    if plan.uniform or plan.beats:
+        which = f"{plan.frames_per_clip} frames {plan.spacing}"
+    elif plan.target_fps:
+        which = f"{plan.frames_per_clip} frames at {plan.target_fps:g} per second"
+    elif plan.frame_step == 1:
+        which = f"{plan.frames_per_clip} consecutive frames"
+    else:
+        which = f"{plan.frames_per_clip} frames, {plan.frame_step} apart"
+    return f"{many}, of {which}, at {provenance.feeding.crop} x {provenance.feeding.crop} pixels"
+
+
+def shown_class(label: str) -> str:
+    """A class as people read it: "mild_mod_severe" is "Mild, mod or severe", a yes in numbers is "Yes"."""
+    if label in ("0.0", "1.0", "0", "1"):
+        return "Yes" if float(label) else "No"
+    first, *others = re.split(r"[|_]", label)
+    *others, last = [first[:1].upper() + first[1:], *(other[:1].lower() + other[1:] for other in others)]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def shown_number(value: float) -> str:
+    """Three digits, at most two decimals: 58.3, 115, 1.07."""
+    return f"{value:.{_decimals(value)}f}".replace("-", "\u2212")
+
+
+def shown_sd(value: float, sd: float, output: Output) -> str:
+    """A standard deviation with as many decimals as its value is shown with; in per cent for probabilities."""
+    if math.isnan(sd):
+        return ""
+    if not output.label:
+        return f"{sd:.{_decimals(value)}f}"
+    return f"{100 * sd:.0f}" if sd >= 0.01 else f"{100 * sd:.1f}"
+
+
+def _decimals(value: float) -> int:
+    return 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+
+
+def shown_percent(probability: float) -> str:
+    """A probability in per cent: "72", "0.4", "< 0.1"."""
+    percent = 100 * probability
+    if 0 < percent < 0.1:
+        return "< 0.1"
+    if 99.9 < percent < 100:
+        return "> 99.9"
+    return f"{percent:.1f}" if percent < 1 or percent > 99 else f"{percent:.0f}"

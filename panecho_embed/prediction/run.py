@@ -32,14 +32,11 @@ from panecho_embed.models.panecho import PanEcho, TaskTable
 from panecho_embed.models.zoo import panecho_with_heads
 from panecho_embed.prediction.agreement import Agreement, agreements, overlap, write_agreements
 from panecho_embed.prediction.averages import Predictions, average
-from panecho_embed.prediction.files import EMBEDDINGS, check_folder, write_json, write_tables
+from panecho_embed.prediction.files import EMBEDDINGS, about, check_folder, write_json, write_tables
 from panecho_embed.prediction.films import PICTURE_SECONDS
 from panecho_embed.prediction.pages import Sheets, write_pages
-from panecho_embed.prediction.wording import about
 from panecho_embed.store import EmbeddingFile
 from panecho_embed.store.layout import FAILURE_COLUMNS
-
-"""What the videos are embedded into, in the output folder; kept, so that the same command goes on from it."""
 
 _CLIPS_OF_FRAMES = "clips-of-frames.h5"
 _SUFFIXES = (".h5", ".hdf5")

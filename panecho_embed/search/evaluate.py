@@ -16,8 +16,9 @@ from panecho_embed.core.patients import encoder_caution
 from panecho_embed.core.progress import Progress, silent
 from panecho_embed.core.records import Score
 from panecho_embed.core.wording import nearest
-from panecho_embed.evaluation.intervals import DEFAULT_DRAWS, scores
-from panecho_embed.evaluation.metrics import Draws, Metrics
+from panecho_embed.evaluation.estimates import Draws
+from panecho_embed.evaluation.inference import DEFAULT_DRAWS, scores
+from panecho_embed.evaluation.metrics import Metrics
 from panecho_embed.search.collection import Collection, Items, SearchLevel
 from panecho_embed.search.find import measure_of, study_query, study_scores
 from panecho_embed.search.similarity import Measure, NothingToCompareError, cosines

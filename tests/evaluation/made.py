@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from panecho_embed.evaluation.metrics import Metrics, target_metrics
 from panecho_embed.evaluation.predictions import Predictions
-from panecho_embed.evaluation.targets import Target
+from panecho_embed.evaluation.targets import Kind, Target
 
 EF = Target("EF", "regression", unit="%")
 LOW = Target("LowEF", "binary", ("no", "yes"))
@@ -65,3 +66,15 @@ def made(
         baseline=trivial if baseline else np.full(target.shape(n), np.nan),
     )
     return replace(rows, **changes)
+
+
+def regression_metrics(truth: Any, prediction: Any, patients: Any, **options: Any) -> Metrics:
+    return target_metrics(EF, truth, prediction, patients, **options)
+
+
+def binary_metrics(truth: Any, probability: Any, patients: Any, threshold: Any = 0.5) -> Metrics:
+    return target_metrics(LOW, truth, probability, patients, threshold=threshold)
+
+
+def class_metrics(kind: Kind, truth: Any, probability: Any, patients: Any, classes: str) -> Metrics:
+    return target_metrics(Target("X", kind, tuple(classes)), truth, probability, patients)

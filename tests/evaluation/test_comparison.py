@@ -24,7 +24,7 @@ from panecho_embed.evaluation.comparison import (
     score_table,
 )
 from panecho_embed.evaluation.comparison_report import contrast_rows, score_rows, verdict_text, write_comparison
-from panecho_embed.evaluation.intervals import holm
+from panecho_embed.evaluation.inference import holm
 from panecho_embed.evaluation.predictions import Predictions, concatenated, write_predictions
 from panecho_embed.evaluation.report import Account
 from panecho_embed.evaluation.scores import score, write_metrics

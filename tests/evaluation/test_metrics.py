@@ -14,6 +14,7 @@ from sklearn import metrics as sk
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation import metrics
 from panecho_embed.evaluation.targets import Kind, Target
+from tests.evaluation.made import binary_metrics, class_metrics, regression_metrics
 
 
 def regression_sample(n: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,7 +32,7 @@ def binary_sample(n: int = 120, seed: int = 0, ties: bool = False) -> tuple[np.n
 
 def test_regression_metrics_equal_sklearn_and_scipy() -> None:
     truth, prediction, patients = regression_sample()
-    ours = metrics.point_values(metrics.regression_metrics(truth, prediction, patients, cutoffs=(50,)))
+    ours = metrics.point_values(regression_metrics(truth, prediction, patients, cutoffs=(50,)))
     error = prediction - truth
     assert ours == pytest.approx(
         {
@@ -51,7 +52,7 @@ def test_regression_metrics_equal_sklearn_and_scipy() -> None:
 @pytest.mark.parametrize("ties", [False, True])
 def test_binary_metrics_equal_sklearn(ties: bool) -> None:
     truth, probability, patients = binary_sample(ties=ties)
-    ours = metrics.point_values(metrics.binary_metrics(truth, probability, patients, threshold=0.4))
+    ours = metrics.point_values(binary_metrics(truth, probability, patients, threshold=0.4))
     false_positive, sensitivity, _ = sk.roc_curve(truth, probability, drop_intermediate=False)
     called = probability >= 0.4
     assert ours.pop("ece") >= 0
@@ -73,7 +74,7 @@ def test_binary_metrics_equal_sklearn(ties: bool) -> None:
 
 def test_without_a_threshold_nothing_is_decided() -> None:
     truth, probability, patients = binary_sample()
-    ours = metrics.point_values(metrics.binary_metrics(truth, probability, patients, threshold=np.nan))
+    ours = metrics.point_values(binary_metrics(truth, probability, patients, threshold=np.nan))
     decided = ("sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "f1")
     assert np.isnan([ours[name] for name in decided]).all()
     assert np.isfinite([value for name, value in ours.items() if name not in decided]).all()
@@ -83,7 +84,7 @@ def test_without_a_threshold_nothing_is_decided() -> None:
 def test_every_row_has_its_own_threshold() -> None:
     truth, probability, patients = binary_sample()
     threshold = np.where(np.arange(120) < 60, 0.3, 0.6)
-    ours = metrics.point_values(metrics.binary_metrics(truth, probability, patients, threshold=threshold))
+    ours = metrics.point_values(binary_metrics(truth, probability, patients, threshold=threshold))
     assert ours["f1"] == pytest.approx(sk.f1_score(truth, probability >= threshold))
 
 
@@ -97,7 +98,7 @@ def grades(seed: int = 0, n: int = 150) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def test_ordinal_metrics_equal_sklearn() -> None:
     truth, probability, patients = grades()
-    ours = metrics.point_values(metrics.ordinal_metrics(truth, probability, patients, "abcd"))
+    ours = metrics.point_values(class_metrics("ordinal", truth, probability, patients, "abcd"))
     called = (np.cumsum(probability, axis=1) >= 0.5).argmax(axis=1)
     cuts = [sk.roc_auc_score(truth >= i, probability[:, i:].sum(axis=1)) for i in (1, 2, 3)]
     assert ours == pytest.approx(
@@ -114,7 +115,7 @@ def test_ordinal_metrics_equal_sklearn() -> None:
 
 def test_weighted_kappa_by_hand() -> None:
     called = np.eye(3)[[0, 2, 2, 1]]
-    ours = metrics.point_values(metrics.ordinal_metrics([0, 1, 2, 2], called, list("abcd"), "xyz"))
+    ours = metrics.point_values(class_metrics("ordinal", [0, 1, 2, 2], called, list("abcd"), "xyz"))
     # Observed squared errors 0, 1, 0, 1; of every truth with every call 0+4+4+1, 1+1+1+0, 2 x (4+0+0+1), over 4.
     assert ours["weighted_kappa"] == pytest.approx(1 - 2 / (22 / 4))
     assert ours["grade_error"] == 0.5
@@ -122,7 +123,7 @@ def test_weighted_kappa_by_hand() -> None:
 
 def test_the_same_grade_for_all_has_no_kappa_and_no_warning() -> None:
     constant = np.tile([0.2, 0.5, 0.3], (4, 1))
-    ours = metrics.point_values(metrics.ordinal_metrics([0, 1, 2, 2], constant, list("abcd"), "xyz"))
+    ours = metrics.point_values(class_metrics("ordinal", [0, 1, 2, 2], constant, list("abcd"), "xyz"))
     assert ours["weighted_kappa"] == 0
     assert ours["auroc"] == 0.5
 
@@ -130,7 +131,7 @@ def test_the_same_grade_for_all_has_no_kappa_and_no_warning() -> None:
 def test_grades_that_nobody_has_make_no_cut() -> None:
     truth, probability, patients = grades()
     some = truth < 2
-    ours = metrics.point_values(metrics.ordinal_metrics(truth[some], probability[some], patients[some], "abcd"))
+    ours = metrics.point_values(class_metrics("ordinal", truth[some], probability[some], patients[some], "abcd"))
     assert [name for name in ours if name.startswith("auroc:")] == ["auroc:b or above"]
     assert ours["balanced_accuracy"] == pytest.approx(
         np.mean([(probability[truth == i].cumsum(axis=1) >= 0.5).argmax(axis=1).__eq__(i).mean() for i in (0, 1)])
@@ -158,7 +159,7 @@ def test_expected_calibration_error_is_the_weighted_gap_of_ten_bins() -> None:
         for low in range(10)
         if (bin_of := (probability * 10).astype(int) == low).any()
     )
-    ours = metrics.point_values(metrics.binary_metrics(truth, probability, patients))
+    ours = metrics.point_values(binary_metrics(truth, probability, patients))
     assert ours["ece"] == pytest.approx(expected)
 
 
@@ -167,7 +168,7 @@ def test_multiclass_metrics_equal_sklearn_per_class_and_macro() -> None:
     truth = rng.integers(0, 3, 150)
     probability = np.exp(rng.normal(size=(150, 3)) + 1.2 * np.eye(3)[truth])
     probability /= probability.sum(axis=1, keepdims=True)
-    ours = metrics.point_values(metrics.multiclass_metrics(truth, probability, rng.integers(0, 50, 150), "abc"))
+    ours = metrics.point_values(class_metrics("multiclass", truth, probability, rng.integers(0, 50, 150), "abc"))
     decided = probability.argmax(axis=1)
     expected = {
         "auroc": sk.roc_auc_score(truth, probability, multi_class="ovr"),
@@ -178,14 +179,14 @@ def test_multiclass_metrics_equal_sklearn_per_class_and_macro() -> None:
         "f1:c": sk.f1_score(truth, decided, average=None)[2],
         "brier": ((probability - np.eye(3)[truth]) ** 2).sum(axis=1).mean(),
         "brier:b": sk.brier_score_loss(truth == 1, probability[:, 1]),
-        "ece:b": metrics.point_values(metrics.binary_metrics(truth == 1, probability[:, 1], np.arange(150)))["ece"],
+        "ece:b": metrics.point_values(binary_metrics(truth == 1, probability[:, 1], np.arange(150)))["ece"],
     }
     assert {name: ours[name] for name in expected} == pytest.approx(expected)
 
 
 def test_constant_prediction_has_no_correlation_and_no_warning() -> None:
     truth, _, patients = regression_sample()
-    values = metrics.point_values(metrics.regression_metrics(truth, np.full(len(truth), truth.mean()), patients))
+    values = metrics.point_values(regression_metrics(truth, np.full(len(truth), truth.mean()), patients))
     assert np.isnan(values["pearson"])
     assert np.isnan(values["calibration_slope"])
     assert values["r2"] == pytest.approx(0)
@@ -197,7 +198,7 @@ def test_ranking_metrics_equal_sklearn_with_weights_and_ties(seed: int) -> None:
     n = int(rng.integers(4, 30))
     truth = np.r_[0, 1, rng.integers(0, 2, n)]
     score = rng.integers(0, 6, n + 2) / 5
-    model = metrics.binary_metrics(truth, score, np.arange(n + 2))
+    model = binary_metrics(truth, score, np.arange(n + 2))
     weight = rng.integers(0, 3, (1, n + 2)).astype(float)
     if not (weight[0, truth == 1].any() and weight[0, truth == 0].any()):
         return
@@ -216,4 +217,4 @@ def test_direction_of_a_metric_does_not_depend_on_class_or_cutoff(metric: str, b
 
 def test_non_finite_predictions_are_refused() -> None:
     with pytest.raises(ArgumentError, match=r"prediction has 1 values that are NaN"):
-        metrics.regression_metrics([1.0, 2.0], [1.0, np.nan], ["a", "b"])
+        regression_metrics([1.0, 2.0], [1.0, np.nan], ["a", "b"])

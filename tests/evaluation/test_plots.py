@@ -84,24 +84,24 @@ def test_curves_of_grades_are_of_that_grade_or_above() -> None:
 
 
 def test_the_roc_curve_is_that_of_scikit_learn() -> None:
-    low = scored("binary").predictions
-    figure = plots.roc([plots.Ranking("yes", low.truth == 1, low.prediction, 0.9)], WHO)
-    x, y = lines(figure)["yes: 0.900"]
+    one = scored("binary")
+    low = one.predictions
+    figure, _ = plots.target_figures(one)["roc"]
+    x, y = lines(figure)[f"yes: {one.primary.value:.3f}"]
     false_positive, sensitivity, _ = roc_curve(low.truth, low.prediction, drop_intermediate=False)
     np.testing.assert_allclose(y, np.interp(x, false_positive, sensitivity), atol=1e-12)
 
 
 def test_a_class_that_nobody_has_gets_no_curve() -> None:
-    nobody = plots.Ranking("rare", np.zeros(120, dtype=bool), PREDICTION, np.nan)
-    everybody = plots.Ranking("low", TRUTH < 50, -PREDICTION, 0.9)
-    legend = plots.precision_recall([nobody, everybody], WHO).axes[0].get_legend()
+    grades = scored("multiclass").predictions
+    rows = grades.take(np.flatnonzero(grades.truth < 2))
+    legend = plots.target_figures(score(rows, draws=50))["precision-recall"][0].axes[0].get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["low"]
+    assert [text.get_text() for text in legend.get_texts()] == ["low", "middle"]
 
 
 def test_confusion_counts_every_unit_once() -> None:
-    grade = scored("multiclass").predictions
-    figure = plots.confusion(grade.truth, grade.prediction.argmax(axis=1), grade.target.classes)
+    figure, _ = plots.target_figures(scored("multiclass"))["confusion"]
     assert sum(int(text.get_text()) for text in figure.axes[0].texts) == 120
 
 

@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 
 from panecho_embed.core.errors import ArgumentError, StoreError
+from panecho_embed.core.jsonable import without_nan
 from panecho_embed.core.records import Score
-from panecho_embed.evaluation.intervals import scores
+from panecho_embed.evaluation.inference import scores
 from panecho_embed.evaluation.metrics import METRICS, base_name, point_values
+from panecho_embed.evaluation.page import Figure, Table
 from panecho_embed.evaluation.predictions import Predictions, concatenated
+from panecho_embed.evaluation.report import subgroup_blocks
 from panecho_embed.evaluation.scores import (
     averaged,
     read_metrics,
-    read_scores,
     score,
+    subgroup_rows,
+    subgroup_scores,
     with_runs,
     write_json,
     write_metrics,
@@ -163,10 +167,7 @@ def test_metrics_json_is_read_as_it_was_written(tmp_path: Path) -> None:
     for one in found:
         told = document["targets"][one.target.name]
         for kind, own in (("metrics", one.scores), ("baseline", one.baseline), ("versus_baseline", one.gain)):
-            np.testing.assert_equal(
-                {name: asdict(value) for name, value in read_scores(told, kind).items()},
-                {name: asdict(value) for name, value in own.items()},
-            )
+            assert told[kind] == without_nan({name: asdict(value) for name, value in own.items()})
 
 
 def test_what_is_not_defined_is_null(tmp_path: Path) -> None:
@@ -196,3 +197,71 @@ def test_other_files_are_refused(tmp_path: Path, content: str | None, message: s
 def test_json_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"can't write .*x.json: the folder does not exist"):
         write_json(tmp_path / "no" / "x.json", {})
+
+
+SEX = texts(*("FM"[i % 2] for i in range(60)))
+
+
+def test_texts_and_few_numbers_are_groups_by_name() -> None:
+    assert {name: len(rows) for name, rows in subgroup_rows(SEX, "Sex").items()} == {"F": 30, "M": 30}
+    numbers = np.array([1.0, 2.5, 1.0, np.nan])
+    assert {name: rows.tolist() for name, rows in subgroup_rows(numbers, "X").items()} == {
+        "1": [0, 2],
+        "2.5": [1],
+        "missing": [3],
+    }
+
+
+def test_many_numbers_are_cut_into_thirds() -> None:
+    groups = subgroup_rows(np.arange(90.0), "Age")
+    assert [len(rows) for rows in groups.values()] == [30, 30, 30]
+    assert list(groups) == ["below 29.67", "29.67 to 59.33", "59.33 and above"]
+
+
+def test_many_texts_are_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"Report has 60 different texts; a subgroup column has at most 12"):
+        subgroup_rows(texts(*range(60)), "Report")
+
+
+def test_a_group_is_scored_as_if_it_were_all() -> None:
+    scored = score(made(EF), draws=100)
+    found = subgroup_scores(scored, "Sex", SEX)
+    women = scored.predictions.take(np.flatnonzero(SEX == "F"))
+    assert found["F"] == scores(women.metrics(), draws=100)
+
+
+def test_groups_of_several_trainings_are_averaged() -> None:
+    scored = score(concatenated([made(EF, seed=i, draw=str(i)) for i in range(3)]), draws=50)
+    found = subgroup_scores(scored, "Sex", np.tile(SEX, 3))
+    error = np.abs(scored.predictions.prediction - scored.predictions.truth)
+    assert found["F"]["mae"].value == pytest.approx(error[np.tile(SEX, 3) == "F"].mean())
+    assert found["F"]["mae"].n == 30
+
+
+def test_a_group_of_one_class_has_no_auroc() -> None:
+    rows = made(LOW)
+    same = np.where(rows.truth == 1, "yes", "no").astype(object)
+    found = subgroup_scores(score(rows, draws=50), "Same", same)
+    assert np.isnan(found["yes"]["auroc"].value)
+    assert np.isfinite(found["yes"]["brier"].value)
+
+
+def test_a_report_shows_a_table_and_a_figure_and_says_where_few_were_tested() -> None:
+    scored = score(made(EF), draws=50)
+    column = np.where(np.arange(60) < 5, "rare", "common").astype(object)
+    table, drawn = subgroup_blocks(scored, "X", subgroup_scores(scored, "X", column), column)
+    assert isinstance(table, Table)
+    assert isinstance(drawn, Figure)
+    assert [row[:3] for row in table.rows] == [["common", "55", "55"], ["rare", "5", "5"]]
+    assert "Few tested (rare: 5 patients)" in table.caption
+
+
+def test_missing_has_another_name_where_a_group_is_called_so() -> None:
+    groups = subgroup_rows(texts("missing", "", "x"), "X")
+    assert set(groups) == {"missing", "(missing)", "x"}
+
+
+def test_cutoffs_hold_in_every_group() -> None:
+    scored = score(made(EF), cutoffs=(50,), draws=50)
+    assert all("auroc_below_50" in found for found in subgroup_scores(scored, "Sex", SEX).values())
+    assert "auroc_below_50" not in subgroup_scores(replace(scored, cutoffs=()), "Sex", SEX)["F"]

@@ -21,7 +21,6 @@ from panecho_embed.evaluation.splits import (
     patients_of_classes,
     random_order,
     split_name,
-    with_patients,
 )
 
 
@@ -204,5 +203,5 @@ def test_one_shot_is_enough_where_nothing_is_chosen() -> None:
 
 def test_a_fold_of_drawn_patients_keeps_its_test_and_has_no_validation() -> None:
     fold = Fold("split", np.arange(50), np.arange(50, 60), np.arange(60, 100))
-    small = with_patients(fold, PATIENTS, ["p03", "p40", "p70"])
+    small = fold.with_patients(PATIENTS, ["p03", "p40", "p70"])
     assert (small.train.tolist(), len(small.validation), small.test.tolist()) == ([3, 40], 0, list(range(60, 100)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.tasks import all_tasks
-from panecho_embed.evaluation.targets import Reading, Target, class_names, matched_classes, read_target, target_names
+from panecho_embed.evaluation.targets import Reading, Target, matched_classes, read_target, target_names
 
 TASKS = {task.name: task for task in all_tasks()}
 
@@ -210,10 +212,10 @@ def test_long_numbers_stay_classes_of_their_own() -> None:
 
 
 def test_one_part_of_a_class_name_is_enough_where_it_is_unambiguous() -> None:
-    index = class_names(["Mild|Moderate", "None", "Moderate|Severe"])
-    assert (index["mild"], index["severe"], index["none"]) == (0, 2, 1)
-    assert "moderate" not in index
-    assert index["mild|moderate"] == 0
+    task = replace(TASKS["AVStenosis"], classes=("Mild|Moderate", "None", "Moderate|Severe"))
+    assert matched_classes(Target("X", "ordinal", ("mild", "severe", "none", "mild|moderate")), task) == [0, 2, 1, 0]
+    with pytest.raises(ArgumentError, match=r"its labels 'moderate' are no classes of the task"):
+        matched_classes(Target("X", "ordinal", ("none", "moderate")), task)
 
 
 def test_classes_are_found_among_those_of_a_head() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.predictions import Predictions, concatenated
 from panecho_embed.evaluation.targets import Target
-from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold, with_threshold
+from panecho_embed.evaluation.thresholds import ThresholdRule, with_threshold
 
 TRUTH = np.array([0.0, 0, 1, 0, 1, 1])
 PROBABILITY = np.array([0.1, 0.2, 0.3, 0.35, 0.6, np.nan])
@@ -107,22 +107,13 @@ def test_rules_are_told_in_a_methods_section() -> None:
 
 
 def test_a_threshold_is_not_chosen_on_test_rows() -> None:
-    assert choose_threshold(held_out(), ThresholdRule()) == pytest.approx(0.25)
-    message = r"X: 5 of 5 rows that are to choose the threshold are test rows; choose it on rows with split val"
-    with pytest.raises(ArgumentError, match=message):
-        choose_threshold(held_out("test"), ThresholdRule())
-    assert choose_threshold(held_out("test"), ThresholdRule.parse("0.4")) == 0.4
-
-
-def test_a_threshold_is_of_a_yes_or_no_question() -> None:
-    with pytest.raises(ArgumentError, match=r"X is regression; a threshold is of a yes-or-no question"):
-        choose_threshold(held_out(kind="regression"), ThresholdRule())
+    assert np.isnan(with_threshold(held_out("test"), ThresholdRule()).threshold).all()
+    assert with_threshold(held_out("test"), ThresholdRule.parse("0.4")).threshold.tolist() == [0.4] * 5
 
 
 def test_all_rows_are_given_the_threshold_that_validation_rows_choose() -> None:
     rows = concatenated([held_out(), held_out("test")])
     assert with_threshold(rows, ThresholdRule()).threshold.tolist() == pytest.approx([0.25] * 10)
     assert with_threshold(rows, ThresholdRule(), 0.7).threshold.tolist() == [0.7] * 10
-    assert np.isnan(with_threshold(held_out("test"), ThresholdRule()).threshold).all()
     regression = held_out(kind="regression")
     assert with_threshold(regression, ThresholdRule()) is regression

@@ -13,8 +13,8 @@ import pytest
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.evaluation.candidates import Candidate, line_up
 from panecho_embed.evaluation.comparison import compare_candidates
-from panecho_embed.evaluation.comparison_report import BASELINE, contrast_rows, score_rows, verdict_text
-from panecho_embed.evaluation.intervals import holm
+from panecho_embed.evaluation.comparison_report import contrast_rows, score_rows, verdict_text
+from panecho_embed.evaluation.inference import holm
 from panecho_embed.evaluation.predictions import Predictions
 from panecho_embed.evaluation.scores import read_metrics
 from panecho_embed.finetuning.grid import compare_outcomes
@@ -41,14 +41,14 @@ def test_the_mean_over_seeds_is_the_mean_of_what_the_runs_wrote(tmp_path: Path) 
 
 def test_the_baseline_is_ranked_and_not_contrasted(tmp_path: Path) -> None:
     (comparison,) = fabricated_grid(tmp_path).comparisons[1.0]
-    assert [row[0] for row in score_rows(comparison)[1]][-1] == BASELINE
+    assert [row[0] for row in score_rows(comparison)[1]][-1] == "baseline"
     assert [(one.first, one.second) for one in comparison.contrasts] == [("imagenet", "panecho"), ("random", "panecho")]
 
 
 def test_tables_go_from_best_to_worst(tmp_path: Path) -> None:
     (comparison,) = fabricated_grid(tmp_path).comparisons[1.0]
     columns, rows = score_rows(comparison)
-    assert [row[0] for row in rows] == ["panecho", "imagenet", "random", BASELINE]
+    assert [row[0] for row in rows] == ["panecho", "imagenet", "random", "baseline"]
     assert [row[columns.index("Trainings")] for row in rows] == ["2", "2", "2", "-"]
     assert "R²" in columns
     assert [row[0] for row in contrast_rows(comparison)[1]] == ["imagenet - panecho", "random - panecho"]

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from panecho_embed.core.errors import ArgumentError, RecipeError
-from panecho_embed.evaluation.thresholds import ThresholdRule, choose_threshold
+from panecho_embed.core.errors import RecipeError
+from panecho_embed.evaluation.thresholds import ThresholdRule, with_threshold
 from panecho_embed.finetuning.outcome import read_outcome
 from panecho_embed.finetuning.recipe_files import load_recipe
 from tests.finetuning.conftest import NARROW, finetune, rows_of
@@ -91,12 +91,12 @@ def test_the_methods_say_how_it_was_chosen(runs: dict[str, Path]) -> None:
     assert "The decision threshold was set to 0.3 beforehand." in pages["0.3"]
 
 
-def test_test_rows_are_refused_to_choose_it(runs: dict[str, Path]) -> None:
+def test_test_rows_do_not_choose_it(runs: dict[str, Path]) -> None:
     rows = read_outcome(runs["youden"]).at("study")["LowEF"]
-    with pytest.raises(ArgumentError, match=r"LowEF: 8 of 16 rows that are to choose the threshold are test rows"):
-        choose_threshold(rows, ThresholdRule())
-    assert choose_threshold(rows, ThresholdRule.parse("0.3")) == 0.3  # stated beforehand
-    assert np.isfinite(choose_threshold(rows.of_split("val"), ThresholdRule()))
+    (chosen,) = set(with_threshold(rows, ThresholdRule()).threshold)
+    assert set(with_threshold(rows.of_split("val"), ThresholdRule()).threshold) == {chosen}
+    assert np.isnan(with_threshold(rows.of_split("test"), ThresholdRule()).threshold).all()
+    assert set(with_threshold(rows, ThresholdRule.parse("0.3")).threshold) == {0.3}  # stated beforehand
 
 
 def test_another_rule_is_another_run(graded: Path, runs: dict[str, Path]) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from panecho_embed.core.tasks import all_tasks
-from panecho_embed.evaluation.intervals import scores
-from panecho_embed.evaluation.metrics import regression_metrics
+from panecho_embed.evaluation.inference import scores
 from panecho_embed.prediction.agreement import agreements
 from panecho_embed.prediction.averages import average
 from panecho_embed.store import EmbeddingFile
 from tests.conftest import refs
+from tests.evaluation.made import regression_metrics
 
 TASK = {task.name: task for task in all_tasks()}
 PATIENTS = "abcdef"

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.records import Region
 from panecho_embed.core.tasks import Task, all_tasks
 from panecho_embed.media import Cine
-from panecho_embed.prediction.films import _as_seen
-from panecho_embed.prediction.pages import _page_names
+from panecho_embed.prediction import films as module
+from panecho_embed.prediction.films import Film, Shown, _as_seen, pictures
+from panecho_embed.prediction.pages import _axis, _page_names, _place, grouped
 from panecho_embed.prediction.run import predict
-from panecho_embed.prediction.sheet import _axis, _place, grouped
+from tests.prediction import films as stubs
 from tests.prediction.conftest import SIZE
 
 TASK = {task.name: task for task in all_tasks()}
@@ -141,3 +144,39 @@ def test_what_the_model_does_not_see_is_in_no_picture():
     assert masked[:, 30:70, 50:90].mean() > 100
     assert next(_as_seen(cine, Feeding(crop_region=True)).frames()).shape == (90, 100, 3)
     assert _as_seen(cine, Feeding()) is cine
+
+
+def films(*paths):
+    return [Film(str(path), str(path), 20, math.nan, Feeding(), Path("none.h5")) for path in paths]
+
+
+def test_a_file_that_hangs_or_crashes_costs_its_own_picture(monkeypatch):
+    monkeypatch.setattr(module, "_picture_of", stubs.picture_of)
+    with pictures(films("a", "sleep", "b", "die", "c"), 2, 2.0) as made:
+        found = list(made)
+    assert [shown.moving for shown in found] == ["a", "", "b", "", "c"]
+    assert found[1].missing == "its picture took longer than 2 s"
+    assert "died" in found[3].missing
+
+
+def test_processes_and_none_give_the_same_pictures(videos):
+    paths = sorted(videos.parent.glob("*/*.avi"))
+    with pictures(films(*paths), 0, 60.0) as here, pictures(films(*paths), 1, 60.0) as there:
+        assert list(here) == list(there)
+
+
+def test_what_is_no_video_says_so(tmp_path):
+    (tmp_path / "text.avi").write_text("no video")
+    with pictures(films(tmp_path / "text.avi", tmp_path / "gone.avi"), 0, 60.0) as made:
+        text, gone = made
+    assert "text" in text.missing
+    assert gone.missing
+
+
+def test_any_other_error_is_told_in_place_of_the_picture(monkeypatch):
+    def fail(*_args, **_more):
+        raise MemoryError("too large")
+
+    monkeypatch.setattr(module, "open_cine", fail)
+    with pictures(films("x"), 0, 60.0) as made:
+        assert list(made) == [Shown(missing="MemoryError: too large")]

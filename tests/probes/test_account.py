@@ -12,7 +12,7 @@ import pytest
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.scores import few_tested
 from panecho_embed.evaluation.thresholds import ThresholdRule
-from probes.account import account_of, cautions_of, far_patients, methods_paragraph
+from probes.account import account_of, cautions_of
 from probes.base import BaseProbe
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe
@@ -25,7 +25,9 @@ ONE = RunSettings(draws=50, trainings=1)
 
 
 def paragraph(table: EmbeddingTable, target: str, probe: BaseProbe, **settings: Any) -> str:
-    return methods_paragraph([run_target(load_problem(table, target), probe, RunSettings(draws=50, **settings))])
+    result = run_target(load_problem(table, target), probe, RunSettings(draws=50, **settings))
+    (text,) = account_of([result], source="x.h5", command="").methods
+    return str(text)
 
 
 def test_a_chosen_strength_is_said_to_be_chosen_where_it_was(table: EmbeddingTable) -> None:
@@ -52,7 +54,8 @@ def test_a_fixed_setting_is_said_to_be_fixed(table: EmbeddingTable, probe: BaseP
 
 def test_targets_of_one_kind_share_a_paragraph(table: EmbeddingTable) -> None:
     results = [run_target(load_problem(table, name), LinearProbe(), SETTINGS) for name in ("EF", "Noise")]
-    assert "EF and Noise were predicted per video" in methods_paragraph(results)
+    (text,) = account_of(results, source="x.h5", command="").methods
+    assert "EF and Noise were predicted per video" in text
 
 
 def test_few_tested_patients_are_warned_of(table: EmbeddingTable, table_of: Callable[..., EmbeddingTable]) -> None:
@@ -76,10 +79,11 @@ def test_patients_far_outside_are_named(table: EmbeddingTable) -> None:
     values = table.values.copy()
     values[table.patient_id == "p004"] *= 1000  # p004 is tested
     result = evaluate(load_problem(replace(table, values=values), "EF"), LinearProbe(), SETTINGS)
-    assert far_patients(result) == ["p004"]
     (note,) = cautions_of(result)
-    assert note.startswith("1 test patient is far outside what was trained on (many features were cut at the bound): p")
-    assert far_patients(evaluate(load_problem(table, "EF"), LinearProbe(), SETTINGS)) == []
+    assert note.startswith(
+        "1 test patient is far outside what was trained on (many features were cut at the bound): p004. "
+    )
+    assert cautions_of(evaluate(load_problem(table, "EF"), LinearProbe(), SETTINGS)) == []
 
 
 def test_a_run_without_a_threshold_says_so(table: EmbeddingTable) -> None:

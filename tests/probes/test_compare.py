@@ -17,15 +17,14 @@ from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import ArgumentError, SettingsMismatchError
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.candidates import common_rows, read_candidates
-from panecho_embed.evaluation.comparison_report import unknown_text
+from panecho_embed.evaluation.comparison_report import verdict_text
 from panecho_embed.evaluation.targets import Target
 from probes.account import comparison_account
 from probes.attentive import AttentiveProbe
-from probes.compare import Compared, compare_problems
+from probes.compare import Compared, compare_problems, default_samplings, sweep_tables
 from probes.linear import LinearProbe
 from probes.plans import RunSettings
 from probes.problem import Problem, load_problem
-from probes.sweep import default_samplings, sweep_tables
 
 SETTINGS = RunSettings(draws=100, refits=3)
 
@@ -93,7 +92,7 @@ def test_one_draw_or_partition_decides_nothing_and_says_so(
     (contrast,) = compared.comparisons[0].contrasts
     assert contrast.verdict == "undecided"
     assert contrast.difference.unknown == (source, "training")
-    assert "What can't be concluded: one" in unknown_text([contrast])
+    assert "What can't be concluded: one" in verdict_text(compared.comparisons[0], None)
 
 
 def test_a_reference_leaves_one_difference_a_candidate(problems: dict[str, list[Problem]]) -> None:
@@ -298,7 +297,7 @@ def test_sweep_command_compares_samplings(
 ) -> None:
     uniform = ClipPlan(16, None, num_clips=2, uniform=True)
     two = {"consecutive, 1 clip": ClipPlan(num_clips=1), "uniform, 2 clips": uniform}
-    monkeypatch.setattr("probes.sweep.default_samplings", lambda n, beats: two)
+    monkeypatch.setattr("probes.compare.default_samplings", lambda n, beats: two)
     path = write(tmp_path / "frames.h5", frames)
     options = [
         "--sweep",

@@ -1,6 +1,6 @@
 """The simulation of benchmarks/probe_coverage.py: intervals over patients hold, those over rows do not.
 
-Of rare classes and high values: tests/evaluation/test_coverage.py.
+Of rare classes and high values: tests/evaluation/test_estimates.py.
 """
 
 from __future__ import annotations

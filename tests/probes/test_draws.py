@@ -13,12 +13,11 @@ from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.evaluation.splits import Fold, draw_patients
 from probes.base import BaseProbe
-from probes.efficiency import label_efficiency
 from probes.knn import KNNProbe
 from probes.linear import LinearProbe
 from probes.plans import Plan, RunSettings, make_folds, make_plans
 from probes.problem import Problem, load_problem
-from probes.run import evaluate, run_target
+from probes.run import evaluate, label_efficiency, run_target
 
 SETTINGS = RunSettings(draws=50, trainings=2)
 

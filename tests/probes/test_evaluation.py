@@ -15,9 +15,8 @@ from panecho_embed.evaluation.metrics import point_values
 from panecho_embed.evaluation.report import metric_rows
 from panecho_embed.evaluation.splits import Fold
 from panecho_embed.evaluation.targets import Reading
-from probes.fitting import average_rows, fit_fold
 from probes.linear import LinearProbe
-from probes.plans import RunSettings, make_folds
+from probes.plans import RunSettings, average_rows, fit_fold, make_folds
 from probes.problem import Problem, load_problem
 from probes.run import evaluate
 

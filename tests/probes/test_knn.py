@@ -13,9 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from panecho_embed.core.errors import ArgumentError
-from probes.faiss_knn import FaissKNNProbe, FaissNeighbours
-from probes.knn import KNNProbe
-from probes.neighbours import ExactNeighbours
+from probes.knn import ExactNeighbours, FaissKNNProbe, FaissNeighbours, KNNProbe
 
 TASKS = ("regression", "binary", "multiclass")
 
@@ -82,7 +80,7 @@ def test_approximate_indexes_find_most_of_the_nearest(index: str, least: float) 
 def test_exact_search_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = sample()
     whole = ExactNeighbours(x, "euclidean").search(x, 5)
-    monkeypatch.setattr("probes.neighbours.BLOCK_ELEMENTS", 500)
+    monkeypatch.setattr("probes.knn._BLOCK_ELEMENTS", 500)
     in_blocks = ExactNeighbours(x, "euclidean").search(x, 5)
     np.testing.assert_array_equal(whole[1], in_blocks[1])
     assert (whole[1][:, 0] == np.arange(len(x))).all()
@@ -103,8 +101,8 @@ def test_of_equally_near_rows_the_first_are_the_neighbours(metric: str, k: int) 
 
 
 def test_a_large_index_is_trained_on_some_rows_and_holds_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probes.faiss_knn.TRAINED_ON", 300)
-    monkeypatch.setattr("probes.faiss_knn.ADDED_AT_ONCE", 128)
+    monkeypatch.setattr("probes.knn._TRAINED_ON", 300)
+    monkeypatch.setattr("probes.knn._ADDED_AT_ONCE", 128)
     x = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
     index = FaissNeighbours(x, "cosine", "sq8")
     _, found = index.search(x, 1)

@@ -23,9 +23,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from panecho_embed.core.errors import ArgumentError, StoreError
 from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe, accepts
-from probes.faiss_knn import FaissKNNProbe
 from probes.foreign import SklearnProbe, adapted
-from probes.knn import KNNProbe
+from probes.knn import FaissKNNProbe, KNNProbe
 from probes.linear import LinearProbe
 from probes.registry import known_probes, probe_class, probe_id
 

@@ -24,11 +24,10 @@ from panecho_embed.evaluation.predictions import read_predictions
 from panecho_embed.evaluation.targets import Reading
 from probes.base import BaseProbe
 from probes.linear import LinearProbe
-from probes.outputs import RunInfo, write_run
+from probes.outputs import RunInfo, apply_probes, load_probes, write_run
 from probes.plans import RunSettings
 from probes.problem import load_problem
 from probes.run import evaluate, run_target
-from probes.saved import apply_probes, load_probes
 
 SETTINGS = RunSettings(draws=100)
 

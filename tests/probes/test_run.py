@@ -15,28 +15,27 @@ from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, Stor
 from panecho_embed.core.outputs import written_run
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.thresholds import ThresholdRule
-from probes.account import grid_rows
+from panecho_embed.extraction.run import extract
+from panecho_embed.phantom import write_studies
 from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe
-from probes.efficiency import label_efficiency
-from probes.faiss_knn import FaissKNNProbe
-from probes.fitting import predict_units
-from probes.knn import KNNProbe
+from probes.knn import FaissKNNProbe, KNNProbe
 from probes.linear import LinearProbe
-from probes.outputs import RunInfo, write_run
-from probes.plans import RunSettings, make_folds, make_plans
+from probes.outputs import RunInfo, apply_probes, load_probes, save_probes, write_run
+from probes.plans import RunSettings, make_folds, make_plans, predict_units
 from probes.problem import Problem, load_problem, load_problems
 from probes.run import (
     Evaluation,
     TargetResult,
     evaluate,
+    label_efficiency,
     run_target,
     run_targets,
     shuffled,
     shuffled_label_control,
     subgroups_of,
 )
-from probes.saved import apply_probes, load_probes, save_probes
+from tests.tiny import tiny
 
 SETTINGS = RunSettings(draws=100)
 
@@ -225,7 +224,7 @@ def test_every_row_is_decided_by_the_threshold_of_its_fold(table: EmbeddingTable
     threshold = {fold.name: value for fold, value in zip(result.folds, result.thresholds, strict=True)}
     rows = result.predictions.frame()
     assert len(set(threshold.values())) > 1
-    assert set(rows["fold"]) == {row["fold"] for row in grid_rows(result)} == set(threshold)
+    assert set(rows["fold"]) == {row["fold"] for row in result.grid_rows()} == set(threshold)
     assert set(rows["split"]) == {"val", "test"}
     called = np.where(rows["probability"].astype(float) >= rows["fold"].map(threshold), "1", "0")
     assert rows["prediction"].tolist() == called.tolist()
@@ -305,3 +304,23 @@ def test_an_old_report_stays_when_a_run_cannot_be_told(
     with pytest.raises(ZeroDivisionError):
         write_run([first], RunInfo("y"), tmp_path, overwrite=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_studies(folder / "studies", "echonet-dynamic", 30, num_frames=24, size=48)
+    extract(folder / "studies", folder / "frames.h5", backbone=tiny(), level="frame", workers=0)
+    return load_problem(folder / "frames.h5", "EF", pooling="mean+std")
+
+
+def test_ef_from_frozen_features_beats_the_mean(problem: Problem) -> None:
+    result = evaluate(problem, LinearProbe(), RunSettings(folds=5, trainings=1, draws=1000))
+    assert result.scored.gain["mae"].high < 0
+
+
+def test_shuffled_labels_do_not(problem: Problem) -> None:
+    settings = RunSettings(folds=5, trainings=1, draws=10)
+    result = evaluate(problem, LinearProbe(), settings)
+    control = shuffled_label_control(problem, LinearProbe(), result.plans[0], settings, repeats=10)
+    assert control["mae"].mean() > 0.97 * result.scored.baseline["mae"].value

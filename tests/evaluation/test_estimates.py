@@ -15,17 +15,15 @@ from sklearn.metrics import f1_score
 
 from panecho_embed.evaluation.estimates import (
     Estimate,
-    EstimatedPart,
+    auroc,
     class_estimates,
     decision_estimates,
+    effective_rows,
     macro_estimates,
-    mean_estimate,
-    overlap,
-    proportion,
-    renamed,
+    ranking_part,
+    ranking_values,
     wilson,
 )
-from panecho_embed.evaluation.ranking import auroc, effective_rows, ranking_part, ranking_values
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "probe_coverage.py"
 FEW_CELLS = [(0.7, 20, 0.2, "several"), (0.967, 20, 0.5, "one"), (0.967, 20, 0.1, "one"), (0.98, 50, 0.5, "either")]
@@ -49,6 +47,11 @@ def rows(seed: int = 0, decimals: int = 9) -> tuple[np.ndarray, np.ndarray, np.n
     codes = np.r_[np.arange(60), rng.integers(0, 60, 80)]
     positive = rng.random(140) < 0.3
     return positive, np.round(positive + rng.normal(size=140), decimals), codes
+
+
+def proportion(successes: np.ndarray, codes: np.ndarray) -> Estimate:
+    """The share of successes: the sensitivity where all rows are positive."""
+    return decision_estimates(np.ones(len(codes), dtype=bool), successes, codes, codes.max() + 1)["sensitivity"]
 
 
 @pytest.mark.parametrize("decimals", [9, 1, 0])
@@ -115,13 +118,13 @@ def test_a_constant_score_has_no_order_and_the_precision_of_the_frequency() -> N
     positive, _, codes = rows()
     found = ranking_part(positive, np.full(140, 0.3), codes, 60, ranking_values(0.9)).estimate()
     assert (found["auroc"].low, found["auroc"].high) == (0.5, 0.5)
-    frequency = proportion(positive, codes, 60)
+    frequency = proportion(positive, codes)
     assert (found["average_precision"].low, found["average_precision"].high) == (frequency.low, frequency.high)
 
 
 @pytest.mark.parametrize("count", [0, 1, 13, 19, 20])
 def test_a_proportion_of_patients_has_the_intervals_of_scipy(count: int) -> None:
-    one = proportion(np.arange(20) < count, np.arange(20), 20)
+    one = proportion(np.arange(20) < count, np.arange(20))
     exact = binomtest(count, 20).proportion_ci(method="exact")
     assert (one.low, one.high) == pytest.approx((exact.low, exact.high))
     score = binomtest(count, 20).proportion_ci(method="wilson")
@@ -129,13 +132,13 @@ def test_a_proportion_of_patients_has_the_intervals_of_scipy(count: int) -> None
 
 
 def test_all_rows_right_is_as_many_successes_as_patients() -> None:
-    one = proportion(np.ones(60, dtype=bool), np.arange(20).repeat(3), 20)
+    one = proportion(np.ones(60, dtype=bool), np.arange(20).repeat(3))
     assert (one.low, one.high) == pytest.approx((0.025 ** (1 / 20), 1))
 
 
 def test_f1_and_its_influence_equal_those_of_its_formula() -> None:
     positive, score, codes = rows()
-    one = overlap(positive, score > 0.5, codes, 60)
+    one = decision_estimates(positive, score > 0.5, codes, 60)["f1"]
     assert one.value == pytest.approx(f1_score(positive, score > 0.5))
     weights = np.ones(60)
     weights[7] += 1e-6
@@ -159,13 +162,13 @@ def test_classes_have_the_means_of_their_sensitivities_and_f1() -> None:
 
 def test_the_mean_of_two_equal_estimates_has_their_interval() -> None:
     one = Estimate(0.9, 0.8, 0.95, np.array([0.1, -0.1, 0.0]))
-    both = mean_estimate([one, one])
+    both = macro_estimates({"a": {"f1": one}, "b": {"f1": one}})["f1"]
     assert (both.value, both.low, both.high) == pytest.approx((0.9, 0.8, 0.95))
 
 
 def test_the_mean_of_independent_estimates_adds_their_squares() -> None:
     a, b = Estimate(0.9, 0.8, 0.95, np.array([1.0, 0])), Estimate(0.7, 0.6, 0.75, np.array([0, 1.0]))
-    both = mean_estimate([a, b])
+    both = macro_estimates({"a": {"f1": a}, "b": {"f1": b}})["f1"]
     assert (both.low, both.high) == pytest.approx((0.8 - 0.1 / np.sqrt(2), 0.8 + 0.05 / np.sqrt(2)))
 
 
@@ -177,12 +180,6 @@ def test_estimates_of_classes_have_their_names_and_a_mean_where_all_have_one() -
         "auroc:b",
         "f1:a",
     }
-
-
-def test_a_renamed_part_has_one_metric() -> None:
-    part = renamed(EstimatedPart(lambda w: {"auroc": w[:, 0]}, lambda: {}), "auroc", "auroc_below_40")
-    assert list(part(np.ones((1, 2)))) == ["auroc_below_40"]
-    assert part.estimate() == {}
 
 
 @pytest.mark.parametrize("setting", FEW_CELLS)
