@@ -113,6 +113,8 @@ def _print_videos(found: Prepared) -> None:
         f"to embed: {len(found.chosen):,} videos in B-mode, {_time(selection.hours)}, "
         f"{selection.size_bytes / 1e9:,.3f} GB, of {len(studies):,} studies and {len(patients):,} patients ({splits})"
     )
+    if selection.without_rate:
+        click.echo(f"{selection.without_rate:,} of them state no frame rate, and are not part of the hours")
     if found.views:
         echo_line("views: " + ", ".join(f"{view} {count:,}" for view, count in _ranked(found.views)))
 

@@ -76,6 +76,11 @@ class Selection:
         return sum(one.seconds for one in self._loops) / 3600
 
     @property
+    def without_rate(self) -> int:
+        """How many cine loops in B-mode have no frame rate in their headers, and are not part of `hours`."""
+        return sum(not one.fps > 0 for one in self._loops)
+
+    @property
     def size_bytes(self) -> int:
         """Size of the files of all cine loops in B-mode."""
         return sum(one.size_bytes for one in self._loops)

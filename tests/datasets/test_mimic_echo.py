@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import pandas as pd
 import pydicom
 import pytest
@@ -25,6 +25,7 @@ from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.phantom import write_studies
 
 PATIENTS = 12
+PAGE = Path(__file__).parents[2] / "docs" / "mimic.md"
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +144,12 @@ def test_from_the_files_to_a_probe_of_a_measured_ejection_fraction(phantoms, tmp
     assert "24 headers read: 12 B-mode, 12 still" in said
     assert "lvef (measured) of 12 studies" in said
     run("extract", out / "videos.csv", "-o", file, "--image-size", 32, "--clips", 1, "--workers", 0)
-    with h5py.File(file) as embeddings:
-        studies = set(embeddings["videos/study_id"].asstr()[:])
-    labels = pd.read_csv(out / "labels.csv", dtype={"study_id": str})
-    assert studies == set(labels["study_id"])
+    # As docs/mimic.md joins a file with the set's own list of studies.
+    (code,) = re.findall(r"```python\n(import pandas.*?)```", PAGE.read_text(), re.DOTALL)
+    names: dict[str, pd.DataFrame] = {}
+    exec(code.replace("mimic.h5", str(file)).replace("/data/mimic-iv-echo/1.0", str(phantoms)), names)
+    assert set(names["joined"]["subject_id"]) == {str(10_000_000 + i) for i in range(1, PATIENTS + 1)}
+    assert (names["joined"]["subject_id"] == names["joined"]["patient_id"]).all()
     assert not (tmp_path / "mimic.h5.ids.csv").exists()
     run("probe", "linear", file, "--labels", out / "labels.csv", "--target", "lvef", "-o", tmp_path / "lvef")
     metrics = json.loads((tmp_path / "lvef" / "metrics.json").read_text())
@@ -180,6 +183,10 @@ def test_a_dry_run_counts_and_writes_no_table(phantoms, tmp_path):
 
 def test_colour_doppler_spectra_and_broken_files_are_not_chosen(dataset, tmp_path):
     loops = sorted(dataset.rglob("*_0001.dcm"))
+    data = pydicom.dcmread(loops[3])
+    for keyword in ("FrameTime", "CineRate", "RecommendedDisplayFrameRate"):
+        delattr(data, keyword)
+    data.save_as(loops[3])
     for path, spatial_format, data_type in ((loops[0], 1, 2), (loops[1], 3, 3)):
         data = pydicom.dcmread(path)
         data.SequenceOfUltrasoundRegions[0].RegionSpatialFormat = spatial_format
@@ -192,6 +199,7 @@ def test_colour_doppler_spectra_and_broken_files_are_not_chosen(dataset, tmp_pat
     assert found.selection.counts == {"B-mode": 9, "colour Doppler": 1, "spectral Doppler": 1, "still": 12}
     assert [line.partition(":")[0] for line in found.selection.unreadable] == [loops[2].stem]
     assert {Path(video.path) for video in found.chosen} == set(loops[3:])
+    assert found.selection.without_rate == 1
 
 
 def test_headers_that_were_read_before_a_kill_are_not_read_again(phantoms, tmp_path, monkeypatch):
