@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Floats
-from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.core.records import SELF_SIMILARITY, EmbeddingTable
 from panecho_embed.evaluation.predictions import mean_by
 
 Facts = Mapping[str, Floats]
@@ -101,6 +101,11 @@ def fact_values(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTable) -
 def _columns(videos: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """The facts among the columns of a file's videos, and the type of each file."""
     columns = {name: column for name, column in videos.items() if name not in _IDENTITIES}
+    if {"heart_rate_bpm", "heart_rate_source"} <= columns.keys():
+        # One that was found in the pictures is no fact without them.
+        seen = columns["heart_rate_source"] == SELF_SIMILARITY
+        columns["heart_rate_bpm"] = np.where(seen, np.nan, columns["heart_rate_bpm"])
+        columns["heart_rate_source"] = np.where(seen, "", columns["heart_rate_source"])
     columns["type of file"] = np.array([PurePosixPath(str(p)).suffix.lower() for p in videos["path"]], dtype=object)
     return columns
 

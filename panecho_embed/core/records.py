@@ -110,6 +110,9 @@ class Manifest:
 FPS_OF_MANIFEST = "manifest"
 """`VideoFacts.fps_source` of a frame rate that the manifest gave."""
 
+SELF_SIMILARITY = "self-similarity"
+"""`Recording.heart_rate_source` of a heart rate that was found in the pictures."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:

@@ -10,11 +10,8 @@ import cv2
 import numpy as np
 
 from panecho_embed.core.arraytypes import Floats, Floats32, UInt8Array
-from panecho_embed.core.records import Recording, Region
+from panecho_embed.core.records import SELF_SIMILARITY, Recording, Region
 from panecho_embed.media.cine import Cine
-
-SELF_SIMILARITY = "self-similarity"
-"""`Recording.heart_rate_source` of a heart rate that was found in the pictures."""
 
 BELIEVED, BELIEVED_TWICE = 0.65, 0.5
 """Confidence from which on a heart rate is believed, in a loop of one beat and in one that holds two of it or more."""
@@ -55,7 +52,7 @@ def small_picture(frame: UInt8Array, region: Region | None = None) -> Floats32:
         frame = frame[region.y0 : region.y1, region.x0 : region.x1]
     # Every n-th pixel is as good, and takes a fraction of the time on large frames.
     step = max(min(frame.shape[:2]) // (4 * _SIDE), 1)
-    grey = frame[::step, ::step].mean(axis=-1, dtype=np.float32)
+    grey = cv2.cvtColor(np.ascontiguousarray(frame[::step, ::step]), cv2.COLOR_RGB2GRAY).astype(np.float32)
     return np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 

@@ -213,3 +213,16 @@ def test_it_stands_in_comparisons_too(
     assert set(lines) == {"recording only (a", "recording only (b"}
     assert f"{alone['b']:.3f}" in lines["recording only (b"] or f"{alone['b']:.2f}" in lines["recording only (b"]
     assert "do as well as a, within" in shown
+
+
+def test_a_heart_rate_found_in_the_pictures_is_no_fact(table: EmbeddingTable) -> None:
+    videos = {name: np.array(list("abc"), dtype=object) for name in ("video_id", "study_id", "path")}
+    videos["heart_rate_bpm"] = np.array([60.0, 80.0, 99.0])
+    videos["heart_rate_confidence"] = np.array([np.nan, np.nan, 0.9])
+    videos["heart_rate_source"] = np.array(["HeartRate", "HeartRate", "self-similarity"], dtype=object)
+    videos["r_wave_times_ms"] = np.array(["1.0", "", ""], dtype=object)
+    found = recording_facts(videos, units_of(table, "video", video_id=["a", "b", "c"], study_id=["a", "b", "c"]))
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "heart rate bpm": [[60, 0], [80, 0], [70, 1]],
+        "heart rate source": [[1, 0], [1, 0], [0, 1]],
+    }
