@@ -42,7 +42,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     Whether somebody is sick has nothing to do with the heart.
     """
     folder = tmp_path_factory.mktemp("phantoms")
-    videos = write_studies(folder, "dicom", patients=48, videos_per_study=1, num_frames=2, size=(48, 64))
+    videos = write_studies(folder, "dicom", patients=40, videos_per_study=1, num_frames=2, size=(48, 64))
     rng = np.random.default_rng(0)
     lines = ["patient_id,Sick"]
     for number, path in enumerate(videos):
