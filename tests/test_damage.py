@@ -142,7 +142,7 @@ def use_index(folder: Path) -> Any:
     collection, index = open_collection(folder.with_name("emb.h5"), True)
     assert index is not None
     units = collection.videos.units
-    near = [index.nearest(units[i : i + 1], 3, np.ones(len(units), dtype=bool)).tolist() for i in range(0, 120, 40)]
+    near = [index.nearest(units[i : i + 1], 3, np.ones(len(units), dtype=bool))[0].tolist() for i in range(0, 120, 40)]
     return near, np.asarray(units).tobytes(), np.asarray(collection.studies.units).tobytes()
 
 

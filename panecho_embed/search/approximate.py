@@ -1,61 +1,98 @@
-"""faiss's indexes over unit vectors: which recipe, training, and searching, on a GPU where faiss has one."""
+"""faiss's index over unit vectors: inverted lists of 4-bit codes, and how far a query has to look in it.
+
+Vectors are cut into lists around the centres of a k-means; in its list a vector is a code of four bits for every two
+numbers (product quantisation of the difference to the centre). A query scans the codes of the lists nearest to it with
+SIMD look-ups, and the best of them are compared exactly. How many lists, and how many of the best, is found by asking
+the collection for neighbours that are known.
+
+Source: André et al., "Quicker ADC", IEEE TPAMI 2021 (4-bit codes); faiss's IndexIVFPQFastScan.
+"""
 
 from __future__ import annotations
 
 import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from panecho_embed.core.arraytypes import Bools, Floats32, Ints
-from panecho_embed.core.errors import StoreError
+from panecho_embed.core.arraytypes import Bools, Floats, Floats32, Ints
+from panecho_embed.search.similarity import top
 
-IndexKind = Literal["exact", "ivf", "hnsw", "sq8", "pq"]
+IndexKind = Literal["exact", "ivf"]
 
-HNSW_LINKS = 32
-HNSW_EF_CONSTRUCTION = 80
+NEIGHBOURS = 10
+"""The neighbours that recall is of, and that an effort is for."""
 
-_HNSW_EF_SEARCH = 128
-_GPU_MOST = 2048
-"""Neighbours, and lists, that faiss can ask a GPU for."""
+LEAST_VIDEOS = 16
+"""Centres of a 4-bit code: fewer vectors can't be told apart by them."""
 
-_NEARLY_ALL = 0.98
-_GPU_CANT = ("hnsw", "exact")
+_POINTS_PER_LIST = 39
+"""Vectors that faiss wants for every centre that it trains."""
 
+_QUERIES = 200
+"""Videos that tune the effort, and as many others that check it."""
 
-def recipe(kind: IndexKind, videos: int, dim: int) -> tuple[str, int]:
-    """faiss's factory text, and how much of the index a query visits; "" and 0 for "exact"."""
-    if kind == "exact":
-        return "", 0
-    if kind == "hnsw":
-        return f"HNSW{HNSW_LINKS}", _HNSW_EF_SEARCH
-    # faiss wants 39 training points a list.
-    lists = max(1, min(int(2 ** round(np.log2(2 * np.sqrt(videos)))), videos // 39))
-    subspaces = next(m for m in (dim // 8, dim // 4, dim // 2, dim) if m > 0 and dim % m == 0)
-    bits = min(8, int(np.log2(max(videos, 2))))
-    # "np": no polysemous training, which takes nearly all of the time and serves a search that is not used.
-    codes = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{subspaces}x{bits}np"}[kind]
-    return f"IVF{lists},{codes}", max(8, lists // 10)
+_FEWEST, _MOST = 32, 4096
+"""Candidates that are compared exactly, from and to which efforts are tried."""
+
+_CODES_PER_CANDIDATE = 200
+"""Codes that are scanned in the time in which one vector is read from the disk's cache and compared."""
+
+_CODES_PER_VECTOR = 5
+"""Codes that are scanned in the time in which exact search compares one vector."""
+
+_BLOCK = 65_536
 
 
-def trained(kind: IndexKind, factory: str, units: Floats32, seed: int) -> Any:
-    """A faiss index over unit vectors (N, D), trained on a sample that `seed` draws; on a GPU where there is one."""
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How far a query looks for ten neighbours. lists: that are scanned. candidates: that are compared exactly."""
+
+    lists: int
+    candidates: int
+
+    def for_neighbours(self, k: int) -> Effort:
+        """In proportion, for more than ten."""
+        more = max(1.0, k / NEIGHBOURS)
+        return Effort(int(np.ceil(self.lists * more)), int(np.ceil(self.candidates * more)))
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """An effort, and what it is worth.
+
+    recall: share of the ten nearest that it finds, the mean over queries that did not choose it. query_ms: processor
+    time of one of them. worthwhile: whether it finds what was asked for (up to the standard error of that mean), and
+    costs less than half of comparing with every vector, by count.
+    """
+
+    effort: Effort
+    recall: float
+    query_ms: float
+    worthwhile: bool
+
+
+def recipe(videos: int, dim: int) -> str:
+    """faiss's factory text."""
+    lists = max(1, min(int(2 ** round(np.log2(2 * np.sqrt(videos)))), videos // _POINTS_PER_LIST))
+    return f"IVF{lists},PQ{dim // 2 if dim % 2 == 0 else dim}x4fsr"
+
+
+def trained(factory: str, units: Floats32, seed: int) -> Any:
+    """A faiss index over unit vectors (N, D), trained on a sample that `seed` draws."""
     faiss = _faiss()
     index = faiss.index_factory(units.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    inside = faiss.downcast_index(index)
-    if isinstance(inside, faiss.IndexHNSW):
-        inside.hnsw.efConstruction = HNSW_EF_CONSTRUCTION
     # More points than these make training slower, not better.
-    if isinstance(inside, faiss.IndexIVFPQ):
-        inside.pq.cp.max_points_per_centroid = 64
-    enough = min(len(units), max(40 * getattr(inside, "nlist", 0), 20_000))
+    enough = min(len(units), max((_POINTS_PER_LIST + 1) * index.nlist, 20_000))
     rows = np.sort(np.random.default_rng(seed).choice(len(units), enough, replace=False))
-    builder = on_gpu(kind, index) or index
-    builder.train(np.ascontiguousarray(units[rows]))
-    for start in range(0, len(units), 65_536):
-        builder.add(np.ascontiguousarray(units[start : start + 65_536]))
-    return index if builder is index else faiss.index_gpu_to_cpu(builder)
+    index.train(np.ascontiguousarray(units[rows]))
+    for start in range(0, len(units), _BLOCK):
+        index.add(np.ascontiguousarray(units[start : start + _BLOCK]))
+    return index
 
 
 def write(index: Any, path: Path) -> None:
@@ -65,70 +102,107 @@ def write(index: Any, path: Path) -> None:
         _faiss().write_index(index, _faiss().PyCallbackIOWriter(stream.write))
 
 
-class FaissIndex:
-    """A faiss index to search: on the CPU, and with a copy on a GPU where faiss has one.
-
-    kind, visits: as `recipe` gave them. Raises RuntimeError for a file that faiss can't read.
-    """
-
-    def __init__(self, path: Path, kind: IndexKind, visits: int) -> None:
-        self._cpu = _faiss().read_index(str(path))
-        self._gpu = on_gpu(kind, self._cpu)
-        self._kind = kind
-        self._visits = visits
-
-    def __len__(self) -> int:
-        return int(self._cpu.ntotal)
-
-    def candidates(self, queries: Floats32, count: int, allowed: Bools) -> Ints:
-        """Positions of about `count` vectors near each of the queries (Q, D), among those allowed (N,); ascending."""
-        everywhere = selects(allowed)
-        if self._gpu is not None and not (everywhere and self._gpu.nlist > _GPU_MOST):
-            # The GPU knows no filter. So more are asked for, and if too few of them are allowed, the CPU is. It looks
-            # in the same lists: where a filter selects, its nearest may lie in none of those nearest to a query.
-            more = int(np.ceil(2 * count / max(float(allowed.mean()), 1 / _GPU_MOST)))
-            found = self._asked(self._gpu, queries, min(more, _GPU_MOST), None, everywhere=everywhere)
-            kept = (found >= 0) & allowed[found]
-            if kept.sum(axis=1).min() >= count:
-                return np.unique(found[kept])
-        selector = None if allowed.all() else _faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        found = self._asked(self._cpu, queries, count, selector, everywhere=everywhere)
-        return np.unique(found[found >= 0])
-
-    def _asked(self, index: Any, queries: Floats32, count: int, selector: Any, *, everywhere: bool = False) -> Ints:
-        """(Q, count) positions, -1 where there are no more. everywhere: visit all lists, not the nearest alone."""
-        faiss = _faiss()
-        if self._kind == "hnsw":
-            settings = faiss.SearchParametersHNSW(sel=selector, efSearch=max(2 * count, self._visits))
-        else:
-            settings = faiss.SearchParametersIVF(sel=selector, nprobe=index.nlist if everywhere else self._visits)
-        found: Ints = index.search(np.ascontiguousarray(queries), count, params=settings)[1]
-        return found
+def read(path: Path) -> Any:
+    """Read a faiss index. Raises RuntimeError for a file that faiss can't read."""
+    return _faiss().read_index(str(path))
 
 
-def selects(allowed: Bools) -> bool:
-    """Whether a filter (N,) leaves so little that the nearest allowed may lie far from where an index looks."""
-    return bool(allowed.mean() < _NEARLY_ALL)
+def nearest(index: Any, queries: Floats32, effort: Effort, allowed: Bools | None = None) -> Ints:
+    """Positions of vectors near each of the queries (Q, D), best first, (Q, candidates); -1 where there are no more.
 
-
-def on_gpu(kind: IndexKind, index: Any) -> Any:
-    """A copy of an index on the first GPU; None where faiss has no GPU, or none for this kind.
-
-    Raises StoreError where it does not fit.
+    allowed: (N,) the vectors that may be found; None for all.
     """
     faiss = _faiss()
-    if kind in _GPU_CANT or not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
-        return None
-    options = faiss.GpuClonerOptions()
-    # The tables of 96 sub-vectors fit the GPU's fast memory in half precision alone; candidates are compared exactly.
-    options.useFloat16 = kind == "pq"
-    try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index, options)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise StoreError(
-            f"the {kind} index can't be held on the GPU: {reason} (CUDA_VISIBLE_DEVICES= keeps it on the CPU)"
-        ) from error
+    selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+    settings = faiss.SearchParametersIVF(sel=selector, nprobe=min(effort.lists, index.nlist))
+    found: Ints = index.search(np.ascontiguousarray(queries), effort.candidates, params=settings)[1]
+    return found
+
+
+def tune(index: Any, units: Floats32, own: Callable[[int], Ints], recall: float, seed: int) -> Tuned:
+    """The cheapest effort that finds a share `recall` of the ten nearest of queries drawn from the collection.
+
+    index: of all the unit vectors (N, D). own: positions of what is left out for the query at a position: itself, and
+    its patient's other videos, as in a search. An effort counts as enough where the mean over the queries, less its
+    standard error, is `recall` or more; where none is, the one that finds most is taken.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(units))[: 2 * _QUERIES]
+    left_out = [own(int(row)) for row in drawn]
+    truth = _true_neighbours(units, drawn, left_out)
+    half = max(1, len(drawn) // 2)
+    # Of very few, the same queries choose and check.
+    choosing, checking = slice(0, half), slice(half if len(drawn) > 1 else 0, None)
+    most = min(_MOST, len(units))
+    candidates = [c for c in (_FEWEST << i for i in range(16)) if c < most] + [most]
+    tried: list[tuple[bool, float, float, Effort]] = []
+    for lists in [*(1 << i for i in range(16) if 1 << i < index.nlist), index.nlist]:
+        places = _places(index, units, drawn[choosing], left_out[choosing], truth[choosing], Effort(lists, most))
+        for count in candidates:
+            found = _recalls(places, count)
+            enough = bool(found.mean() - found.std() / np.sqrt(len(found)) >= recall)
+            effort = Effort(lists, count)
+            tried.append((enough, float(found.mean()), _codes(index, len(units), effort), effort))
+    best = min(tried, key=lambda one: (not one[0], one[2] if one[0] else -one[1], one[2]))[3]
+    rows, outs = drawn[checking], left_out[checking]
+    places = _places(index, units, rows, outs, truth[checking], best)
+    found = _recalls(places, best.candidates)
+    enough = bool(found.mean() + found.std() / np.sqrt(len(found)) >= recall)
+    cheap = 2 * _codes(index, len(units), best) < _CODES_PER_VECTOR * len(units)
+    return Tuned(best, float(found.mean()), _milliseconds(index, units, rows, best), worthwhile=enough and cheap)
+
+
+def _true_neighbours(units: Floats32, rows: Ints, left_out: Sequence[Ints]) -> list[Ints]:
+    """The ten vectors nearest to each of some rows, without what is left out; fewer where there are not ten."""
+    best = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)) for _ in rows]
+    queries = units[rows]
+    for start in range(0, len(units), _BLOCK):
+        near = queries @ units[start : start + _BLOCK].T
+        for i, cosines in enumerate(near):
+            inside = left_out[i][(left_out[i] >= start) & (left_out[i] < start + len(cosines))]
+            cosines[inside - start] = np.nan
+            few = top(cosines, NEIGHBOURS)
+            positions = np.concatenate([best[i][0], few + start])
+            values = np.concatenate([best[i][1], cosines[few]])
+            order = top(values, NEIGHBOURS)
+            best[i] = (positions[order], values[order])
+    return [positions for positions, _ in best]
+
+
+def _places(
+    index: Any, units: Floats32, rows: Ints, left_out: Sequence[Ints], truth: Sequence[Ints], effort: Effort
+) -> list[Ints]:
+    """Where among the candidates each of the true neighbours of each query stands; beyond all where it is not."""
+    more = Effort(effort.lists, min(len(units), effort.candidates + max(map(len, left_out))))
+    found = nearest(index, units[rows], more)
+    places = []
+    for one, out, true in zip(found, left_out, truth, strict=True):
+        kept = one[(one >= 0) & ~np.isin(one, out)]
+        order = {int(position): place for place, position in enumerate(kept)}
+        places.append(np.array([order.get(int(position), len(units)) for position in true], dtype=np.int64))
+    return places
+
+
+def _recalls(places: Sequence[Ints], candidates: int) -> Floats:
+    """Share of the true neighbours of each query among the first candidates; 1 for a query that has none."""
+    return np.array([(one < candidates).mean() if len(one) else 1.0 for one in places])
+
+
+def _codes(index: Any, videos: int, effort: Effort) -> float:
+    """What an effort costs, in codes scanned."""
+    scanned = videos * effort.lists / index.nlist + _CODES_PER_VECTOR * index.nlist
+    return float(scanned + _CODES_PER_CANDIDATE * min(effort.candidates, videos))
+
+
+def _milliseconds(index: Any, units: Floats32, rows: Ints, effort: Effort) -> float:
+    """Processor time of a query, the vectors of its candidates in memory; the median."""
+    took = []
+    for row in rows:
+        query = units[row : row + 1]
+        started = time.process_time()
+        found = nearest(index, query, effort)[0]
+        top((units[found[found >= 0]] @ query[0]), NEIGHBOURS)
+        took.append(time.process_time() - started)
+    return 1000 * float(np.median(took))
 
 
 def _faiss() -> Any:

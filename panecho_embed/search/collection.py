@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from panecho_embed.core.arraytypes import Bools, Floats, Texts
+from panecho_embed.core.arraytypes import Bools, Floats, Ints, Texts
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import EmbeddingTable
@@ -227,6 +228,10 @@ class Collection:
         return {}
 
     @cached_property
+    def _members(self) -> dict[tuple[SearchLevel, str], dict[str, list[int]]]:
+        return {}
+
+    @cached_property
     def _names(self) -> dict[str, ManyNames]:
         return {}
 
@@ -238,6 +243,16 @@ class Collection:
         if item_id not in known:
             raise UnknownIdError(self._unknown(level, item_id, known))
         return known[item_id]
+
+    def members(self, level: SearchLevel, column: str, names: Sequence[str]) -> Ints:
+        """Positions of the items of a level that have one of some names in an id column."""
+        if (level, column) not in self._members:
+            known: dict[str, list[int]] = {}
+            for position, name in enumerate(self.items(level).columns[column]):
+                known.setdefault(str(name), []).append(position)
+            self._members[level, column] = known
+        found = self._members[level, column]
+        return np.array([position for name in names for position in found.get(name, ())], dtype=np.int64)
 
     def _unknown(self, level: SearchLevel, item_id: str, known: dict[str, int]) -> str:
         if level == "video" and (self.file.video_columns["video_id"] == item_id).any():

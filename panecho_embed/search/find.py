@@ -179,7 +179,9 @@ def search(
     found_by = "exact"
     if index is not None and wanted == "video":
         found_by = index.kind
-        positions, scores = _by_index(collection.videos, index, query, k, allowed)
+        near, likeness = index.nearest(query.units, k, allowed)
+        best = top(likeness, k)
+        positions, scores = near[best], likeness[best]
     else:
         all_scores = _scores(collection, query, wanted, measure)
         positions = top(all_scores, k, allowed)
@@ -214,20 +216,13 @@ def _allowed(
     if where:
         allowed &= filtered(collection, items, where)
     if query.patients and not include_same_patient:
-        allowed &= ~_among(items.patients, query.patients)
+        allowed[collection.members(items.level, "patient_id", query.patients)] = False
     # Itself: the study, or its videos if the query knows them.
     if query.videos and items.level != "study":
-        allowed &= ~_among(items.columns["video_id"], query.videos)
+        allowed[collection.members(items.level, "video_id", query.videos)] = False
     elif query.studies:
-        allowed &= ~_among(items.studies, query.studies)
+        allowed[collection.members(items.level, "study_id", query.studies)] = False
     return allowed
-
-
-def _among(ids: Texts, names: tuple[str, ...]) -> Bools:
-    if len(names) == 1:
-        return np.asarray(ids == names[0], dtype=np.bool_)
-    known = set(names)
-    return np.fromiter((name in known for name in ids), dtype=np.bool_, count=len(ids))
 
 
 def filtered(collection: Collection, items: Items, where: str) -> Bools:
@@ -266,11 +261,3 @@ def _scores(collection: Collection, query: Query, level: SearchLevel, similarity
 def study_scores(collection: Collection, query: Query, similarity: Measure) -> Floats32:
     """Similarity of every study with the query, (S,), in the order of `collection.studies`."""
     return _scores(collection, query, "study", similarity)
-
-
-def _by_index(videos: Items, index: VideoIndex, query: Query, k: int, allowed: Bools) -> tuple[Ints, Floats32]:
-    """Candidates from an index over videos, compared exactly."""
-    near = index.nearest(query.units, k, allowed)
-    scores = closest(np.asarray(videos.units[near]), query.units)
-    best = top(scores, k)
-    return near[best], scores[best]

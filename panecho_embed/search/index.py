@@ -12,10 +12,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -26,19 +25,20 @@ from panecho_embed.core.arraytypes import Bools, Floats32, Ints
 from panecho_embed.core.digests import SUMS, block_sums, read_checked
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.outputs import READY, TEMPORARY, make_room, settle, written_run
-from panecho_embed.search.approximate import HNSW_LINKS, FaissIndex, IndexKind, recipe, selects, trained, write
+from panecho_embed.search import approximate
+from panecho_embed.search.approximate import LEAST_VIDEOS, Effort, IndexKind, recipe, trained, tune, write
 from panecho_embed.search.collection import Collection, Kept
 from panecho_embed.search.similarity import Vectors, across, top
 from panecho_embed.store import EmbeddingFile, RowsOnDisk, npy_rows
 
 SUFFIX = ".index"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 EXACT_BELOW = 100_000
 """Videos up to which comparing with every one takes a few tens of milliseconds, so that no index is worth its error."""
 
-GRAPH_UP_TO = 200_000
-"""Videos up to which "auto" takes a graph (hnsw)."""
+RECALL = 0.99
+"""Share of the ten nearest that a query is to find, if nothing else is asked for."""
 
 # sketch.npy and directions.npy are what an earlier version kept.
 _FILES = {"index.json", "units.npy", "studies.npy", "sketch.npy", "directions.npy", "index.faiss", SUMS}
@@ -48,6 +48,12 @@ _BLOCK = 1024
 
 _FEW = 20
 """The part of the videos up to which comparing what a filter leaves is quicker than looking for it in every list."""
+
+_MANY = 50
+"""The part of the videos from which a filter that leaves so many out is looked for in every list."""
+
+_LEFT_OUT = 256
+"""Videos up to which more candidates and leaving some out is quicker than telling faiss which are allowed."""
 
 _GATHERING = 3
 """How many times as long a row takes that is picked from among others as one of all that are read in a row."""
@@ -61,21 +67,35 @@ class VideoIndex(Protocol):
         """What it is called."""
         ...
 
-    def nearest(self, queries: Floats32, k: int, allowed: Bools) -> Ints:
-        """Positions of videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are."""
+    def nearest(self, queries: Floats32, k: int, allowed: Bools) -> tuple[Ints, Floats32]:
+        """Videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are.
+
+        Returns positions (n,), ascending, and the cosine (n,) of each with the nearest of the queries.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """What an index is. bound_to: identifies the embedding file's settings and content. seed: of its training."""
+    """What an index is.
+
+    bound_to: identifies the embedding file's settings and content. factory: faiss's text, "" for "exact". lists,
+    candidates: see `Effort`. recall_asked, recall: of the ten nearest; what was found with queries that did not choose
+    the effort. query_ms: processor time of one of them. worthwhile: see `Tuned`. What "auto" built and left out, as
+    it was not worth it, is described all the same. seed: of the training.
+    """
 
     kind: IndexKind
     videos: int
     dim: int
     bound_to: str
-    factory: str
-    probes: int
+    factory: str = ""
+    lists: int = 0
+    candidates: int = 0
+    recall_asked: float = 1.0
+    recall: float = 1.0
+    query_ms: float = 0.0
+    worthwhile: bool = True
     seed: int = 0
     schema_version: int = SCHEMA_VERSION
 
@@ -99,48 +119,85 @@ def binding(file: EmbeddingFile) -> str:
     return digest.hexdigest()
 
 
-def choose_kind(videos: int, dim: int, memory_bytes: float) -> IndexKind:
-    """The most exact kind of index that is fast at this size and fits the memory."""
-    if videos <= EXACT_BELOW and videos * dim * 4 <= memory_bytes:
-        return "exact"
-    sizes: dict[IndexKind, float] = {
-        "hnsw": videos * (dim * 4 + HNSW_LINKS * 2 * 4),
-        "ivf": videos * (dim * 4 + 8),
-        "sq8": videos * (dim + 8),
-    }
-    # A graph over more takes too long to build.
-    kinds = (kind for kind in sizes if kind != "hnsw" or videos <= GRAPH_UP_TO)
-    return next((kind for kind in kinds if sizes[kind] <= memory_bytes), "pq")
-
-
 def build_index(
     collection: Collection,
     kind: IndexKind | Literal["auto"] = "auto",
     *,
-    memory_gb: float | None = None,
+    recall: float = RECALL,
     seed: int = 0,
     overwrite: bool = False,
 ) -> IndexInfo:
     """Build an index over the videos of a collection and save it beside the file, whole or not at all.
 
-    kind: "auto" chooses by size and memory_gb (None: half of what is free). Raises ArgumentError, and StoreError if
-    there is an index already that fits or can't be read (unless `overwrite`), something that is no index, or it can't
-    be written.
+    Parameters
+    ----------
+    collection : Collection
+    kind : {"auto", "exact", "ivf"}
+        "auto" takes "ivf" for more than 100,000 videos, unless that misses `recall`, or saves less than half of the
+        time of comparing with every video.
+    recall : float
+        Share of the ten nearest videos that a query finds, in the mean, above 0 to 1. What "ivf" has to look at for it
+        is found by asking with videos of the collection, and checked with others.
+    seed : int
+        Of the sample that it is trained on, and of the queries.
+    overwrite : bool
+        Replace an index that fits.
+
+    Returns
+    -------
+    IndexInfo
+        What was built, with the recall that was found.
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown kind, a recall that is none, and too few videos for "ivf".
+    StoreError
+        If there is an index already that fits or can't be read (unless `overwrite`), something that is no index, or it
+        can't be written.
     """
     if kind != "auto" and kind not in get_args(IndexKind):
         raise ArgumentError(f"kind is {kind!r}; allowed are auto, {', '.join(get_args(IndexKind))} (--kind)")
+    if not 0 < recall <= 1:
+        raise ArgumentError(f"recall is {recall}; it must be above 0 and at most 1 (--recall)")
     target = index_path(collection.path)
     _refuse_to_replace(target, collection, overwrite)
     units = np.asarray(collection.videos.units)
-    videos, dim = len(units), collection.dim
-    memory = (_free_bytes() / 2) if memory_gb is None else memory_gb * 2**30
-    chosen = choose_kind(videos, dim, memory) if kind == "auto" else kind
-    factory, probes = recipe(chosen, videos, dim)
-    index = None if chosen == "exact" else trained(chosen, factory, units, seed)
-    info = IndexInfo(chosen, videos, dim, binding(collection.file), factory, probes, seed)
+    info = IndexInfo("exact", len(units), collection.dim, binding(collection.file), seed=seed)
+    index = None
+    if kind == "ivf" or (kind == "auto" and len(units) > EXACT_BELOW):
+        index, info = _tuned_index(collection, units, info, recall)
+        if kind == "auto" and not info.worthwhile:
+            index, info = None, replace(info, kind="exact")
     arrays = {"units": units, "studies": np.asarray(collection.studies.units)}
     _save(target, info, arrays, index)
     return info
+
+
+def _tuned_index(collection: Collection, units: Floats32, info: IndexInfo, recall: float) -> tuple[Any, IndexInfo]:
+    if len(units) < LEAST_VIDEOS:
+        raise ArgumentError(f"an ivf index takes {LEAST_VIDEOS} videos or more; there are {len(units)} (--kind exact)")
+    factory = recipe(len(units), info.dim)
+    index = trained(factory, units, info.seed)
+    patients = collection.videos.patients
+
+    def own(position: int) -> Ints:
+        rows = collection.members("video", "patient_id", (str(patients[position]),))
+        # Where all videos are one patient's, a search leaves out the query itself only if it is told to.
+        return rows if len(rows) < len(units) else np.array([position])
+
+    found = tune(index, units, own, recall, info.seed)
+    effort, measured = found.effort, {"recall": found.recall, "query_ms": round(found.query_ms, 4)}
+    return index, replace(
+        info,
+        kind="ivf",
+        factory=factory,
+        lists=effort.lists,
+        candidates=effort.candidates,
+        recall_asked=recall,
+        worthwhile=found.worthwhile,
+        **measured,
+    )
 
 
 class SavedIndex:
@@ -193,43 +250,55 @@ class SavedIndex:
         return vectors
 
     @cached_property
-    def _index(self) -> FaissIndex:
+    def _index(self) -> Any:
         try:
-            index = FaissIndex(self.path / "index.faiss", self.info.kind, self.info.probes)
+            index = approximate.read(self.path / "index.faiss")
         except RuntimeError as error:
             raise _damaged(self.path, self._emb, error) from error
         # It is read when it is first needed, and may have been renewed since it was checked.
         self._check("index.faiss", self._sums["index.faiss"])
-        if len(index) != self.info.videos:
-            raise _damaged(self.path, self._emb, f"index.faiss holds {len(index)} videos")
+        if index.ntotal != self.info.videos:
+            raise _damaged(self.path, self._emb, f"index.faiss holds {index.ntotal} videos")
         return index
 
-    def nearest(self, queries: Floats32, k: int, allowed: Bools) -> Ints:
-        """Positions of videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are.
+    def nearest(self, queries: Floats32, k: int, allowed: Bools) -> tuple[Ints, Floats32]:
+        """Videos near any of the unit vectors (Q, D), among those allowed (N,); k or more if there are.
 
-        More candidates than k are taken from a compressed index, and compared exactly. All that the filter leaves are
-        compared where they are few, where a graph would have to cross what is not allowed, and where the index finds
-        too few.
+        Returns positions (n,), ascending, and the cosine (n,) of each with the nearest of the queries. The candidates
+        of a faiss index are compared exactly. All that the filter leaves are compared where they are few, and where the
+        index finds too few.
         """
-        number = int(allowed.sum())
-        wanted = min(number, 4 * k + 32)
-        few = self.info.kind == "exact" or number <= max(wanted, self.info.videos // _FEW)
-        if few or (self.info.kind == "hnsw" and selects(allowed)):
+        number = int(np.count_nonzero(allowed))
+        effort = Effort(self.info.lists, self.info.candidates).for_neighbours(k)
+        if self.info.kind == "exact" or number <= max(effort.candidates, self.info.videos // _FEW):
             return self._compared(np.flatnonzero(allowed), queries, k)
-        positions = self._index.candidates(queries, wanted, allowed)
-        return self._compared(positions if len(positions) >= min(k, number) else np.flatnonzero(allowed), queries, k)
+        positions = self._candidates(queries, effort, allowed, number)
+        return self._compared(positions if len(positions) >= k else np.flatnonzero(allowed), queries, k)
 
-    def _compared(self, positions: Ints, queries: Floats32, k: int) -> Ints:
-        """The k nearest to each of the queries among some positions, ascending; they are ascending, too."""
+    def _candidates(self, queries: Floats32, effort: Effort, allowed: Bools, number: int) -> Ints:
+        """Positions of vectors near any of the queries, among those allowed, ascending."""
+        left_out = self.info.videos - number
+        if left_out > self.info.videos // _MANY:
+            # What a filter leaves may lie in none of the lists nearest to a query.
+            found = approximate.nearest(self._index, queries, Effort(self.info.videos, effort.candidates), allowed)
+            return np.unique(found[found >= 0])
+        some = left_out > _LEFT_OUT
+        more = effort if some else Effort(effort.lists, effort.candidates + left_out)
+        found = approximate.nearest(self._index, queries, more, allowed if some else None)
+        positions = np.unique(found[found >= 0])
+        return positions[allowed[positions]]
+
+    def _compared(self, positions: Ints, queries: Floats32, k: int) -> tuple[Ints, Floats32]:
+        """The k nearest to each of the queries among some positions, as `nearest`; the positions are ascending."""
         if not len(positions):
-            return np.zeros(0, dtype=np.int64)
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
         if _GATHERING * len(positions) > len(self.units):
             columns = across(self.units, queries)[:, positions]
         else:
             blocks = [positions[start : start + _BLOCK] for start in range(0, len(positions), _BLOCK)]
             columns = np.concatenate([across(self.units[block], queries) for block in blocks], axis=1)
         best = np.unique(np.concatenate([top(column, k) for column in columns]))
-        return np.asarray(positions[best], dtype=np.int64)
+        return np.asarray(positions[best], dtype=np.int64), np.asarray(columns[:, best].max(axis=0), dtype=np.float32)
 
 
 def open_collection(path: str | Path, use_index: bool | None = None) -> tuple[Collection, SavedIndex | None]:
@@ -265,13 +334,16 @@ def _read_info(path: Path, emb: Path) -> tuple[IndexInfo, dict[str, list[int]]]:
         raise StoreError(f"{emb} has no index; build one: {_command(emb)}")
     try:
         raw = json.loads(read_checked(file, needed=True))
-        sums = raw.pop("crc32")
-        info = IndexInfo(**raw)
+        version = raw["schema_version"]
+        if version == SCHEMA_VERSION:
+            sums = raw.pop("crc32")
+            return IndexInfo(**raw), sums
     except (StoreError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, emb, error) from error
-    if info.schema_version != SCHEMA_VERSION:
-        raise _damaged(path, emb, f"schema version {info.schema_version}, this release reads {SCHEMA_VERSION}")
-    return info, sums
+    raise StoreError(
+        f"{path} is of another version of panecho-embed (schema {version}, read is {SCHEMA_VERSION}); renew it: "
+        f"{_command(emb)} --overwrite (or search with --exact)"
+    )
 
 
 def _refuse_to_replace(there: Path, collection: Collection, overwrite: bool) -> None:
@@ -304,17 +376,3 @@ def _damaged(path: Path, emb: Path, why: object) -> StoreError:
 
 def _command(emb: Path) -> str:
     return f"panecho-embed index {shlex.quote(str(emb))}"
-
-
-def _free_bytes() -> float:
-    """Memory that can be had now, caches that the system would give up included; where it does not say, 8 GiB."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    except OSError:
-        pass  # Not Linux.
-    sysconf: Callable[[str], int] | None = getattr(os, "sysconf", None)
-    if sysconf is None or "SC_AVPHYS_PAGES" not in os.sysconf_names:
-        return 8 * 2**30
-    return float(sysconf("SC_AVPHYS_PAGES") * sysconf("SC_PAGE_SIZE"))

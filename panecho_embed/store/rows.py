@@ -19,19 +19,29 @@ _BLOCK_ROWS = 16_384
 _MOST_HEADER_BYTES = 4096
 # Rows that nobody asked for are cheaper to read along than another call is.
 _NEAR = 8
+# Up to so many, looking for neighbours among them takes longer than it saves.
+_FEW = 1024
 
 
 class RowsOnDisk:
     """Vectors that stay on the disk, (N, D): `rows[5]`, `rows[10:20]`, `rows[[7, 3]]` and `rows[mask]` are copies.
 
     shape, dtype: as those of an array. fill: copies the rows from a number on into an array of them (1 or more, D).
+    gather: copies the rows of some numbers (n,) into an array (n, D), where that is quicker than many a `fill`.
     `np.asarray` reads everything. Threads may share it. A file that was cut meanwhile raises StoreError.
     """
 
-    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], fill: Callable[[FloatArray, int], None]) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        fill: Callable[[FloatArray, int], None],
+        gather: Callable[[FloatArray, Ints], None] | None = None,
+    ) -> None:
         self.shape = shape
         self.dtype = dtype
         self._fill = fill
+        self._fill_each = gather
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -79,6 +89,9 @@ class RowsOnDisk:
     def _gather(self, rows: Ints) -> FloatArray:
         """Copies of rows in any order, (n, D); those that lie close to each other are read together."""
         found: FloatArray = np.empty((len(rows), self.shape[1]), self.dtype)
+        if self._fill_each is not None and len(rows) <= _FEW:
+            self._fill_each(found, rows)
+            return found
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
         ends = [0, *(np.flatnonzero(np.diff(ordered) > _NEAR) + 1).tolist(), len(rows)]
@@ -109,7 +122,13 @@ def npy_rows(path: Path) -> RowsOnDisk:
     at = stream.tell()
     if len(shape) != 2 or fortran or dtype != np.float32 or at + 4 * shape[0] * shape[1] != file.size():
         raise file.damaged(f"it holds {dtype} of shape {shape}, in {file.size()} bytes")
-    return RowsOnDisk((shape[0], shape[1]), dtype, lambda found, start: file.read(found, at + 4 * start * shape[1]))
+    width = 4 * shape[1]
+    return RowsOnDisk(
+        (shape[0], shape[1]),
+        dtype,
+        lambda found, start: file.read(found, at + width * start),
+        lambda found, rows: file.read_rows(found, (at + width * rows).tolist()),
+    )
 
 
 class CheckedBlocks:

@@ -1,86 +1,76 @@
 from __future__ import annotations
 
-import faiss
 import numpy as np
 import pytest
 
-from panecho_embed.search import approximate
-from panecho_embed.search.approximate import FaissIndex, recipe, trained, write
+from panecho_embed.search.approximate import Effort, nearest, recipe, trained, tune
 from panecho_embed.search.similarity import unit
 
 
+def itself(position):
+    return np.array([position])
+
+
+def found_of_ten(index, units, queries, effort):
+    """Share of the ten nearest others that are among the candidates."""
+    found = nearest(index, units[queries], Effort(effort.lists, effort.candidates + 1))
+    cosines = units[queries] @ units.T
+    cosines[np.arange(len(queries)), queries] = -2
+    truth = np.argsort(-cosines, axis=1)[:, :10]
+    return np.mean([np.isin(true, one).mean() for true, one in zip(truth, found, strict=True)])
+
+
 @pytest.fixture(scope="module")
-def units():
-    return unit(np.random.default_rng(0).normal(size=(4000, 16)))
+def clustered():
+    """8000 vectors of 32 numbers around 400 centres."""
+    rng = np.random.default_rng(0)
+    units = unit(np.repeat(rng.normal(size=(400, 32)), 20, axis=0) + 0.3 * rng.normal(size=(8000, 32)))
+    return units, trained(recipe(8000, 32), units, 0)
 
 
-class NoFilter:
-    """Searches as a GPU's copy of an index does: a filter is ignored."""
-
-    def __init__(self, index):
-        self._index = index
-        self.nlist = index.nlist
-        self.asked = []
-        self.lists = []
-
-    def search(self, queries, count, params):
-        self.asked.append(count)
-        self.lists.append(params.nprobe)
-        return self._index.search(queries, count, params=faiss.SearchParametersIVF(nprobe=params.nprobe))
+@pytest.mark.parametrize("recall", [0.8, 0.99])
+def test_the_recall_that_was_asked_for_is_found_by_other_queries(clustered, recall):
+    units, index = clustered
+    tuned = tune(index, units, itself, recall, 0)
+    assert tuned.worthwhile
+    assert tuned.recall >= recall - 0.02
+    others = np.random.default_rng(9).choice(8000, 300, replace=False)
+    assert found_of_ten(index, units, others, tuned.effort) == pytest.approx(tuned.recall, abs=0.02)
 
 
-@pytest.fixture
-def index(units, tmp_path, monkeypatch):
-    """An index whose copy on the "GPU" is one on the CPU that knows no filter."""
-    factory, _ = recipe("ivf", 4000, 16)
-    write(trained("ivf", factory, units, 0), tmp_path / "index.faiss")
-    monkeypatch.setattr(approximate, "on_gpu", lambda kind, built: NoFilter(built))
-    return FaissIndex(tmp_path / "index.faiss", "ivf", 1000)
+def test_more_recall_takes_more_effort(clustered):
+    units, index = clustered
+    less, more = (tune(index, units, itself, recall, 0).effort for recall in (0.7, 0.99))
+    assert (less.lists, less.candidates) < (more.lists, more.candidates)
 
 
-def test_what_the_gpu_can_not_filter_is_filtered_afterwards(index, units):
-    allowed = np.ones(4000, dtype=bool)
-    allowed[::3] = False
-    found = index.candidates(units[:2], 50, allowed)
+def test_lists_do_not_help_where_neighbours_are_spread_evenly():
+    units = unit(np.random.default_rng(0).normal(size=(4000, 32)))
+    index = trained(recipe(4000, 32), units, 0)
+    assert not tune(index, units, itself, 0.99, 0).worthwhile
+
+
+def test_what_is_left_out_is_no_neighbour(clustered):
+    units, index = clustered
+    whole = tune(index, units, lambda position: np.arange(position // 20 * 20, position // 20 * 20 + 20), 0.9, 0)
+    # A vector's own cluster is left out: its nearest lie in others, and take more lists.
+    assert whole.effort.lists > tune(index, units, itself, 0.9, 0).effort.lists
+
+
+def test_only_allowed_vectors_are_found(clustered):
+    units, index = clustered
+    allowed = np.arange(8000) % 3 == 0
+    found = nearest(index, units[:2], Effort(400, 50), allowed)
     assert allowed[found].all()
-    for query in units[:2]:
-        nearest = np.argsort(-(units @ query) - 9 * allowed)[:50]
-        assert set(nearest) <= set(found)
+    for query, one in zip(units[:2], found, strict=True):
+        assert len(set(np.argsort(-(units @ query) + 9 * ~allowed)[:10]) - set(one)) <= 1
 
 
-def test_a_filter_that_leaves_the_gpu_too_little_goes_to_the_cpu(index, units):
-    allowed = np.zeros(4000, dtype=bool)
-    allowed[::200] = True
-    found = index.candidates(units[:1], 20, allowed)
-    assert index._gpu.asked == [2048]
-    assert found.tolist() == list(range(0, 4000, 200))
+def test_more_neighbours_take_more_lists_and_candidates_in_proportion():
+    assert Effort(7, 64).for_neighbours(25) == Effort(18, 160)
+    assert Effort(7, 64).for_neighbours(3) == Effort(7, 64)
 
 
-def test_the_gpu_is_asked_for_no_more_than_it_can_give(index, units):
-    index.candidates(units[:1], 1500, np.ones(4000, dtype=bool))
-    assert index._gpu.asked == [2048]
-
-
-def test_a_filter_makes_the_gpu_look_in_every_list(index, units):
-    index._visits = 3
-    index.candidates(units[:1], 10, np.ones(4000, dtype=bool))
-    allowed = np.arange(4000) % 2 == 0
-    found = index.candidates(units[:1], 10, allowed)
-    assert index._gpu.lists == [3, index._gpu.nlist]
-    assert index._gpu.asked == [20, 40]
-    nearest = np.argsort(-(units @ units[0]) - 9 * allowed)[:10]
-    assert set(nearest) <= set(found)
-
-
-def test_a_filter_over_more_lists_than_a_gpu_can_be_asked_for_goes_to_the_cpu(index, units):
-    index._gpu.nlist = 4096
-    allowed = np.arange(4000) % 2 == 0
-    found = index.candidates(units[:1], 10, allowed)
-    assert index._gpu.asked == []
-    assert found.tolist() == sorted(np.argsort(-(units @ units[0]) - 9 * allowed)[:10])
-
-
-def test_without_a_gpu_everything_stays_on_the_cpu(units):
-    if hasattr(faiss, "StandardGpuResources"):
-        pytest.skip("this faiss is built for a GPU")
-    assert approximate.on_gpu("ivf", faiss.index_factory(16, "IVF8,Flat")) is None
+@pytest.mark.parametrize(("videos", "dim", "text"), [(10**6, 768, "IVF2048,PQ384x4fsr"), (20, 7, "IVF1,PQ7x4fsr")])
+def test_lists_grow_with_the_root_of_the_videos(videos, dim, text):
+    assert recipe(videos, dim) == text

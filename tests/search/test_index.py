@@ -3,19 +3,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from panecho_embed.core.errors import StoreError
+from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.search import Collection, search, study_query, vector_query, video_query
-from panecho_embed.search.index import build_index, choose_kind, index_path, open_collection
+from panecho_embed.search.approximate import Effort, Tuned
+from panecho_embed.search.index import build_index, index_path, open_collection
 from panecho_embed.search.similarity import Groups
 from tests.search.conftest import vectors_file
 
-KINDS = ("exact", "ivf", "hnsw", "sq8", "pq")
-RECALL = {"exact": 1.0, "ivf": 0.95, "hnsw": 0.99, "sq8": 0.95, "pq": 0.9}
+KINDS = ("exact", "ivf")
+RECALL = {"exact": 1.0, "ivf": 0.95}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_an_index_of_another_state_of_the_file_is_refused_with_the_command(tmp_p
         open_collection(path)
     collection, index = open_collection(path, False)
     assert index is None
-    build_index(collection, "hnsw")
+    build_index(collection, "ivf")
     assert open_collection(path)[1] is not None
 
 
@@ -120,8 +122,8 @@ def test_an_index_that_fits_is_not_replaced_unasked(emb):
         build_index(Collection(emb))
 
 
-@pytest.mark.parametrize(("move", "moves_before", "kind"), [("rename", 0, "ivf"), ("replace", 2, "pq")])
-def test_a_build_that_is_stopped_half_way_leaves_a_whole_index(emb, monkeypatch, move, moves_before, kind):
+@pytest.mark.parametrize(("move", "moves_before", "seed"), [("rename", 0, 0), ("replace", 2, 1)])
+def test_a_build_that_is_stopped_half_way_leaves_a_whole_index(emb, monkeypatch, move, moves_before, seed):
     build_index(Collection(emb), "ivf")
     moved, moves = [], getattr(Path, move)
 
@@ -134,14 +136,14 @@ def test_a_build_that_is_stopped_half_way_leaves_a_whole_index(emb, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(Path, move, stopped)
         with pytest.raises(KeyboardInterrupt):
-            build_index(Collection(emb), "pq", overwrite=True)
+            build_index(Collection(emb), "ivf", seed=1, overwrite=True)
     collection, index = open_collection(emb)
-    assert index.info.kind == kind
+    assert index.info.seed == seed
     assert len(search(collection, video_query(collection, "P0/S0/A4C"), 3, index=index)) == 3
     with pytest.raises(StoreError, match="--overwrite"):
         build_index(Collection(emb))
-    build_index(Collection(emb), "pq", overwrite=True)
-    assert open_collection(emb)[1].info.kind == "pq"
+    build_index(Collection(emb), "ivf", seed=1, overwrite=True)
+    assert open_collection(emb)[1].info.seed == 1
     assert sorted(path.name for path in emb.parent.iterdir()) == ["emb.h5", "emb.h5.index"]
 
 
@@ -154,7 +156,7 @@ def test_no_index_is_refused_only_if_one_is_asked_for(emb):
 @pytest.mark.parametrize("name", ["index.json", "units.npy", "studies.npy", "index.faiss"])
 def test_a_damaged_index_says_how_to_renew_it(tmp_path, name):
     path = vectors_file(tmp_path / "emb.h5", patients=40)
-    build_index(Collection(path), "hnsw")
+    build_index(Collection(path), "ivf")
     (index_path(path) / name).write_bytes(b"{broken")
     collection = Collection(path)
     with pytest.raises(StoreError, match=r"is damaged .*--overwrite"):
@@ -163,10 +165,10 @@ def test_a_damaged_index_says_how_to_renew_it(tmp_path, name):
 
 def test_an_index_that_is_renewed_before_it_is_first_asked_is_not_mixed_with_the_former(tmp_path):
     path = vectors_file(tmp_path / "emb.h5", patients=40)
-    build_index(Collection(path), "hnsw")
+    build_index(Collection(path), "ivf")
     _, index = open_collection(path)
     vectors_file(path, patients=40, seed=1)
-    build_index(Collection(path), "hnsw", overwrite=True)
+    build_index(Collection(path), "ivf", overwrite=True)
     with pytest.raises(StoreError, match=r"index\.faiss is not what was written"):
         index.nearest(np.array(index.units[:1]), 3, np.ones(120, dtype=bool))
 
@@ -206,28 +208,47 @@ def test_an_index_that_is_cut_while_it_is_searched_is_an_error_not_the_end_of_th
 
 
 def test_what_an_index_is_stands_beside_it(emb):
-    info = build_index(Collection(emb), "pq", seed=3)
+    info = build_index(Collection(emb), "ivf", recall=0.9, seed=3)
     told = json.loads((index_path(emb) / "index.json").read_text())
     assert set(told.pop("crc32")) == {"units.npy", "studies.npy", "index.faiss"}
-    assert told == {
-        "kind": "pq", "videos": 18, "dim": 8, "bound_to": info.bound_to, "factory": info.factory, "probes": info.probes,
-        "seed": 3, "schema_version": 2,
-    }  # fmt: skip
+    assert told == asdict(info)
+    assert (info.kind, info.videos, info.dim, info.factory) == ("ivf", 18, 8, "IVF1,PQ4x4fsr")
+    assert (info.recall_asked, info.recall, info.lists, info.candidates, info.seed) == (0.9, 1.0, 1, 18, 3)
+
+
+def test_an_index_of_an_earlier_version_is_refused_in_a_line(emb, monkeypatch):
+    build_index(Collection(emb), "ivf")
+    monkeypatch.setattr("panecho_embed.search.index.SCHEMA_VERSION", 4)
+    with pytest.raises(StoreError, match=r"another version of panecho-embed \(schema 3, read is 4\); renew it"):
+        open_collection(emb)
+
+
+def test_auto_compares_all_of_a_few_videos(emb):
+    assert build_index(Collection(emb)).kind == "exact"
+
+
+@pytest.mark.parametrize(("worthwhile", "kind"), [(True, "ivf"), (False, "exact")])
+def test_auto_takes_lists_of_many_videos_where_it_is_worth_it(apart, monkeypatch, worthwhile, kind):
+    monkeypatch.setattr("panecho_embed.search.index.EXACT_BELOW", 1000)
+    monkeypatch.setattr("panecho_embed.search.index.tune", lambda *_: Tuned(Effort(4, 64), 0.95, 0.1, worthwhile))
+    info = build_index(Collection(apart), recall=0.9, overwrite=True)
+    assert (info.kind, info.recall, info.recall_asked, info.lists) == (kind, 0.95, 0.9, 4)
+    assert (open_collection(apart, True)[1] is None) == (kind == "exact")
 
 
 @pytest.mark.parametrize(
-    ("videos", "memory_gb", "kind"),
-    [
-        (50_000, 8, "exact"),
-        (150_000, 8, "hnsw"),
-        (10**6, 8, "ivf"),
-        (10**6, 3.0, "ivf"),
-        (10**6, 1, "sq8"),
-        (10**6, 0.5, "pq"),
-    ],
+    ("options", "message"),
+    [({"kind": "hnsw"}, "allowed are auto, exact, ivf"), ({"recall": 0.0}, "above 0"), ({"recall": 1.1}, "at most 1")],
 )
-def test_the_kind_is_chosen_by_size_and_memory(videos, memory_gb, kind):
-    assert choose_kind(videos, 768, memory_gb * 2**30) == kind
+def test_an_unknown_kind_or_recall_is_refused(emb, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        build_index(Collection(emb), **options)
+
+
+def test_too_few_videos_for_lists_are_refused(tmp_path):
+    path = vectors_file(tmp_path / "emb.h5", patients=5)
+    with pytest.raises(ArgumentError, match=r"takes 16 videos or more; there are 15 \(--kind exact\)"):
+        build_index(Collection(path), "ivf")
 
 
 @pytest.fixture(scope="module")
