@@ -175,7 +175,7 @@ def search(
     measure = measure_of(wanted, similarity)
     items = collection.items(wanted)
     allowed = _allowed(collection, items, query, where, include_same_patient)
-    candidates = int(allowed.sum())
+    candidates = int(np.count_nonzero(allowed))
     found_by = "exact"
     if index is not None and wanted == "video":
         found_by = index.kind

@@ -187,16 +187,16 @@ def _tuned_index(collection: Collection, units: Floats32, info: IndexInfo, recal
         return rows if len(rows) < len(units) else np.array([position])
 
     found = tune(index, units, own, recall, info.seed)
-    effort, measured = found.effort, {"recall": found.recall, "query_ms": round(found.query_ms, 4)}
     return index, replace(
         info,
         kind="ivf",
         factory=factory,
-        lists=effort.lists,
-        candidates=effort.candidates,
+        lists=found.effort.lists,
+        candidates=found.effort.candidates,
         recall_asked=recall,
+        recall=found.recall,
+        query_ms=round(found.query_ms, 4),
         worthwhile=found.worthwhile,
-        **measured,
     )
 
 

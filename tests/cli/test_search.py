@@ -116,11 +116,11 @@ def test_every_result_says_what_it_was_made_with(emb):
 
 
 def test_the_index_that_was_used_is_named(emb):
-    run(index, emb, "--kind", "hnsw")
-    assert "nearest of 15 videos, by hnsw; --exact compares all" in run(search, emb, "--video", "P1/S0/A4C")
+    run(index, emb, "--kind", "ivf")
+    assert "nearest of 15 videos, by ivf; --exact compares all" in run(search, emb, "--video", "P1/S0/A4C")
     assert "nearest of 15 videos\n" in run(search, emb, "--video", "P1/S0/A4C", "--exact")
     found = json.loads(run(search, emb, "--video", "P1/S0/A4C", "--where", "EF > 1", "--json"))["made"]
-    assert (found["found_by"], found["where"], found["same_patient"]) == ("hnsw", "EF > 1", False)
+    assert (found["found_by"], found["where"], found["same_patient"]) == ("ivf", "EF > 1", False)
 
 
 def test_a_table_of_several_studies_is_asked_with_one_of_them(film_emb, films):
@@ -256,7 +256,9 @@ def test_a_path_in_place_of_an_id_leads_to_the_flag_for_files(emb):
 
 
 def test_an_index_is_built_used_and_refused_when_stale(emb):
-    assert "hnsw (HNSW32) over 18 videos" in run(index, emb, "--kind", "hnsw")
+    told = run(index, emb, "--kind", "ivf", "--recall", "0.9")
+    assert "ivf (IVF1,PQ4x4fsr) finds 1.000 of the ten nearest videos (0.9 asked for) by 1 lists and 18" in told
+    assert "ivf over 18 videos" in told
     with_index = run(search, emb, "--study", "P2-S0", "--index", "--json")
     assert (
         json.loads(with_index)["hits"] == json.loads(run(search, emb, "--study", "P2-S0", "--exact", "--json"))["hits"]

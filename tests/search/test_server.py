@@ -216,9 +216,9 @@ def test_ids_that_are_no_utf8_can_be_shown_and_asked_for(tmp_path, make_file):
 
 def test_the_page_uses_the_index_that_is_there(emb, tmp_path):
     shutil.copy(emb, tmp_path / "copy.h5")
-    build_index(Collection(tmp_path / "copy.h5"), "hnsw")
+    build_index(Collection(tmp_path / "copy.h5"), "ivf")
     client = TestClient(create_app(tmp_path / "copy.h5"), base_url=LOCAL)
-    assert client.get("/api/info").json()["index"] == "hnsw"
+    assert client.get("/api/info").json()["index"] == "ivf"
     assert len(client.get("/api/search", params={"study": "P0-S0", "k": 3}).json()["hits"]) == 3
 
 
