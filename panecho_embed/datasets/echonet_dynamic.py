@@ -34,8 +34,8 @@ def _read(root: Path, tree: Tree) -> Manifest:
     videos, problems = collect(table, reference)
     raise_problems(table.path, problems)
     labels, notes = label_columns(table.frame, ("FileName", "Split", "FPS"), table.path)
-    phases = phases_of(tree, root / "VolumeTracings.csv", [video.video_id for video in videos])
-    return manifest_of(root, videos, labels | phases, files, notes)
+    phases, of_phases = phases_of(tree, root / "VolumeTracings.csv", [video.video_id for video in videos])
+    return manifest_of(root, videos, labels | phases, files, [*notes, *of_phases])
 
 
 LAYOUT = Layout(

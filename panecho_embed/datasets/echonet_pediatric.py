@@ -27,6 +27,7 @@ def _read(root: Path, tree: Tree) -> Manifest:
     import pandas as pd
 
     frames, videos, problems, files = [], [], [], []
+    of_phases: list[str] = []
     for listing in _listings(tree):
         view, table = listing.parent.name.upper(), tree.table(listing)
         require_columns(table, ["FileName", "Split"])
@@ -36,7 +37,8 @@ def _read(root: Path, tree: Tree) -> Manifest:
         if not wrong:
             stems = [video.video_id.removeprefix(f"{view}/") for video in found]
             lines = [f"{line} of {view}/{listing.name}" for line in table.frame.index]
-            phases = phases_of(tree, listing.with_name("VolumeTracings.csv"), stems)
+            phases, more = phases_of(tree, listing.with_name("VolumeTracings.csv"), stems)
+            of_phases += [f"{view}: {note}" for note in more]
             text = {name: [str(value) for value in column] for name, column in phases.items()}
             frames.append(table.frame.set_axis(lines).assign(**text))
         videos += found
@@ -44,7 +46,7 @@ def _read(root: Path, tree: Tree) -> Manifest:
     raise_problems(root, problems)
     frame = pd.concat(frames).fillna("")
     labels, notes = label_columns(frame, ("FileName", "Split"), root)
-    return manifest_of(root, videos, labels, files, notes)
+    return manifest_of(root, videos, labels, files, [*notes, *of_phases])
 
 
 def _reference(row: Mapping[str, str], view: str, folder: Path, named: Mapping[str, list[Path]]) -> VideoRef:

@@ -10,7 +10,7 @@ from typing import Any
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import Manifest, VideoRef
 from panecho_embed.datasets.labels import label_columns
-from panecho_embed.datasets.layouts import Card, Layout, filled, manifest_of
+from panecho_embed.datasets.layouts import Card, Layout, filled, locate, manifest_of
 from panecho_embed.datasets.reading import collect, raise_problems, require_columns
 from panecho_embed.datasets.walk import Tree
 
@@ -28,7 +28,9 @@ def _read(root: Path, tree: Tree) -> Manifest:
     import pandas as pd
 
     files = tree.files(root, (".avi",))
-    by_stem = {_squeezed(file.stem): file for file in files}
+    by_stem: dict[str, list[Path]] = {}
+    for file in files:
+        by_stem.setdefault(_squeezed(file.stem), []).append(file)
     frames, videos, problems = [], [], []
     for path in tree.named(*_TABLES):
         if path.parent != root:
@@ -42,8 +44,10 @@ def _read(root: Path, tree: Tree) -> Manifest:
             if patient is None or view is None:
                 raise ArgumentError(f"ECHO is {echo!r}, no name such as ES0001_4CH_1")
             _any_infarcted(row)
-            file = by_stem.get(_squeezed(echo), root / "HMC-QU" / folder / f"{echo}.avi")
-            return VideoRef(echo, patient[0], patient[0], str(file), f"A{view[1] or view[2]}C")
+            place = root / "HMC-QU" / folder / f"{echo}.avi"
+            usual = (path for path in by_stem.get(_squeezed(echo), []) if path.parent == place.parent)
+            where = locate(_squeezed(echo), next(usual, place), by_stem)
+            return VideoRef(echo, patient[0], patient[0], str(where), f"A{view[1] or view[2]}C")
 
         found, wrong = collect(table, reference)
         problems += [f"{path.name}, {problem}" for problem in wrong]

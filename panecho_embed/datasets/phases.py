@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from panecho_embed.core.arraytypes import FloatArray
-from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.errors import ArgumentError, ManifestError
 from panecho_embed.datasets.labels import parse_number
-from panecho_embed.datasets.reading import raise_problems, require_columns
+from panecho_embed.datasets.reading import require_columns
 from panecho_embed.datasets.walk import Tree
 
 _ABSENT = {"no systolic": "es", "no diastolic": "ed"}
@@ -20,40 +20,44 @@ _ABSENT = {"no systolic": "es", "no diastolic": "ed"}
 _Points = list[tuple[float, float]]
 
 
-def phases_of(tree: Tree, path: Path, names: Sequence[str]) -> dict[str, FloatArray]:
-    """The columns ed_frame and es_frame of the videos `names` (FileName without suffix), counted from 0.
+def phases_of(tree: Tree, path: Path, names: Sequence[str]) -> tuple[dict[str, FloatArray], list[str]]:
+    """The columns ed_frame and es_frame of the videos `names` (FileName without suffix), counted from 0, and notes.
 
     Of the two frames that are traced, end diastole is the one with the larger area inside the convex hull of its
-    points. NaN where a phase is not traced, or more than two frames are; no columns where the table is not there.
-    Raises ManifestError for a table with other columns, or with points that are no numbers.
+    points. NaN where a phase is not traced, more than two frames are, or a row is unusable; no columns where the table
+    is not there or is of another version. Tracings are no reason to refuse a data set, so a note says what is wrong.
     """
-    if path not in tree.files(path.parent):
-        return {}
+    if path not in tree.named(path.name):
+        return {}, []
     table = tree.table(path)
-    columns = [name for name in table.frame.columns if str(name).upper() in ("X1", "Y1", "X2", "Y2", "X", "Y")]
-    pairs = [("X1", "Y1"), ("X2", "Y2")] if "X1" in columns else [("X", "Y")]
-    require_columns(table, ["FileName", "Frame", *(name for pair in pairs for name in pair)])
+    pairs = [("X1", "Y1"), ("X2", "Y2")] if "X1" in table.frame.columns else [("X", "Y")]
+    try:
+        require_columns(table, ["FileName", "Frame", *(name for pair in pairs for name in pair)])
+    except ManifestError as error:
+        return {}, [f"no ed_frame and es_frame: {error}"]
     traced: dict[str, dict[int, _Points]] = defaultdict(dict)
     absent: dict[str, set[str]] = defaultdict(set)
-    problems = [f"line {line}: {text}" for line, text in table.problems.items()]
-    cells = [table.frame[name].tolist() for pair in pairs for name in pair]
-    for line, name, frame, *points in zip(
-        table.frame.index, table.frame["FileName"], table.frame["Frame"], *cells, strict=True
-    ):
-        video = name.removesuffix(".avi")
-        if frame.lower() in _ABSENT:
-            absent[video].add(_ABSENT[frame.lower()])
+    problems = dict.fromkeys(table.problems, "")
+    for line, row in zip(table.frame.index, table.frame.to_dict("records"), strict=True):
+        video, frame = row["FileName"].removesuffix(".avi"), row["Frame"]
+        if phase := _ABSENT.get(frame.lower()):
+            absent[video].add(phase)
             continue
         try:
-            number = int(_number("Frame", frame))
-            values = [_number(pair[0][0], text) for pair, text in zip([*pairs, *pairs], points, strict=False)]
+            points = traced[video].setdefault(int(_number("Frame", frame)), [])
+            points += [(_number(x, row[x]), _number(y, row[y])) for x, y in pairs]
         except ArgumentError as error:
-            problems.append(f"line {line}: {error}")
-            continue
-        traced[video].setdefault(number, []).extend(zip(values[::2], values[1::2], strict=True))
-    raise_problems(path, problems)
-    found = np.array([_phases(traced.get(name, {}), absent.get(name, set())) for name in names], dtype=np.float64)
-    return {"ed_frame": found[:, 0], "es_frame": found[:, 1]}
+            problems[line] = f" ({error})"
+            # Neither a contour without one of its points, nor the other phase alone.
+            absent[video] = {"ed", "es"}
+    phases = [_phases(traced[name], absent[name]) if len(absent[name]) < 2 else (np.nan, np.nan) for name in names]
+    found = np.array(phases, dtype=np.float64).reshape(-1, 2)
+    notes = []
+    if problems:
+        first = min(problems)
+        where = f"the first in line {first}{problems[first]}"
+        notes = [f"{len(problems)} rows of {path.name} are unusable, {where}; their videos have no ed_frame, es_frame"]
+    return {"ed_frame": found[:, 0], "es_frame": found[:, 1]}, notes
 
 
 def _number(name: str, text: str) -> float:

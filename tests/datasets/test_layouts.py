@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -322,8 +323,6 @@ def test_a_set_without_its_main_table_is_no_plain_folder(tmp_path, name, gone, m
     ("name", "table", "old", "new", "message"),
     [
         ("echonet-dynamic", "FileList.csv", "Split", "Part", "no column Split"),
-        ("echonet-dynamic", "VolumeTracings.csv", "X2", "Z", "no column X2"),
-        ("echonet-dynamic", "VolumeTracings.csv", "40,20,60,20", "x,20,60,20", "line 2: X is 'x'"),
         ("echonet-pediatric", "A4C/FileList.csv", "FileName", "Video", "no column FileName"),
         ("echonet-lvh", "MeasurementsList.csv", "CalcValue", "Value", "no column CalcValue"),
         (
@@ -447,3 +446,40 @@ def test_a_fold_of_tmed_2_is_read_from_its_own_table(tmp_path):
         "7s2_0.png": ("7", "test"),
     }
     assert all(Path(video.path).exists() for video in manifest.videos)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "note", "ed"),
+    [
+        ("X2", "Z", "no ed_frame and es_frame: .*no column X2", None),
+        ("40,20,60,20", "x,20,60,20", "1 rows of VolumeTracings.csv are unusable, the first in line 2 .X1 is 'x'", NAN),
+        ("61", "", "3 rows of VolumeTracings.csv are unusable, the first in line 5 .Frame is empty", NAN),
+    ],
+)
+def test_tracings_that_can_not_be_used_cost_no_labels(tmp_path, old, new, note, ed):
+    WRITERS["echonet-dynamic"](tmp_path, None)
+    text = (tmp_path / "VolumeTracings.csv").read_text()
+    (tmp_path / "VolumeTracings.csv").write_text(text.replace(old, new, 1 if new else -1))
+    manifest = read_manifest(tmp_path)
+    assert manifest.labels["EF"].tolist() == [78.5, 59.1, 60]
+    assert any(re.match(note, line) for line in manifest.notes), manifest.notes
+    if ed is None:
+        assert "ed_frame" not in manifest.labels
+    else:
+        assert same(manifest.labels["ed_frame"], [ed, 20, NAN])
+        assert same(manifest.labels["es_frame"], [NAN, 7, NAN])
+
+
+def test_a_copy_of_a_loop_elsewhere_is_not_taken_for_it(tmp_path):
+    WRITERS["hmc-qu"](tmp_path, None)
+    touch(tmp_path / "HMC-QU" / "backup" / "ES0001_4CH_1.avi")
+    first = read_manifest(tmp_path).videos[0]
+    assert first.path == str(tmp_path / "HMC-QU" / "A4C" / "ES0001_4CH_1.avi")
+
+
+def test_whole_numbers_of_frames_are_numbers(tmp_path):
+    WRITERS["echonet-dynamic"](tmp_path, None)
+    for table in ("FileList.csv", "VolumeTracings.csv"):
+        lines = (tmp_path / table).read_text().splitlines(keepends=True)
+        (tmp_path / table).write_text("".join(line for line in lines if "0X9Z" not in line))
+    assert read_manifest(tmp_path).labels["ed_frame"].tolist() == [46.0, 20.0]
