@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from panecho_embed.core.digests import read_checked
 from panecho_embed.core.errors import EarlierReleaseError, SettingsMismatchError, StoreError
-from panecho_embed.core.outputs import refuse_to_replace_run, settled, written_run
+from panecho_embed.core.outputs import refuse_to_replace_run, settled, write_json, written_run
 from panecho_embed.core.provenance import Level, Provenance
 from panecho_embed.core.records import EmbeddingTable, PoolHow
 from panecho_embed.core.wording import file_stem
@@ -27,7 +27,7 @@ from panecho_embed.evaluation.page import picture_file
 from panecho_embed.evaluation.predictions import FILE, write_predictions
 from panecho_embed.evaluation.report import write_run_report
 from panecho_embed.evaluation.scores import FILE as METRICS_FILE
-from panecho_embed.evaluation.scores import score_documents, write_json, write_metrics
+from panecho_embed.evaluation.scores import score_documents, write_metrics
 from panecho_embed.evaluation.splits import leaking_patients
 from panecho_embed.evaluation.targets import Target
 from probes.account import account_of

@@ -255,9 +255,9 @@ def _damaged(file: WeightsFile, error: PanEchoEmbedError) -> Check:
     )
 
 
-def file_bytes(videos: int, dim: int, rows_per_video: int = CLIPS_PER_VIDEO) -> int:
+def file_bytes(videos: int, dim: int) -> int:
     """About the size of an embedding file with float32 rows."""
-    return _LEAST_BYTES + videos * (_VIDEO_BYTES + rows_per_video * (4 * dim + _ROW_BYTES))
+    return _LEAST_BYTES + videos * (_VIDEO_BYTES + CLIPS_PER_VIDEO * (4 * dim + _ROW_BYTES))
 
 
 def check_space(out: str | Path, needed_bytes: int) -> list[Check]:
@@ -311,15 +311,16 @@ def _check(what: str, folder: Path, needed: int, worst: Status, mend_room: str, 
             file.flush()
         free = shutil.disk_usage(existing).free
     except OSError as error:
-        return Check("space", worst, f"{what}: nothing can be written to {existing}: {_reason(error)}", mend_right)
+        return Check(
+            "space",
+            worst,
+            f"{what}: nothing can be written to {existing}: {explain_os_error(error).partition(';')[0]}",
+            mend_right,
+        )
     if free < needed:
         text = f"{what}: {gigabytes(free)} free in {folder}, {gigabytes(needed)} needed"
         return Check("space", worst, text, mend_room)
     return Check("space", "ok", f"{what}: {gigabytes(free)} free in {folder}")
-
-
-def _reason(error: OSError) -> str:
-    return explain_os_error(error).partition(";")[0]
 
 
 def gigabytes(count: int) -> str:

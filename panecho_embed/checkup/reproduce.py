@@ -20,8 +20,7 @@ import torch
 from panecho_embed._version import __version__
 from panecho_embed.core.arraytypes import Floats
 from panecho_embed.core.errors import ArgumentError, StoreError, WeightsNotFoundError
-from panecho_embed.core.jsonable import without_nan
-from panecho_embed.core.outputs import explain_os_error, refuse_to_replace, write_text
+from panecho_embed.core.outputs import explain_os_error, refuse_to_replace, write_json
 from panecho_embed.core.provenance import Precision, package_versions
 from panecho_embed.core.records import ROW_COLUMNS, EmbeddingTable, Score
 from panecho_embed.core.wording import number
@@ -33,7 +32,7 @@ from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.store import EmbeddingFile
 
-DATASET = "echonet-dynamic"
+_DATASET = "echonet-dynamic"
 FILE = "reproduction.json"
 SIZES = {"train": 7_465, "val": 1_288, "test": 1_277}
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
@@ -59,7 +58,7 @@ FEEDING: Mapping[str, Mapping[str, Any]] = {
 }
 """What differs from each model's own feeding in the published runs."""
 
-NOTES = (
+_NOTES = (
     "Not stated by the publication, and chosen here: the clip begins at the first frame; a uniform clip takes the "
     "middle of each of 16 equal parts of the video; the strength of the ridge regression has the least mean absolute "
     "error on the validation videos; the fit is on the training videos alone.",
@@ -134,7 +133,7 @@ class Reproduction:
     sizes: Mapping[str, int]
     incomparable: str
     not_run: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = NOTES
+    notes: tuple[str, ...] = _NOTES
 
 
 def reproduce(
@@ -209,7 +208,7 @@ def reproduce(
             plans=SAMPLINGS,
             feed=FEEDING[name],
             precision=used,
-            layout=DATASET,
+            layout=_DATASET,
             device=device,
             workers=workers,
             overwrite=overwrite,
@@ -224,7 +223,7 @@ def reproduce(
     if not rows:
         raise WeightsNotFoundError("\n\n".join(not_run.values()))
     found = Reproduction(tuple(rows), sizes, told, not_run)
-    write_text(folder / FILE, json.dumps(without_nan(_document(found)), indent=2, allow_nan=False) + "\n")
+    write_json(folder / FILE, _document(found))
     return found
 
 
@@ -324,7 +323,7 @@ def _document(found: Reproduction) -> dict[str, Any]:
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "schema_version": _SCHEMA_VERSION,
-        "dataset": DATASET,
+        "dataset": _DATASET,
         "version": __version__,
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "gpu": cuda,

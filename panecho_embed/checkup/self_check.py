@@ -36,10 +36,10 @@ from panecho_embed.models.zoo import ECHOCLIP_FEEDING, ECHOPRIME_FEEDING, IMAGEN
 from panecho_embed.phantom import make_patients, render
 
 FILE = "self-check.json"
-SHAPES = ((600, 800), (112, 112), (600, 601))
+_SHAPES = ((600, 800), (112, 112), (600, 601))
 """Frames that are fed: landscape, EchoNet's, and one pixel off square."""
 
-Status = Literal["agrees", "DIFFERS", "not available"]
+_Status = Literal["agrees", "DIFFERS", "not available"]
 
 _GRID = 4  # sampled places a side
 _MOST_LEVELS = 1  # grey levels by which builds of OpenCV and Pillow round otherwise
@@ -53,7 +53,7 @@ class SelfCheck:
     what: str
     against: str
     found: str
-    status: Status
+    status: _Status
 
 
 def self_check(
@@ -102,17 +102,17 @@ def self_check(
 
 def feeding_checks() -> Iterator[SelfCheck]:
     """Sampled pixels of fed frames, compared with those that the tested release made."""
-    for name, feeding in feedings().items():
-        for shape, known in zip(SHAPES, KNOWN_PIXELS[name], strict=True):
+    for name, feeding in _feedings().items():
+        for shape, known in zip(_SHAPES, _KNOWN_PIXELS[name], strict=True):
             expected = np.frombuffer(bytes.fromhex(known), np.uint8)
-            difference = int(np.abs(sampled_pixels(feeding, shape).astype(int) - expected).max())
-            status: Status = "agrees" if difference <= _MOST_LEVELS else "DIFFERS"
+            difference = int(np.abs(_sampled_pixels(feeding, shape).astype(int) - expected).max())
+            status: _Status = "agrees" if difference <= _MOST_LEVELS else "DIFFERS"
             what = f"feeding {name}, {shape[0]} x {shape[1]}"
             levels = f"largest difference {difference} grey levels"
             yield SelfCheck("feeding", what, "pixels of the tested release", levels, status)
 
 
-def feedings() -> dict[str, Feeding]:
+def _feedings() -> dict[str, Feeding]:
     """How each backbone of the package is fed."""
     return {
         "panecho": PANECHO_FEEDING,
@@ -123,14 +123,14 @@ def feedings() -> dict[str, Feeding]:
     }
 
 
-def sampled_pixels(feeding: Feeding, shape: tuple[int, int]) -> UInt8Array:
+def _sampled_pixels(feeding: Feeding, shape: tuple[int, int]) -> UInt8Array:
     """(48,) uint8: a synthetic frame as it is fed, at 4 x 4 places of its three channels."""
-    fed = frame_preparer(feeding)(synthetic_frame(*shape))
+    fed = frame_preparer(feeding)(_synthetic_frame(*shape))
     places = feeding.crop * (2 * np.arange(_GRID) + 1) // (2 * _GRID)
     return np.ascontiguousarray(fed[:, places][:, :, places]).ravel()
 
 
-def synthetic_frame(height: int, width: int) -> UInt8Array:
+def _synthetic_frame(height: int, width: int) -> UInt8Array:
     """(height, width, 3) uint8, by whole numbers alone: slanted waves, another in each channel."""
     y, x = np.mgrid[:height, :width]
     waves = [(31, 3, 1), (43, 1, 2), (53, 2, -1)]
@@ -206,7 +206,7 @@ def _checked(what: str, precision: Precision, run: Callable[[], Agreement]) -> S
     return SelfCheck("engine", what, against, str(found), "agrees" if found.within(precision) else "DIFFERS")
 
 
-KNOWN_PIXELS: Mapping[str, tuple[str, ...]] = {
+_KNOWN_PIXELS: Mapping[str, tuple[str, ...]] = {
     "panecho": (
         "4df84c65bd0ca6a534e6654cd5238ebd23092347e8f0ceaa0c193d60f4d7b3907bd5cd7336237ed8e78e342660bbe58d",
         "a3e46e06472da3e4cabe482d2054cabd53899a42e407d24e889941e007d34f8c8b3cf62e2e99992e31fa398f8ea623ec",
@@ -233,4 +233,4 @@ KNOWN_PIXELS: Mapping[str, tuple[str, ...]] = {
         "2fa2884ae210c26868c20fe14a88a32fb0b9276b4152e585cb9f0c86266cfa6a04294d72f7e1bc981311355ae0f8d4b0",
     ),
 }
-"""What `sampled_pixels` gave for each of `SHAPES`, in hexadecimal; tests/golden pins this feeding to published code."""
+"""What `_sampled_pixels` gave for each of `_SHAPES`, in hex; tests/golden pins this feeding to published code."""

@@ -108,14 +108,14 @@ def _heart_rates(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any] | No
     return {"median": middle, "lowest": least, "highest": most, **{str(name): count for name, count in sources.items()}}
 
 
-def mean_cosine(file: EmbeddingFile, rows: int = _COSINE_ROWS, seed: int = 0) -> float | None:
+def mean_cosine(file: EmbeddingFile, rows: int = _COSINE_ROWS) -> float | None:
     """Mean cosine of two different rows of a file, over all pairs of a random sample of its rows.
 
-    rows: size of the sample. seed: of the sample. None where fewer than two rows are finite and not zero.
+    rows: size of the sample. None where fewer than two rows are finite and not zero.
     """
     import numpy as np
 
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(file))[:rows])
+    chosen = np.sort(np.random.default_rng(0).permutation(len(file))[:rows])
     values = file.rows_on_disk[chosen].astype(np.float64)
     length = np.linalg.norm(values, axis=1)
     units = values[np.isfinite(length) & (length > 0)]

@@ -11,15 +11,18 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import json
+import math
 import os
 import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from panecho_embed.core.digests import SUMS, listed_sums, write_sums
 from panecho_embed.core.errors import PanEchoEmbedError, StoreError
@@ -49,17 +52,17 @@ def refuse_to_replace(path: Path, overwrite: bool, *inputs: str | Path | None, f
         raise StoreError(f"{path} is there already; take another output ({flag}), or replace it with --overwrite")
 
 
-def refuse_to_replace_run(folder: Path, overwrite: bool, names: Sequence[str], flag: str = "-o") -> None:
+def refuse_to_replace_run(folder: Path, overwrite: bool, names: Sequence[str]) -> None:
     """Raise StoreError if a folder holds a finished run that was not asked to be overwritten, or can't be a folder.
 
     names: files that a run writes in any case; what else is in the folder stays, and is in nobody's way.
     """
     if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file; name a folder ({flag})")
+        raise StoreError(f"{folder} is a file; name a folder (-o)")
     there = [name for name in (READY, SUMS, *names) if (folder / name).exists()]
     if there and not overwrite:
         raise StoreError(
-            f"{folder} holds a finished run already; take another folder ({flag}), or replace it with --overwrite"
+            f"{folder} holds a finished run already; take another folder (-o), or replace it with --overwrite"
         )
 
 
@@ -102,6 +105,22 @@ def write_text(path: str | Path, text: str, flag: str = "-o") -> Path:
     with written_whole(path, flag, size=len(content)) as temporary:
         temporary.write_bytes(content)
     return Path(path)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write JSON in which numbers that are not finite are null; it appears only when it is whole. Raises StoreError."""
+    return write_text(path, json.dumps(without_nan(document), indent=2, allow_nan=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """The same with null for numbers that are not finite, and plain lists and numbers for numpy's."""
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return without_nan(value.tolist())
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

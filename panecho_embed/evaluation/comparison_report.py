@@ -9,7 +9,7 @@ import numpy as np
 
 from panecho_embed._version import __version__
 from panecho_embed.core.errors import StoreError
-from panecho_embed.core.outputs import refuse_to_replace_run, written_run
+from panecho_embed.core.outputs import refuse_to_replace_run, write_json, written_run
 from panecho_embed.core.wording import counted, file_stem, interval, number, p_value, plural
 from panecho_embed.evaluation.comparison import Comparison, Contrast, difference_table, score_table
 from panecho_embed.evaluation.metrics import SHORT, display_name, higher_is_better
@@ -17,7 +17,7 @@ from panecho_embed.evaluation.page import Block, Facts, Figure, Figures, Section
 from panecho_embed.evaluation.predictions import write_predictions
 from panecho_embed.evaluation.report import FEW_TARGETS, Account, cautions, interval_sentence, write_figures, write_page
 from panecho_embed.evaluation.scores import FILE as METRICS_FILE
-from panecho_embed.evaluation.scores import Scored, recording_suffices, write_json
+from panecho_embed.evaluation.scores import Scored, recording_suffices
 
 _SCHEMA_VERSION = 2
 LONG = 20  # rows of a table that are folded away, or left to the report

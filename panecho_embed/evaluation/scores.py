@@ -17,8 +17,7 @@ from panecho_embed._version import __version__
 from panecho_embed.core.arraytypes import Floats, Ints
 from panecho_embed.core.digests import read_checked
 from panecho_embed.core.errors import ArgumentError, StoreError
-from panecho_embed.core.jsonable import without_nan
-from panecho_embed.core.outputs import write_text
+from panecho_embed.core.outputs import write_json
 from panecho_embed.core.records import Score
 from panecho_embed.core.wording import counted
 from panecho_embed.evaluation.estimates import Draws, EstimatedPart, mean_estimates
@@ -325,11 +324,6 @@ def read_metrics(folder: str | Path) -> dict[str, Any]:
     if version != _SCHEMA_VERSION:
         raise StoreError(f"{path}: of schema version {version}, not {_SCHEMA_VERSION}: run the command again")
     return document
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> Path:
-    """Write JSON in which numbers that are not finite are null; it appears only when it is whole. Raises StoreError."""
-    return write_text(path, json.dumps(without_nan(document), indent=2, allow_nan=False) + "\n")
 
 
 _MAX_TEXTS = 12

@@ -70,7 +70,10 @@ def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = Fal
     manifest = _of_views(whole, settings.views)
     there = [i for i, video in enumerate(manifest.videos) if is_url(video.location) or Path(video.location).exists()]
     gone = sorted(set(range(len(manifest))) - set(there))
-    failures = tuple(_no_file(manifest.videos[i]) for i in gone)
+    failures = tuple(
+        Failure(video.video_id, video.path, "open", "the table names it, and there is no such file")
+        for video in (manifest.videos[i] for i in gone)
+    )
     if strict and failures:
         raise ManifestError(f"{source}: {len(failures)} videos have no file, first {failures[0].path} (--strict)")
     manifest = manifest.take(there)
@@ -105,10 +108,6 @@ def _of_views(manifest: Manifest, views: Sequence[str]) -> Manifest:
     if unknown := [view for view in views if view not in there]:
         raise ManifestError(f"no video has the view {', '.join(unknown)}; there are {', '.join(there)} (data.views)")
     return manifest.take([i for i, video in enumerate(manifest.videos) if video.view in views])
-
-
-def _no_file(video: VideoRef) -> Failure:
-    return Failure(video.video_id, video.path, "open", "the table names it, and there is no such file")
 
 
 def _split(video: VideoRef, folds: int) -> str:

@@ -25,10 +25,17 @@ from panecho_embed.core.errors import (
     SettingsMismatchError,
     StoreError,
 )
-from panecho_embed.core.jsonable import without_nan
-from panecho_embed.core.outputs import explain_os_error, settle, settled, sweep, write_text, written_run
+from panecho_embed.core.outputs import (
+    explain_os_error,
+    settle,
+    settled,
+    sweep,
+    without_nan,
+    write_json,
+    write_text,
+    written_run,
+)
 from panecho_embed.core.records import Failure
-from panecho_embed.evaluation.scores import write_json
 from panecho_embed.finetuning.recipe import Recipe
 from panecho_embed.finetuning.recipe_files import parse_recipe, recipe_differences, to_toml
 from panecho_embed.store.layout import FAILURE_COLUMNS

@@ -149,11 +149,7 @@ def _check_keys(keys: Iterable[str], source: str) -> None:
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    return nearest(key, known) or nearest(key.rpartition(".")[2], _last(known))
-
-
-def _last(known: Iterable[str]) -> list[str]:
-    return [key.rpartition(".")[2] for key in known]
+    return nearest(key, known) or nearest(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known])
 
 
 def _from_text(key: str, text: str) -> Any:

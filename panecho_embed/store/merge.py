@@ -26,18 +26,12 @@ _BLOCK_BYTES = 128 * 1024 * 1024
 _MOST_OPEN = 64
 
 
-def merge(
-    parts: Sequence[str | Path],
-    manifest: Manifest,
-    provenance: Provenance,
-    out: str | Path,
-    scratch: Path | None = None,
-) -> EmbeddingFile:
+def merge(parts: Sequence[str | Path], manifest: Manifest, provenance: Provenance, out: str | Path) -> EmbeddingFile:
     """Put parts together into one file whose rows stand in the manifest's order; the parts stay as they are.
 
-    Of a video that stands in several parts the last word counts. Labels, views and splits are the manifest's. scratch:
-    see EmbeddingWriter. Raises SettingsMismatchError when a part was made with other settings, StoreError when a video
-    of the manifest is neither done nor accounted for in any part.
+    Of a video that stands in several parts the last word counts. Labels, views and splits are the manifest's. Raises
+    SettingsMismatchError when a part was made with other settings, StoreError when a video of the manifest is neither
+    done nor accounted for in any part.
     """
     ledger = Ledger()
     for part in parts:
@@ -47,13 +41,13 @@ def merge(
                 f"{file.path} was made with other settings: {'; '.join(provenance.differences(file.provenance))}"
             )
         ledger.add(file)
-    return merge_ledger(ledger, manifest, provenance, out, scratch)
+    return merge_ledger(ledger, manifest, provenance, out)
 
 
 def merge_ledger(
     ledger: Ledger, manifest: Manifest, provenance: Provenance, out: str | Path, scratch: Path | None = None
 ) -> EmbeddingFile:
-    """`merge` of parts that have been read and are known to be of these settings."""
+    """`merge` of parts that have been read and are known to be of these settings. scratch: see EmbeddingWriter."""
     entries = ledger.entries([video.video_id for video in manifest.videos])
     if (entries < 0).any():
         lost = [manifest.videos[position].video_id for position in np.flatnonzero(entries < 0)]

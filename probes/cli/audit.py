@@ -50,7 +50,7 @@ def audit(
     a hospital) that can be read from the embedding, and with --target how well each of them predicts the target without
     an image. Exit code 1 when anything leaks from training to test.
     """
-    from panecho_embed.core.outputs import refuse_to_replace, written_whole
+    from panecho_embed.core.outputs import refuse_to_replace, write_json, written_whole
     from panecho_embed.core.wording import plural
     from panecho_embed.evaluation.targets import Reading
 
@@ -60,7 +60,6 @@ def audit(
     if target is None and any(reading.values()):
         raise click.UsageError("--task, --positive and --order say how the targets are read; name one with --target")
     # What looks for leakage loads scipy.
-    from panecho_embed.evaluation.scores import write_json
     from probes.audit import audit as run
     from probes.audit import shortcut_findings
     from probes.shortcuts import find_shortcuts

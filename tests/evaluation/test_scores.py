@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from panecho_embed.core.errors import ArgumentError, StoreError
-from panecho_embed.core.jsonable import without_nan
+from panecho_embed.core.outputs import without_nan, write_json
 from panecho_embed.core.records import Score
 from panecho_embed.evaluation.inference import scores
 from panecho_embed.evaluation.metrics import METRICS, base_name, point_values
@@ -24,7 +24,6 @@ from panecho_embed.evaluation.scores import (
     subgroup_rows,
     subgroup_scores,
     with_runs,
-    write_json,
     write_metrics,
 )
 from panecho_embed.evaluation.targets import Target
