@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=160)
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--image-size", type=int, default=112)
+    parser.add_argument("--image-size", type=int, default=160)
     parser.add_argument("--weights", type=Path, help="Weights for timm's tf_efficientnet_lite0.")
     parser.add_argument("--videos", type=Path, help="Phantoms that are there already.")
     arguments = parser.parse_args()
