@@ -176,7 +176,7 @@ def reproduce(
     ArgumentError
         For an unknown model, and data without labels or without one of the three splits.
     WeightsNotFoundError
-        If no model's weights are to be had.
+        If no model's weights are to be had, or a file of `weights` is not there.
     """
     given = dict(weights or {})
     if unknown := [name for name in (*models, *given) if name not in FEEDING]:
@@ -199,6 +199,8 @@ def reproduce(
         try:
             backbone = load_backbone(name, given.get(name))
         except WeightsNotFoundError as error:
+            if name in given:
+                raise
             not_run[name] = str(error)
             continue
         extract(

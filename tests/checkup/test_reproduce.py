@@ -128,6 +128,7 @@ def test_a_model_without_weights_is_told_and_none_is_an_error(weights: Path, tmp
     assert "the weights of panecho are not here" in told
     assert "the weights of echoprime are not here" in told
     assert "no published figure of 'kinetics'" in run(*words, "--backbone", "kinetics", expect=2)
+    assert "the weights of panecho are not here" in run(*words, "--weights", f"panecho={tmp_path / 'no.pt'}", expect=1)
     assert "is not NAME=FILE" in run(*words, "--weights", "panecho.pt", expect=2)
     assert "name the data set and its folder" in run("reproduce", expect=2)
     assert "takes no data set" in run("reproduce", "echonet-dynamic", "--self-check", expect=2)
