@@ -293,6 +293,8 @@ def test_without_the_extra_its_name_is_said_before_anything_is_done(monkeypatch,
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / "data").mkdir()
+    # An input without any video would be refused first.
+    (tmp_path / "data" / "a.avi").touch()
     given = ["custom", start, "random", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")]
     result = CliRunner().invoke(main, [command, *given])
     assert result.exit_code == 2, result.output
