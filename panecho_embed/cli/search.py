@@ -276,7 +276,7 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
         return read_query(collection, options["vector"], options["query_study"]), ()
     from panecho_embed.datasets import LocalIds
     from panecho_embed.search.embed_new import Embedder
-    from panecho_embed.search.whose import recognised_files
+    from panecho_embed.search.recognition import recognised_files
 
     known = LocalIds.beside(collection.path)
     embedder = Embedder(collection.provenance, options["weights"], known=known)
@@ -330,8 +330,8 @@ _SHOWN_GROUPS = 20
 
 def _print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **options: Any) -> None:
     """Print groups of items that are alike, those across patients and splits marked."""
+    from panecho_embed.search.curation import duplicates
     from panecho_embed.search.find import record
-    from panecho_embed.search.oddities import duplicates
 
     items = _items(collection, options)
     with shown_progress(items.level) as show:
@@ -369,7 +369,7 @@ def _print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **
 
 def _print_outliers(collection: Collection, *, as_json: bool, as_csv: bool, **options: Any) -> None:
     """Print the items that are farthest from all others, farthest first."""
-    from panecho_embed.search.oddities import outliers
+    from panecho_embed.search.curation import outliers
 
     items = _items(collection, options)
     same = options["include_same_patient"]

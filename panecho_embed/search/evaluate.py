@@ -106,31 +106,12 @@ def evaluate(
         asked = np.sort(rng.choice(asked, MAX_QUERIES, replace=False))
     ranker = _Ranker(collection, items, asked, measure)
     ranking = _Ranking(items, labels, same_patient)
-    rows, patients, refused = [], [], []
-    for place, position in enumerate(asked):
-        progress(place, len(asked))
-        try:
-            found = ranking.values(int(position), ranker.similarities(place))
-        except NothingToCompareError as error:
-            refused.append(f"{level} {items.ids[position]}: {error}")
-            continue
-        if found is not None:
-            rows.append(found)
-            patients.append(items.patients[position])
-    progress(len(asked), len(asked))
+    rows, patients, refused = _asked(ranker, ranking, items, asked, progress)
     if refused and len(refused) == len(asked):
         raise NothingToCompareError(f"none of the {len(asked)} {level} items can be compared by {measure}; the "
                                     f"first is {refused[0]}")  # fmt: skip
     if not rows:
-        raise ArgumentError(
-            f"no two {level} items that may be compared share a value of {column!r}: nothing to evaluate"
-            + ("" if same_patient else " (the same patient's are left out; --include-same-patient keeps them in)")
-            + (
-                "; --as number compares its numbers"
-                if labels.kind == "class" and labels.values.dtype.kind == "f"
-                else ""
-            )
-        )
+        raise _nothing_shared(column, level, labels, same_patient)
     names = CLASS_METRICS if labels.kind == "class" else NUMBER_METRICS
     values = np.array(rows)
     estimates = _scored(values[:, 0], names, patients, draws, seed)
@@ -226,6 +207,33 @@ class _Ranking:
         order = np.argsort(-rounded, kind="stable")
         starts = np.flatnonzero(np.diff(rounded[order], prepend=np.inf))
         return self._metrics(self._labels.values[among[order]], self._labels.values[position], starts)
+
+
+def _asked(
+    ranker: _Ranker, ranking: _Ranking, items: Items, asked: Ints, progress: Progress
+) -> tuple[list[tuple[list[float], list[float]]], list[str], list[str]]:
+    """The metrics of every query and of chance, the queries' patients, and what could not be compared, with reasons."""
+    rows, patients, refused = [], [], []
+    for place, position in enumerate(asked):
+        progress(place, len(asked))
+        try:
+            found = ranking.values(int(position), ranker.similarities(place))
+        except NothingToCompareError as error:
+            refused.append(f"{items.level} {items.ids[position]}: {error}")
+            continue
+        if found is not None:
+            rows.append(found)
+            patients.append(str(items.patients[position]))
+    progress(len(asked), len(asked))
+    return rows, patients, refused
+
+
+def _nothing_shared(column: str, level: SearchLevel, labels: _Labels, same_patient: bool) -> ArgumentError:
+    return ArgumentError(
+        f"no two {level} items that may be compared share a value of {column!r}: nothing to evaluate"
+        + ("" if same_patient else " (the same patient's are left out; --include-same-patient keeps them in)")
+        + ("; --as number compares its numbers" if labels.kind == "class" and labels.values.dtype.kind == "f" else "")
+    )
 
 
 def _class_values(labels: npt.NDArray[Any], own: Any, starts: Ints) -> tuple[list[float], list[float]] | None:

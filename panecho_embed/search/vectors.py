@@ -13,7 +13,7 @@ from panecho_embed.core.records import EmbeddingTable, PoolBy, PoolHow
 from panecho_embed.extraction.pooling import pool_table, pooling_steps
 from panecho_embed.search.collection import Collection
 from panecho_embed.search.find import Query, vector_query
-from panecho_embed.search.whose import one_study, recognised
+from panecho_embed.search.recognition import one_study, recognised
 from panecho_embed.store import EmbeddingFile
 
 # How a vector was pooled or stored does not make it another model's.

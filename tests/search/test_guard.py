@@ -11,7 +11,7 @@ from panecho_embed.models.backbones import load_backbone
 from panecho_embed.phantom import write_studies
 from panecho_embed.search.server import guard
 from panecho_embed.search.server.app import ServeSettings, create_app
-from panecho_embed.search.server.workshop import Workshop
+from panecho_embed.search.server.picture_workers import PictureWorkers
 from panecho_embed.store import EmbeddingFile
 from tests.search.conftest import PLAN
 
@@ -116,7 +116,7 @@ def test_the_page_itself_may_ask_and_links_may_lead_to_it(client):
 )
 @pytest.mark.parametrize(("path", "parameter"), ID_ROUTES)
 def test_a_path_is_no_id(client, monkeypatch, path, parameter, asked):
-    monkeypatch.setattr(Workshop, "make", lambda *_: pytest.fail("a file was opened"))
+    monkeypatch.setattr(PictureWorkers, "make", lambda *_: pytest.fail("a file was opened"))
     answer = client.get(path, params={parameter: asked})
     assert answer.status_code == 404
     assert "is called" in answer.json()["detail"]

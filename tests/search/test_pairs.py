@@ -6,7 +6,7 @@ import numpy as np
 
 from panecho_embed.search.collection import Items
 from panecho_embed.search.find import Query
-from panecho_embed.search.server.pairs import paired
+from panecho_embed.search.server.library import paired
 
 
 def at(*degrees):

@@ -21,8 +21,8 @@ from panecho_embed.search.index import build_index
 from panecho_embed.search.server.app import ServeSettings, create_app
 from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.listen import listening
+from panecho_embed.search.server.picture_workers import PictureWorkers
 from panecho_embed.search.server.upload import UploadLimits
-from panecho_embed.search.server.workshop import Workshop
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 from tests.search.conftest import VIEWS, vectors_file
 
@@ -260,7 +260,7 @@ def large(tmp_path_factory):
 )
 def test_a_query_over_a_hundred_thousand_videos_reads_no_video_and_no_embedding(large, monkeypatch, level, similarity):
     monkeypatch.setattr(EmbeddingFile, "read", lambda *_: pytest.fail("embeddings were read"))
-    monkeypatch.setattr(Workshop, "make", lambda *_: pytest.fail("a video was read"))
+    monkeypatch.setattr(PictureWorkers, "make", lambda *_: pytest.fail("a video was read"))
     ask = {"study": "S77", "level": level, "k": 20, "similarity": similarity}
     assert len(large.get("/api/search", params=ask).json()["hits"]) == 20
 

@@ -18,8 +18,7 @@ from panecho_embed.search.collection import UnknownIdError
 from panecho_embed.search.embed_new import NewVideos
 from panecho_embed.search.server import preview
 from panecho_embed.search.server.app import ServeSettings, create_app
-from panecho_embed.search.server.kept import KeptUploads
-from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
+from panecho_embed.search.server.upload import KeptUploads, UploadError, UploadLimits, Uploads
 from tests.search import stubs
 
 LOCAL = "http://127.0.0.1"

@@ -28,17 +28,16 @@ from panecho_embed.search.pictures import known_fps, video_path
 from panecho_embed.search.server import contract
 from panecho_embed.search.server.cache import PictureCache
 from panecho_embed.search.server.guard import Guard
-from panecho_embed.search.server.kept import KeptUploads
 from panecho_embed.search.server.library import Library
 from panecho_embed.search.server.models import Hits, Info, Item, Listing, MapPoints, MapValues, UploadHits
-from panecho_embed.search.server.ranges import partial
+from panecho_embed.search.server.picture_workers import Kind, PictureWorkers, draw
 from panecho_embed.search.server.refusals import refusal
-from panecho_embed.search.server.upload import UploadError, UploadLimits, Uploads
-from panecho_embed.search.server.workshop import Kind, Workshop, draw
+from panecho_embed.search.server.upload import KeptUploads, UploadError, UploadLimits, Uploads
 
 _PACKAGE = "panecho_embed.search"
 _CACHE_BYTES = 256 * 1024 * 1024
 
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _FLAGS = re.compile(r" \(-{1,2}[a-z][\w-]*(?:;[^()]*)?\)")
 
 
@@ -77,12 +76,12 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
         known = LocalIds.beside(collection.path)
         return embedder or Embedder(collection.provenance, chosen.weights, known=known)
 
-    workshop = Workshop()
+    picture_workers = PictureWorkers()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(workshop.close)
+        await run_in_threadpool(picture_workers.close)
 
     app = FastAPI(
         lifespan=lifespan,
@@ -95,8 +94,10 @@ def create_app(emb: str | Path, settings: ServeSettings | None = None, embedder:
         responses=contract.GUARDED,
     )
     _add_errors(app)
-    _add_api(app, library, Uploads(make_embedder, chosen.limits))
-    _add_media(app, library, workshop)
+    uploads = Uploads(make_embedder, chosen.limits)
+    _add_items(app, library, uploads.limits)
+    _add_searches(app, library, uploads)
+    _add_media(app, library, picture_workers)
     _add_pages(app, library.stamp)
     app.add_middleware(Guard, token=chosen.token)
     app.state.notes = collection.notes
@@ -128,16 +129,13 @@ def _add_errors(app: FastAPI) -> None:
         return answer(422, "; ".join(problems))
 
 
-def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
-    kept = KeptUploads()
-
-    def upload_query(new: NewVideos) -> Query:
-        return vector_query(library.collection, new.vectors, "upload", new.views)
+def _add_items(app: FastAPI, library: Library, limits: UploadLimits) -> None:
+    """What is served: the file, its studies, and its videos as a table, one by one, and as points of a map."""
 
     @app.get("/api/info")
     def info() -> Info:
         """What is served, and the columns that filters can name."""
-        return library.info(uploads.limits)
+        return library.info(limits)
 
     @app.get("/api/studies", responses=contract.PROBLEMS)
     def studies(
@@ -160,6 +158,24 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
     def video(id: contract.VideoId) -> Item:
         """A video with its own labels."""
         return library.item("video", library.collection.position("video", library.own_id("video", id)))
+
+    @app.get("/api/map", responses=contract.PROBLEMS)
+    def points(method: contract.MapMethod = "pca") -> MapPoints:
+        """Every video as a point; UMAP begins to be computed when it is first asked for."""
+        return library.points(method)
+
+    @app.get("/api/map/values", responses=contract.PROBLEMS)
+    def values(column: contract.PointColumn) -> MapValues:
+        """A column's values, one a point of the map."""
+        return library.values(column)
+
+
+def _add_searches(app: FastAPI, library: Library, uploads: Uploads) -> None:
+    """Searches by an id of the file, by a video in the request, and by one that was sent before."""
+    kept = KeptUploads()
+
+    def upload_query(new: NewVideos) -> Query:
+        return vector_query(library.collection, new.vectors, "upload", new.views)
 
     @app.get("/api/search", responses=contract.PROBLEMS)
     def search(
@@ -200,18 +216,8 @@ def _add_api(app: FastAPI, library: Library, uploads: Uploads) -> None:
             **hits.model_dump(), upload=kept.keep(taken.new), preview=taken.preview, notes=list(taken.new.notes)
         )
 
-    @app.get("/api/map", responses=contract.PROBLEMS)
-    def points(method: contract.MapMethod = "pca") -> MapPoints:
-        """Every video as a point; UMAP begins to be computed when it is first asked for."""
-        return library.points(method)
 
-    @app.get("/api/map/values", responses=contract.PROBLEMS)
-    def values(column: contract.PointColumn) -> MapValues:
-        """A column's values, one a point of the map."""
-        return library.values(column)
-
-
-def _add_media(app: FastAPI, library: Library, workshop: Workshop) -> None:
+def _add_media(app: FastAPI, library: Library, picture_workers: PictureWorkers) -> None:
     cache = PictureCache(_CACHE_BYTES)
     collection = library.collection
 
@@ -221,7 +227,7 @@ def _add_media(app: FastAPI, library: Library, workshop: Workshop) -> None:
         own = library.own_id("video", video, suggest=False)
 
         def make() -> Picture:
-            return workshop.make(draw, video_path(collection, own), kind, known_fps(collection, own))
+            return picture_workers.make(draw, video_path(collection, own), kind, known_fps(collection, own))
 
         picture = cache.get((kind, own), make)
         # Without the stamp, another file's picture could be kept under the same address.
@@ -241,7 +247,7 @@ def _add_media(app: FastAPI, library: Library, workshop: Workshop) -> None:
     @app.get("/api/clip", **contract.ranged("video/mp4", "The whole clip."))
     def clip(request: Request, video: contract.VideoId, stamp: contract.Stamp = None) -> Response:
         """A video as MP4; ranges of it can be asked for."""
-        return partial(shown("clip", video, stamp), request.headers.get("range"))
+        return _partial(shown("clip", video, stamp), request.headers.get("range"))
 
 
 def _add_pages(app: FastAPI, stamp: str) -> None:
@@ -261,3 +267,25 @@ def _add_pages(app: FastAPI, stamp: str) -> None:
         page(path, name)
     static = resources.files(_PACKAGE).joinpath("static")
     app.mount("/static", StaticFiles(directory=str(static)), name="static")
+
+
+def _partial(whole: Response, wanted: str | None) -> Response:
+    """The byte range (RFC 9110, section 14) that a request asks for; all of the answer for none, or for several.
+
+    Safari plays no video without ranges.
+    """
+    whole.headers["Accept-Ranges"] = "bytes"
+    match = _RANGE.fullmatch((wanted or "").strip())
+    if match is None or not (match[1] or match[2]):
+        return whole
+    body = bytes(whole.body)
+    size = len(body)
+    if match[1]:
+        first, last = int(match[1]), min(int(match[2] or size - 1), size - 1)
+    else:
+        first, last = max(0, size - int(match[2])), size - 1
+    if first > last:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+    headers = {k: v for k, v in whole.headers.items() if k.lower() != "content-length"}
+    headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    return Response(body[first : last + 1], 206, headers, whole.media_type)

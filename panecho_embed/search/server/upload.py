@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 import tempfile
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from panecho_embed.core.errors import MediaError
 from panecho_embed.media import VIDEO_SUFFIXES
+from panecho_embed.search.collection import UnknownIdError
 from panecho_embed.search.server.preview import previewed
 
 if TYPE_CHECKING:
@@ -35,6 +38,11 @@ _LOOK_SECONDS = 0.25
 
 _GRACE_SECONDS = 5.0
 """After the time of an upload is over, until a decoder that does not heed it is ended by force."""
+
+
+_KEPT_SECONDS = 1800.0
+_KEPT_AT_MOST = 64
+"""How long, and how many, embeddings of uploads are kept in memory: another question needs no second upload."""
 
 
 class UploadError(Exception):
@@ -202,3 +210,36 @@ async def _watch(request: Request, gone: threading.Event) -> None:
     while not await request.is_disconnected():
         await asyncio.sleep(_LOOK_SECONDS)
     gone.set()
+
+
+class KeptUploads:
+    """The embeddings of the newest uploads under names that can't be guessed; of their files there is nothing."""
+
+    def __init__(self, seconds: float = _KEPT_SECONDS, at_most: int = _KEPT_AT_MOST) -> None:
+        self._seconds = seconds
+        self._at_most = at_most
+        self._kept: OrderedDict[str, tuple[float, NewVideos]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, new: NewVideos) -> str:
+        """A new name for an upload's embedding."""
+        name = secrets.token_urlsafe(18)
+        with self._lock:
+            self._forget()
+            self._kept[name] = (time.monotonic() + self._seconds, new)
+            if len(self._kept) > self._at_most:
+                self._kept.popitem(last=False)
+        return name
+
+    def get(self, name: str) -> NewVideos:
+        """The embedding of that name. Raises UnknownIdError for what is not kept, or not any more."""
+        with self._lock:
+            self._forget()
+            if name not in self._kept:
+                raise UnknownIdError("the upload is not kept any more; send it again")
+            return self._kept[name][1]
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        while self._kept and next(iter(self._kept.values()))[0] <= now:
+            self._kept.popitem(last=False)

@@ -30,7 +30,7 @@ def draw(path: str, kind: Kind, known_fps: float) -> Picture:
     return thumbnail_of(cine, fps) if kind == "thumbnail" else mp4(cine, fps)
 
 
-class Workshop:
+class PictureWorkers:
     """Makes pictures, `WORKERS` at a time; the processes start with the first.
 
     seconds: for one picture. A video that takes longer, or ends its process, is not tried again.

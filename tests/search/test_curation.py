@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.search import Collection, oddities
+from panecho_embed.search import Collection, curation
 from panecho_embed.search.collection import Items
-from panecho_embed.search.oddities import duplicates, outliers
+from panecho_embed.search.curation import duplicates, outliers
 from tests.search.conftest import vectors_file
 
 
@@ -29,7 +29,7 @@ def test_groups_do_not_depend_on_the_block_they_fall_in(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     items = videos(tmp_path / "a.h5", rng.normal(size=(40, 3)))
     whole = [group.positions.tolist() for group in duplicates(items, 0.95)]
-    monkeypatch.setattr(oddities, "_BLOCK", 7)
+    monkeypatch.setattr(curation, "_BLOCK", 7)
     assert [group.positions.tolist() for group in duplicates(items, 0.95)] == whole
     assert len(whole) > 1
 
