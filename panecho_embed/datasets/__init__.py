@@ -144,7 +144,7 @@ def check_source(source: str | Path) -> None:
 def _no_video(source: str, layout: str, notes: str = "") -> ManifestError:
     return ManifestError(
         f"{source}: no video found (layout {layout}); looked for DICOM (by content), "
-        f"AVI, MP4 and other video files, image folders, .npy and .npz{notes}"
+        f"AVI, MP4 and other video files, NIfTI, image folders, .npy and .npz{notes}"
     )
 
 
