@@ -1,15 +1,29 @@
 """What commands import late, for processes that are killed: the kill should hit the work, not the imports."""
 
-import faiss  # noqa: F401
-import h5py  # noqa: F401
-import matplotlib.figure  # noqa: F401
-import pandas as pd  # noqa: F401
-import pyarrow.parquet  # noqa: F401
-import sklearn.linear_model  # noqa: F401
-import torch  # noqa: F401
+import importlib
 
-import panecho_embed.cli.main
-import panecho_embed.finetuning.run
-import panecho_embed.search.atlas
-import panecho_embed.search.index  # noqa: F401
-import probes.outputs  # noqa: F401
+import torch
+from click.testing import CliRunner
+
+from panecho_embed.cli.main import main
+from panecho_embed.models import backbones
+from tests.tiny import tiny
+
+for _name in (
+    *("faiss", "h5py", "matplotlib.figure", "pandas", "pyarrow.parquet", "sklearn.linear_model"),
+    *("panecho_embed.evaluation.comparison_report", "panecho_embed.extraction.run", "panecho_embed.finetuning.run"),
+    *("panecho_embed.prediction.run", "panecho_embed.search.atlas", "panecho_embed.search.index", "probes.outputs"),
+):
+    importlib.import_module(_name)
+
+# What a command says that was run again though it had ended: another finished result is never replaced unasked.
+_FINISHED = ("fits; replace it", "finished run already", "is there already")
+
+
+def run(words: list[str]) -> None:
+    """Run a command, which may also find that it was done already; anything else that it says ends the process."""
+    torch.set_num_threads(1)
+    backbones._factories["tiny"] = lambda weights, seed: tiny()
+    result = CliRunner().invoke(main, words)
+    if result.exit_code and not any(told in result.output for told in _FINISHED):
+        raise SystemExit(result.output or repr(result.exception))

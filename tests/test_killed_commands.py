@@ -1,21 +1,26 @@
-"""SIGKILL at random moments: the same command again gives the same result, and nothing else is left."""
+"""SIGKILL at random moments: the same command again gives the same result, and nothing else is left.
+
+`extract` has a test of its own, tests/test_kill.py.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from panecho_embed.cli.main import main
-from panecho_embed.core.digests import SUMS
+from panecho_embed.store import EmbeddingFile
 from tests.finetuning.conftest import NARROW, SMALL
+from tests.preloaded import run
 from tests.search.conftest import vectors_file
+from tests.test_extraction import moving
 
 pytestmark = pytest.mark.slow
 KILLS = 20
@@ -23,111 +28,190 @@ KILLS = 20
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
-
-def run(words: list[str]) -> None:
-    result = CliRunner().invoke(main, words)
-    if result.exit_code and "fits; replace it" not in result.output and "finished run already" not in result.output:
-        raise SystemExit(result.output)
+Words = Callable[[Path], list[object]]
+"""The command, for the folder that it works in."""
 
 
-def child(words: list[object], kill_after: float | None = None) -> float:
-    """Run a command in a process of its own, perhaps killed; returns the seconds that it took."""
+def child(words: list[object], kill_after: float | None = None) -> tuple[float, bool]:
+    """Run a command in a process of its own, perhaps killed; the seconds that it took, and whether it was."""
     process = CONTEXT.Process(target=run, args=([str(word) for word in words],))
     started = time.monotonic()
     process.start()
     process.join(kill_after)
-    if process.is_alive():
+    if kill_after is not None:
         process.kill()
     process.join()
-    assert kill_after is not None or process.exitcode == 0
-    return time.monotonic() - started
+    killed = process.exitcode == -signal.SIGKILL
+    assert killed or process.exitcode == 0, words
+    return time.monotonic() - started, killed
 
 
-def tree(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != ".lock"}
+def files(folder: Path) -> dict[str, bytes]:
+    """What a command left: tensorboard's files bear the moment in their names, locks are nobody's."""
+    paths = [path for path in folder.rglob("*") if path.name != ".lock" and path.parent.name != "tensorboard"]
+    return {path.relative_to(folder).as_posix(): content(path) for path in paths}
 
 
-def killed(
-    tmp_path: Path, before: Callable[[Path], None], words: Callable[[Path], list[object]], kept: list[str], seed: int
-) -> None:
-    """kept: files that must be the same as those of an undisturbed run."""
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    before(whole)
-    child(words(whole))  # imports what is imported late
-    shutil.rmtree(whole)
-    whole.mkdir()
-    before(whole)
-    seconds = child(words(whole))
-    chance = random.Random(seed)
-    for number in range(KILLS):
-        place = tmp_path / f"killed-{number}"
-        place.mkdir()
-        before(place)
-        child(words(place), chance.uniform(0, seconds))
-        child(words(place))
-        assert tree(place) == tree(whole)
-        for name in kept:
-            assert (place / name).read_bytes() == (whole / name).read_bytes(), name
-        shutil.rmtree(place)
+def content(path: Path) -> bytes:
+    """The bytes of a file; of an embedding file, which holds the moment, its rows and tables; of a folder none."""
+    if path.is_dir():
+        return b""
+    if path.suffix != ".h5":
+        return path.read_bytes()
+    with EmbeddingFile(path) as file:
+        tables = "".join(table.to_csv() for table in (file.rows, file.videos, file.failures))
+        return file.embeddings.tobytes() + file.fingerprint.encode() + tables.encode()
 
 
-def test_index(tmp_path):
-    source = vectors_file(tmp_path / "emb.h5", patients=800, dim=64)
-    names = [f"emb.h5.index/{name}" for name in ("units.npy", "studies.npy", "index.faiss", SUMS)]
-    killed(
-        tmp_path,
-        lambda place: shutil.copy(source, place),
-        lambda place: ["index", place / "emb.h5", "--kind", "ivf"],
-        names,
-        1,
-    )
+def index(start: Path, sources: Path) -> Words:
+    vectors_file(start / "emb.h5", patients=400, dim=32)
+    return lambda place: ["index", place / "emb.h5", "--kind", "ivf"]
 
 
-def test_atlas(tmp_path):
-    source = vectors_file(tmp_path / "emb.h5", patients=400, dim=64)
-
-    def words(place: Path) -> list[object]:
-        options = ["-o", place / "a.parquet", "--method", "pca", "--no-thumbnails", "--overwrite"]
-        return ["atlas", place / "emb.h5", *options]
-
-    killed(tmp_path, lambda place: shutil.copy(source, place), words, ["a.parquet"], 2)
+def atlas(start: Path, sources: Path) -> Words:
+    # The map is kept beside the embeddings.
+    vectors_file(start / "emb.h5", patients=200, dim=32)
+    return lambda place: ["atlas", place / "emb.h5", "-o", place / "a.parquet", "--method", "pca", "--no-thumbnails"]
 
 
-def test_probe(tmp_path):
-    source = vectors_file(tmp_path / "emb.h5", patients=60)
-
-    def words(place: Path) -> list[object]:
-        options = ["--target", "EF", "--folds", 3, "--trainings", 1, "--draws", 20, "-o", place / "run"]
-        return ["probe", "linear", source, *options]
-
-    killed(tmp_path, lambda place: None, words, ["run/predictions.csv"], 3)
+def search_page(start: Path, sources: Path) -> Words:
+    source = vectors_file(sources / "emb.h5", patients=40)
+    return lambda place: ["search", source, "--study", "P3-S0", "--html", place / "near.html"]
 
 
-def test_finetune(tmp_path):
-    data = tmp_path / "data"
+def probe_command(source: Path, out: Path) -> list[object]:
+    options = ["--folds", 3, "--trainings", 1, "--draws", 20]
+    return ["probe", "linear", source, "--target", "EF", *options, "-o", out]
+
+
+def probe(start: Path, sources: Path) -> Words:
+    source = vectors_file(sources / "emb.h5", patients=30)
+    return lambda place: probe_command(source, place / "run")
+
+
+def probe_apply(start: Path, sources: Path) -> Words:
+    source = vectors_file(sources / "emb.h5", patients=30)
+    child(probe_command(source, sources / "run"))
+    return lambda place: ["probe", "apply", sources / "run", source, "-o", place / "predictions.csv"]
+
+
+def probe_compare(start: Path, sources: Path) -> Words:
+    named = [vectors_file(sources / f"{seed}.h5", patients=30, seed=seed) for seed in (0, 1)]
+    options = ["--folds", 3, "--draws", 20, "--trainings", 1]
+    return lambda place: ["probe", "compare", *named, "--target", "EF", *options, "-o", place / "run"]
+
+
+def compare(start: Path, sources: Path) -> Words:
+    for seed in (0, 1):
+        child(probe_command(vectors_file(sources / f"{seed}.h5", patients=30, seed=seed), sources / f"run-{seed}"))
+    runs = [f"{seed}={sources / f'run-{seed}'}" for seed in (0, 1)]
+    return lambda place: ["compare", *runs, "--draws", 20, "-o", place / "compared"]
+
+
+def _films(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        np.save(folder / f"v{i}.npy", moving(24, seed=i))
+    return folder
+
+
+def _extract(films: Path, *options: object) -> list[object]:
+    return ["extract", films, "--backbone", "tiny", "--workers", 0, *options]
+
+
+def pool(start: Path, sources: Path) -> Words:
+    child(_extract(_films(sources / "films", 4), "-o", sources / "clips.h5"))
+    return lambda place: ["pool", sources / "clips.h5", "--by", "video", "-o", place / "videos.h5"]
+
+
+def reclip(start: Path, sources: Path) -> Words:
+    child(_extract(_films(sources / "films", 4), "--level", "frame", "-o", sources / "frames.h5"))
+    return lambda place: ["reclip", sources / "frames.h5", "--stride", 4, "-o", place / "clips.h5"]
+
+
+def merge(start: Path, sources: Path) -> Words:
+    films = _films(sources / "films", 6)
+    for shard in ("1/2", "2/2"):
+        child(_extract(films, "--shard", shard, "-o", start / "out.h5"))
+    return lambda place: ["merge", place / "out.h5"]
+
+
+def manifest(start: Path, sources: Path) -> Words:
+    films = _films(sources / "films", 6)
+    return lambda place: ["manifest", films, "-o", place / "list.csv"]
+
+
+def predict(start: Path, sources: Path) -> Words:
+    films = _films(sources / "films", 4)
+    words = ["extract", films, "--backbone", "random", "--image-size", 32, "--workers", 0, "--clips", 1]
+    child([*words, "-o", sources / "clips.h5"])
+    return lambda place: ["predict", sources / "clips.h5", "--backbone", "random", "-o", place / "predicted"]
+
+
+def predict_videos(start: Path, sources: Path) -> Words:
+    films = _films(sources / "films", 2)
+    words = ["predict", films, "--backbone", "random", "--image-size", 32, "--workers", 0, "--clips", 1]
+    return lambda place: [*words, "-o", place / "predicted"]
+
+
+def finetune(start: Path, sources: Path) -> Words:
+    data = sources / "data"
     child(["phantom", data, "--layout", "echonet-dynamic", "--patients", 16, "--frames", 8])
     chosen = SMALL | {"model.width": NARROW}
     settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+    options = ["--init", "random", "--data", data, "--checkpoint-minutes", 0, *settings]
+    return lambda place: ["finetune", "echonet-dynamic", *options, "-o", place / "run"]
 
-    def words(place: Path) -> list[object]:
-        options = ["--init", "random", "--data", data, "--checkpoint-minutes", 0, *settings, "-o", place / "run"]
-        return ["finetune", "echonet-dynamic", *options]
 
-    def without_events(folder: Path) -> set[str]:
-        return {name for name in tree(folder) if "tensorboard" not in name}
+COMMANDS: dict[str, tuple[Callable[[Path, Path], Words], str]] = {
+    "index": (index, "emb.h5.index/index.faiss"),
+    "atlas": (atlas, "a.parquet"),
+    "search --html": (search_page, "near.html"),
+    "probe": (probe, "run/predictions.csv"),
+    "probe apply": (probe_apply, "predictions.csv"),
+    "probe compare": (probe_compare, "run/differences.csv"),
+    "compare": (compare, "compared/comparison.json"),
+    "pool": (pool, "videos.h5"),
+    "reclip": (reclip, "clips.h5"),
+    "merge": (merge, "out.h5"),
+    "manifest": (manifest, "list.csv"),
+    "predict": (predict, "predicted/studies.csv"),
+    "predict videos": (predict_videos, "predicted/studies.csv"),
+    "finetune": (finetune, "run/predictions.csv"),
+}
+"""How a command is prepared, and a file of its result."""
 
-    whole, seconds = tmp_path / "whole", 0.0
-    for _ in range(2):
-        shutil.rmtree(whole, ignore_errors=True)
-        whole.mkdir()
-        seconds = child(words(whole))
-    chance = random.Random(4)
-    for number in range(KILLS):
-        place = tmp_path / f"killed-{number}"
-        place.mkdir()
-        child(words(place), chance.uniform(0, seconds))
-        child(words(place))
-        assert without_events(place) == without_events(whole)
-        assert (place / "run" / "predictions.csv").read_bytes() == (whole / "run" / "predictions.csv").read_bytes()
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_killed_command_that_is_run_again_ends_as_one_that_was_not_killed(name, tmp_path):
+    prepared, result = COMMANDS[name]
+    start, sources = tmp_path / "start", tmp_path / "sources"
+    start.mkdir()
+    sources.mkdir()
+    words = prepared(start, sources)
+    read = files(sources)
+    whole = []
+    for number in range(2):
+        place = shutil.copytree(start, tmp_path / f"whole-{number}")
+        seconds, _ = child(words(place))
+        whole.append(files(place))
+    assert whole[0].keys() == whole[1].keys()
+    # The others hold the moment, or their own path.
+    same = {path for path, content in whole[0].items() if content == whole[1][path]}
+    assert result in same
+    chance, kills = random.Random(name), 0
+    while kills < KILLS:
+        place = shutil.copytree(start, tmp_path / "killed")
+        kill_after = chance.uniform(0, seconds)
+        needed, killed = child(words(place), kill_after)
+        if killed:
+            kills += 1
+            child(words(place))
+        else:
+            # It had ended before; by that it is known how long it takes.
+            seconds = needed
+        left = files(place)
+        assert left.keys() == whole[0].keys(), kill_after
+        assert {path for path in same if left[path] != whole[0][path]} == set(), kill_after
         shutil.rmtree(place)
+    assert files(sources) == read

@@ -200,6 +200,15 @@ def test_files_stopped_on_the_way_to_their_places_go_on(tmp_path, monkeypatch, s
     assert {name: text for name, text in tree(tmp_path).items() if name != SUMS} == {"a": b"2", "plots/d": b"2"}
 
 
+def test_a_run_that_was_killed_while_its_files_took_their_places_is_finished_and_shows_them(tmp_path):
+    written(tmp_path / "made", a="1", plots__c="1")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "made").rename(tmp_path / "run" / READY)
+    with pytest.raises(StoreError, match="holds a finished run already"):
+        refuse_to_replace_run(tmp_path / "run", False, [])
+    assert sorted(tree(tmp_path / "run")) == [SUMS, "a", "plots/c"]
+
+
 def test_whoever_settles_while_another_has_just_done_so_removes_nothing(tmp_path, monkeypatch):
     # A reader has seen the folder of the finished run; before it reads the list, the run itself moves everything.
     with written_run(tmp_path / "run") as new:

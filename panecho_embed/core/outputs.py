@@ -59,7 +59,8 @@ def refuse_to_replace_run(folder: Path, overwrite: bool, names: Sequence[str]) -
     """
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file; name a folder (-o)")
-    there = [name for name in (READY, SUMS, *names) if (folder / name).exists()]
+    # One that was killed while its files took their places is finished, and shows them.
+    there = [name for name in (READY, SUMS, *names) if (settled(folder) / name).exists()]
     if there and not overwrite:
         raise StoreError(
             f"{folder} holds a finished run already; take another folder (-o), or replace it with --overwrite"

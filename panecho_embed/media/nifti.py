@@ -77,7 +77,7 @@ def _inspect(path: str) -> _Volume:
     except ModuleNotFoundError as error:
         raise MediaError(str(NotInstalledError("nibabel", "nifti", "NIfTI files")), stage="open") from error
     # One handle for all frames: each of a .gz would begin anew at its start.
-    image = nibabel.load(path, keep_file_open=True)
+    image = nibabel.load(path, mmap=False, keep_file_open=True)
     if not isinstance(image, nibabel.Nifti1Image):
         raise MediaError(f"it is a {type(image).__name__}, not NIfTI-1 or NIfTI-2", stage="open")
     shape, kind = image.shape, image.get_data_dtype()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from panecho_embed._version import __version__
 from panecho_embed.core.arraytypes import FloatArray
 from panecho_embed.core.errors import StoreError
-from panecho_embed.core.outputs import written_whole
+from panecho_embed.core.outputs import TEMPORARY, settled, written_whole
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.core.tasks import Task
 from panecho_embed.prediction.averages import Output, Predictions, Spread, outputs_of
@@ -236,9 +236,11 @@ def check_folder(out: Path, overwrite: bool) -> None:
     """Raise StoreError for a file, or a folder that holds something else, unless `overwrite`."""
     if out.exists() and not out.is_dir():
         raise StoreError(f"{out} is a file; name a folder (-o)")
-    if overwrite or not out.is_dir() or not any(out.iterdir()):
+    if overwrite or not out.is_dir():
         return
-    if not any((out / name).exists() for name in _OWN_FILES):
+    # What a kill left is nobody's.
+    there = {path.name for path in settled(out).iterdir() if not TEMPORARY.fullmatch(path.name)}
+    if there and not there.intersection(_OWN_FILES):
         raise StoreError(
             f"{out} is there already and holds no predictions; take another folder (-o), or write into it with "
             "--overwrite"

@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
+from panecho_embed.core.errors import StoreError
+from panecho_embed.core.outputs import temporary_path
 from panecho_embed.core.tasks import all_tasks, read_tasks
 from panecho_embed.models.panecho import PanEcho
 from panecho_embed.models.zoo import panecho_with_heads
 from panecho_embed.prediction.averages import average, outputs_of, reported
+from panecho_embed.prediction.files import check_folder
 from panecho_embed.prediction.pages import shown_class, shown_number, shown_percent, shown_sd
 from panecho_embed.prediction.run import read_heads
 from panecho_embed.store import EmbeddingFile
@@ -52,6 +55,14 @@ def test_no_clips_give_no_rows():
     model = PanEcho(pretrained=False, tasks=["AVStenosis"])
     raw = read_heads(model, np.zeros((0, 768), dtype=np.float32))
     assert raw.shape == reported(raw, model.tasks).shape == (0, 3)
+
+
+def test_a_folder_with_what_a_killed_run_left_is_written_into(tmp_path):
+    temporary_path(tmp_path / "new").mkdir()
+    check_folder(tmp_path, False)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(StoreError, match="is there already and holds no predictions"):
+        check_folder(tmp_path, False)
 
 
 def test_json_says_what_the_tables_say(predicted):
