@@ -271,7 +271,7 @@ def test_a_script_without_a_main_guard_is_told_so(studies, tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # against a hang alone: on a busy machine three interpreters start in minutes
     )
     assert result.returncode == 1
     assert 'if __name__ == "__main__"' in result.stderr.splitlines()[-1]
