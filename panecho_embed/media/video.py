@@ -41,6 +41,9 @@ _LEADING_PICTURES = 8
 """Frames that a decoder may rightly leave out of an inter-coded stream: where a stream was cut without re-encoding,
 the first pictures may refer to frames that are gone. Encoders keep such groups to 8 or fewer."""
 
+_REORDERED = 16
+"""How many frames H.264 and HEVC may hold back because others that are stored later are shown first (H.264 A.3.1)."""
+
 _GRABS_PAST_END = 50
 """How many damaged packets in a row are stepped over to find out whether the video goes on behind them."""
 
@@ -152,6 +155,8 @@ def _read_track(path: str) -> _Track:
     # Sound may last longer than the frames, and ends with silence that is no packet.
     if name.startswith("matroska") and is_alone and packets.ends_before(duration, rate):
         raise _damaged(f"it says that it lasts {duration:.2f} s, its frames end after {packets.end:.2f} s")
+    if name.startswith("matroska") and packets.lacks_stored_last(rate):
+        raise _damaged("frames are missing that are stored behind the last one shown")
     may_lack = 0 if is_intra else min(_LEADING_PICTURES, max(2, packets.frames // 10))
     # The delay of a GIF's only image is no frame rate.
     fps = None if name == "gif" and packets.frames == 1 else plausible_fps(rate)
@@ -174,6 +179,7 @@ class _Packets:
         self.total = self.frames = self.discarded = 0
         self.end, self.damage = 0.0, ""
         self._longest_gap, last = 0.0, None
+        self._starts: list[float] = []
         try:
             for packet in container.demux(stream):
                 if packet.dts is None and not packet.size:
@@ -182,6 +188,7 @@ class _Packets:
                 start = packet.pts if packet.pts is not None else packet.dts
                 if start is not None and packet.time_base is not None:
                     self.end = max(self.end, float((start + (packet.duration or 0)) * packet.time_base))
+                    self._starts.append(float(start * packet.time_base))
                 self.total += 1
                 self.frames += packet.size > 0
                 self.discarded += packet.is_discard
@@ -200,6 +207,18 @@ class _Packets:
         """
         frame = 1 / rate if rate else self._longest_gap
         return self.end + max(frame / 2, self._longest_gap - frame / 2) < duration
+
+    def lacks_stored_last(self, rate: float) -> bool:
+        """Whether frames are missing that are stored behind the one that is shown last, so that the duration is whole.
+
+        Only where frames are stored in another order than they are shown, and at a constant rate except near the end.
+        rate: frames per second, 0 where not known.
+        """
+        starts = np.asarray(self._starts)
+        if not rate or np.all(np.diff(starts) > 0):
+            return False
+        is_gap = np.diff(np.sort(starts)) > 1.5 / rate
+        return bool(is_gap[-_REORDERED:].any() and not is_gap[:-_REORDERED].any())
 
 
 def _check_gif(path: str) -> None:

@@ -25,8 +25,17 @@ from panecho_embed.core.arraytypes import Bools, Floats32, Ints
 from panecho_embed.core.digests import SUMS, block_sums, read_checked
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.outputs import READY, TEMPORARY, make_room, settle, written_run
-from panecho_embed.search import approximate
-from panecho_embed.search.approximate import LEAST_VIDEOS, Effort, IndexKind, recipe, trained, tune, write
+from panecho_embed.search.approximate import (
+    LEAST_VIDEOS,
+    Effort,
+    IndexKind,
+    nearest,
+    read,
+    recipe,
+    trained,
+    tune,
+    write,
+)
 from panecho_embed.search.collection import Collection, Kept
 from panecho_embed.search.similarity import Vectors, across, top
 from panecho_embed.store import EmbeddingFile, RowsOnDisk, npy_rows
@@ -252,7 +261,7 @@ class SavedIndex:
     @cached_property
     def _index(self) -> Any:
         try:
-            index = approximate.read(self.path / "index.faiss")
+            index = read(self.path / "index.faiss")
         except RuntimeError as error:
             raise _damaged(self.path, self._emb, error) from error
         # It is read when it is first needed, and may have been renewed since it was checked.
@@ -280,11 +289,11 @@ class SavedIndex:
         left_out = self.info.videos - number
         if left_out > self.info.videos // _MANY:
             # What a filter leaves may lie in none of the lists nearest to a query.
-            found = approximate.nearest(self._index, queries, Effort(self.info.videos, effort.candidates), allowed)
+            found = nearest(self._index, queries, Effort(self.info.videos, effort.candidates), allowed)
             return np.unique(found[found >= 0])
         some = left_out > _LEFT_OUT
         more = effort if some else Effort(effort.lists, effort.candidates + left_out)
-        found = approximate.nearest(self._index, queries, more, allowed if some else None)
+        found = nearest(self._index, queries, more, allowed if some else None)
         positions = np.unique(found[found >= 0])
         return positions[allowed[positions]]
 
