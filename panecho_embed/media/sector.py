@@ -19,7 +19,7 @@ from panecho_embed.core.errors import ArgumentError
 
 _FloatImage = Floats
 
-_CHANGE_CAP = np.uint8(12)
+_CHANGE_CAP = 12
 """Grey levels. A change counts up to here, so that a bright trace that passes once weighs no more than speckle."""
 
 _MIN_ACTIVITY = 0.4
@@ -60,7 +60,10 @@ def apply_mask(frame: UInt8Array, mask: Bools) -> UInt8Array:
     """Black out everything outside `mask`, (H, W), in a copy of `frame`, (H, W, 3) or (T, H, W, 3)."""
     if frame.shape[-3:-1] != mask.shape:
         raise ArgumentError(f"the mask is {mask.shape}, the frame {frame.shape[-3:-1]}; they must be of one size")
-    return np.where(mask[..., None], frame, np.uint8(0))
+    inside = np.ascontiguousarray(mask).view(np.uint8)
+    if frame.ndim == 3:
+        return np.asarray(cv2.copyTo(frame, inside), dtype=np.uint8)
+    return np.stack([apply_mask(one, mask) for one in frame])
 
 
 def dicom_colours(frame: UInt8Array) -> UInt8Array:
@@ -145,7 +148,8 @@ def _statistics(frames: Iterable[UInt8Array]) -> tuple[_FloatImage | None, _Floa
         if previous is None:
             change, brightness = np.zeros(grey.shape), np.zeros(grey.shape)
         else:
-            cv2.accumulate(np.minimum(cv2.absdiff(grey, previous), _CHANGE_CAP), change)
+            capped = cv2.threshold(cv2.absdiff(grey, previous), _CHANGE_CAP, 0, cv2.THRESH_TRUNC)[1]
+            cv2.accumulate(capped, change)
         cv2.accumulate(grey, brightness)
         previous = grey
         count += 1
