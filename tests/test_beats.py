@@ -336,3 +336,9 @@ def test_the_beat_in_frames():
     assert math.isnan(Recording().beat(30.0).frames)
     with pytest.raises(ArgumentError, match="a beat has 0"):
         Beat(0.0)
+
+
+def test_a_stretch_of_beats_does_not_cross_a_missed_r_wave():
+    beat = Beat(30.0, (0, 30, 90, 120, 150, 180))
+    assert beat.spans(2, 200, 15 / 16).tolist() == [[90, 60]]
+    assert beat.spans(3, 200, 15 / 16).tolist() == [[90, 90]]

@@ -52,8 +52,9 @@ class Beat:
         before = first - self.frames * np.arange(math.floor(first / self.frames + 1), 0, -1)
         behind = last + self.frames * np.arange(1, max(math.ceil((num_frames - last) / self.frames), 0) + beats + 1)
         marks = np.concatenate([before, self.r_waves, behind])
-        starts, lengths = marks[:-beats], marks[beats:] - marks[:-beats]
-        usual = (lengths >= _SHORTEST * beats * self.frames) & (lengths <= _LONGEST * beats * self.frames)
+        starts, lengths, each = marks[:-beats], marks[beats:] - marks[:-beats], np.diff(marks)
+        is_usual = (each >= _SHORTEST * self.frames) & (each <= _LONGEST * self.frames)
+        usual = np.lib.stride_tricks.sliding_window_view(is_usual, beats).all(axis=1)
         inside = (starts >= -0.5) & (starts + reach * lengths <= num_frames - 0.5)
         chosen = np.flatnonzero(usual & inside)
         kept: list[int] = []

@@ -34,7 +34,7 @@ DESCRIPTION_COLUMNS = (
     "heart_rate_bpm",
     "heart_rate_source",
 )
-"""For a person to look at; a table that has all of them comes from here, and they are no labels when it comes back."""
+"""For a person to look at; a table with the first five comes from here, and they are no labels when it comes back."""
 
 
 def describe_manifest(manifest: Manifest, progress: Progress = silent) -> pd.DataFrame:

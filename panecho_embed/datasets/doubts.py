@@ -76,15 +76,22 @@ def one_patient(found: PlainManifest) -> list[str]:
 def unused_tables(tree: Tree, *, named: bool = True) -> list[str]:
     """A warning of the tables which nobody has read, with their columns.
 
-    named: with their paths as well, which must not be printed where ids are hashed.
+    named: with their paths and columns, which must not be printed where ids are hashed: a table without a header row
+    has a patient in its place.
     """
     found = [file for file in tree.unused_tables() if not file.name.endswith(IDS_SUFFIX)]
     if not found:
         return []
-    names = [shown(file.relative_to(tree.root)) if named else f"a {file.suffix}" for file in found]
-    listed = [f"{name} ({_columns(column_names(file))})" for name, file in zip(names, found, strict=True)][:_LISTED]
+    listed = [_listed(file, tree, named) for file in found[:_LISTED]]
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return [f"WARNING: {counted(len(found), 'table')} found and not used: {'; '.join(listed)}{more}"]
+
+
+def _listed(file: Path, tree: Tree, named: bool) -> str:
+    names = column_names(file)
+    if not named:
+        return f"a {file.suffix} ({counted(len(names), 'column') if names else 'not read'})"
+    return f"{shown(file.relative_to(tree.root))} ({_columns(names)})"
 
 
 def _columns(names: Sequence[str]) -> str:

@@ -38,9 +38,9 @@ def read_table_manifest(path: Path, base: str | None = None, local: LocalIds | N
     Column `path` is required: absolute, a URL, or relative to `base`, the URL of a folder, by default the table's own
     folder. What is behind a URL is not asked for before its turn comes. video_id (default: the path as written),
     study_id (default: the video_id), patient_id (default: the study_id; filled in every row if the column is there),
-    view, split and fps are used when they are there; every other column is a label, except the five by which
-    `describe_manifest` describes a video, if all five are there. local: knows the paths of a table in which they are
-    opaque. A table with `query_key` in place of `path` is read as TMED-2's, one with `dicom_filepath` as
+    view, split and fps are used when they are there; every other column is a label, except those by which
+    `describe_manifest` describes a video, if the first five of them are there. local: knows the paths of a table in
+    which they are opaque. A table with `query_key` in place of `path` is read as TMED-2's, one with `dicom_filepath` as
     MIMIC-IV-ECHO's record list. Raises ManifestError listing every missing file, doubled id and unusable cell.
     """
     table = read_table(path, undecodable=("path", *_IDS))
@@ -62,7 +62,7 @@ def read_table_manifest(path: Path, base: str | None = None, local: LocalIds | N
         whose = "study" if "study_id" in columns else "video"
         notes.append(f"{path.name} has no patient_id column: every {whose} counts as a patient of its own")
     # A single column of such a name is somebody's own.
-    described = DESCRIPTION_COLUMNS if columns.issuperset(DESCRIPTION_COLUMNS) else ()
+    described = DESCRIPTION_COLUMNS if columns.issuperset(DESCRIPTION_COLUMNS[:5]) else ()
     labels, of_labels = label_columns(table.frame, (*_KNOWN_COLUMNS, *OWN_COLUMNS, *described), path)
     manifest = Manifest(tuple(videos), labels, (*notes, *of_labels))
     telling = sum(is_telling(video.video_id) for video in videos)

@@ -8,7 +8,10 @@ PEDIATRIC_FOLDERS = ("A4C", "PSAX")
 """The two halves of EchoNet-Pediatric."""
 
 _VIEW = re.compile(
-    r"a[2-5]c|[2-5]ch|lax|sax|subcostal|suprasternal|ssn|(plax|psax|apical|parasternal)([-_ ].+)?",
+    r"a[2-5]c|[2-5]ch|lax|sax|subcostal|suprasternal|ssn|(plax|psax|apical|parasternal)"
+    # Not anything: PLAX_0001 and PLAX_DOE are a patient's.
+    r"([-_ ]*(av|mv|pv|tv|pm|pap|papillary|ao|apex|base|mid|level|zoom|rv|lv|inflow|outflow|long|short|axis|lax|sax"
+    r"|[2-5](ch?)?|two|three|four|five|chambers?|colou?r|doppler))*",
     re.IGNORECASE,
 )
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
@@ -16,7 +19,7 @@ _SPLITS |= {"test": "test", "testing": "test"}
 
 
 def is_view(name: str) -> bool:
-    """Whether a folder of this name says a view, as A4C, 2CH and PSAX-AV do."""
+    """Whether a folder of this name says a view and nothing else, as A4C, 2CH and PSAX-AV do."""
     return _VIEW.fullmatch(name) is not None
 
 

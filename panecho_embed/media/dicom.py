@@ -160,11 +160,16 @@ def _recording(header: DicomHeader, form: PixelFormat, region: Region | None) ->
 
 
 def _colour_flow(header: DicomHeader) -> float:
-    """1 with colour Doppler, 0 without, by Ultrasound Color Data Present or a region's data type; NaN if not known."""
-    present = header.number("UltrasoundColorDataPresent")
+    """1 with colour Doppler, 0 without, by the regions' data types (1 tissue, 2 colour flow); NaN if not known.
+
+    Ultrasound Color Data Present decides only where no region says either: scanners set it for loops in grey, too.
+    """
     items = header.dataset.get("SequenceOfUltrasoundRegions") or ()
     types = {value for item in items for value in numbers(item, "RegionDataType")}
-    return float(present == 1 or 2 in types) if present is not None or types else math.nan
+    if types & {1, 2}:
+        return float(2 in types)
+    present = header.number("UltrasoundColorDataPresent")
+    return math.nan if present is None else float(present == 1)
 
 
 def _r_waves(header: DicomHeader) -> tuple[float, ...]:

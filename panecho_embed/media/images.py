@@ -28,8 +28,6 @@ from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import MAX_PIXELS, Cine, check_size
 from panecho_embed.media.kinds import IMAGE_SUFFIXES
 
-"""Suffixes of the images that make up a folder, in small letters."""
-
 _KINDS: dict[bytes, type[PngImageFile | JpegImageFile | BmpImageFile | TiffImageFile]] = {
     b"\x89PNG": PngImageFile,
     b"\xff\xd8": JpegImageFile,

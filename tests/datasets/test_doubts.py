@@ -61,6 +61,14 @@ def test_a_table_of_one_patient_is_doubted_from_many_videos_on(tmp_path):
     assert "200 videos, all of one patient. If" in read_manifest(tmp_path / "t.csv").notes[0]
 
 
+def test_a_folder_that_says_more_than_a_view_is_a_patient(tmp_path):
+    for name in ("PLAX_0001", "PLAX_DOE", "apical-4-chamber"):
+        touch(tmp_path / name / "a.avi")
+    found = {video.patient_id: video.view for video in read_manifest(tmp_path).videos}
+    assert {who: view for who, view in found.items() if who.startswith("PLAX")} == {"PLAX_0001": "", "PLAX_DOE": ""}
+    assert "apical-4-chamber" in found.values()
+
+
 def test_tables_that_nobody_used_are_named(tmp_path):
     touch(tmp_path / "p1" / "a.avi")
     csv(tmp_path / "outcomes.csv", "patient,EF,died", ["p1,50,0"])
@@ -74,9 +82,10 @@ def test_tables_that_nobody_used_are_named(tmp_path):
 
 def test_beside_dicom_their_names_are_not_told(tmp_path):
     write_dicom(tmp_path / "DOE^JANE" / "a.dcm", "PAT1", "1.2.3")
-    csv(tmp_path / "DOE^JANE" / "DOE^JANE.csv", "EF", ["50"])
+    # Without a header row, whose place a patient has.
+    csv(tmp_path / "DOE^JANE" / "DOE^JANE.csv", "DOE^JANE,50", ["ROE^JIM,60"])
     notes = read_manifest(tmp_path).notes
-    assert notes[0] == "WARNING: 1 table found and not used: a .csv (columns EF)"
+    assert notes[0] == "WARNING: 1 table found and not used: a .csv (2 columns)"
     assert not any("DOE" in note for note in notes)
 
 

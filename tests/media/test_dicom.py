@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
 
 from panecho_embed.core.errors import MediaError, NotACineError
 from panecho_embed.core.records import Recording, Region
@@ -205,6 +206,9 @@ def test_the_heart_rate_tag_stands_in_for_r_waves(tmp_path: Path) -> None:
 
 def test_the_header_says_whether_there_is_colour(tmp_path: Path) -> None:
     assert open_cine(write_dicom(tmp_path / "c.dcm", RGB, UltrasoundColorDataPresent=0)).recording.colour_flow == 0
+    # pydicom's own still of a Philips scanner: a region of tissue in grey, and the flag set.
+    path = get_testdata_file("examples_palette.dcm")
+    assert open_cine(path, include_stills=True).recording.colour_flow == 0
 
 
 def test_every_kind_of_file_says_its_size(tmp_path: Path) -> None:
