@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from panecho_embed.core.arraytypes import Floats
 from panecho_embed.core.records import SELF_SIMILARITY, EmbeddingTable
 from panecho_embed.evaluation.predictions import mean_by
+from panecho_embed.media.kinds import type_of_file
 
 Facts = Mapping[str, Floats]
 """Name of a fact -> (U, F) numbers of each unit."""
@@ -106,7 +106,9 @@ def _columns(videos: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[An
         seen = columns["heart_rate_source"] == SELF_SIMILARITY
         columns["heart_rate_bpm"] = np.where(seen, np.nan, columns["heart_rate_bpm"])
         columns["heart_rate_source"] = np.where(seen, "", columns["heart_rate_source"])
-    columns["type of file"] = np.array([PurePosixPath(str(p)).suffix.lower() for p in videos["path"]], dtype=object)
+    paths = [str(path) for path in videos["path"]]
+    if not all(path.startswith("study:") for path in paths):
+        columns["type of file"] = np.array([type_of_file(path) for path in paths], dtype=object)
     return columns
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +95,8 @@ class Shortcuts:
     n, n_patients : int
         Videos (or studies) and patients that were looked at.
     level : {"video", "study"}
+    not_looked_for : mapping of str to str
+        Targets that could not be learned -> why.
     """
 
     facts: tuple[Shortcut, ...]
@@ -102,6 +104,7 @@ class Shortcuts:
     n: int
     n_patients: int
     level: str = "video"
+    not_looked_for: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_shortcuts(
@@ -116,7 +119,8 @@ def find_shortcuts(
     """Read every fact of the recordings, and every label of text, from the embeddings; and each target from every fact.
 
     Linear probes, 5 folds grouped by patient whatever the split column says. At most 2,000 videos, of randomly drawn
-    patients. Values of a text that fewer than 10 patients have count as missing.
+    patients. Values of a text that fewer than 10 patients have count as missing. A label that is called like a fact of
+    the recordings, such as "view", is among the facts as "label view".
 
     Parameters
     ----------
@@ -136,7 +140,7 @@ def find_shortcuts(
     Raises
     ------
     ArgumentError
-        For a target or column that there is not, and targets that can't be learned.
+        For a target or column that there is not.
     """
     _, units = load_table(source, labels=labels)
     names = target_names(units.labels, targets, also={"view": units.view}) if targets else []
@@ -146,23 +150,33 @@ def find_shortcuts(
         )
     units = _sampled(units, seed)
     facts, features = _facts_of(source, units)
-    recorded = list(features)
+    where: dict[str, Where] = dict.fromkeys(features, "recording")
     for name, column in units.labels.items():
         if name not in names and (name in columns or column.dtype.kind == "O"):
-            facts[name], features[name] = column, _indicators(column)
+            called = name
+            while called in where:
+                called = f"label {called}"
+            facts[called], features[called], where[called] = column, _indicators(column), "label"
     settings = RunSettings(folds=_FOLDS, trainings=1, draws=1_000, seed=seed)
-    problems = [make_problem(units, units, name, reading=reading, recording=features) for name in names]
+    predicts: dict[str, dict[str, ReadOut]] = {}
+    together: dict[str, ReadOut] = {}
+    refused: dict[str, str] = {}
+    for target in names:
+        try:
+            problem = make_problem(units, units, target, reading=reading, recording=features)
+            known = [name for name in problem.recording if where[name] == "recording"]
+            each = {name: _from_facts(problem, [name], settings) for name in facts if name in problem.recording}
+            if known:
+                together[target] = _from_facts(problem, known, settings)
+            predicts[target] = each
+        except ArgumentError as error:
+            refused[target] = str(error)
     found = []
     for name, column in facts.items():
         given_away, why_not = _read_from_embedding(units, name, column, settings)
-        predicts = {p.target.name: _from_facts(p, [name], settings) for p in problems if name in p.recording}
-        where: Where = "recording" if name in recorded else "label"
-        found.append(Shortcut(name, where, given_away, predicts, why_not))
-    together = {p.target.name: [name for name in recorded if name in p.recording] for p in problems}
-    only = {
-        p.target.name: _from_facts(p, together[p.target.name], settings) for p in problems if together[p.target.name]
-    }
-    return Shortcuts(tuple(found), only, len(units), len(set(units.patient_id)), units.level)
+        predicted = {target: each[name] for target, each in predicts.items() if name in each}
+        found.append(Shortcut(name, where[name], given_away, predicted, why_not))
+    return Shortcuts(tuple(found), together, len(units), len(set(units.patient_id)), units.level, refused)
 
 
 def _facts_of(
@@ -249,14 +263,26 @@ def _indicators(column: npt.NDArray[Any]) -> Floats:
 
 
 def _sampled(units: EmbeddingTable, seed: int) -> EmbeddingTable:
-    """The videos of randomly drawn patients, up to the most that are looked at."""
+    """The videos of randomly drawn patients, up to the most that are looked at; a sample of very large patients'."""
     if len(units) <= _MOST_UNITS:
         return units
+    rng = np.random.default_rng(seed)
     ids, patient = np.unique(units.patient_id.astype(str), return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(ids))
-    counted = np.cumsum(np.bincount(patient)[order])
-    drawn = order[: max(int(np.searchsorted(counted, _MOST_UNITS, side="right")), 1)]
-    rows: Ints = np.flatnonzero(np.isin(patient, drawn))
+    count = np.bincount(patient)
+    room, too_large = _MOST_UNITS, []
+    fits = np.zeros(len(ids), dtype=np.bool_)
+    for one in rng.permutation(len(ids)).tolist():
+        if count[one] <= room:
+            fits[one] = True
+            room -= int(count[one])
+        else:
+            too_large.append(one)
+    kept = fits[patient]
+    # Patients of very many videos share the room that is left.
+    share = room // max(len(too_large), 1)
+    for one in too_large if share else ():
+        kept[rng.choice(np.flatnonzero(patient == one), share, replace=False)] = True
+    rows: Ints = np.flatnonzero(kept)
     taken = {name: getattr(units, name)[rows] for name in ROW_COLUMNS}
     columns = {name: column[rows] for name, column in units.labels.items()}
     return replace(units, values=units.values[rows], labels=columns, **taken)

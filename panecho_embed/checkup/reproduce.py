@@ -8,7 +8,7 @@ fp16, which is not PanEcho's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from panecho_embed._version import __version__
 from panecho_embed.core.arraytypes import Floats
 from panecho_embed.core.errors import ArgumentError, StoreError, WeightsNotFoundError
-from panecho_embed.core.outputs import explain_os_error, refuse_to_replace, write_json
+from panecho_embed.core.outputs import make_output_folder, refuse_to_replace, write_json
 from panecho_embed.core.provenance import Precision, package_versions
 from panecho_embed.core.records import ROW_COLUMNS, EmbeddingTable, Score
 from panecho_embed.core.wording import number
@@ -101,6 +101,10 @@ class Row:
         Whether it agrees, or by how much it is off; or why neither can be said.
     provenance : dict
         How the embeddings were made: weights, feeding, clips, precision, engine, versions.
+    sizes : dict of str to int
+        Videos with an embedding and a label, by split.
+    incomparable : str
+        Why these videos can't reproduce the figure; "" where they can.
     """
 
     model: str
@@ -111,6 +115,8 @@ class Row:
     published: Published
     verdict: str
     provenance: dict[str, Any]
+    sizes: Mapping[str, int]
+    incomparable: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +126,12 @@ class Reproduction:
     Parameters
     ----------
     rows : tuple of Row
-    sizes : dict of str to int
-        Videos with an embedding and a label, by split.
-    incomparable : str
-        Why these data can't reproduce the figures; "" where they can.
     not_run : dict of str to str
         Model -> why it was not run.
     notes : tuple of str
     """
 
     rows: tuple[Row, ...]
-    sizes: Mapping[str, int]
-    incomparable: str
     not_run: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = _NOTES
 
@@ -165,7 +165,7 @@ def reproduce(
     device, workers, progress, announce
         As for `extract`.
     overwrite : bool
-        Start over.
+        Start over. Not needed where reproduction.json lacks a model of `models` and holds no other.
 
     Returns
     -------
@@ -174,32 +174,30 @@ def reproduce(
     Raises
     ------
     ArgumentError
-        For an unknown model, and data without labels or without one of the three splits.
+        For an unknown model, weights of a model that is not run, and data without labels or without one of the splits.
     WeightsNotFoundError
-        If no model's weights are to be had, or a file of `weights` is not there.
+        If no model's weights are to be had, those of a model of the earlier result are not, or a file of `weights` is
+        not there.
     """
     given = dict(weights or {})
     if unknown := [name for name in (*models, *given) if name not in FEEDING]:
         raise ArgumentError(
             f"no published figure of {unknown[0]!r}; there are some of {', '.join(FEEDING)} (--backbone)"
         )
+    if unused := [name for name in given if name not in models]:
+        raise ArgumentError(f"--weights names a file for {unused[0]}, which is not run (--backbone {unused[0]})")
     folder = Path(out)
-    refuse_to_replace(folder / FILE, overwrite)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{folder}: {explain_os_error(error)}") from error
+    done = _models_done(folder / FILE, set(models), overwrite)
+    make_output_folder(folder)
     where = resolve_device(device)
     used: Precision = precision or ("fp16" if where.type == "cuda" else "fp32")
     rows: list[Row] = []
     not_run: dict[str, str] = {}
-    sizes: dict[str, int] = {}
-    told = ""
     for name in dict.fromkeys(models):
         try:
             backbone = load_backbone(name, given.get(name))
         except WeightsNotFoundError as error:
-            if name in given:
+            if name in given or name in done:
                 raise
             not_run[name] = str(error)
             continue
@@ -219,14 +217,30 @@ def reproduce(
         )
         for sampling in SAMPLINGS:
             table = _labelled(EmbeddingFile(folder / name / f"{sampling}.h5").table())
-            sizes = {split: int((table.split == split).sum()) for split in SIZES}
-            told = _incomparable(Path(data), sizes)
-            rows.append(_row(name, sampling, table, told))
+            rows.append(_row(name, sampling, table, Path(data)))
     if not rows:
         raise WeightsNotFoundError("\n\n".join(not_run.values()))
-    found = Reproduction(tuple(rows), sizes, told, not_run)
-    write_json(folder / FILE, _document(found))
+    found = Reproduction(tuple(rows), not_run)
+    write_json(folder / FILE, _document(found, where))
     return found
+
+
+def _models_done(file: Path, models: Collection[str], overwrite: bool) -> set[str]:
+    """Models of an earlier result that is to be completed; raises StoreError if `models` lack one, or add none."""
+    if overwrite or not file.exists():
+        return set()
+    try:
+        done = {row["model"] for row in json.loads(file.read_text("utf-8"))["rows"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        done = set(models)
+    if lost := sorted(done - set(models)):
+        raise StoreError(
+            f"{file} holds figures of {lost[0]}, which would be lost: add --backbone {lost[0]}, take another output "
+            "(-o), or replace it with --overwrite"
+        )
+    if not set(models) - done:
+        refuse_to_replace(file, overwrite)
+    return done
 
 
 def ridge_on_one_clip(table: EmbeddingTable) -> tuple[Predictions, float]:
@@ -285,13 +299,15 @@ def table_of(found: Reproduction) -> tuple[list[str], list[list[str]]]:
     return columns, rows
 
 
-def _row(name: str, sampling: str, table: EmbeddingTable, told: str) -> Row:
+def _row(name: str, sampling: str, table: EmbeddingTable, data: Path) -> Row:
+    sizes = {split: int((table.split == split).sum()) for split in SIZES}
+    told = _incomparable(data, sizes)
     predictions, alpha = ridge_on_one_clip(table)
     scored = score(predictions).scores
     published = PUBLISHED[name, sampling]
     said = "not comparable" if told else verdict(scored["mae"].value, published)
     provenance = json.loads(table.provenance.to_json())
-    return Row(name, sampling, scored["mae"], scored["r2"], alpha, published, said, provenance)
+    return Row(name, sampling, scored["mae"], scored["r2"], alpha, published, said, provenance, sizes, told)
 
 
 def _labelled(table: EmbeddingTable) -> EmbeddingTable:
@@ -321,15 +337,16 @@ def _incomparable(data: Path, sizes: Mapping[str, int]) -> str:
     return ""
 
 
-def _document(found: Reproduction) -> dict[str, Any]:
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+def _document(found: Reproduction, device: torch.device) -> dict[str, Any]:
     return {
         "schema_version": _SCHEMA_VERSION,
         "dataset": _DATASET,
         "version": __version__,
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "gpu": cuda,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "versions": package_versions(),
         "published_sizes": SIZES,
         **asdict(found),
+        # The lines below the first say where the weights were looked for, and a path may name a person.
+        "not_run": {name: why.partition("\n")[0] for name, why in found.not_run.items()},
     }

@@ -13,9 +13,9 @@ import torch
 
 from panecho_embed._version import __version__
 from panecho_embed.core.arraytypes import Ints, UInt8Array
-from panecho_embed.core.errors import PanEchoEmbedError
+from panecho_embed.core.errors import ArgumentError, EngineError, PanEchoEmbedError
 from panecho_embed.core.feeding import Feeding
-from panecho_embed.core.outputs import refuse_to_replace, write_text
+from panecho_embed.core.outputs import make_output_folder, refuse_to_replace, write_text
 from panecho_embed.core.provenance import Precision, package_versions
 from panecho_embed.extraction.choose import Agreement, agreement
 from panecho_embed.extraction.clip_engine import ClipEngine
@@ -39,7 +39,7 @@ FILE = "self-check.json"
 _SHAPES = ((600, 800), (112, 112), (600, 601))
 """Frames that are fed: landscape, EchoNet's, and one pixel off square."""
 
-_Status = Literal["agrees", "DIFFERS", "not available"]
+_Status = Literal["agrees", "DIFFERS", "FAILED", "not available"]
 
 _GRID = 4  # sampled places a side
 _MOST_LEVELS = 1  # grey levels by which builds of OpenCV and Pillow round otherwise
@@ -80,11 +80,16 @@ def self_check(
 
     Raises
     ------
+    ArgumentError
+        For weights of a model that is not in `models`.
     WeightsNotFoundError
         For a named model whose weights are not to be had.
     """
     given = dict(weights or {})
+    if models and (unused := [name for name in given if name not in models]):
+        raise ArgumentError(f"--weights names a file for {unused[0]}, which is not checked (--backbone {unused[0]})")
     refuse_to_replace(Path(out) / FILE, overwrite)
+    make_output_folder(Path(out))
     devices = list(dict.fromkeys([torch.device("cpu"), resolve_device(device)]))
     found = list(feeding_checks())
     here = [*given, *(file.name for file in KNOWN if file.name not in given and locate(file.name) is not None)]
@@ -151,8 +156,12 @@ def engine_checks(backbone: Backbone, devices: Sequence[torch.device]) -> Iterat
     frames = torch.from_numpy(np.stack([prepare(frame) for frame in film]))
     planes = torch.from_numpy(made.planes)
     batch = PictureBatch(frames.flatten(0, 1)[planes], planes % 3)
-    exact = EagerEngine(backbone, "fp32")(batch)
-    whole = ClipEngine(backbone, "fp32", "eager")(exact, made.clips[0])
+    try:
+        exact = EagerEngine(backbone, "fp32")(batch)
+        whole = ClipEngine(backbone, "fp32", "eager")(exact, made.clips[0])
+    except (PanEchoEmbedError, RuntimeError) as error:
+        yield SelfCheck("engine", f"{backbone.name}, cpu, eager, fp32", "nothing", _first_line(error), "FAILED")
+        return
     for device in devices:
         backbone.to(device)
         for precision in get_args(Precision):
@@ -177,7 +186,8 @@ def _image_check(
             engine = AcceleratorEngine(backbone, precision, len(batch))
         return agreement(engine(batch), exact)
 
-    return _checked(f"{backbone.name}, pictures, {backbone.device}, {name}, {precision}", precision, run)
+    what = f"{backbone.name}, pictures, {backbone.device}, {name}, {precision}"
+    return _checked(what, precision, run, is_required=name != "compiled")
 
 
 def _clip_checks(
@@ -192,18 +202,25 @@ def _clip_checks(
             return agreement(engine(features.to(backbone.device), clips), exact)
 
         check = _checked(f"{backbone.name}, clips, {backbone.device}, {backend}, {precision}", precision, run)
-        if backend == "eager" or engine.names:
+        # Without an error, and without a name, "auto" was eager.
+        if backend == "eager" or engine.names or check.status in ("FAILED", "not available"):
             yield check
 
 
-def _checked(what: str, precision: Precision, run: Callable[[], Agreement]) -> SelfCheck:
+def _checked(what: str, precision: Precision, run: Callable[[], Agreement], *, is_required: bool = True) -> SelfCheck:
+    """Compare; an error of what `extract` needs in fp32 (`is_required`) is a failure, unless it is an EngineError."""
     against = "eager fp32 on the CPU"
     try:
         found = run()
-    except (PanEchoEmbedError, RuntimeError, NotImplementedError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        return SelfCheck("engine", what, against, reason, "not available")
+    except (PanEchoEmbedError, RuntimeError) as error:
+        # An EngineError says that a model has nothing for the engine to do: `extract` takes eager then.
+        must = is_required and precision == "fp32" and not isinstance(error, EngineError)
+        return SelfCheck("engine", what, against, _first_line(error), "FAILED" if must else "not available")
     return SelfCheck("engine", what, against, str(found), "agrees" if found.within(precision) else "DIFFERS")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
 _KNOWN_PIXELS: Mapping[str, tuple[str, ...]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -89,12 +90,17 @@ def _reproduce(data: Path, out: Path, models: tuple[str, ...], **options: Any) -
 
     found = reproduce(data, out, models=models or tuple(FEEDING), progress=None, announce=announce, **options)
     click.echo(aligned(*table_of(found)))
-    shown = ", ".join(f"{found.sizes[split]} {split} (published {count})" for split, count in SIZES.items())
-    click.echo(f"videos: {shown}")
+    rows_by_videos: dict[tuple[str, str], list[str]] = {}
+    for row in found.rows:
+        shown = ", ".join(f"{row.sizes[split]} {split} (published {count})" for split, count in SIZES.items())
+        rows_by_videos.setdefault((shown, row.incomparable), []).append(f"{row.model} {row.sampling}")
+    for (shown, incomparable), names in rows_by_videos.items():
+        of = "" if len(rows_by_videos) == 1 else f" of {', '.join(names)}"
+        click.echo(f"videos{of}: {shown}")
+        if incomparable:
+            click.echo(f"Nothing{of} was reproduced: {incomparable}.")
     for note in found.notes:
         click.echo(note)
-    if found.incomparable:
-        click.echo(f"Nothing was reproduced: {found.incomparable}.")
     for name, why in found.not_run.items():
         echo_line(f"{name} was not run: {why}", err=True)
     echo_line(f"written: {out / FILE}")
@@ -112,10 +118,12 @@ def _self_check(
         raise click.UsageError(f"--{given[0]} has no use with --self-check, which tries every precision")
     found = self_check(out, models=models, weights=weights, device=device, overwrite=overwrite)
     click.echo(aligned(["", "compared with", "found", ""], [[c.what, c.against, c.found, c.status] for c in found]))
-    failed = sum(check.status == "DIFFERS" for check in found)
-    left = sum(check.status == "not available" for check in found)
+    count = Counter(check.status for check in found)
     if not any(check.kind == "engine" for check in found):
         click.echo("No model's weights are here: engines were not checked (--weights NAME=FILE, or --backbone random)")
-    echo_line(f"{len(found) - failed - left} agree, {failed} differ, {left} not available; written: {out / FILE}")
-    if failed:
+    echo_line(
+        f"{count['agrees']} agree, {count['DIFFERS']} differ, {count['FAILED']} failed, {count['not available']} not "
+        f"available; written: {out / FILE}"
+    )
+    if count["DIFFERS"] or count["FAILED"]:
         raise click.exceptions.Exit(1)

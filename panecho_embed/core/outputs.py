@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,16 @@ def refuse_to_replace(path: Path, overwrite: bool, *inputs: str | Path | None, f
             raise StoreError(f"{path} is what is read, {source}; it would be lost: take another output ({flag})")
     if not overwrite:
         raise StoreError(f"{path} is there already; take another output ({flag}), or replace it with --overwrite")
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make a folder and its parents before the work whose results go there. Raises StoreError, also if read-only."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StoreError(f"{folder}: {explain_os_error(error)}") from error
 
 
 def refuse_to_replace_run(folder: Path, overwrite: bool, names: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
@@ -18,10 +18,21 @@ VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".w
 _UNTOLD_SUFFIXES = (".wmv", ".mpg", ".mpeg")
 """Of containers that state neither a number of frames nor, when they are cut, a duration."""
 
+_MEDIA_SUFFIXES = ARRAY_SUFFIXES | IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".dcm", ".dicom", NIFTI_SUFFIXES[0]}
+
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+
+
+def type_of_file(path: str) -> str:
+    """The suffix of a media file in small letters, "" for any other name: what follows a point may be part of an id."""
+    name = path.lower()
+    if name.endswith(NIFTI_SUFFIXES[1]):
+        return NIFTI_SUFFIXES[1]
+    suffix = PurePath(name).suffix
+    return suffix if suffix in _MEDIA_SUFFIXES else ""
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:

@@ -12,6 +12,9 @@ from panecho_embed.cli.options import FileToRead, overwrite_option, reading_opti
 from panecho_embed.cli.printable import echo_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from probes.audit import Finding
     from probes.shortcuts import Shortcuts
 
 
@@ -48,9 +51,11 @@ def audit(
     Patients and studies in two splits, the same or nearly the same video in two splits or under two ids, labels that
     another column gives away. Facts of the recording (frame rate, size, scanner, view, ...) and labels of text (such as
     a hospital) that can be read from the embedding, and with --target how well each of them predicts the target without
-    an image. Exit code 1 when anything leaks from training to test.
+    an image. Exit code 1 when anything leaks from training to test, else 3 if shortcuts to a target could not be looked
+    for.
     """
-    from panecho_embed.core.outputs import refuse_to_replace, write_json, written_whole
+    from panecho_embed.core.errors import ArgumentError
+    from panecho_embed.core.outputs import refuse_to_replace, write_json
     from panecho_embed.core.wording import plural
     from panecho_embed.evaluation.targets import Reading
 
@@ -65,13 +70,21 @@ def audit(
     from probes.shortcuts import find_shortcuts
 
     findings = run(embeddings, labels=labels, near=near)
-    shortcuts = find_shortcuts(embeddings, target or "", labels=labels, columns=columns, reading=read_as)
-    findings += shortcut_findings(shortcuts)
-    for finding in findings:
-        echo_line(f"{finding.severity}: {finding.message}")
-        for example in finding.examples if finding.kind not in ("label_given_away", "shortcut") else ():
-            echo_line(f"    {example}")
-    _print_shortcuts(shortcuts, has_target=target is not None)
+    _print_findings(findings)
+    shortcuts: Shortcuts | None = None
+    error: ArgumentError | None = None
+    try:
+        shortcuts = find_shortcuts(embeddings, target or "", labels=labels, columns=columns, reading=read_as)
+        warned = shortcut_findings(shortcuts)
+        _print_findings(warned)
+        findings += warned
+    except ArgumentError as raised:
+        error = raised
+    if shortcuts is not None:
+        _print_shortcuts(shortcuts, has_target=target is not None)
+    refused = dict(shortcuts.not_looked_for) if shortcuts is not None else {}
+    for name, why in refused.items():
+        echo_line(f"shortcuts to {name} not looked for: {why}", err=True)
     leaks = sum(finding.severity == "leak" for finding in findings)
     warnings = len(findings) - leaks
     kinds, noun = plural("kind", leaks), plural("warning", warnings)
@@ -80,12 +93,24 @@ def audit(
         document = {
             "source": str(embeddings),
             "findings": [asdict(finding) for finding in findings],
-            "shortcuts": asdict(shortcuts),
+            "shortcuts": asdict(shortcuts) if shortcuts is not None else None,
         }
-        with written_whole(out) as temporary:
-            write_json(temporary, document)
+        write_json(out, document)
+    if error is not None:
+        if not leaks:
+            raise error
+        echo_line(f"shortcuts not looked for: {error}", err=True)
     if leaks:
         raise click.exceptions.Exit(1)
+    if refused:
+        raise click.exceptions.Exit(3)
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        echo_line(f"{finding.severity}: {finding.message}")
+        for example in finding.examples if finding.kind not in ("label_given_away", "shortcut") else ():
+            echo_line(f"    {example}")
 
 
 def _print_shortcuts(shortcuts: Shortcuts, *, has_target: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,13 +108,15 @@ def test_the_command_from_videos_to_one_file(weights: Path, tmp_path: Path) -> N
     assert [(row["model"], row["sampling"], row["verdict"]) for row in document["rows"]] == [
         ("panecho", sampling, "not comparable") for sampling in SAMPLINGS
     ]
-    assert sum(document["sizes"].values()) == 6
+    assert [sum(row["sizes"].values()) for row in document["rows"]] == [6, 6, 6]
+    assert {row["incomparable"] for row in document["rows"]} == {"these are phantoms"}
+    assert document["gpu"] is None
     row = document["rows"][0]
     assert (row["provenance"]["precision"], row["provenance"]["weights"]["source"]) == ("fp32", "panecho.pt")
     assert str(tmp_path) not in text
     listed = (tmp_path / "data" / "FileList.csv").read_text().splitlines()[1:]
     assert not any(line.partition(",")[0] in text for line in listed)
-    assert "--overwrite" in run(*words, expect=1)
+    assert "--overwrite" in run(*words, "--backbone", "panecho", expect=1)
 
 
 def test_a_model_without_weights_is_told_and_none_is_an_error(weights: Path, tmp_path: Path, monkeypatch) -> None:
@@ -134,6 +137,57 @@ def test_a_model_without_weights_is_told_and_none_is_an_error(weights: Path, tmp
     assert "takes no data set" in run("reproduce", "echonet-dynamic", "--self-check", expect=2)
 
 
+def test_an_earlier_result_is_completed_and_no_figure_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PanEcho first, as where EchoPrime's weights are not there; then both, EchoPrime on fewer videos."""
+    overwritten = []
+
+    def extract(_data: object, out: Path, *, overwrite: bool, **_: object) -> None:
+        overwritten.append((out.name, overwrite))
+
+    def table(path: Path) -> SimpleNamespace:
+        full = make_table(60 if path.parent.name == "panecho" else 50, rows_each=1, videos_each=1, level="video")
+        return SimpleNamespace(table=lambda: full)
+
+    def load(name: str, given: object) -> None:
+        if name != "panecho" and given is None:
+            raise WeightsNotFoundError(f"the weights of {name} are not here\nLooked in:\n  /home/somebody")
+
+    for name, other in (("extract", extract), ("EmbeddingFile", table), ("load_backbone", load)):
+        monkeypatch.setattr(module, name, other)
+    out, given = tmp_path / "not" / "there", tmp_path / "echoprime.pt"
+    words = ("reproduce", "echonet-dynamic", "--data", tmp_path, "-o", out, "--device", "cpu")
+    assert "echoprime was not run" in run(*words, expect=3)
+    text = (out / "reproduction.json").read_text()
+    assert json.loads(text)["not_run"] == {"echoprime": "the weights of echoprime are not here"}
+    told = run(*words, "--backbone", "echoprime", "--weights", f"echoprime={given}", expect=1)
+    assert "holds figures of panecho, which would be lost: add --backbone panecho" in told
+    told = run(*words, "--weights", f"echoprime={given}")
+    assert "videos of panecho step-2, panecho consecutive, panecho uniform: 36 train" in told
+    assert "Nothing of echoprime step-2, echoprime consecutive, echoprime uniform was reproduced: 30 videos" in told
+    rows = json.loads((out / "reproduction.json").read_text())["rows"]
+    assert [(row["model"], sum(row["sizes"].values())) for row in rows] == [("panecho", 60)] * 3 + [
+        ("echoprime", 50)
+    ] * 3
+    assert "replace it with --overwrite" in run(*words, "--weights", f"echoprime={given}", expect=1)
+    assert overwritten == [("panecho", False), ("panecho", False), ("echoprime", False)]
+
+
+def test_weights_of_a_model_that_is_not_run_are_an_error(tmp_path: Path) -> None:
+    words = ("--backbone", "panecho", "--weights", f"echoprime={tmp_path / 'e.pt'}", "-o", tmp_path / "out")
+    told = run("reproduce", "echonet-dynamic", "--data", tmp_path, *words, expect=2)
+    assert "--weights names a file for echoprime, which is not run (--backbone echoprime)" in told
+    assert "echoprime, which is not checked" in run("reproduce", "--self-check", *words, expect=2)
+
+
+def test_a_folder_that_can_not_be_made_is_an_error_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(checks, "feeding_checks", None)
+    told = run("reproduce", "--self-check", "-o", tmp_path / "file" / "out", expect=1)
+    assert "a part of its path is a file, not a folder" in told
+
+
 def test_other_numbers_of_videos_are_not_comparable(tmp_path: Path) -> None:
     assert module._incomparable(tmp_path, {**SIZES, "test": 1_276}) == ""
     assert module._incomparable(tmp_path, {**SIZES, "test": 1_000}).startswith(
@@ -142,9 +196,10 @@ def test_other_numbers_of_videos_are_not_comparable(tmp_path: Path) -> None:
 
 
 def test_the_self_check_of_a_sound_machine_agrees(weights: Path, tmp_path: Path) -> None:
-    told = run("reproduce", "--self-check", "-o", tmp_path, "--weights", f"panecho={weights}", "--device", "cpu")
-    assert " 0 differ" in told
-    document = json.loads((tmp_path / "self-check.json").read_text())
+    out = tmp_path / "not" / "there"
+    told = run("reproduce", "--self-check", "-o", out, "--weights", f"panecho={weights}", "--device", "cpu")
+    assert " 0 differ, 0 failed" in told
+    document = json.loads((out / "self-check.json").read_text())
     by_kind = {kind: [c for c in document["checks"] if c["kind"] == kind] for kind in ("feeding", "engine")}
     assert len(by_kind["feeding"]) == 5 * 3
     assert all(c["status"] == "agrees" for c in by_kind["feeding"])
@@ -162,6 +217,24 @@ def test_the_self_check_finds_other_pixels_and_other_vectors(monkeypatch: pytest
     assert {check.status for check in found if "pictures, cpu, eager" in check.what} == {"DIFFERS"}
     # A model without ConvNeXt blocks has nothing to rearrange.
     assert {check.status for check in found if "rearranged" in check.what} == {"not available"}
+
+
+def test_an_fp32_engine_that_can_not_run_has_failed_and_a_half_precision_is_not_available(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(checks, "feeding_checks", lambda: [])
+    monkeypatch.setattr(checks, "load_backbone", lambda *_: tiny())
+    monkeypatch.setattr(checks, "RearrangedEngine", broken)
+    words = ("reproduce", "--self-check", "--backbone", "random", "--device", "cpu")
+    assert "1 failed, 2 not available" in run(*words, "-o", tmp_path / "rearranged", expect=1)
+    document = json.loads((tmp_path / "rearranged" / "self-check.json").read_text())
+    status = {check["what"]: check["status"] for check in document["checks"] if "rearranged" in check["what"]}
+    assert list(status.values()) == ["FAILED", "not available", "not available"]
+    monkeypatch.setattr(checks, "EagerEngine", broken)
+    assert "1 failed" in run(*words, "-o", tmp_path / "eager", expect=1)
 
 
 def test_a_model_of_whole_clips_is_checked_too() -> None:

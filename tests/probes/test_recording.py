@@ -159,6 +159,25 @@ def test_means_of_a_constant_are_no_fact(table: EmbeddingTable) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["1.2.840.1", "1.2.840.2", "b/1.2.840.AVI"], [[1, 0], [1, 0], [0, 1]]),
+        (["a.nii.gz", "b.gz", "c.nii"], [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+        (["study:1.2.840.1", "study:1.2.840.2", "study:c.dcm"], None),
+    ],
+)
+def test_a_piece_of_an_id_is_no_type_of_file(table: EmbeddingTable, paths: list[str], expected: object) -> None:
+    videos = {name: np.array(list("abc"), dtype=object) for name in ("video_id", "study_id")}
+    found = recording_facts(
+        videos | {"path": np.array(paths, dtype=object)},
+        units_of(table, "video", video_id=["a", "b", "c"], study_id=["a", "b", "c"]),
+    )
+    assert {name: values.tolist() for name, values in found.items()} == (
+        {} if expected is None else {"type of file": expected}
+    )
+
+
 def test_a_table_knows_nothing_of_the_recordings(table: EmbeddingTable) -> None:
     problem: Problem = load_problem(table, "EF")
     assert recording_only(problem, (), RunSettings()) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from panecho_embed.phantom import write_studies
 from probes import shortcuts as module
 from probes.audit import shortcut_findings
 from probes.shortcuts import Shortcuts, find_shortcuts
+from tests.probes.conftest import make_table
 from tests.tiny import tiny
 
 Write = Callable[..., Path]
@@ -142,6 +144,67 @@ def test_patients_are_drawn_where_there_are_many(table: EmbeddingTable, monkeypa
     monkeypatch.setattr(module, "_MOST_UNITS", 50)
     found = find_shortcuts(replace(table, labels={"Sex": table.labels["Sex"]}))
     assert (found.n, found.n_patients) == (50, 25)
+
+
+def of_patients(counts: list[int]) -> EmbeddingTable:
+    """Videos, so many of each patient."""
+    patient = np.repeat([f"p{i}" for i in range(len(counts))], counts).astype(object)
+    table = make_table(sum(counts), videos_each=1, rows_each=1, level="video")
+    return replace(table, patient_id=patient, labels={})
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([2_500] + [5] * 100, {1_500, 5}),
+        ([2_500] * 4, {500}),
+        ([2_500], {2_000}),
+        ([1_500] * 3, {1_500, 250}),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_patient_of_many_videos_leaves_room_for_others(counts: list[int], expected: set[int], seed: int) -> None:
+    sampled = module._sampled(of_patients(counts), seed)
+    assert len(sampled) == 2_000
+    found = Counter(sampled.patient_id)
+    assert (len(found), set(found.values())) == (len(counts), expected)
+    np.testing.assert_array_equal(sampled.video_id, module._sampled(of_patients(counts), seed).video_id)
+
+
+def test_a_label_that_is_called_as_a_fact_is_kept_apart(table: EmbeddingTable, write: Write, tmp_path: Path) -> None:
+    rates = {name: 20.0 + i for i, name in enumerate(dict.fromkeys(table.video_id))}
+    labels = {"frame rate": table.labels["Sex"], "EF": table.labels["EF"]}
+    found = find_shortcuts(write(tmp_path / "e.h5", replace(table, labels=labels), rates), "EF")
+    assert {fact.name: fact.where for fact in found.facts} == {
+        "view": "recording",
+        "frame rate": "recording",
+        "label frame rate": "label",
+    }
+    metrics = [named(found, name).given_away.score.metric for name in ("frame rate", "label frame rate")]  # type: ignore[union-attr]
+    assert metrics == ["mae", "auroc"]
+    assert set(found.facts[0].predicts) == {"EF"}
+
+
+def test_leaks_are_told_where_shortcuts_can_not_be_looked_for(
+    table: EmbeddingTable, write: Write, tmp_path: Path
+) -> None:
+    split = table.split.copy()
+    labels = {"EF": table.labels["EF"], "Same": np.ones(len(table))}
+    sound = write(tmp_path / "sound.h5", replace(table, labels=labels))
+    assert "shortcuts to Same not looked for: " in run("audit", sound, "--target", "Same,EF", expect=3)
+    split[np.flatnonzero(table.video_id == "v000")] = "test"
+    leaking = write(tmp_path / "leak.h5", replace(table, split=split, labels=labels))
+    words = ("audit", leaking, "--target", "Same,EF", "-o", tmp_path / "audit.json")
+    told = run(*words, expect=1)
+    assert "leak: 1 patient ids in more than one split" in told
+    assert "shortcuts to Same not looked for: " in told
+    assert "predicts EF, without an image" in told
+    document = json.loads((tmp_path / "audit.json").read_text())
+    assert document["findings"][0]["severity"] == "leak"
+    assert list(document["shortcuts"]["not_looked_for"]) == ["Same"]
+    told = run("audit", leaking, "--target", "EFF", expect=1)
+    assert "leak: 1 patient ids in more than one split" in told
+    assert "shortcuts not looked for: " in told
 
 
 def test_bad_input_is_named(embeddings: Path) -> None:
