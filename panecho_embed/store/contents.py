@@ -98,20 +98,22 @@ class OpenedFile:
 
     It stays open until this object is closed or gone, so that a file that takes its place meanwhile is never mixed with
     it. Bytes are read, never mapped: a file that is cut while it is in use is an error, where a map would end the
-    process (SIGBUS). Threads may share it. Raises StoreError, which names the file.
+    process (SIGBUS). Threads may share it. Raises StoreError, which names the file. remedy: what to do then, for the
+    message.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, remedy: str = "") -> None:
         self.path = path
+        self._remedy = remedy and f"; {remedy}"
         try:
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
-            raise StoreError(f"{path}: can't be opened: {error.strerror or error}") from error
+            raise StoreError(f"{path}: can't be opened: {error.strerror or error}{self._remedy}") from error
         self.close = weakref.finalize(self, os.close, self._descriptor)
 
     def damaged(self, what: str) -> StoreError:
         """The error for damage; what: what is hit."""
-        return StoreError(f"{self.path} is damaged: {what}")
+        return StoreError(f"{self.path} is damaged: {what}{self._remedy}")
 
     def size(self) -> int:
         """Bytes that the file has now."""
@@ -127,7 +129,7 @@ class OpenedFile:
             try:
                 count = self._read_some(view[done : done + (1 << 30)], at + done)
             except OSError as error:
-                raise StoreError(f"{self.path} can't be read: {error.strerror or error}") from error
+                raise StoreError(f"{self.path} can't be read: {error.strerror or error}{self._remedy}") from error
             if not count:
                 raise self.damaged(f"it ends at byte {at + done}, within its data")
             done += count
@@ -142,7 +144,7 @@ class OpenedFile:
             try:
                 count = self._read_some(view[row * size : (row + 1) * size], at)
             except OSError as error:
-                raise StoreError(f"{self.path} can't be read: {error.strerror or error}") from error
+                raise StoreError(f"{self.path} can't be read: {error.strerror or error}{self._remedy}") from error
             if count < size:
                 self.read(into[row : row + 1], at)
 

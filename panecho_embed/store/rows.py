@@ -104,12 +104,12 @@ class RowsOnDisk:
         return found
 
 
-def npy_rows(path: Path) -> RowsOnDisk:
+def npy_rows(path: Path, remedy: str = "") -> RowsOnDisk:
     """The vectors of a .npy file, (N, D) float32, where they lie; nothing is compared with a checksum.
 
-    The file stays open while they are in use. Raises StoreError for anything else.
+    The file stays open while they are in use. remedy: see `OpenedFile`. Raises StoreError for anything else.
     """
-    file = OpenedFile(path)
+    file = OpenedFile(path, remedy)
     head = np.empty(min(file.size(), _MOST_HEADER_BYTES), np.uint8)
     file.read(head, 0)
     stream = io.BytesIO(head.tobytes())

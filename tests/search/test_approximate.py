@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from panecho_embed.core.errors import ArgumentError
 from panecho_embed.search.approximate import Effort, nearest, recipe, trained, tune
 from panecho_embed.search.similarity import unit
 
@@ -74,3 +75,28 @@ def test_more_neighbours_take_more_lists_and_candidates_in_proportion():
 @pytest.mark.parametrize(("videos", "dim", "text"), [(10**6, 768, "IVF2048,PQ384x4fsr"), (20, 7, "IVF1,PQ7x4fsr")])
 def test_lists_grow_with_the_root_of_the_videos(videos, dim, text):
     assert recipe(videos, dim) == text
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """8000 vectors around 400 centres whose clusters overlap, and the effort that 90 % of their neighbours take."""
+    rng = np.random.default_rng(0)
+    units = unit(np.repeat(rng.normal(size=(400, 32)), 20, axis=0) + 0.6 * rng.normal(size=(8000, 32)))
+    return units, tune(trained(recipe(8000, 32), units, 0), units, itself, 0.9, 0)
+
+
+@pytest.mark.parametrize("added", ["240 zeros", "400 equal vectors"])
+def test_neither_zeros_nor_equal_vectors_change_the_effort(wide, added):
+    units, clean = wide
+    more = np.zeros((240, 32), np.float32) if added == "240 zeros" else np.repeat(units[:1], 400, axis=0)
+    units = np.concatenate([units, more])
+    tuned = tune(trained(recipe(8000, 32), units, 0), units, itself, 0.9, 0)
+    assert tuned.effort == clean.effort
+    # The standard error of a mean over 200 queries, of two such; equal vectors all find each other.
+    assert tuned.recall == pytest.approx(clean.recall, abs=0.03)
+
+
+def test_zeros_alone_are_refused():
+    units = np.zeros((40, 8), np.float32)
+    with pytest.raises(ArgumentError, match=r"all embeddings are zeros.*--kind exact"):
+        tune(trained(recipe(40, 8), units, 0), units, itself, 0.9, 0)

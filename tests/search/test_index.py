@@ -159,7 +159,7 @@ def test_a_damaged_index_says_how_to_renew_it(tmp_path, name):
     build_index(Collection(path), "ivf")
     (index_path(path) / name).write_bytes(b"{broken")
     collection = Collection(path)
-    with pytest.raises(StoreError, match=r"is damaged .*--overwrite"):
+    with pytest.raises(StoreError, match=r"is damaged.*; renew it: .*--overwrite"):
         open_collection(path)[1].nearest(collection.videos.units[:1], 3, np.ones(120, dtype=bool))
 
 
@@ -205,6 +205,7 @@ def test_an_index_that_is_cut_while_it_is_searched_is_an_error_not_the_end_of_th
     names = [("exact study", "studies"), ("ivf video", "units"), ("ivf study", "units")]
     for line, (asked, name) in zip(others, names, strict=True):
         assert line.startswith(f"{asked} {index_path(path) / name}.npy is damaged: it ends at byte "), line
+        assert f"; renew it: panecho-embed index {path} --overwrite" in line
 
 
 def test_what_an_index_is_stands_beside_it(emb):
