@@ -140,4 +140,6 @@ def _print_labels(found: Prepared, rule: str, out: Path) -> None:
     probe = shlex.quote(str(out.with_name(f"{out.name}-lvef")))
     click.echo(f"what each label is: {where['columns']}")
     click.echo(f"next: panecho-embed extract {where['videos']} -o {file}")
-    click.echo(f"then: panecho-embed probe linear {file} --labels {where['labels']} --target lvef -o {probe}")
+    click.echo(
+        f"then: panecho-embed probe linear {file} --labels {where['labels']} --target lvef --level study -o {probe}"
+    )

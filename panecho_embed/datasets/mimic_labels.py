@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Floats
 from panecho_embed.core.errors import ArgumentError, ManifestError
@@ -38,16 +39,16 @@ def lvef(numbers: Mapping[str, Floats], rule: LvefRule) -> Floats:
         See `Measurements`.
     rule : {"measured", "reported", "teichholz"}
         measured: biplane, else 3-D, else the midpoint of lvef and lvef_upper (lvef itself where there is no upper
-        bound). reported: the first of lvef (a lower bound where there is an upper one), biplane, at rest, at rest by
-        biplane, 3-D, lvef_upper. teichholz: by the volumes 7 / (2.4 + D) D^3 of the diameters D (cm) at end-diastole
-        and end-systole (Teichholz et al., American Journal of Cardiology 1976).
+        bound; one above 85 % or below lvef is none). reported: the first of lvef (a lower bound where there is an upper
+        one), biplane, at rest, at rest by biplane, 3-D, lvef_upper. teichholz: by the volumes 7 / (2.4 + D) D^3 of the
+        diameters D (cm) at end-diastole and end-systole (Teichholz et al., American Journal of Cardiology 1976).
     """
     if rule == "teichholz":
         volume = {name: 7 / (2.4 + numbers[name]) * numbers[name] ** 3 for name in ("lvedd", "lvesd")}
         with np.errstate(divide="ignore", invalid="ignore"):
             candidates = [100 * (volume["lvedd"] - volume["lvesd"]) / volume["lvedd"]]
     elif rule == "measured":
-        upper = np.where(np.isnan(numbers["lvef_upper"]), numbers["lvef"], numbers["lvef_upper"])
+        upper = np.where(_is_bound(numbers), numbers["lvef_upper"], numbers["lvef"])
         candidates = [numbers["biplane_lvef"], numbers["lvef_3d"], (numbers["lvef"] + upper) / 2]
     else:
         candidates = [numbers[name] for name in _REPORTED]
@@ -56,6 +57,12 @@ def lvef(numbers: Mapping[str, Floats], rule: LvefRule) -> Floats:
     for candidate in candidates:
         found = np.where(np.isnan(found) & (candidate >= low) & (candidate <= high), candidate, found)
     return found
+
+
+def _is_bound(numbers: Mapping[str, Floats]) -> npt.NDArray[np.bool_]:
+    """Whether lvef_upper bounds lvef: most of the set's implausible ones are 100, which would shift the midpoint."""
+    upper = numbers["lvef_upper"]
+    return (upper >= numbers["lvef"]) & (upper <= _PLAUSIBLE_LVEF[1])
 
 
 def check_rules(rule: str, window_days: float) -> None:
@@ -126,7 +133,7 @@ def match(studies: pd.DataFrame, found: Measurements, window_days: float = WINDO
     if "measurement_id" in studies.columns:
         # A list that a data frame wrote has 123.0 for 123 where others are empty.
         named = studies["measurement_id"].str.removesuffix(".0")
-        row = index.get_indexer(pd.Index(named))
+        row = np.where(named == "", -1, index.get_indexer(pd.Index(named)))
         lost = int(((row < 0) & (named != "")).sum())
         if lost:
             notes.append(
@@ -194,10 +201,13 @@ def _nearest(studies: pd.DataFrame, found: Measurements) -> Any:
     return chosen.fillna(-1).to_numpy(dtype=np.int64)
 
 
-def measured_labels(matched: Matched, found: Measurements, rule: LvefRule = "measured") -> pd.DataFrame:
-    """The measurements of each study as columns: lvef by the rule, numbers in their units, grades as text.
+def measured_labels(
+    matched: Matched, found: Measurements, rule: LvefRule = "measured"
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The measurements of each study as columns, and notes.
 
-    The set's own lvef becomes lvef_reported. Raises ArgumentError if the rule finds no ejection fraction.
+    Columns: lvef by the rule, numbers in their units, grades as text. The set's own lvef becomes lvef_reported.
+    Raises ArgumentError if the rule finds no ejection fraction.
     """
     import pandas as pd
 
@@ -210,9 +220,15 @@ def measured_labels(matched: Matched, found: Measurements, rule: LvefRule = "mea
             f"the LVEF rule {rule} finds no ejection fraction in {int(there.sum())} studies with measurements; the "
             f"rules find: {counts} (--lvef)"
         )
+    both = ~np.isnan(numbers["lvef"]) & ~np.isnan(numbers["lvef_upper"])
+    notes: tuple[str, ...] = ()
+    if rule == "measured" and (without := int((both & ~_is_bound(numbers)).sum())):
+        notes = (
+            f"{without} studies have an lvef_upper above {_PLAUSIBLE_LVEF[1]:g} % or below lvef: not used as a bound",
+        )
     columns = {"lvef": by_rule[rule], "lvef_reported": numbers.pop("lvef"), **numbers}
     texts = {name: np.where(there, found.graded(name)[matched.row], "") for name in grades()}
-    return pd.DataFrame({**columns, **texts}, index=matched.studies.index)
+    return pd.DataFrame({**columns, **texts}, index=matched.studies.index), notes
 
 
 def described_columns(labels: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 COLUMNS = ("subject_id", "measurement_id", "measurement_datetime", "test_type", "measurement", "result", "unit")
 """The columns of the long table that are read; measurement_description is not."""
 
+_TIME, _TYPE = "measurement_datetime", "test_type"
+_ABOUT = ("subject_id", _TIME, _TYPE)
+"""What the rows of a report have in common."""
+
 _CHUNK_ROWS = 250_000
 _FIRST_ROWS = 1 << 14
-_NOTED = 12
+_NOTED, _LISTED = 12, 5
 
 _FACTORS: dict[str, dict[str, float]] = {
     "cm": {"cm": 1, "mm": 0.1, "m": 100},
@@ -82,14 +86,8 @@ class Quantity:
 def quantities() -> tuple[Quantity, ...]:
     """The measurements that are read as numbers."""
     return tuple(
-        Quantity(
-            row["measurement"],
-            row["unit"],
-            row["blank_unit"],
-            float(row["low"] or "-inf"),
-            float(row["high"] or "inf"),
-        )
-        for row in _table("mimic_measurements.csv")
+        Quantity(name, unit, blank_unit, float(low or "-inf"), float(high or "inf"))
+        for name, unit, blank_unit, low, high in (row.values() for row in _table("mimic_measurements.csv"))
     )
 
 
@@ -132,7 +130,9 @@ class Measurements:
     Parameters
     ----------
     measurement_id, subject_id, test_type : (N,) str
+        test_type: the first in alphabetical order where the rows of a report give several, so "tte" only if all do.
     time : (N,) datetime64[s]
+        The earliest where the rows of a report give several.
     numbers : mapping of str to (N,) float64
         In the units of `quantities`, NaN where missing; the mean where a report has several.
     grade : mapping of str to (N,) int8
@@ -215,7 +215,8 @@ def pivot_measurements(path: Path, progress: Callable[[int], object] | None = No
     Raises
     ------
     ManifestError
-        For a table that is cut, damaged, lacks a column, or has none of the measurements that are read.
+        For a table that is cut, damaged, lacks a column, has none of the measurements that are read, or gives one
+        measurement_id to several patients.
     """
     pivot = _Pivot()
     with path.open("rb") as file:
@@ -237,9 +238,13 @@ def pivot_measurements(path: Path, progress: Callable[[int], object] | None = No
         digest = whole.digest
     if not pivot.read:
         raise ManifestError(
-            f"{path}: none of its {pivot.rows:,} rows has a measurement that is read, such as "
+            f"{path}: none of its {pivot.rows:,} rows has a measurement_id and a measurement that is read, such as "
             f"{', '.join(one.name for one in quantities()[:5])}; is it structured-measurement.csv of MIMIC-IV-ECHO 1.0?"
         )
+    if shared := pivot.others["subject_id"]:
+        ids = list(pivot.row_of_id)
+        some = ", ".join(sorted(ids[row] for row in shared)[:_LISTED]) + (", ..." if len(shared) > _LISTED else "")
+        raise ManifestError(f"{path}: {len(shared):,} measurement_ids have rows of several subject_ids: {some}")
     return pivot.finished(digest.hexdigest() if digest is not None else "")
 
 
@@ -297,15 +302,18 @@ def _chunks(path: Path, stream: _Watched) -> Iterator[pd.DataFrame]:
 class _Pivot:
     """Sums and counts of every number, and the highest of every grade, by measurement_id.
 
-    rows: of the long table so far; read: those of measurements that are read.
+    rows: of the long table so far; nameless: those without a measurement_id; read: those of measurements that are read.
+    about: column -> a cell of each report; others: the cells that differ from it, by column and row.
     """
 
     rows: int = 0
+    nameless: int = 0
     read: int = 0
     row_of_id: dict[str, int] = field(default_factory=dict)
-    subjects: list[str] = field(default_factory=list)
-    times: list[str] = field(default_factory=list)
-    types: list[str] = field(default_factory=list)
+    about: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in _ABOUT})
+    others: dict[str, defaultdict[int, set[str]]] = field(
+        default_factory=lambda: {name: defaultdict(set) for name in _ABOUT}
+    )
     left_out: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     _sum: Floats = field(default_factory=lambda: np.zeros((_FIRST_ROWS, len(quantities()))))
     _count: npt.NDArray[np.uint16] = field(
@@ -318,8 +326,11 @@ class _Pivot:
     def add(self, chunk: pd.DataFrame) -> None:
         """Take in a chunk of the long table."""
         self.rows += len(chunk)
-        codes = {name: chunk[name].cat.codes.to_numpy() for name in COLUMNS}
         texts = {name: [str(text) for text in chunk[name].cat.categories] for name in COLUMNS}
+        blank = np.array([not text.strip() for text in texts["measurement_id"]], dtype=bool)
+        named = ~blank[chunk["measurement_id"].cat.codes.to_numpy()]
+        self.nameless += len(chunk) - int(named.sum())
+        codes = {name: chunk[name].cat.codes.to_numpy()[named] for name in COLUMNS}
         row = self._rows(codes, texts)
         for i, one in enumerate(quantities()):
             if one.name in texts["measurement"]:
@@ -339,22 +350,21 @@ class _Pivot:
 
     def _rows(self, codes: Mapping[str, npt.NDArray[Any]], texts: Mapping[str, list[str]]) -> npt.NDArray[np.int64]:
         """The row of each line of a chunk; new ones for measurement_ids that were not there before."""
-        used, first = np.unique(codes["measurement_id"], return_index=True)
         row_of_code = np.zeros(len(texts["measurement_id"]), dtype=np.int64)
-        for code, line in zip(used.tolist(), first.tolist(), strict=True):
-            name = texts["measurement_id"][code]
-            if name not in self.row_of_id:
-                self.row_of_id[name] = len(self.row_of_id)
-                for kept, column in (
-                    (self.subjects, "subject_id"),
-                    (self.times, "measurement_datetime"),
-                    (self.types, "test_type"),
-                ):
-                    kept.append(texts[column][codes[column][line]])
-            row_of_code[code] = self.row_of_id[name]
+        for code in np.unique(codes["measurement_id"]).tolist():
+            row_of_code[code] = self.row_of_id.setdefault(texts["measurement_id"][code], len(self.row_of_id))
         if len(self.row_of_id) > len(self._sum):
             self._grow()
-        return np.asarray(row_of_code[codes["measurement_id"]], dtype=np.int64)
+        row = np.asarray(row_of_code[codes["measurement_id"]], dtype=np.int64)
+        for column, kept in self.about.items():
+            # New rows are numbered on, so that they come one by one, after those that were there before.
+            for pair in np.unique(row * len(texts[column]) + codes[column]).tolist():
+                number, code = divmod(pair, len(texts[column]))
+                if number == len(kept):
+                    kept.append(texts[column][code])
+                elif kept[number] != texts[column][code]:
+                    self.others[column][number].add(texts[column][code])
+        return row
 
     def _grow(self) -> None:
         size = max(len(self.row_of_id), len(self._sum) * 3 // 2)
@@ -416,13 +426,23 @@ class _Pivot:
             if texts[there].strip() or why == "unit":
                 self.left_out[name, why, texts[there]] += int(count)
 
-    def finished(self, sha256: str) -> Measurements:
-        """The reports in order of their measurement_id."""
+    def _times(self) -> npt.NDArray[np.datetime64]:
+        """The earliest readable time of each report."""
         import pandas as pd
 
+        every = [(row, text) for row, text in enumerate(self.about[_TIME])]
+        every += [(row, text) for row, texts in self.others[_TIME].items() for text in texts]
+        rows, texts = zip(*every, strict=True)
+        times = pd.to_datetime(pd.Series(texts), errors="coerce", format="mixed")
+        return times.groupby(np.array(rows)).min().to_numpy("datetime64[s]")
+
+    def finished(self, sha256: str) -> Measurements:
+        """The reports in order of their measurement_id."""
         ids = np.array(list(self.row_of_id))
         order = np.argsort(ids)
-        times = pd.to_datetime(pd.Series(self.times), errors="coerce", format="mixed").to_numpy("datetime64[s]")
+        types = self.about[_TYPE]
+        for row, others in self.others[_TYPE].items():
+            types[row] = min(sorted(filter(str.strip, {types[row], *others})), key=str.casefold, default="")
         count = self._count[order]
         with np.errstate(invalid="ignore"):
             # The last bits of a sum depend on the order of the rows.
@@ -430,9 +450,9 @@ class _Pivot:
         grade = self._grade[order]
         return Measurements(
             ids[order],
-            np.array(self.subjects)[order],
-            np.array(self.types)[order],
-            times[order],
+            np.array(self.about["subject_id"])[order],
+            np.array(types)[order],
+            self._times()[order],
             {one.name: mean[:, i] for i, one in enumerate(quantities())},
             {name: grade[:, i] for i, name in enumerate(grades())},
             self._notes(),
@@ -440,18 +460,24 @@ class _Pivot:
         )
 
     def _notes(self) -> tuple[str, ...]:
-        """A line for every reason to leave rows out, the most frequent first."""
+        """What differs within reports, and a line for every reason to leave rows out, the most frequent first."""
         words = {
             "result": "{} rows of {} have the result {!r}, which is not read",
             "unit": "{} rows of {} have the unit {!r}, which is not known, and are left out",
             "range": "{} rows of {} are not in {}, and are left out",
         }
+        about = [
+            f"{len(self.others[name]):,} reports have rows of several {name}s; {which} is used"
+            for name, which in ((_TIME, "the earliest"), (_TYPE, "the first in alphabetical order"))
+            if self.others[name]
+        ]
+        about += [f"{self.nameless:,} rows have no measurement_id, and are left out"] * bool(self.nameless)
         ranked = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
         lines = [words[why].format(f"{count:,}", name, text) for (name, why, text), count in ranked[:_NOTED]]
         if len(ranked) > _NOTED:
             rest = sum(count for _, count in ranked[_NOTED:])
             lines.append(f"{rest:,} more rows are left out for {len(ranked) - _NOTED} other reasons of these kinds")
-        return tuple(lines)
+        return (*about, *lines)
 
 
 def _number(text: str) -> float:

@@ -5,6 +5,8 @@ MIMIC-IV shifts the dates of each patient by another number of years; only dates
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,8 +169,10 @@ def _read(hosp: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     path = _located(hosp, name)
     try:
         table = pd.read_csv(path, dtype=str, na_filter=False, usecols=lambda column: column in columns)
-    except (EOFError, OSError, ValueError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
         raise ManifestError(f"{path}: the table is cut or damaged: {error}") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: it can't be read: {error.strerror or error} (--hosp)") from error
     if missing := [column for column in columns if column not in table.columns]:
         raise ManifestError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(columns)}")
     return table

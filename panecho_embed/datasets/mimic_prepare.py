@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ VIDEOS, LABELS, STUDIES, COLUMNS, MEASUREMENTS = (
 )
 _LONG_TABLES = ("structured-measurement.csv.gz", "structured-measurement.csv")
 _DEEPEST = 4
+_LISTED = 5
 
 Progress = Callable[[str, int, int], object]
 """Called with what is being read ("headers" or "measurements"), how much of it is new, and how much there is in all."""
@@ -137,11 +139,12 @@ def prepare_mimic(
     check_rules(lvef, window_days)
     root = find_root(source.absolute())
     # What is missing is said before hours of reading.
-    long_table, studies = _long_table(root), read_studies(root)
-    if hosp is not None:
-        check_hosp(hosp)
-    videos = read_records(root, seed)
-    present = [video for video in videos if Path(video.path).is_file()]
+    with _reading(root):
+        long_table, studies = _long_table(root), read_studies(root)
+        if hosp is not None:
+            check_hosp(hosp)
+        videos = read_records(root, seed)
+        present = [video for video in videos if Path(video.path).is_file()]
     if not present:
         raise ManifestError(
             f"{root}: none of the {len(videos):,} objects of {RECORD_LIST} is there, for example {videos[0].path}"
@@ -167,25 +170,41 @@ def prepare_mimic(
     return replace(found, labels=labels, columns=columns, notes=every)
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise ManifestError with the path for what the system refuses to read."""
+    try:
+        yield
+    except OSError as error:
+        raise ManifestError(f"{error.filename or path}: it can't be read: {error.strerror or error}") from error
+
+
 def find_root(source: Path) -> Path:
-    """The one folder, `source` or up to four levels below it, that has the record list. Raises ManifestError."""
-    folders, found = [source], list[Path]()
+    """The one folder, `source` or up to four levels below it, that has the record list. Raises ManifestError.
+
+    Folders that can't be entered are passed over, and named if nothing is found.
+    """
+    folders, found, denied = [source], list[Path](), list[Path]()
     for _ in range(_DEEPEST + 1):
-        found += [folder for folder in folders if (folder / RECORD_LIST).is_file()]
-        # Below it lie half a million objects.
-        folders = [
-            inner
-            for folder in folders
-            if folder.is_dir() and folder not in found
-            for inner in sorted(folder.iterdir())
-            if inner.is_dir()
-        ]
+        below = []
+        for folder in folders:
+            try:
+                if (folder / RECORD_LIST).is_file():
+                    # Below it lie half a million objects.
+                    found.append(folder)
+                else:
+                    below += [inner for inner in sorted(folder.iterdir()) if inner.is_dir()]
+            except PermissionError:
+                denied.append(folder)
+        folders = below
     if len(found) != 1:
         which = "".join(f"\n  {folder}" for folder in found)
+        closed = "".join(f"\n  {folder} can't be entered" for folder in denied[:_LISTED])
         raise ManifestError(
             f"{source}: {len(found)} folders have a {RECORD_LIST}; give one of them:{which}"
             if found
             else f"{source}: no {RECORD_LIST} there or up to {_DEEPEST} levels below; give the folder of MIMIC-IV-ECHO"
+            + closed
         )
     return found[0]
 
@@ -205,9 +224,10 @@ def _measurements(long_table: Path, out: Path, progress: Progress) -> Measuremen
     compact = out / MEASUREMENTS
     if compact.is_file() and (known := Measurements.read(compact, long_table)) is not None:
         return known
-    size = long_table.stat().st_size
-    found = pivot_measurements(long_table, lambda new: progress("measurements", new, size))
-    _compare_digest(long_table, found.sha256)
+    with _reading(long_table):
+        size = long_table.stat().st_size
+        found = pivot_measurements(long_table, lambda new: progress("measurements", new, size))
+        _compare_digest(long_table, found.sha256)
     # The tables that an earlier run made of another one are no longer listed, and go.
     with written_run(out) as new:
         found.save(new / MEASUREMENTS, long_table)
@@ -234,10 +254,10 @@ def _labels(
     """Labels of the studies that have videos, and notes."""
     import pandas as pd
 
-    labels = measured_labels(matched, found, rule)
-    notes: tuple[str, ...] = ()
+    labels, notes = measured_labels(matched, found, rule)
     if hosp is not None:
-        outcomes, notes = read_outcomes(hosp, matched.studies)
+        outcomes, more = read_outcomes(hosp, matched.studies)
+        notes = (*notes, *more)
         labels = pd.concat([labels, outcomes], axis=1)
     of_study = {video.study_id: video for video in chosen}
     with_videos = matched.studies["study_id"].isin(of_study).to_numpy()

@@ -71,15 +71,17 @@ def _tables(root: Path, tree: Tree) -> tuple[dict[str, dict[str, str]], dict[str
         require_columns(table, ["query_key", "view_label", "diagnosis_label"])
         problems += [f"{path.name}, line {line}: {problem}" for line, problem in table.problems.items()]
         for line, row in zip(table.frame.index, table.frame.to_dict("records"), strict=True):
-            key, about = row["query_key"], {name: row.get(name, "") for name in _ABOUT_IMAGE}
-            if images.setdefault(key, about) != about:
+            # A table may lack a column that another one has.
+            key, about = row["query_key"], {name: row[name] for name in _ABOUT_IMAGE if name in row}
+            known = images.setdefault(key, {})
+            if any(known.setdefault(name, cell) != cell for name, cell in about.items()):
                 problems.append(f"{path.name}, line {line}: {key} is described otherwise in another table")
             if fold is None:
                 continue
             for purpose in ("diagnosis", "view"):
                 if part := row.get(f"{purpose}_classifier_split", ""):
                     splits.setdefault(f"{path.parent.name} fold {fold[1]} {purpose}", {})[key] = part
-    return images, splits, problems
+    return {key: dict.fromkeys(_ABOUT_IMAGE, "") | about for key, about in images.items()}, splits, problems
 
 
 def _stenosis(diagnosis: str) -> float | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +147,12 @@ def test_from_the_files_to_a_probe_of_a_measured_ejection_fraction(phantoms, tmp
     said = run("mimic", phantoms, "--hosp", phantoms / "hosp", "-o", out, "--seed", 1).output
     assert "24 headers read: 12 B-mode, 12 still" in said
     assert "lvef (measured) of 12 studies" in said
+    labels, probe = out / "labels.csv", tmp_path / "tables-lvef"
+    last = said.splitlines()[-1]
+    assert last.startswith(
+        f"then: panecho-embed probe linear {tmp_path / 'tables.h5'} --labels {labels} --target lvef "
+    )
+    assert last.endswith(f" --target lvef --level study -o {probe}")
     run("extract", out / "videos.csv", "-o", file, "--image-size", 32, "--clips", 1, "--workers", 0)
     # As docs/mimic.md joins a file with the set's own list of studies.
     (code,) = re.findall(r"```python\n(import pandas.*?)```", PAGE.read_text(), re.DOTALL)
@@ -314,3 +324,50 @@ def test_the_set_is_found_below_a_folder_and_two_are_an_error(dataset, tmp_path)
     shutil.copy(deep / "echo-record-list.csv", other)
     with pytest.raises(ManifestError, match=r"2 folders have a echo-record-list.csv; give one of them:\n  /"):
         find_root(tmp_path)
+
+
+def without_roots_privilege():
+    # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH let root read everything; dropped, root is a user like any other.
+    if os.geteuid() == 0:
+        for capability in (1, 2):
+            assert ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) == 0
+
+
+_PREPARE = """
+import sys
+from pathlib import Path
+from panecho_embed.core.errors import ManifestError
+from panecho_embed.datasets.mimic_prepare import find_root, prepare_mimic
+source, out, *locked = map(Path, sys.argv[1:])
+for path in locked:
+    path.chmod(0)
+    try:
+        print(find_root(source) if path.is_relative_to(source / "a") else prepare_mimic(source, out).root)
+    except ManifestError as error:
+        print(error)
+    path.chmod(0o700)
+"""
+
+
+def test_what_can_not_be_entered_is_passed_over_and_what_can_not_be_read_is_named(dataset, tmp_path):
+    tables = [dataset / name for name in ("echo-record-list.csv", "echo-study-list.csv")]
+    tables += [dataset / "structured-measurement.csv.gz", dataset / "files/p10/p10000001"]
+    search = tmp_path / "search"
+    (search / "a" / "locked").mkdir(parents=True)
+
+    def said(source: Path, *locked: Path) -> str:
+        command = [sys.executable, "-c", _PREPARE, source, tmp_path / "out", *locked]
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=without_roots_privilege)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    answers = said(dataset, *tables).splitlines()
+    assert answers[:3] == [f"{path}: it can't be read: Permission denied" for path in tables[:3]]
+    assert answers[3].startswith(f"{tables[3]}/")
+    assert answers[3].endswith("it can't be read: Permission denied")
+    assert said(search, search / "a" / "locked").splitlines() == [
+        f"{search}: no echo-record-list.csv there or up to 4 levels below; give the folder of MIMIC-IV-ECHO",
+        f"  {search / 'a' / 'locked'} can't be entered",
+    ]
+    dataset.rename(search / "b")
+    assert said(search, search / "a" / "locked") == f"{search / 'b'}\n"

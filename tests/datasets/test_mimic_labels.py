@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +45,9 @@ def study_list(*rows: tuple[str, ...]) -> pd.DataFrame:
     [
         ({"lvef": [55], "lvef_upper": [60]}, 57.5, 55, NAN),
         ({"lvef": [55]}, 55, 55, NAN),
+        ({"lvef": [55], "lvef_upper": [100]}, 55, 55, NAN),
+        ({"lvef": [55], "lvef_upper": [85]}, 70, 55, NAN),
+        ({"lvef": [55], "lvef_upper": [50]}, 55, 55, NAN),
         ({"lvef_upper": [60]}, NAN, 60, NAN),
         ({"lvef_upper": [100]}, NAN, NAN, NAN),
         ({"lvef": [55], "biplane_lvef": [48], "lvef_3d": [50]}, 48, 55, NAN),
@@ -64,7 +69,25 @@ def test_a_rule_that_finds_nothing_says_what_the_others_find():
     matched = match(study_list(("10", "1", "2150-01-01", "7")), found)
     with pytest.raises(ArgumentError, match=r"teichholz finds no .* measured 1, reported 1, teichholz 0 \(--lvef\)"):
         measured_labels(matched, found, "teichholz")
-    assert measured_labels(matched, found)["lvef"].tolist() == [55]
+    assert measured_labels(matched, found)[0]["lvef"].tolist() == [55]
+
+
+def test_upper_bounds_that_are_none_are_counted():
+    rows = [(str(i), "1", "2150-01-01", "tte") for i in range(5)]
+    found = reports(*rows, lvef=[55, 55, 55, NAN, 55], lvef_upper=[100, 60, 50, 100, NAN])
+    matched = match(study_list(*((f"1{i}", "1", "2150-01-01", str(i)) for i in range(5))), found)
+    labels, notes = measured_labels(matched, found)
+    assert labels["lvef"].tolist() == pytest.approx([55, 57.5, 55, NAN, 55], nan_ok=True)
+    assert labels["lvef_upper"].tolist() == pytest.approx([100, 60, 50, 100, NAN], nan_ok=True)
+    assert notes == ("2 studies have an lvef_upper above 85 % or below lvef: not used as a bound",)
+    assert measured_labels(matched, found, "reported")[1] == ()
+
+
+def test_an_empty_measurement_id_names_no_report():
+    found = reports(("", "1", "2150-01-01", "tte"), ("7", "1", "2150-01-01", "tte"))
+    matched = match(study_list(("10", "1", "2150-01-01", ""), ("11", "1", "2150-01-01", "7")), found)
+    assert matched.row.tolist() == [-1, 1]
+    assert matched.studies["measurement_id"].tolist() == ["", "7"]
 
 
 @pytest.mark.parametrize(("rule", "window"), [("biplane", 2), ("measured", 0), ("measured", NAN)])
@@ -189,6 +212,10 @@ def test_hosp_tables_that_are_missing_cut_or_of_others_are_errors(hosp):
     (hosp / "admissions.csv").write_text("subject_id,hadm_id\n1,2\n")
     with pytest.raises(ManifestError, match="no column admittime, dischtime, deathtime"):
         read_outcomes(hosp, studies)
+    (hosp / "admissions.csv.gz").write_bytes(gzip.compress(ADMISSIONS.encode())[:-30])
+    with pytest.raises(ManifestError, match=r"admissions.csv.gz: the table is cut or damaged"):
+        read_outcomes(hosp, studies)
+    (hosp / "admissions.csv.gz").unlink()
     (hosp / "admissions.csv").unlink()
     with pytest.raises(ManifestError, match=r"no admissions.csv.gz; .*\(--hosp\)"):
         read_outcomes(hosp, studies)

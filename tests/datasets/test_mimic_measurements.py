@@ -75,8 +75,10 @@ GRADES = {
 }
 
 
-def line(report: str, name: str, result: str, unit: str) -> str:
-    cells = ("1", report, "2150-01-02 03:04:05", "tte", name, "Some - Thing", result, unit)
+def line(
+    report: str, name: str, result: str, unit: str, subject="1", time="2150-01-02 03:04:05", test_type="tte"
+) -> str:
+    cells = (subject, report, time, test_type, name, "Some - Thing", result, unit)
     return ",".join(f'"{cell}"' if "," in cell else cell for cell in cells)
 
 
@@ -93,6 +95,7 @@ def long_table(path, rows: list[Row], end="\n"):
         ("tapse", "18", "cm", 1.8),
         ("tapse", "18", "mm", 1.8),
         ("tapse", "18", "", 1.8),
+        ("tapse", "22", "furlong", np.nan),
         ("tapse", "4.5", "cm", np.nan),  # between the two: neither cm nor mm of a heart
         ("lvedd", "47", "mm", 4.7),
         ("lvedd", "4.7", "", 4.7),
@@ -104,6 +107,18 @@ def long_table(path, rows: list[Row], end="\n"):
         ("mv_peak_e", "0.8", "", np.nan),  # m/s or cm/s? The row does not say.
         ("septal_thickness", "11", "mm", 1.1),
         ("septal_thickness", "5", "cm", np.nan),
+        ("lvedd", "48", "cm", np.nan),
+        ("lvedd", "4.8", "mm", np.nan),
+        ("inf_lat_thickness", "11", "", np.nan),
+        ("ivc_diam", "12", "", np.nan),
+        ("lvot_diam", "20", "cm", np.nan),
+        ("tr_velocity", "280", "", np.nan),
+        ("tr_velocity", "280", "cm/s", 2.8),
+        ("av_pk_vel", "250", "", np.nan),
+        ("av_pk_vel", "6.1", "m/s", 6.1),
+        ("mv_peak_e", "80", "m/s", np.nan),
+        ("sept_e_prime", "7", "m/s", np.nan),
+        ("lat_e_prime", "7", "cm/s", 0.07),
         ("lvef", ">70", "%", np.nan),
         ("la_vol", "50", "furlong", np.nan),
     ],
@@ -175,6 +190,57 @@ def test_neither_order_nor_chunks_nor_compression_change_anything(tmp_path, monk
     assert_same(whole, pivot_measurements(long_table(tmp_path / "long.csv.gz", rows)))
 
 
+def test_every_diameter_and_velocity_has_limits_and_what_is_beyond_is_counted(tmp_path):
+    lengths = [one for one in mimic_measurements.quantities() if one.unit == "m/s" or one.name.endswith("_diam")]
+    assert len(lengths) == 14
+    assert all(0 < one.low < one.high <= 15 for one in lengths)
+    found = pivot_measurements(long_table(tmp_path / "long.csv", [("7", "lvedd", "48", "cm"), ("8", "lvedd", "5", "")]))
+    assert found.numbers["lvedd"].tolist() == pytest.approx([np.nan, 5], nan_ok=True)
+    assert found.notes == ("1 rows of lvedd are not in 0.5 to 15 cm, and are left out",)
+
+
+def shuffled(tmp_path, monkeypatch, lines):
+    """What is read of lines in each of four orders, in chunks of two."""
+    monkeypatch.setattr(mimic_measurements, "_CHUNK_ROWS", 2)
+    for seed in range(4):
+        random.Random(seed).shuffle(lines)
+        (tmp_path / "long.csv").write_text("\n".join([HEADER, *lines, ""]))
+        yield lambda: pivot_measurements(tmp_path / "long.csv")
+
+
+def test_a_report_of_two_patients_is_an_error_in_any_order(tmp_path, monkeypatch):
+    ids = ("7", "7", "8", "8", "9")
+    lines = [line(one, "lvedd", str(4 + i), "", subject=s) for i, (one, s) in enumerate(zip(ids, "12345", strict=True))]
+    for read in shuffled(tmp_path, monkeypatch, lines):
+        with pytest.raises(ManifestError, match=r"long.csv: 2 measurement_ids have rows of several subject_ids: 7, 8$"):
+            read()
+
+
+def test_the_earliest_time_and_the_first_type_of_a_report_are_used_in_any_order(tmp_path, monkeypatch):
+    about = [
+        ("7", "2150-01-03", "tte"), ("7", "2150-01-02 12:00:00", "stress"), ("7", "never", ""), ("7", "", "tte"),
+        ("8", "2150-01-05", "tte"), ("8", "2150-01-05", "tte"),
+    ]  # fmt: skip
+    lines = [line(report, "lvedd", "4", "", time=time, test_type=kind) for report, time, kind in about]
+    for read in shuffled(tmp_path, monkeypatch, lines):
+        found = read()
+        assert found.time.astype(str).tolist() == ["2150-01-02T12:00:00", "2150-01-05T00:00:00"]
+        assert found.test_type.tolist() == ["stress", "tte"]
+        assert found.notes == (
+            "1 reports have rows of several measurement_datetimes; the earliest is used",
+            "1 reports have rows of several test_types; the first in alphabetical order is used",
+        )
+
+
+def test_rows_without_a_measurement_id_are_left_out_and_counted(tmp_path, monkeypatch):
+    lines = [line(one, "lvedd", str(4 + i), "", subject=str(i)) for i, one in enumerate(("", " ", "7", ""))]
+    for read in shuffled(tmp_path, monkeypatch, lines):
+        found = read()
+        assert (found.measurement_id.tolist(), found.subject_id.tolist()) == (["7"], ["2"])
+        assert found.numbers["lvedd"].tolist() == [6]
+        assert found.notes == ("3 rows have no measurement_id, and are left out",)
+
+
 @pytest.mark.parametrize("name", ["long.csv", "long.csv.gz"])
 def test_a_table_that_is_cut_is_an_error(tmp_path, name):
     path = long_table(tmp_path / name, many_rows())
@@ -195,7 +261,12 @@ def test_a_table_that_ends_within_quotes_is_an_error(tmp_path):
     [
         ("", "it is empty"),
         ("a,b\n1,2\n", "no column subject_id, measurement_id"),
-        (f"{HEADER}\n{line('1', 'something_else', '3', '')}\n", "none of its 1 rows has a measurement that is read"),
+        (
+            f"{HEADER}\n{line('1', 'something_else', '3', '')}\n",
+            "none of its 1 rows has a measurement_id and a measurement",
+        ),
+        (f"{HEADER}\n{line('', 'lvef', '55', '')}\n", "none of its 1 rows has a measurement_id and a measurement"),
+        (f"{HEADER}\n", "none of its 0 rows has"),
     ],
 )
 def test_another_table_is_an_error(tmp_path, text, why):
