@@ -85,9 +85,14 @@ def test_extract_refuses_to_go_on_and_makes_it_anew_when_asked(earlier, studies)
 
 def test_extract_refuses_to_go_on_from_parts(studies, tmp_path, monkeypatch):
     monkeypatch.setattr("panecho_embed.extraction.writing.PART_VIDEOS", 1)
-    monkeypatch.setattr("panecho_embed.extraction.run.finish_together", lambda *_: None)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("panecho_embed.extraction.run.finish_together", stopped)
     out = tmp_path / "e.h5"
-    extract(studies, out, backbone=tiny(), workers=0)
+    with pytest.raises(KeyboardInterrupt):
+        extract(studies, out, backbone=tiny(), workers=0)
     monkeypatch.undo()
     for part in (tmp_path / "e.h5.parts").glob("part-*.h5"):
         age(part)

@@ -70,16 +70,18 @@ def python(code, *arguments):
     )
 
 
-# Each kind of worker once, while it is at work: first a decoder, then an encoder.
+# Each kind of worker once, while it is at work: first a decoder, then an encoder, which waits for it.
 KILLED = """
 import os, signal, sys, threading, time
+from pathlib import Path
 import psutil, ray
 from panecho_embed.extraction.run import extract
 from tests.tiny import Patches, tiny
 
-class Slow(Patches):
+class Waiting(Patches):
     def forward(self, frames):
-        time.sleep(0.2)
+        while not self.killed.exists() and time.time() < self.until:
+            time.sleep(0.05)
         return super().forward(frames)
 
 def at_work(name):
@@ -87,19 +89,22 @@ def at_work(name):
     return [p for p in psutil.process_iter(["cmdline"]) if " ".join(p.info["cmdline"] or ()).startswith(title)]
 
 def kill():
-    for name in ("RayDecoder", "RayEncoder"):
+    for name in ("RayDecoder", "_RayEncoder"):
         while not (workers := at_work(name)):
             time.sleep(0.02)
         workers[0].send_signal(signal.SIGKILL)
         print("killed", name, flush=True)
+    killed.touch()
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
-studies, out = sys.argv[1:]
+studies, out, killed = sys.argv[1:]
+killed = Path(killed)
 threading.Thread(target=kill, daemon=True).start()
-slow = tiny()
-slow.image_encoder = Slow()
-summary = extract(studies, out, backbone=slow, engine="ray")
+waiting = tiny()
+waiting.image_encoder = Waiting()
+waiting.image_encoder.killed, waiting.image_encoder.until = killed, time.time() + 300
+summary = extract(studies, out, backbone=waiting, engine="ray")
 print("ended with", summary.exit_code, "of", summary.done)
 ray.shutdown()
 """
@@ -108,14 +113,14 @@ ray.shutdown()
 @needs_ray
 def test_workers_killed_in_mid_run(studies, local, tmp_path):
     out = tmp_path / "out.h5"
-    run = python(KILLED, studies, out)
+    run = python(KILLED, studies, out, tmp_path / "killed")
     assert [line for line in run.stdout.splitlines() if line.startswith(("killed", "ended"))] == [
         "killed RayDecoder",
-        "killed RayEncoder",
+        "killed _RayEncoder",
         "ended with 3 of 20",
     ], run.stderr
     assert contents(out) == local
-    assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["killed", "out.h5"]
 
 
 # Two machines of two CPUs each, as far as Ray knows; the one that the command does not run on is lost.
