@@ -19,7 +19,8 @@ COMMANDS = ROOT / "docs" / "commands.md"
 BLOCK = re.compile(r"<!-- help: panecho-embed(?P<command>[^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
 HEAD = """# Every command, with its options
 
-What `panecho-embed COMMAND --help` prints. A command is a library function of the same name, its options are arguments.
+What `panecho-embed COMMAND --help` prints. `doctor`, `extract`, `merge`, `pool`, `predict` and
+`reclip` are functions of `panecho_embed` too, whose arguments are the options.
 """
 
 

@@ -82,6 +82,7 @@ def test_labels_can_come_from_a_csv(embeddings: Path, tmp_path: Path) -> None:
         "-o",
         tmp_path / "run",
     )
+    assert set(json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]) == {"Age"}
 
 
 def test_several_targets_make_one_run(embeddings: Path, tmp_path: Path) -> None:
