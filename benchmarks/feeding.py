@@ -32,7 +32,7 @@ def main() -> None:
     from panecho_embed.models.backbones import load_backbone
     from panecho_embed.models.panecho import PANECHO_FEEDING
     from panecho_embed.models.zoo import ECHOPRIME_FEEDING
-    from panecho_embed.phantom import write_studies
+    from panecho_embed.phantoms import write_studies
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

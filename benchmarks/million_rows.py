@@ -62,7 +62,7 @@ def main() -> None:
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "studies").exists():
-        from panecho_embed.phantom import write_studies
+        from panecho_embed.phantoms import write_studies
 
         write_studies(folder / "studies", layout="echonet-dynamic", patients=1, num_frames=64)
     print(f"| {arguments.rows} rows | time | peak |\n| --- | --- | --- |", flush=True)

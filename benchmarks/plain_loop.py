@@ -166,7 +166,7 @@ def main() -> None:
     if arguments.plain:
         return plain(folder, arguments.plain, arguments)
     if not (folder / "studies").exists():
-        from panecho_embed.phantom import write_studies
+        from panecho_embed.phantoms import write_studies
 
         write_studies(
             folder / "studies", layout="echonet-dynamic", patients=arguments.videos, num_frames=arguments.frames

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     arguments = parser.parse_args()
-    from panecho_embed.phantom import write_studies
+    from panecho_embed.phantoms import write_studies
     from panecho_embed.store import EmbeddingFile
 
     model = ("--backbone", "random", "--image-size", arguments.image_size, "--precision", arguments.precision)

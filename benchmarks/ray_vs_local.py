@@ -25,7 +25,7 @@ def main() -> None:
     from panecho_embed.extraction.ray_cluster import ray_cluster
     from panecho_embed.extraction.run import extract
     from panecho_embed.models.backbones import load_backbone
-    from panecho_embed.phantom import write_studies
+    from panecho_embed.phantoms import write_studies
     from panecho_embed.store import EmbeddingFile
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

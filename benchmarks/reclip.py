@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--stride", type=int, help="a clip every so many frames, in place of 4 a video")
     arguments = parser.parse_args()
-    from panecho_embed.phantom import write_studies
+    from panecho_embed.phantoms import write_studies
     from panecho_embed.store import EmbeddingFile
 
     few, many = arguments.videos, arguments.videos * arguments.times

@@ -31,10 +31,10 @@ from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.provenance import Provenance, WeightsInfo
 from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
-from panecho_embed.search import Collection, search, study_query, video_query
-from panecho_embed.search.find import study_scores
-from panecho_embed.search.index import build_index, index_path, open_collection
-from panecho_embed.search.similarity import closest, top, unit
+from panecho_embed.retrieval import Collection, search, study_query, video_query
+from panecho_embed.retrieval.find import study_scores
+from panecho_embed.retrieval.index import build_index, index_path, open_collection
+from panecho_embed.retrieval.similarity import closest, top, unit
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 
 VIEWS = 8

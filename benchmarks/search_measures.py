@@ -18,10 +18,10 @@ import pandas as pd
 
 from panecho_embed import ClipPlan, extract
 from panecho_embed.models.backbones import load_backbone
-from panecho_embed.phantom import make_patients, render
-from panecho_embed.phantom.patients import View
-from panecho_embed.search import Collection, Measure
-from panecho_embed.search.evaluate import Retrieval, evaluate
+from panecho_embed.phantoms import make_patients, render
+from panecho_embed.phantoms.patients import View
+from panecho_embed.retrieval import Collection, Measure
+from panecho_embed.retrieval.evaluate import Retrieval, evaluate
 
 
 def film(folder: Path, patients: int, takes: int, frames: int, seed: int) -> Path:

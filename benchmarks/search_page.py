@@ -24,9 +24,9 @@ import numpy as np
 import uvicorn
 from search_indexes import peak_gb, write_vectors
 
-from panecho_embed.search import Collection
-from panecho_embed.search.server.app import create_app
-from panecho_embed.search.server.listen import listening
+from panecho_embed.retrieval import Collection
+from panecho_embed.retrieval.server.app import create_app
+from panecho_embed.retrieval.server.listen import listening
 
 K = 12
 ASKED = (("study", "mean"), ("study", "best"), ("study", "view"), ("video", "cosine"))

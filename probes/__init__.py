@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.attentive import AttentiveProbe as AttentiveProbe
     from probes.base import BaseProbe as BaseProbe
-    from probes.compare import compare_problems as compare_problems
+    from probes.comparison import compare_problems as compare_problems
     from probes.foreign import adapted as adapted
     from probes.knn import FaissKNNProbe as FaissKNNProbe
     from probes.knn import KNNProbe as KNNProbe

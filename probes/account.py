@@ -16,7 +16,7 @@ from panecho_embed.evaluation.metrics import CALIBRATION_BINS, display_name
 from panecho_embed.evaluation.page import Block, Facts, Section, Table, Text
 from panecho_embed.evaluation.report import Account, interval_sentence, subgroup_blocks
 from panecho_embed.evaluation.splits import leaking_patients
-from probes.compare import Compared
+from probes.comparison import Compared
 from probes.problem import Problem
 from probes.run import Evaluation, LabelEfficiency, TargetResult, subgroup_values
 

@@ -12,7 +12,12 @@ from tests.tiny import tiny
 for _name in (
     *("faiss", "h5py", "matplotlib.figure", "pandas", "pyarrow.parquet", "sklearn.linear_model"),
     *("panecho_embed.evaluation.comparison_report", "panecho_embed.extraction.run", "panecho_embed.finetuning.run"),
-    *("panecho_embed.prediction.run", "panecho_embed.search.atlas", "panecho_embed.search.index", "probes.outputs"),
+    *(
+        "panecho_embed.prediction.run",
+        "panecho_embed.retrieval.atlas",
+        "panecho_embed.retrieval.index",
+        "probes.outputs",
+    ),
 ):
     importlib.import_module(_name)
 

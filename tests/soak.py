@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from panecho_embed.core.errors import StoreError
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from panecho_embed.store import EmbeddingFile, verify
 
 MOST_GROWTH = 1.10

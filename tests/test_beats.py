@@ -283,7 +283,7 @@ def test_clips_of_frames_follow_the_beat_as_those_of_videos_do(videos, tmp_path)
 
 def test_a_sweep_compares_heartbeats_where_the_file_knows_them(videos, tmp_path):
     from panecho_embed.extraction.reclipping import reclip
-    from probes.compare import sweep_tables
+    from probes.comparison import sweep_tables
 
     (tmp_path / "some").mkdir()
     for name in ("seen.npz", "short.npz"):

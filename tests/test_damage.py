@@ -29,9 +29,9 @@ from panecho_embed.finetuning.outcome import read_outcome
 from panecho_embed.finetuning.saved import read_checkpoint, write_checkpoint
 from panecho_embed.models.checkpoint import read_checkpoint as read_weights
 from panecho_embed.models.checkpoint import write_weights
-from panecho_embed.search import Collection
-from panecho_embed.search.atlas import atlas_problems, write_atlas
-from panecho_embed.search.index import build_index, index_path, open_collection
+from panecho_embed.retrieval import Collection
+from panecho_embed.retrieval.atlas import atlas_problems, write_atlas
+from panecho_embed.retrieval.index import build_index, index_path, open_collection
 from probes.linear import LinearProbe
 from probes.outputs import RunInfo, load_probes, write_run
 from probes.problem import load_problem

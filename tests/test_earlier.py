@@ -16,7 +16,7 @@ from panecho_embed.core.shards import Shard
 from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
-from panecho_embed.search.embed_new import Embedder
+from panecho_embed.retrieval.embed_new import Embedder
 from panecho_embed.store import EmbeddingFile, verify
 from tests.cli.test_extract import run
 from tests.resealed import reseal_attributes

@@ -15,7 +15,7 @@ from panecho_embed.cli.main import main
 from panecho_embed.core.digests import problems_of_folder
 from panecho_embed.extraction import writing
 from panecho_embed.models import backbones
-from panecho_embed.search.index import index_path
+from panecho_embed.retrieval.index import index_path
 from panecho_embed.store import verify
 from tests.finetuning.conftest import NARROW, SMALL
 from tests.search.conftest import vectors_file

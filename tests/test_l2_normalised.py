@@ -19,7 +19,7 @@ from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.models.checkpoint import ECHOCLIP, to_checkpoint_names
 from panecho_embed.models.panecho import convnext
-from panecho_embed.search.embed_new import Embedder
+from panecho_embed.retrieval.embed_new import Embedder
 from panecho_embed.store import EmbeddingFile, merge
 from tests.cli.test_extract import run
 from tests.test_extraction import moving

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 
 PEAK = """
 import resource, sys

@@ -11,7 +11,7 @@ import pytest
 
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.datasets import read_manifest
-from panecho_embed.phantom import LAYOUTS, extract_input, make_patients, render, write_studies
+from panecho_embed.phantoms import LAYOUTS, extract_input, make_patients, render, write_studies
 
 VIEWS = ("A4C", "A2C", "PLAX", "PSAX")
 SHORT = {"num_frames": 3, "size": 64}

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from panecho_embed.cli.main import main
 from panecho_embed.datasets import LocalIds
 from panecho_embed.extraction import run as extraction
-from panecho_embed.search import embed_new
+from panecho_embed.retrieval import embed_new
 from tests.datasets.test_folder import write_dicom
 from tests.finetuning.conftest import NARROW, finetune, rows_of
 from tests.tiny import tiny
@@ -216,7 +216,7 @@ def test_no_identifier_reaches_an_answer_of_the_server_and_its_videos_play(hospi
     pytest.importorskip("fastapi")
     from starlette.testclient import TestClient
 
-    from panecho_embed.search.server.app import create_app
+    from panecho_embed.retrieval.server.app import create_app
 
     folder, _ = work
     table = LocalIds.read(folder / "emb.h5.ids.csv")

@@ -22,7 +22,7 @@ from panecho_embed.core.remote import cache_folder
 from panecho_embed.core.shards import Shard
 from panecho_embed.datasets import describe_manifest, read_manifest
 from panecho_embed.extraction.run import extract
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from panecho_embed.store import EmbeddingFile, verify
 from panecho_embed.store.lock import RunLock
 from tests.buckets import bucket_of, forget, names_in

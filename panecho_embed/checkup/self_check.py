@@ -33,7 +33,7 @@ from panecho_embed.models.panecho import PANECHO_FEEDING
 from panecho_embed.models.torchvision_models import torchvision_feeding
 from panecho_embed.models.weights import KNOWN, locate
 from panecho_embed.models.zoo import ECHOCLIP_FEEDING, ECHOPRIME_FEEDING, IMAGENET_FEEDING
-from panecho_embed.phantom import make_patients, render
+from panecho_embed.phantoms import make_patients, render
 
 FILE = "self-check.json"
 _SHAPES = ((600, 800), (112, 112), (600, 601))

@@ -22,7 +22,7 @@ from panecho_embed.extraction.encode import Encoder, default_batch_pictures
 from panecho_embed.extraction.image_engine import EagerEngine, PictureBatch
 from panecho_embed.media import describe
 from panecho_embed.models.backbone import Backbone
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 
 _FRAMES_PER_VIDEO = 64
 

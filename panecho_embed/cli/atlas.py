@@ -30,8 +30,8 @@ def atlas(emb: Path, out: Path, method: Any, thumbnails: bool, overwrite: bool) 
 
     # Before decoders are loaded.
     refuse_to_replace(out, overwrite, emb)
-    from panecho_embed.search import Collection
-    from panecho_embed.search.atlas import write_atlas
+    from panecho_embed.retrieval import Collection
+    from panecho_embed.retrieval.atlas import write_atlas
 
     collection = Collection(emb)
     for note in filter(None, (warning(collection), *collection.notes)):

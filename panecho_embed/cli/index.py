@@ -40,8 +40,8 @@ def index(emb: Path, kind: Any, recall: float, seed: int, overwrite: bool) -> No
     It holds the videos' unit vectors too, so that the embeddings are not read again, and belongs to this state of the
     file alone: after another extraction it is refused until it is built anew.
     """
-    from panecho_embed.search import Collection
-    from panecho_embed.search.index import build_index, index_path
+    from panecho_embed.retrieval import Collection
+    from panecho_embed.retrieval.index import build_index, index_path
 
     info = build_index(Collection(emb), kind, recall=recall, seed=seed, overwrite=overwrite)
     folder = index_path(emb)

@@ -43,7 +43,7 @@ def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
     """
     from panecho_embed.core.progress import shown_progress
     from panecho_embed.core.wording import counted
-    from panecho_embed.phantom import extract_input, write_studies
+    from panecho_embed.phantoms import extract_input, write_studies
 
     with shown_progress("video", leave=True) as show:
         videos = write_studies(out, layout, patients, progress=show, **options)

@@ -96,7 +96,7 @@ def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
         raise ArgumentError("--json and --csv are both given; give one")
     _refuse_unheeded(given[0])
     _refuse_output(emb, options)
-    from panecho_embed.search.index import open_collection
+    from panecho_embed.retrieval.index import open_collection
 
     prints: dict[str, Callable[..., None]] = {
         "--evaluate": _print_evaluation,
@@ -133,8 +133,8 @@ def _refuse_unheeded(mode: str) -> None:
 
 
 if TYPE_CHECKING:
-    from panecho_embed.search import Collection, Measure, SearchLevel
-    from panecho_embed.search.evaluate import Retrieval
+    from panecho_embed.retrieval import Collection, Measure, SearchLevel
+    from panecho_embed.retrieval.evaluate import Retrieval
 
 _SEED = 0
 
@@ -184,7 +184,7 @@ def _evaluated(
 ) -> tuple[dict[str, Retrieval], dict[str, str]]:
     """The results by measure, and why others have none."""
     from panecho_embed.evaluation.inference import DEFAULT_DRAWS
-    from panecho_embed.search.evaluate import evaluate
+    from panecho_embed.retrieval.evaluate import evaluate
 
     asked: Measure | None = options["similarity"]
     several = level == "study" and collection.has_videos and asked is None
@@ -214,12 +214,12 @@ def _evaluated(
 
 
 if TYPE_CHECKING:
-    from panecho_embed.search import Collection, Found, Query
+    from panecho_embed.retrieval import Collection, Found, Query
 
 
 def _print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: Path | None, **options: Any) -> None:
     """Print what is nearest to the study, video, file or vectors that the options name, or write a contact sheet."""
-    from panecho_embed.search import search as run
+    from panecho_embed.retrieval import search as run
 
     query, notes = _query(collection, options)
     if options["include_same_patient"] and not query.patients:
@@ -241,7 +241,7 @@ def _print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html:
     for note in filter(None, (*notes, found.note)):
         echo_line(f"note: {note}", err=True)
     if html is not None:
-        from panecho_embed.search.sheet import write_sheet
+        from panecho_embed.retrieval.sheet import write_sheet
 
         sheet = write_sheet(collection, found, html, overwrite=options["overwrite"])
         click.echo(f"{len(found)} hits with pictures in {sheet}", err=as_json or as_csv)
@@ -258,8 +258,8 @@ def _print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html:
 
 
 def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tuple[str, ...]]:
-    from panecho_embed.search import study_query, vector_query, video_query
-    from panecho_embed.search.collection import UnknownIdError
+    from panecho_embed.retrieval import study_query, vector_query, video_query
+    from panecho_embed.retrieval.collection import UnknownIdError
 
     for asked, name in ((study_query, "study"), (video_query, "video")):
         if options[name] is None:
@@ -271,12 +271,12 @@ def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tupl
                 raise UnknownIdError(f"{error}; it is a path: a file is searched with by --file") from error
             raise
     if options["vector"] is not None:
-        from panecho_embed.search.vectors import read_query
+        from panecho_embed.retrieval.vectors import read_query
 
         return read_query(collection, options["vector"], options["query_study"]), ()
     from panecho_embed.datasets import LocalIds
-    from panecho_embed.search.embed_new import Embedder
-    from panecho_embed.search.recognition import recognised_files
+    from panecho_embed.retrieval.embed_new import Embedder
+    from panecho_embed.retrieval.recognition import recognised_files
 
     known = LocalIds.beside(collection.path)
     embedder = Embedder(collection.provenance, options["weights"], known=known)
@@ -322,16 +322,16 @@ def _as_dict(collection: Collection, found: Found, options: dict[str, Any]) -> d
 
 
 if TYPE_CHECKING:
-    from panecho_embed.search import Collection
-    from panecho_embed.search.collection import Items
+    from panecho_embed.retrieval import Collection
+    from panecho_embed.retrieval.collection import Items
 
 _SHOWN_GROUPS = 20
 
 
 def _print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **options: Any) -> None:
     """Print groups of items that are alike, those across patients and splits marked."""
-    from panecho_embed.search.curation import duplicates
-    from panecho_embed.search.find import record
+    from panecho_embed.retrieval.curation import duplicates
+    from panecho_embed.retrieval.find import record
 
     items = _items(collection, options)
     with shown_progress(items.level) as show:
@@ -369,7 +369,7 @@ def _print_duplicates(collection: Collection, *, as_json: bool, as_csv: bool, **
 
 def _print_outliers(collection: Collection, *, as_json: bool, as_csv: bool, **options: Any) -> None:
     """Print the items that are farthest from all others, farthest first."""
-    from panecho_embed.search.curation import outliers
+    from panecho_embed.retrieval.curation import outliers
 
     items = _items(collection, options)
     same = options["include_same_patient"]
@@ -390,7 +390,7 @@ def _print_outliers(collection: Collection, *, as_json: bool, as_csv: bool, **op
 
 
 def _items(collection: Collection, options: dict[str, Any]) -> Items:
-    from panecho_embed.search.find import picked
+    from panecho_embed.retrieval.find import picked
 
     items = collection.items(options["level"] or ("video" if collection.has_videos else "study"))
     return picked(collection, items, options["where"]) if options["where"] else items
@@ -439,7 +439,7 @@ def _shown_columns(columns: Any, first: tuple[str, ...]) -> list[str]:
 
 
 if TYPE_CHECKING:
-    from panecho_embed.search import Collection
+    from panecho_embed.retrieval import Collection
 
 
 def _made(collection: Collection, **settings: Any) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def serve(
     The JSON API behind it describes itself at /api/openapi.json. Needs the extra: pip install 'panecho-embed[serve]'.
     """
     try:
-        from panecho_embed.search.server.app import ServeSettings, create_app
-        from panecho_embed.search.server.listen import listening, server_of
-        from panecho_embed.search.server.upload import UploadLimits
+        from panecho_embed.retrieval.server.app import ServeSettings, create_app
+        from panecho_embed.retrieval.server.listen import listening, server_of
+        from panecho_embed.retrieval.server.upload import UploadLimits
     except ModuleNotFoundError as error:
         raise NotInstalledError(error.name or "fastapi", "serve") from error
     # Whoever else has an account on this computer reaches the port too.

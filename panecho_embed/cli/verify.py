@@ -37,7 +37,7 @@ def _checked(path: Path) -> tuple[list[str], str]:
     if path.suffix in (".pt", ".pth", ".bin", ".safetensors"):
         return _tensors(path)
     if path.suffix == ".parquet":
-        from panecho_embed.search.atlas import atlas_problems
+        from panecho_embed.retrieval.atlas import atlas_problems
 
         return atlas_problems(path), "as its SHA-256 says"
     from panecho_embed.core.digests import read_checked, recorded_in_sums

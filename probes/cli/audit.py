@@ -14,7 +14,7 @@ from panecho_embed.cli.printable import echo_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from probes.audit import Finding
+    from probes.leakage import Finding
     from probes.shortcuts import Shortcuts
 
 
@@ -65,8 +65,8 @@ def audit(
     if target is None and any(reading.values()):
         raise click.UsageError("--task, --positive and --order say how the targets are read; name one with --target")
     # What looks for leakage loads scipy.
-    from probes.audit import audit as run
-    from probes.audit import shortcut_findings
+    from probes.leakage import audit as run
+    from probes.leakage import shortcut_findings
     from probes.shortcuts import find_shortcuts
 
     findings = run(embeddings, labels=labels, near=near)

@@ -436,7 +436,7 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     _check_flags([problem for problems in candidates.values() for problem in problems], options)
     # As above.
     from probes.account import comparison_account, encoder_notes
-    from probes.compare import compare_problems
+    from probes.comparison import compare_problems
 
     compared = compare_problems(
         candidates,
@@ -462,7 +462,7 @@ def _sources(
     embeddings: tuple[str, ...], sweep: bool, options: dict[str, Any]
 ) -> Iterable[tuple[str, str | EmbeddingTable]]:
     if sweep:
-        from probes.compare import sweep_tables
+        from probes.comparison import sweep_tables
 
         if len(embeddings) != 1:
             raise click.UsageError(f"--sweep takes one frame-level file; {len(embeddings)} were given")

@@ -21,7 +21,7 @@ from panecho_embed.core.clips import resolve_plan
 from panecho_embed.core.errors import WeightsNotFoundError
 from panecho_embed.models.panecho import PANECHO_FEEDING, PanEcho, save_checkpoint
 from panecho_embed.models.zoo import ECHOPRIME_FEEDING
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from tests.probes.conftest import make_table
 from tests.tiny import tiny, tiny_3d
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
 from panecho_embed.cli.phantom import phantom
-from panecho_embed.phantom import LAYOUTS
+from panecho_embed.phantoms import LAYOUTS
 
 
 def run(*words, expect=0):

@@ -15,7 +15,7 @@ from panecho_embed.cli.pool import pool
 from panecho_embed.cli.search import print_table, search
 from panecho_embed.cli.serve import serve
 from panecho_embed.core.errors import PanEchoEmbedError
-from panecho_embed.search import Collection
+from panecho_embed.retrieval import Collection
 from probes.cli.audit import audit
 from tests.search.conftest import embed_films, make_films, vectors_file
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from panecho_embed import EmbeddingFile, extract
 from panecho_embed.datasets.layouts import Layout, known_layouts
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from tests.datasets.trees import WRITERS
 from tests.tiny import tiny
 

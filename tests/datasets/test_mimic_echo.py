@@ -26,7 +26,7 @@ from panecho_embed.datasets import mimic_headers, read_manifest
 from panecho_embed.datasets.mimic_echo import read_records, read_views, split_of
 from panecho_embed.datasets.mimic_prepare import find_root, prepare_mimic
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 
 PATIENTS = 12
 PAGE = Path(__file__).parents[2] / "docs" / "mimic.md"

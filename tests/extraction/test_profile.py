@@ -7,7 +7,7 @@ import time
 
 from panecho_embed.extraction.profile import MAIN_STAGES, Profile, draw_timeline
 from panecho_embed.extraction.run import extract
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from tests.tiny import tiny
 
 

@@ -22,7 +22,7 @@ from panecho_embed.models.backbones import Backbone, MeanOverFrames
 from panecho_embed.models.checkpoint import CONVNEXT_TINY, ECHOCLIP, to_checkpoint_names
 from panecho_embed.models.panecho import PanEcho, convnext, save_checkpoint
 from panecho_embed.models.torchvision_ops import ensure_torchvision
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 
 ensure_torchvision()
 import timm  # noqa: E402

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
 from panecho_embed.models.panecho import PanEcho
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 
 SMALL = [
     *("model.width=0.0834", "model.image_size=32", "clips.frames=2", "clips.test=2", "schedule.epochs=2"),

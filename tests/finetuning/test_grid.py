@@ -24,7 +24,7 @@ from panecho_embed.finetuning.model import FineTuneModel
 from panecho_embed.finetuning.recipe_files import load_recipe
 from panecho_embed.finetuning.starts import load_start
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from probes.frozen import linear_probe
 from tests.finetuning.conftest import rows_of
 from tests.finetuning.fabricate import change_info

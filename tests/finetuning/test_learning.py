@@ -15,7 +15,7 @@ from panecho_embed.finetuning.recipe_files import load_recipe
 from panecho_embed.finetuning.sampling import Key, TrainingClips, together
 from panecho_embed.finetuning.starts import load_start
 from panecho_embed.models import zoo
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from tests.finetuning.conftest import NARROW
 
 SETTINGS = (f"model.width={NARROW}", "model.image_size=32", "clips.frames=8", "clips.frame_step=4", "precision=fp32")

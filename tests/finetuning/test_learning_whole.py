@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from panecho_embed.cli.main import main
 from panecho_embed.finetuning.grid import run_grid
 from panecho_embed.models import zoo
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from probes.frozen import linear_probe
 from tests.finetuning.conftest import NARROW, finetune, rows_of
 

@@ -10,7 +10,7 @@ import torch
 
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
 from panecho_embed.models.torchvision_ops import ensure_torchvision
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from tests.finetuning.conftest import finetune
 
 ensure_torchvision()

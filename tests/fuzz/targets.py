@@ -25,8 +25,8 @@ from panecho_embed.extraction.pooling import pool
 from panecho_embed.finetuning.recipe_files import load_recipe, parse_recipe, to_toml
 from panecho_embed.media import describe, is_dicom, read_identity
 from panecho_embed.models.checkpoint import matching_tensors, read_checkpoint
-from panecho_embed.search.collection import Collection
-from panecho_embed.search.find import study_query
+from panecho_embed.retrieval.collection import Collection
+from panecho_embed.retrieval.find import study_query
 from panecho_embed.store import EmbeddingFile, verify
 from panecho_embed.store.merge import merge
 from tests.fuzz import mutate_media as media

@@ -12,7 +12,7 @@ from pydicom.data import get_testdata_file
 from panecho_embed.core.records import SELF_SIMILARITY, Recording, Region
 from panecho_embed.media import open_cine
 from panecho_embed.media.heartbeat import heart_rate, small_picture, watched, with_heart_rate
-from panecho_embed.phantom import make_patients, render
+from panecho_embed.phantoms import make_patients, render
 
 VIEWS = ("A4C", "A2C", "PLAX", "PSAX")
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import EmbeddingTable
-from probes.audit import Finding, audit
 from probes.cli.audit import audit as command
+from probes.leakage import Finding, audit
 
 
 def kinds(findings: list[Finding]) -> set[str]:

@@ -21,7 +21,7 @@ from panecho_embed.evaluation.comparison_report import verdict_text
 from panecho_embed.evaluation.targets import Target
 from probes.account import comparison_account
 from probes.attentive import AttentiveProbe
-from probes.compare import Compared, compare_problems, default_samplings, sweep_tables
+from probes.comparison import Compared, compare_problems, default_samplings, sweep_tables
 from probes.linear import LinearProbe
 from probes.plans import RunSettings
 from probes.problem import Problem, load_problem
@@ -205,7 +205,7 @@ def test_attention_is_compared_too(
             super().__init__(task, epochs=epochs, random_state=random_state)  # type: ignore[arg-type]
 
     monkeypatch.setattr("probes.attentive.AttentiveProbe", Short)
-    monkeypatch.setattr("probes.compare._REFITS", 2)
+    monkeypatch.setattr("probes.comparison._REFITS", 2)
     files = [str(write(tmp_path / f"{name}.h5", noisier(table, n))) for name, n in (("a", 0), ("b", 1))]
     options = ["--probe", "attentive", "--level", "study", "--target", "EF", "--draws", "50", "-o", str(tmp_path / "r")]
     result = CliRunner().invoke(main, ["probe", "compare", *files, *options])
@@ -297,7 +297,7 @@ def test_sweep_command_compares_samplings(
 ) -> None:
     uniform = ClipPlan(16, None, num_clips=2, uniform=True)
     two = {"consecutive, 1 clip": ClipPlan(num_clips=1), "uniform, 2 clips": uniform}
-    monkeypatch.setattr("probes.compare.default_samplings", lambda n, beats: two)
+    monkeypatch.setattr("probes.comparison.default_samplings", lambda n, beats: two)
     path = write(tmp_path / "frames.h5", frames)
     options = [
         "--sweep",

@@ -16,7 +16,7 @@ from panecho_embed.core.outputs import written_run
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.evaluation.thresholds import ThresholdRule
 from panecho_embed.extraction.run import extract
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from probes.attentive import AttentiveProbe
 from probes.base import BaseProbe
 from probes.knn import FaissKNNProbe, KNNProbe

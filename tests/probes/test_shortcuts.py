@@ -17,9 +17,9 @@ from panecho_embed.cli.main import main
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.extraction.run import extract
-from panecho_embed.phantom import write_studies
+from panecho_embed.phantoms import write_studies
 from probes import shortcuts as module
-from probes.audit import shortcut_findings
+from probes.leakage import shortcut_findings
 from probes.shortcuts import Shortcuts, find_shortcuts
 from tests.probes.conftest import make_table
 from tests.tiny import tiny

@@ -16,7 +16,7 @@ from panecho_embed.core.provenance import Provenance, WeightsInfo
 from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import load_backbone
-from panecho_embed.phantom import make_patients, render
+from panecho_embed.phantoms import make_patients, render
 from panecho_embed.store import EmbeddingWriter
 
 VIEWS = ("A4C", "A2C", "PLAX")

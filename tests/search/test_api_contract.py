@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from starlette.testclient import TestClient
 
 from panecho_embed.media.pictures import Picture
-from panecho_embed.search.embed_new import NewVideos
-from panecho_embed.search.server import upload
-from panecho_embed.search.server.app import create_app
-from panecho_embed.search.server.models import UploadHits
+from panecho_embed.retrieval.embed_new import NewVideos
+from panecho_embed.retrieval.server import upload
+from panecho_embed.retrieval.server.app import create_app
+from panecho_embed.retrieval.server.models import UploadHits
 from tests.search.conftest import vectors_file
 
 HOST = {"host": "127.0.0.1"}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.search.approximate import Effort, nearest, recipe, trained, tune
-from panecho_embed.search.similarity import unit
+from panecho_embed.retrieval.approximate import Effort, nearest, recipe, trained, tune
+from panecho_embed.retrieval.similarity import unit
 
 
 def itself(position):

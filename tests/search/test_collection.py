@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from panecho_embed.search import Collection
+from panecho_embed.retrieval import Collection
 from tests.search.conftest import vectors_file
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.search import Collection, curation
-from panecho_embed.search.collection import Items
-from panecho_embed.search.curation import duplicates, outliers
+from panecho_embed.retrieval import Collection, curation
+from panecho_embed.retrieval.collection import Items
+from panecho_embed.retrieval.curation import duplicates, outliers
 from tests.search.conftest import vectors_file
 
 

@@ -14,9 +14,9 @@ from panecho_embed.core.errors import ArgumentError, MediaError, WeightsError
 from panecho_embed.datasets import LocalIds
 from panecho_embed.extraction.pooling import pool
 from panecho_embed.models.backbones import load_backbone
-from panecho_embed.search import Collection, search, vector_query
-from panecho_embed.search.embed_new import Embedder
-from panecho_embed.search.recognition import recognised_files
+from panecho_embed.retrieval import Collection, search, vector_query
+from panecho_embed.retrieval.embed_new import Embedder
+from panecho_embed.retrieval.recognition import recognised_files
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_table_hashed_with_another_salt_is_refused(collection, backbone, tmp_p
 
 def test_searching_what_is_stored_imports_neither_torch_nor_faiss_nor_a_web_framework():
     modules = "collection, evaluate, filters, find, curation, index, pictures, projection, sheet, similarity, vectors"
-    code = f"import sys; from panecho_embed.search import {modules}; print([m for m in sys.modules if m in " \
+    code = f"import sys; from panecho_embed.retrieval import {modules}; print([m for m in sys.modules if m in " \
            "('torch', 'timm', 'faiss', 'fastapi', 'starlette', 'umap', 'pyarrow')])"  # fmt: skip
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -5,10 +5,10 @@ import pytest
 
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
-from panecho_embed.search import Collection
-from panecho_embed.search import evaluate as evaluate_module
-from panecho_embed.search.evaluate import _class_values, _number_values, evaluate
-from panecho_embed.search.similarity import cosines
+from panecho_embed.retrieval import Collection
+from panecho_embed.retrieval import evaluate as evaluate_module
+from panecho_embed.retrieval.evaluate import _class_values, _number_values, evaluate
+from panecho_embed.retrieval.similarity import cosines
 from panecho_embed.store import EmbeddingWriter
 from tests.search.conftest import embed_films, make_films, vectors_file
 

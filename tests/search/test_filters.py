@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.search import matches
+from panecho_embed.retrieval import matches
 
 COLUMNS = {
     "view": np.array(["A4C", "A2C", "", "PLAX"], dtype=object),

@@ -6,8 +6,8 @@ import pytest
 from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.extraction.pooling import pool
-from panecho_embed.search import Collection, search, study_query, vector_query, video_query
-from panecho_embed.search.vectors import read_query
+from panecho_embed.retrieval import Collection, search, study_query, vector_query, video_query
+from panecho_embed.retrieval.vectors import read_query
 from panecho_embed.store import EmbeddingWriter
 from tests.search.conftest import vectors_file
 

@@ -8,10 +8,10 @@ from starlette.testclient import TestClient
 
 from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbones import load_backbone
-from panecho_embed.phantom import write_studies
-from panecho_embed.search.server import guard
-from panecho_embed.search.server.app import ServeSettings, create_app
-from panecho_embed.search.server.picture_workers import PictureWorkers
+from panecho_embed.phantoms import write_studies
+from panecho_embed.retrieval.server import guard
+from panecho_embed.retrieval.server.app import ServeSettings, create_app
+from panecho_embed.retrieval.server.picture_workers import PictureWorkers
 from panecho_embed.store import EmbeddingFile
 from tests.search.conftest import PLAN
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from panecho_embed.core.errors import ArgumentError, StoreError
-from panecho_embed.search import Collection, search, study_query, vector_query, video_query
-from panecho_embed.search.approximate import Effort, Tuned
-from panecho_embed.search.index import build_index, index_path, open_collection
-from panecho_embed.search.similarity import Groups
+from panecho_embed.retrieval import Collection, search, study_query, vector_query, video_query
+from panecho_embed.retrieval.approximate import Effort, Tuned
+from panecho_embed.retrieval.index import build_index, index_path, open_collection
+from panecho_embed.retrieval.similarity import Groups
 from tests.search.conftest import vectors_file
 
 KINDS = ("exact", "ivf")
@@ -176,8 +176,8 @@ def test_an_index_that_is_renewed_before_it_is_first_asked_is_not_mixed_with_the
 _CUT_WHILE_IT_IS_SEARCHED = """
 import sys
 from panecho_embed.core.errors import StoreError
-from panecho_embed.search import Collection, search, video_query
-from panecho_embed.search.index import build_index, index_path, open_collection
+from panecho_embed.retrieval import Collection, search, video_query
+from panecho_embed.retrieval.index import build_index, index_path, open_collection
 
 for kind in ("exact", "ivf"):
     build_index(Collection(sys.argv[1]), kind, overwrite=True)
@@ -219,7 +219,7 @@ def test_what_an_index_is_stands_beside_it(emb):
 
 def test_an_index_of_an_earlier_version_is_refused_in_a_line(emb, monkeypatch):
     build_index(Collection(emb), "ivf")
-    monkeypatch.setattr("panecho_embed.search.index.SCHEMA_VERSION", 4)
+    monkeypatch.setattr("panecho_embed.retrieval.index.SCHEMA_VERSION", 4)
     with pytest.raises(StoreError, match=r"another version of panecho-embed \(schema 3, read is 4\); renew it"):
         open_collection(emb)
 
@@ -230,8 +230,8 @@ def test_auto_compares_all_of_a_few_videos(emb):
 
 @pytest.mark.parametrize(("worthwhile", "kind"), [(True, "ivf"), (False, "exact")])
 def test_auto_takes_lists_of_many_videos_where_it_is_worth_it(apart, monkeypatch, worthwhile, kind):
-    monkeypatch.setattr("panecho_embed.search.index.EXACT_BELOW", 1000)
-    monkeypatch.setattr("panecho_embed.search.index.tune", lambda *_: Tuned(Effort(4, 64), 0.95, 0.1, worthwhile))
+    monkeypatch.setattr("panecho_embed.retrieval.index.EXACT_BELOW", 1000)
+    monkeypatch.setattr("panecho_embed.retrieval.index.tune", lambda *_: Tuned(Effort(4, 64), 0.95, 0.1, worthwhile))
     info = build_index(Collection(apart), recall=0.9, overwrite=True)
     assert (info.kind, info.recall, info.recall_asked, info.lists) == (kind, 0.95, 0.9, 4)
     assert (open_collection(apart, True)[1] is None) == (kind == "exact")

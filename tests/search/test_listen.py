@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from panecho_embed.search.server.app import ServeSettings, create_app
-from panecho_embed.search.server.listen import listening, server_of
+from panecho_embed.retrieval.server.app import ServeSettings, create_app
+from panecho_embed.retrieval.server.listen import listening, server_of
 
 SECONDS = 3.0
 WHOLE = b"GET /api/info HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer secret\r\n\r\n"

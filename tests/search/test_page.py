@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 
-from panecho_embed.search.server.app import create_app
-from panecho_embed.search.server.listen import listening
+from panecho_embed.retrieval.server.app import create_app
+from panecho_embed.retrieval.server.listen import listening
 from tests.search.conftest import vectors_file
 from tests.search.stubs import Endless
 

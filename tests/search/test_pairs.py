@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from panecho_embed.search.collection import Items
-from panecho_embed.search.find import Query
-from panecho_embed.search.server.library import paired
+from panecho_embed.retrieval.collection import Items
+from panecho_embed.retrieval.find import Query
+from panecho_embed.retrieval.server.library import paired
 
 
 def at(*degrees):

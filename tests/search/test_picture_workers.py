@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from panecho_embed.core.errors import MediaError
-from panecho_embed.search.server.picture_workers import PictureWorkers, draw
+from panecho_embed.retrieval.server.picture_workers import PictureWorkers, draw
 from tests.search import stubs
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panecho_embed.search import Collection
-from panecho_embed.search.projection import Maps
+from panecho_embed.retrieval import Collection
+from panecho_embed.retrieval.projection import Maps
 
 
 def halve(path):

@@ -16,13 +16,13 @@ from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.provenance import Provenance, WeightsInfo
 from panecho_embed.core.records import Manifest, VideoFacts, VideoRef
 from panecho_embed.media.pictures import Picture
-from panecho_embed.search import Collection, search, study_query
-from panecho_embed.search.index import build_index
-from panecho_embed.search.server.app import ServeSettings, create_app
-from panecho_embed.search.server.cache import PictureCache
-from panecho_embed.search.server.listen import listening
-from panecho_embed.search.server.picture_workers import PictureWorkers
-from panecho_embed.search.server.upload import UploadLimits
+from panecho_embed.retrieval import Collection, search, study_query
+from panecho_embed.retrieval.index import build_index
+from panecho_embed.retrieval.server.app import ServeSettings, create_app
+from panecho_embed.retrieval.server.cache import PictureCache
+from panecho_embed.retrieval.server.listen import listening
+from panecho_embed.retrieval.server.picture_workers import PictureWorkers
+from panecho_embed.retrieval.server.upload import UploadLimits
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 from tests.search.conftest import VIEWS, vectors_file
 

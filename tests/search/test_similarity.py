@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.search.similarity import (
+from panecho_embed.retrieval.similarity import (
     Groups,
     best_match,
     cosines,

@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from panecho_embed.core.errors import MediaError
-from panecho_embed.phantom import write_studies
-from panecho_embed.search.collection import UnknownIdError
-from panecho_embed.search.embed_new import NewVideos
-from panecho_embed.search.server import preview
-from panecho_embed.search.server.app import ServeSettings, create_app
-from panecho_embed.search.server.upload import KeptUploads, UploadError, UploadLimits, Uploads
+from panecho_embed.phantoms import write_studies
+from panecho_embed.retrieval.collection import UnknownIdError
+from panecho_embed.retrieval.embed_new import NewVideos
+from panecho_embed.retrieval.server import preview
+from panecho_embed.retrieval.server.app import ServeSettings, create_app
+from panecho_embed.retrieval.server.upload import KeptUploads, UploadError, UploadLimits, Uploads
 from tests.search import stubs
 
 LOCAL = "http://127.0.0.1"

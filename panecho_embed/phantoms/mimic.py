@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import get_args
 
-from panecho_embed.phantom.patients import PhantomPatient, View
+from panecho_embed.phantoms.patients import PhantomPatient, View
 
 _Row = Mapping[str, object]
 

@@ -13,10 +13,10 @@ import numpy as np
 from panecho_embed.core.errors import MediaError, NotInstalledError
 from panecho_embed.core.outputs import refuse_to_replace, written_whole
 from panecho_embed.core.progress import Progress, silent
-from panecho_embed.search.collection import Collection, Items
-from panecho_embed.search.pictures import still
-from panecho_embed.search.projection import Maps, Method, map_items
-from panecho_embed.search.similarity import cosines, top
+from panecho_embed.retrieval.collection import Collection, Items
+from panecho_embed.retrieval.pictures import still
+from panecho_embed.retrieval.projection import Maps, Method, map_items
+from panecho_embed.retrieval.similarity import cosines, top
 
 NEIGHBOURS = 15
 _BLOCK = 512

@@ -12,8 +12,8 @@ from panecho_embed.core.content import content_sha256
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import VideoRef
 from panecho_embed.core.wording import nearest
-from panecho_embed.search.collection import Collection
-from panecho_embed.search.find import Query
+from panecho_embed.retrieval.collection import Collection
+from panecho_embed.retrieval.find import Query
 
 _SHOWN = 3
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from panecho_embed.search.server.refusals import refusal
+from panecho_embed.retrieval.server.refusals import refusal
 
 COOKIE = "panecho_embed_token"
 

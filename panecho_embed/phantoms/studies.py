@@ -30,9 +30,9 @@ from pydicom.uid import (
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.progress import Progress, silent
 from panecho_embed.core.records import Frames
-from panecho_embed.phantom.filming import check_format, render
-from panecho_embed.phantom.mimic import BLANK, mimic_place, mimic_rows, still_place
-from panecho_embed.phantom.patients import PhantomPatient, View, make_patients
+from panecho_embed.phantoms.filming import check_format, render
+from panecho_embed.phantoms.mimic import BLANK, mimic_place, mimic_rows, still_place
+from panecho_embed.phantoms.patients import PhantomPatient, View, make_patients
 
 _Row = Mapping[str, object]
 

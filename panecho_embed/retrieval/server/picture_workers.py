@@ -12,7 +12,7 @@ from panecho_embed.core.errors import MediaError
 from panecho_embed.core.workers import new_pool, picture_of_task, stop
 from panecho_embed.media import open_cine
 from panecho_embed.media.pictures import Picture, shown_fps, still_of, thumbnail_of
-from panecho_embed.search.transcode import mp4
+from panecho_embed.retrieval.transcode import mp4
 
 WORKERS = 2
 _SECONDS = 60.0

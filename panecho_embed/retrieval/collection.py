@@ -18,8 +18,8 @@ from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.core.wording import ManyNames
 from panecho_embed.extraction.pooling import pool_table
-from panecho_embed.search.filters import Columns
-from panecho_embed.search.similarity import Groups, Vectors, ViewMeans, pointing, unit, view_means
+from panecho_embed.retrieval.filters import Columns
+from panecho_embed.retrieval.similarity import Groups, Vectors, ViewMeans, pointing, unit, view_means
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 
 SearchLevel = Literal["clip", "video", "study"]

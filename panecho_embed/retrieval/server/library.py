@@ -12,11 +12,11 @@ import numpy as np
 from panecho_embed.core.arraytypes import Bools, Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.wording import nearest
-from panecho_embed.search.collection import Collection, Items, UnknownIdError
-from panecho_embed.search.find import Found, Query, filtered, record, search, study_query, video_query
-from panecho_embed.search.index import SavedIndex, binding
-from panecho_embed.search.projection import Maps, Method, map_items
-from panecho_embed.search.server.models import (
+from panecho_embed.retrieval.collection import Collection, Items, UnknownIdError
+from panecho_embed.retrieval.find import Found, Query, filtered, record, search, study_query, video_query
+from panecho_embed.retrieval.index import SavedIndex, binding
+from panecho_embed.retrieval.projection import Maps, Method, map_items
+from panecho_embed.retrieval.server.models import (
     Column,
     Hit,
     Hits,
@@ -28,9 +28,9 @@ from panecho_embed.search.server.models import (
     Value,
     Video,
 )
-from panecho_embed.search.server.upload import UploadLimits
-from panecho_embed.search.similarity import Measure, cosines
-from panecho_embed.search.transcode import MAX_FRAMES
+from panecho_embed.retrieval.server.upload import UploadLimits
+from panecho_embed.retrieval.similarity import Measure, cosines
+from panecho_embed.retrieval.transcode import MAX_FRAMES
 
 ShownLevel = Literal["study", "video"]
 

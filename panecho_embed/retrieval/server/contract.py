@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from fastapi.responses import Response
 
-from panecho_embed.search.filters import MAX_LENGTH
-from panecho_embed.search.server.models import Problem
-from panecho_embed.search.similarity import Measure
+from panecho_embed.retrieval.filters import MAX_LENGTH
+from panecho_embed.retrieval.server.models import Problem
+from panecho_embed.retrieval.similarity import Measure
 
 _FILTER = (
     "A filter over columns: comparisons with numbers, 'texts', lists and None, joined by and, or, not. "

@@ -12,8 +12,8 @@ import numpy as np
 from panecho_embed.core.arraytypes import Floats, Floats32, UInt8Array
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import Frames, Region
-from panecho_embed.phantom.outlines import PROJECTIONS, Moment, moments, psax
-from panecho_embed.phantom.patients import WIDEST, PhantomPatient, View, profile, ramp
+from panecho_embed.phantoms.outlines import PROJECTIONS, Moment, moments, psax
+from panecho_embed.phantoms.patients import WIDEST, PhantomPatient, View, profile, ramp
 
 _BEAMS, _SAMPLES = 192, 384
 

@@ -12,9 +12,9 @@ from scipy.sparse.csgraph import connected_components
 from panecho_embed.core.arraytypes import Ints
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.progress import Progress, silent
-from panecho_embed.search.collection import Items
-from panecho_embed.search.find import record
-from panecho_embed.search.similarity import cosines, top
+from panecho_embed.retrieval.collection import Items
+from panecho_embed.retrieval.find import record
+from panecho_embed.retrieval.similarity import cosines, top
 
 NEIGHBOURS = 5
 """An outlier is far from its five nearest: one twin does not make a pair of outliers ordinary."""

@@ -19,9 +19,9 @@ from panecho_embed.core.wording import nearest
 from panecho_embed.evaluation.estimates import Draws
 from panecho_embed.evaluation.inference import DEFAULT_DRAWS, scores
 from panecho_embed.evaluation.metrics import Metrics
-from panecho_embed.search.collection import Collection, Items, SearchLevel
-from panecho_embed.search.find import measure_of, study_query, study_scores
-from panecho_embed.search.similarity import Measure, NothingToCompareError, cosines
+from panecho_embed.retrieval.collection import Collection, Items, SearchLevel
+from panecho_embed.retrieval.find import measure_of, study_query, study_scores
+from panecho_embed.retrieval.similarity import Measure, NothingToCompareError, cosines
 
 LabelKind = Literal["class", "number"]
 CLASS_METRICS = ("top1", "top5", "map", "ndcg")

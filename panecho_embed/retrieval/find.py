@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Bools, FloatArray, Floats32, Ints, Texts
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.search.collection import Collection, Items, SearchLevel
-from panecho_embed.search.filters import matches
-from panecho_embed.search.similarity import (
+from panecho_embed.retrieval.collection import Collection, Items, SearchLevel
+from panecho_embed.retrieval.filters import matches
+from panecho_embed.retrieval.similarity import (
     Measure,
     NothingToCompareError,
     best_match,
@@ -29,7 +29,7 @@ from panecho_embed.search.similarity import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from panecho_embed.search.index import VideoIndex
+    from panecho_embed.retrieval.index import VideoIndex
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,9 +11,9 @@ import numpy as np
 from panecho_embed.core.errors import ArgumentError, SettingsMismatchError
 from panecho_embed.core.records import EmbeddingTable, PoolBy, PoolHow
 from panecho_embed.extraction.pooling import pool_table, pooling_steps
-from panecho_embed.search.collection import Collection
-from panecho_embed.search.find import Query, vector_query
-from panecho_embed.search.recognition import one_study, recognised
+from panecho_embed.retrieval.collection import Collection
+from panecho_embed.retrieval.find import Query, vector_query
+from panecho_embed.retrieval.recognition import one_study, recognised
 from panecho_embed.store import EmbeddingFile
 
 # How a vector was pooled or stored does not make it another model's.

@@ -21,7 +21,7 @@ import numpy as np
 
 from panecho_embed.core.arraytypes import Bools, Floats, Floats32, Ints
 from panecho_embed.core.errors import ArgumentError
-from panecho_embed.search.similarity import top
+from panecho_embed.retrieval.similarity import top
 
 IndexKind = Literal["exact", "ivf"]
 

@@ -20,11 +20,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from panecho_embed.core.errors import MediaError
 from panecho_embed.media import VIDEO_SUFFIXES
-from panecho_embed.search.collection import UnknownIdError
-from panecho_embed.search.server.preview import previewed
+from panecho_embed.retrieval.collection import UnknownIdError
+from panecho_embed.retrieval.server.preview import previewed
 
 if TYPE_CHECKING:
-    from panecho_embed.search.embed_new import Embedder, NewVideos
+    from panecho_embed.retrieval.embed_new import Embedder, NewVideos
 
 SUFFIXES = frozenset({*VIDEO_SUFFIXES, ".dcm"})
 """The part of a file's name that is used; everything else is recognised by content."""

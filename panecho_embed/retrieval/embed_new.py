@@ -22,7 +22,7 @@ from panecho_embed.extraction.pool import decoded
 from panecho_embed.extraction.pooling import pool_table, pooling_steps
 from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import Backbone, load_backbone
-from panecho_embed.search.recognition import one_study
+from panecho_embed.retrieval.recognition import one_study
 
 _SEED = re.compile(r"seed (\d+)")
 

@@ -10,8 +10,8 @@ millilitres.
 
 from __future__ import annotations
 
-from panecho_embed.phantom.filming import render
-from panecho_embed.phantom.patients import PhantomPatient, View, make_patients
-from panecho_embed.phantom.studies import LAYOUTS, extract_input, write_studies
+from panecho_embed.phantoms.filming import render
+from panecho_embed.phantoms.patients import PhantomPatient, View, make_patients
+from panecho_embed.phantoms.studies import LAYOUTS, extract_input, write_studies
 
 __all__ = ["LAYOUTS", "PhantomPatient", "View", "extract_input", "make_patients", "render", "write_studies"]

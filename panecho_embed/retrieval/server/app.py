@@ -20,21 +20,21 @@ from panecho_embed._version import __version__
 from panecho_embed.core.errors import ArgumentError, MediaError, PanEchoEmbedError, WeightsError
 from panecho_embed.datasets import LocalIds
 from panecho_embed.media.pictures import Picture
-from panecho_embed.search.collection import UnknownIdError
-from panecho_embed.search.embed_new import Embedder, NewVideos
-from panecho_embed.search.find import Query, vector_query
-from panecho_embed.search.index import open_collection
-from panecho_embed.search.pictures import known_fps, video_path
-from panecho_embed.search.server import contract
-from panecho_embed.search.server.cache import PictureCache
-from panecho_embed.search.server.guard import Guard
-from panecho_embed.search.server.library import Library
-from panecho_embed.search.server.models import Hits, Info, Item, Listing, MapPoints, MapValues, UploadHits
-from panecho_embed.search.server.picture_workers import Kind, PictureWorkers, draw
-from panecho_embed.search.server.refusals import refusal
-from panecho_embed.search.server.upload import KeptUploads, UploadError, UploadLimits, Uploads
+from panecho_embed.retrieval.collection import UnknownIdError
+from panecho_embed.retrieval.embed_new import Embedder, NewVideos
+from panecho_embed.retrieval.find import Query, vector_query
+from panecho_embed.retrieval.index import open_collection
+from panecho_embed.retrieval.pictures import known_fps, video_path
+from panecho_embed.retrieval.server import contract
+from panecho_embed.retrieval.server.cache import PictureCache
+from panecho_embed.retrieval.server.guard import Guard
+from panecho_embed.retrieval.server.library import Library
+from panecho_embed.retrieval.server.models import Hits, Info, Item, Listing, MapPoints, MapValues, UploadHits
+from panecho_embed.retrieval.server.picture_workers import Kind, PictureWorkers, draw
+from panecho_embed.retrieval.server.refusals import refusal
+from panecho_embed.retrieval.server.upload import KeptUploads, UploadError, UploadLimits, Uploads
 
-_PACKAGE = "panecho_embed.search"
+_PACKAGE = "panecho_embed.retrieval"
 _CACHE_BYTES = 256 * 1024 * 1024
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")

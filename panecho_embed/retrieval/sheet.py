@@ -10,9 +10,9 @@ import numpy as np
 
 from panecho_embed.core.errors import MediaError
 from panecho_embed.core.outputs import refuse_to_replace, write_text
-from panecho_embed.search.collection import Collection, Items
-from panecho_embed.search.find import Found, record
-from panecho_embed.search.pictures import thumbnail
+from panecho_embed.retrieval.collection import Collection, Items
+from panecho_embed.retrieval.find import Found, record
+from panecho_embed.retrieval.pictures import thumbnail
 
 _VIDEOS_A_STUDY = 6
 _HIDDEN = ("rank", "similarity", "video_id", "study_id", "patient_id", "num_frames", "fps", "first_frame", "videos")
@@ -28,7 +28,7 @@ def write_sheet(collection: Collection, found: Found, out: str | Path, *, overwr
 
     path = Path(out)
     refuse_to_replace(path, overwrite, collection.path, flag="--html")
-    template = resources.files("panecho_embed.search").joinpath("templates/sheet.html").read_text("utf-8")
+    template = resources.files("panecho_embed.retrieval").joinpath("templates/sheet.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     cards = [_card(collection, found.items, int(position), hit) for position, hit in _hits(found)]
     page = environment.from_string(template).render(

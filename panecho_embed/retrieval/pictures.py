@@ -5,7 +5,7 @@ from __future__ import annotations
 from panecho_embed.datasets import located
 from panecho_embed.media import Cine, open_cine
 from panecho_embed.media.pictures import Picture, shown_fps, still_of, thumbnail_of
-from panecho_embed.search.collection import Collection
+from panecho_embed.retrieval.collection import Collection
 
 
 def video_path(collection: Collection, video_id: str) -> str:

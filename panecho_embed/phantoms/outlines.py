@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from panecho_embed.core.arraytypes import Floats
-from panecho_embed.phantom.patients import AT_BASE, PROFILE, PhantomPatient, Shape, U, profile, ramp, walls
+from panecho_embed.phantoms.patients import AT_BASE, PROFILE, PhantomPatient, Shape, U, profile, ramp, walls
 
 _STEPS = np.arange(8) / 8
 

@@ -19,8 +19,8 @@ from panecho_embed.core.arraytypes import Floats32
 from panecho_embed.core.errors import ArgumentError, NotInstalledError, StoreError
 from panecho_embed.core.outputs import written_whole
 from panecho_embed.core.workers import end_with_parent
-from panecho_embed.search.collection import Collection, Items
-from panecho_embed.search.index import binding
+from panecho_embed.retrieval.collection import Collection, Items
+from panecho_embed.retrieval.index import binding
 
 Method = Literal["pca", "umap"]
 State = Literal["ready", "computing", "failed"]

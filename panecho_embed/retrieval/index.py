@@ -25,7 +25,7 @@ from panecho_embed.core.arraytypes import Bools, Floats32, Ints
 from panecho_embed.core.digests import SUMS, block_sums, read_checked
 from panecho_embed.core.errors import ArgumentError, StoreError
 from panecho_embed.core.outputs import READY, TEMPORARY, make_room, settle, written_run
-from panecho_embed.search.approximate import (
+from panecho_embed.retrieval.approximate import (
     LEAST_VIDEOS,
     Effort,
     IndexKind,
@@ -36,8 +36,8 @@ from panecho_embed.search.approximate import (
     tune,
     write,
 )
-from panecho_embed.search.collection import Collection, Kept
-from panecho_embed.search.similarity import Vectors, across, top
+from panecho_embed.retrieval.collection import Collection, Kept
+from panecho_embed.retrieval.similarity import Vectors, across, top
 from panecho_embed.store import EmbeddingFile, RowsOnDisk, npy_rows
 
 SUFFIX = ".index"

@@ -1,9 +1,9 @@
 """Similar studies: search over the embeddings of a file, its quality, its duplicates and outliers, and a page."""
 
-from panecho_embed.search.collection import Collection, Items, SearchLevel
-from panecho_embed.search.filters import matches
-from panecho_embed.search.find import Found, Query, search, study_query, vector_query, video_query
-from panecho_embed.search.similarity import Measure
+from panecho_embed.retrieval.collection import Collection, Items, SearchLevel
+from panecho_embed.retrieval.filters import matches
+from panecho_embed.retrieval.find import Found, Query, search, study_query, vector_query, video_query
+from panecho_embed.retrieval.similarity import Measure
 
 __all__ = [
     "Collection",
