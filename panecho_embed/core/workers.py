@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from functools import cache
-from multiprocessing import connection
+from multiprocessing import connection, context, spawn
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from panecho_embed.core.errors import MediaError
@@ -53,6 +54,50 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
+_starting = threading.Lock()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that this thread spawns meanwhile are not told where `__main__` is, so they don't run the script."""
+    original, mine = spawn.get_preparation_data, threading.get_ident()
+
+    def prepared(name: str) -> dict[str, Any]:
+        data = original(name)
+        if threading.get_ident() == mine:
+            data.pop("init_main_from_name", None)
+            data.pop("init_main_from_path", None)
+        return data
+
+    with _starting:
+        spawn.get_preparation_data = prepared
+        try:
+            yield
+        finally:
+            spawn.get_preparation_data = original
+
+
+class _Worker(context.SpawnProcess):
+    """A process that imports this package and never the user's script.
+
+    A script without `if __name__ == "__main__":` would otherwise run again, from its first line, in every worker.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _without_main():
+            return context.SpawnProcess._Popen(process_obj)
+
+
+class _WorkerContext(context.SpawnContext):
+    Process = _Worker
+
+
+WORKERS = _WorkerContext()
+"""How every worker process starts: spawned, as a forked child would inherit torch's threads in whatever state they are,
+and without the script that started it."""
+
+
 @cache
 def end_with_torchrun() -> None:
     """Called in a process of torchrun, as often as one likes: it ends within a second or two when torchrun has ended.
@@ -71,8 +116,7 @@ def new_pool(workers: int, begin: Callable[[], None] = end_with_parent) -> Proce
     """
     from pebble import ProcessPool
 
-    # "spawn": a forked child would inherit torch's threads in whatever state they are.
-    return ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"), initializer=begin)
+    return ProcessPool(max_workers=workers, context=WORKERS, initializer=begin)
 
 
 def stop(pool: ProcessPool) -> None:

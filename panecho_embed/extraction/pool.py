@@ -109,8 +109,8 @@ class DecodingLine:
                     continue
                 if not self._worked:
                     raise WorkersError(
-                        f"no decoding worker could work ({error}). A script of your own that calls `extract` needs the "
-                        'usual `if __name__ == "__main__":` around the call; without workers it runs with --workers 0'
+                        f"no decoding process could start ({error}); with --workers 0 (in Python: workers=0) this "
+                        "process decodes"
                     ) from error
                 message = f"the decoding workers died {task.tries} times under it ({error}); too little memory?"
                 outcome = Failure(task.video.video_id, task.video.path, "decode", message)

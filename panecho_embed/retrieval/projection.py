@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import multiprocessing
 import threading
 import warnings
 import zipfile
@@ -18,7 +17,7 @@ import numpy as np
 from panecho_embed.core.arraytypes import Floats32
 from panecho_embed.core.errors import ArgumentError, NotInstalledError, StoreError
 from panecho_embed.core.outputs import written_whole
-from panecho_embed.core.workers import end_with_parent
+from panecho_embed.core.workers import WORKERS, end_with_parent
 from panecho_embed.retrieval.collection import Collection, Items
 from panecho_embed.retrieval.index import binding
 
@@ -121,10 +120,9 @@ class Maps:
 
     def _wait_for_umap(self) -> None:
         """UMAP in a process of its own, which ends with this one: it would hold up every request."""
-        context = multiprocessing.get_context("spawn")
-        mine, theirs = context.Pipe(duplex=False)
+        mine, theirs = WORKERS.Pipe(duplex=False)
         units = np.asarray(map_items(self._collection).units)
-        context.Process(target=_umap_process, args=(theirs, units), daemon=True).start()
+        WORKERS.Process(target=_umap_process, args=(theirs, units), daemon=True).start()
         theirs.close()
         try:
             self._keep("umap", mine.recv())
