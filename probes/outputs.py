@@ -26,7 +26,6 @@ from panecho_embed.core.wording import file_stem
 from panecho_embed.evaluation.page import picture_file
 from panecho_embed.evaluation.predictions import FILE, write_predictions
 from panecho_embed.evaluation.report import write_run_report
-from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import score_documents, write_metrics
 from panecho_embed.evaluation.splits import leaking_patients
 from panecho_embed.evaluation.targets import Target
@@ -64,7 +63,7 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path, *
     """
     import pandas as pd
 
-    refuse_to_replace_run(Path(out), overwrite, (METRICS_FILE,))
+    refuse_to_replace_run(Path(out), overwrite, "probe run")
     account = account_of(results, source=info.source, command=info.command, not_evaluated=dict(info.not_evaluated))
     grid = [row for result in results for row in result.evaluation.grid_rows()]
     documents = {result.problem.target.name: _document(result) for result in results}

@@ -16,7 +16,9 @@ from panecho_embed.core.digests import SUMS, listed_sums, problems_of_folder, re
 from panecho_embed.core.errors import StoreError
 from panecho_embed.core.outputs import (
     READY,
+    kind_of_run,
     machine,
+    refuse_to_replace,
     refuse_to_replace_run,
     settle,
     sweep,
@@ -137,15 +139,52 @@ def test_files_that_a_run_had_already_stay_and_keep_their_digest(tmp_path):
         read_checked(tmp_path / "model")
 
 
+# What a run of each kind writes in any case.
+KINDS = {
+    "prediction": ("predictions.json", "metrics.json"),
+    "fine-tuning run": ("run.json", "metrics.json"),
+    "grid of fine-tuning runs": ("runs.csv", "comparison.json"),
+    "comparison": ("comparison.json",),
+    "probe run": ("metrics.json", "probe.json"),
+}
+
+
 def test_a_finished_run_is_not_replaced_unasked(tmp_path):
-    refuse_to_replace_run(tmp_path / "none", False, ["metrics.json"])
-    refuse_to_replace_run(tmp_path, False, ["metrics.json"])
-    written(tmp_path, a="1")
-    with pytest.raises(StoreError, match=r"holds a finished run already; take another folder \(-o\)"):
-        refuse_to_replace_run(tmp_path, False, [])
-    refuse_to_replace_run(tmp_path, True, [])
+    refuse_to_replace_run(tmp_path / "none", False, "probe run")
+    refuse_to_replace_run(tmp_path, False, "probe run")
+    (tmp_path / "notes.txt").write_text("of a person")
+    refuse_to_replace_run(tmp_path, False, "probe run")
+    written(tmp_path, **{"metrics.json": "{}"})
+    with pytest.raises(StoreError, match=r"holds a finished probe run already; take another folder \(-o\)"):
+        refuse_to_replace_run(tmp_path, False, "probe run")
+    refuse_to_replace_run(tmp_path, True, "probe run")
     with pytest.raises(StoreError, match="is a file; name a folder"):
-        refuse_to_replace_run(tmp_path / "a", True, [])
+        refuse_to_replace_run(tmp_path / "notes.txt", True, "probe run")
+
+
+@pytest.mark.parametrize("there", KINDS)
+def test_a_run_replaces_no_run_of_another_kind_whatever_is_asked(tmp_path, there):
+    written(tmp_path, **dict.fromkeys(KINDS[there], "{}"))
+    assert kind_of_run(tmp_path) == there
+    for kind in KINDS:
+        if kind == there:
+            refuse_to_replace_run(tmp_path, True, kind)
+            continue
+        for overwrite in (False, True):
+            with pytest.raises(StoreError, match=f"holds a {there}, and a {kind} does not replace it"):
+                refuse_to_replace_run(tmp_path, overwrite, kind)
+
+
+def test_a_folder_of_another_command_is_not_taken(tmp_path):
+    written(tmp_path, **{"labels.csv": "video_id\n"})
+    with pytest.raises(StoreError, match="holds a run of another command"):
+        refuse_to_replace_run(tmp_path, True, "comparison")
+
+
+def test_a_file_in_a_missing_folder_is_refused_before_the_work(tmp_path):
+    with pytest.raises(StoreError, match=r"none/a.json: the folder does not exist \(--html\)"):
+        refuse_to_replace(tmp_path / "none" / "a.json", False, flag="--html")
+    refuse_to_replace(tmp_path / "none" / "a.json", False, in_new_folder=True)
 
 
 _WRITES = """
@@ -201,12 +240,12 @@ def test_files_stopped_on_the_way_to_their_places_go_on(tmp_path, monkeypatch, s
 
 
 def test_a_run_that_was_killed_while_its_files_took_their_places_is_finished_and_shows_them(tmp_path):
-    written(tmp_path / "made", a="1", plots__c="1")
+    written(tmp_path / "made", **{"metrics.json": "1", "plots__c": "1"})
     (tmp_path / "run").mkdir()
     (tmp_path / "made").rename(tmp_path / "run" / READY)
-    with pytest.raises(StoreError, match="holds a finished run already"):
-        refuse_to_replace_run(tmp_path / "run", False, [])
-    assert sorted(tree(tmp_path / "run")) == [SUMS, "a", "plots/c"]
+    with pytest.raises(StoreError, match="holds a finished probe run already"):
+        refuse_to_replace_run(tmp_path / "run", False, "probe run")
+    assert sorted(tree(tmp_path / "run")) == [SUMS, "metrics.json", "plots/c"]
 
 
 def test_whoever_settles_while_another_has_just_done_so_removes_nothing(tmp_path, monkeypatch):

@@ -239,7 +239,7 @@ def _models_done(file: Path, models: Collection[str], overwrite: bool) -> set[st
             "(-o), or replace it with --overwrite"
         )
     if not set(models) - done:
-        refuse_to_replace(file, overwrite)
+        refuse_to_replace(file, overwrite, in_new_folder=True)
     return done
 
 

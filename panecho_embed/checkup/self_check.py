@@ -88,7 +88,7 @@ def self_check(
     given = dict(weights or {})
     if models and (unused := [name for name in given if name not in models]):
         raise ArgumentError(f"--weights names a file for {unused[0]}, which is not checked (--backbone {unused[0]})")
-    refuse_to_replace(Path(out) / FILE, overwrite)
+    refuse_to_replace(Path(out) / FILE, overwrite, in_new_folder=True)
     make_output_folder(Path(out))
     devices = list(dict.fromkeys([torch.device("cpu"), resolve_device(device)]))
     found = list(feeding_checks())

@@ -58,12 +58,13 @@ def compare(
     RUN is the folder of a `probe`, `finetune` or `predict` run, or a table of predictions (docs/statistics.md describes
     its columns). Several runs of one NAME are trainings of one model: panecho=seed-0 panecho=seed-1.
     """
+    from panecho_embed.core.outputs import refuse_to_replace_run
     from panecho_embed.evaluation.candidates import read_candidates
     from panecho_embed.evaluation.comparison import compare_candidates
-    from panecho_embed.evaluation.comparison_report import check_folder, methods_of, write_comparison
+    from panecho_embed.evaluation.comparison_report import methods_of, write_comparison
     from panecho_embed.evaluation.report import Account
 
-    check_folder(out, overwrite)
+    refuse_to_replace_run(out, overwrite, "comparison")
     candidates = read_candidates([_named(run) for run in runs], level)
     wanted = [name.strip() for name in target.split(",") if name.strip()]
     refused: dict[str, str] = {}

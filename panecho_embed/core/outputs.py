@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from panecho_embed.core.digests import SUMS, listed_sums, write_sums
 from panecho_embed.core.errors import PanEchoEmbedError, StoreError
@@ -39,12 +39,41 @@ _MOST_UNTOUCHED_SECONDS = 24 * 3600.0
 _SLACK_BYTES = 64 * 1024
 
 
-def refuse_to_replace(path: Path, overwrite: bool, *inputs: str | Path | None, flag: str = "-o") -> None:
-    """Raise StoreError if there is something at `path` already and it was not asked to be overwritten.
+RunKind = Literal["prediction", "fine-tuning run", "grid of fine-tuning runs", "comparison", "probe run"]
+"""What the folder of a finished run is called; a run replaces only one of its own kind."""
 
-    inputs: what is read; none of them, nor a link to one, is replaced even if that is asked for. flag: names `path`.
+# The file that only runs of a kind have, most telling first: a prediction and a fine-tuning run have metrics.json too.
+_KIND_OF: tuple[tuple[str, RunKind], ...] = (
+    ("predictions.json", "prediction"),
+    ("run.json", "fine-tuning run"),
+    ("runs.csv", "grid of fine-tuning runs"),
+    ("comparison.json", "comparison"),
+    ("metrics.json", "probe run"),
+)
+
+
+def refuse_to_replace(
+    path: Path, overwrite: bool, *inputs: str | Path | None, flag: str = "-o", in_new_folder: bool = False
+) -> None:
+    """Raise StoreError if a file can't be written at `path`, before the work that it is to hold.
+
+    That is if something exists there and is not to be overwritten, or if its folder does not exist.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+        Whether an existing file may be replaced.
+    *inputs : str, Path or None
+        Files that are read; none of them, nor a link to one, is ever replaced.
+    flag : str
+        Option that names `path`, for messages.
+    in_new_folder : bool
+        Whether the caller makes the folder of `path`.
     """
     if not path.exists():
+        if not in_new_folder and not path.parent.is_dir():
+            raise StoreError(f"can't write {path}: the folder does not exist ({flag})")
         return
     for source in inputs:
         if source is not None and Path(source).exists() and path.samefile(source):
@@ -63,18 +92,30 @@ def make_output_folder(folder: Path) -> None:
         raise StoreError(f"{folder}: {explain_os_error(error)}") from error
 
 
-def refuse_to_replace_run(folder: Path, overwrite: bool, names: Sequence[str]) -> None:
-    """Raise StoreError if a folder holds a finished run that was not asked to be overwritten, or can't be a folder.
+def kind_of_run(folder: Path) -> RunKind | Literal["", "run of another command"]:
+    """What kind of finished run a folder holds; "" for none."""
+    # One that was killed while its files took their places is finished, and shows them.
+    place = settled(folder)
+    for name, kind in _KIND_OF:
+        if (place / name).exists() or (place / READY / name).exists():
+            return kind
+    return "run of another command" if (place / READY).exists() or (place / SUMS).exists() else ""
 
-    names: files that a run writes in any case; what else is in the folder stays, and is in nobody's way.
+
+def refuse_to_replace_run(folder: Path, overwrite: bool, kind: RunKind) -> None:
+    """Raise StoreError if a run can't be written into a folder, before the run.
+
+    A folder that holds a run of another kind is never taken, one of the same kind only if `overwrite`. Any other files
+    in the folder stay.
     """
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file; name a folder (-o)")
-    # One that was killed while its files took their places is finished, and shows them.
-    there = [name for name in (READY, SUMS, *names) if (settled(folder) / name).exists()]
+    there = kind_of_run(folder)
+    if there and there != kind:
+        raise StoreError(f"{folder} holds a {there}, and a {kind} does not replace it; take another folder (-o)")
     if there and not overwrite:
         raise StoreError(
-            f"{folder} holds a finished run already; take another folder (-o), or replace it with --overwrite"
+            f"{folder} holds a finished {there} already; take another folder (-o), or replace it with --overwrite"
         )
 
 

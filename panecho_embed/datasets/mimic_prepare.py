@@ -135,7 +135,7 @@ def prepare_mimic(
     if view_columns is not None and views is None:
         raise ArgumentError("--view-columns names columns of the table that --views gives; give both")
     if not dry_run:
-        refuse_to_replace(out / LABELS, overwrite)
+        refuse_to_replace(out / LABELS, overwrite, in_new_folder=True)
     check_rules(lvef, window_days)
     root = find_root(source.absolute())
     # What is missing is said before hours of reading.

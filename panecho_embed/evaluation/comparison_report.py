@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from panecho_embed._version import __version__
-from panecho_embed.core.errors import StoreError
 from panecho_embed.core.outputs import refuse_to_replace_run, write_json, written_run
 from panecho_embed.core.wording import counted, file_stem, interval, number, p_value, plural
 from panecho_embed.evaluation.comparison import Comparison, Contrast, difference_table, score_table
@@ -16,7 +15,6 @@ from panecho_embed.evaluation.metrics import SHORT, display_name, higher_is_bett
 from panecho_embed.evaluation.page import Block, Facts, Figure, Figures, Section, Table, Text, figure
 from panecho_embed.evaluation.predictions import write_predictions
 from panecho_embed.evaluation.report import FEW_TARGETS, Account, cautions, interval_sentence, write_figures, write_page
-from panecho_embed.evaluation.scores import FILE as METRICS_FILE
 from panecho_embed.evaluation.scores import Scored, recording_suffices
 
 _SCHEMA_VERSION = 2
@@ -152,7 +150,7 @@ def write_comparison(
 
     All of them or none. Raises StoreError, also if the folder holds a comparison (unless `overwrite`) or a run.
     """
-    check_folder(folder, overwrite)
+    refuse_to_replace_run(folder, overwrite, "comparison")
     with written_run(folder) as new:
         fill_comparison(new, made_by, comparisons, account)
     return folder / "report.html"
@@ -195,13 +193,6 @@ def fill_comparison(folder: Path, made_by: str, comparisons: Sequence[Comparison
     one_target = [(c.name, details[c.name]) for c in comparisons if c.standings]
     means = [Section(c.name, details[c.name]) for c in comparisons if not c.standings]
     return write_page(folder, account, _answer(comparisons, account), one_target, "comparison", means)
-
-
-def check_folder(folder: Path, overwrite: bool = False) -> None:
-    """Raise StoreError if a folder holds a run, or a comparison that is not to be replaced."""
-    if (folder / METRICS_FILE).exists():
-        raise StoreError(f"{folder} holds a run; write the comparison into another folder (-o)")
-    refuse_to_replace_run(folder, overwrite, ("comparison.json",))
 
 
 def _stems(names: Sequence[str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from panecho_embed.core.errors import (
 )
 from panecho_embed.core.outputs import (
     explain_os_error,
+    refuse_to_replace_run,
     settle,
     settled,
     sweep,
@@ -101,6 +102,7 @@ class RunFolder:
         overwrite: clear what another run left. Raises SettingsMismatchError naming every setting that differs, and
         StoreError if the folder holds anything else.
         """
+        refuse_to_replace_run(self.path, True, "fine-tuning run")
         if overwrite:
             self._clear()
         info = self.info()

@@ -17,6 +17,7 @@ from panecho_embed.core.errors import (
     TrainingError,
     WeightsError,
 )
+from panecho_embed.core.outputs import refuse_to_replace_run
 from panecho_embed.core.progress import Announce, silent
 from panecho_embed.core.wording import counted, file_stem
 from panecho_embed.evaluation.candidates import Candidate
@@ -175,6 +176,7 @@ def _run(
         job = replace(job, announce=silent)
     dataset = read_dataset(job.data, recipe.data)
     check_margin(margin, dataset.targets.targets)
+    refuse_to_replace_run(job.out, True, "grid of fine-tuning runs")
     trials = plan_trials(recipe, inits, job.out, seeds=seeds, fractions=fractions, weights=job.weights)
     done = _train(trials, dataset, job, processes)
     if not processes.is_main:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from panecho_embed._version import __version__
 from panecho_embed.core.arraytypes import FloatArray
 from panecho_embed.core.errors import StoreError
-from panecho_embed.core.outputs import TEMPORARY, settled, written_whole
+from panecho_embed.core.outputs import TEMPORARY, refuse_to_replace_run, written_whole
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.core.tasks import Task
 from panecho_embed.prediction.averages import Output, Predictions, Spread, outputs_of
@@ -233,13 +233,15 @@ def _number(value: Any) -> float | None:
 
 
 def check_folder(out: Path, overwrite: bool) -> None:
-    """Raise StoreError for a file, or a folder that holds something else, unless `overwrite`."""
-    if out.exists() and not out.is_dir():
-        raise StoreError(f"{out} is a file; name a folder (-o)")
+    """Raise StoreError for a file, a folder of another kind of run, or one of other files unless `overwrite`.
+
+    Predictions that are there already are continued.
+    """
+    refuse_to_replace_run(out, True, "prediction")
     if overwrite or not out.is_dir():
         return
     # What a kill left is nobody's.
-    there = {path.name for path in settled(out).iterdir() if not TEMPORARY.fullmatch(path.name)}
+    there = {path.name for path in out.iterdir() if not TEMPORARY.fullmatch(path.name)}
     if there and not there.intersection(_OWN_FILES):
         raise StoreError(
             f"{out} is there already and holds no predictions; take another folder (-o), or write into it with "

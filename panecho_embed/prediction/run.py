@@ -108,7 +108,7 @@ def predict(
     if ready is not None:
         _check_readable(ready, backbone, clips, extraction)
         # Of videos, the same command goes on, and takes in new ones.
-        refuse_to_replace_run(out, overwrite, ())
+        refuse_to_replace_run(out, overwrite, "prediction")
     encoder, model = panecho_with_heads(backbone, weights, seed, tasks, task_table)
     (reading or Reading()).check_names(task.name for task in model.tasks)
     check_folder(out, overwrite)

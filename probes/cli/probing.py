@@ -219,7 +219,7 @@ def _run_probe(make_probe: Callable[[Problem], BaseProbe], options: dict[str, An
     from probes.problem import load_problems
 
     # Before anything is computed.
-    refuse_to_replace_run(Path(options["out"]), options["overwrite"], ("metrics.json",))
+    refuse_to_replace_run(Path(options["out"]), options["overwrite"], "probe run")
     refused: dict[str, str] = {}
     problems = load_problems(options["embeddings"], options["target"], **_data_of(options), refused=refused)
     _check_flags(problems, options)
@@ -421,12 +421,13 @@ def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
     Finished runs are compared by `panecho-embed compare`.
     """
     from panecho_embed.cli.compare import print_comparisons
-    from panecho_embed.evaluation.comparison_report import check_folder, write_comparison
+    from panecho_embed.core.outputs import refuse_to_replace_run
+    from panecho_embed.evaluation.comparison_report import write_comparison
     from probes.problem import load_problems
     from probes.registry import probe_class
 
     folder = Path(options["out"])
-    check_folder(folder, options["overwrite"])
+    refuse_to_replace_run(folder, options["overwrite"], "comparison")
     refused: dict[str, str] = {}
     candidates: dict[str, list[Problem]] = {}
     pools = probe_class(options["kind"]).pools

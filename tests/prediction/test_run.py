@@ -189,7 +189,7 @@ def test_a_folder_of_something_else_is_left_alone(embeddings, weights, tmp_path)
         predict(embeddings, tmp_path / "thesis.txt", weights=weights)
     predict(embeddings, tmp_path, weights=weights, tasks=["EF"], sheets=False, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
-    with pytest.raises(StoreError, match="holds a finished run already"):
+    with pytest.raises(StoreError, match="holds a finished prediction already"):
         predict(embeddings, tmp_path, weights=weights, tasks=["EF"], sheets=False)
 
 

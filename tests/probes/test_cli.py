@@ -161,12 +161,31 @@ def test_a_second_run_leaves_nothing_of_the_first(embeddings: Path, tmp_path: Pa
     (tmp_path / "notes.txt").write_text("mine")
     refused = run("linear", embeddings, "--target", "EF", "--draws", 50, "-o", tmp_path)
     assert refused.exit_code == 1
-    assert f"{tmp_path} holds a finished run already; take another folder (-o)" in refused.output
+    assert f"{tmp_path} holds a finished probe run already; take another folder (-o)" in refused.output
     assert (tmp_path / "draws.json").exists()
     ok("linear", embeddings, "--target", "EF", "--draws", 50, "-o", tmp_path, "--overwrite")
     assert not (tmp_path / "draws.json").exists()
     assert not list((tmp_path / "plots").glob("Sex*"))
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_comparison_takes_no_probe_run_and_a_probe_no_comparison(embeddings: Path, tmp_path: Path) -> None:
+    for name in ("metrics.json", "comparison.json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("{}")
+    into_run = ["compare", embeddings, embeddings, "--target", "EF", "-o", tmp_path / "metrics.json", "--overwrite"]
+    assert "holds a probe run, and a comparison does not replace it" in run(*into_run).output
+    into_comparison = ["linear", embeddings, "--target", "EF", "-o", tmp_path / "comparison.json", "--overwrite"]
+    assert "holds a comparison, and a probe run does not replace it" in run(*into_comparison).output
+
+
+def test_a_file_in_a_missing_folder_is_refused_before_the_work(embeddings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "none" / "out"
+    message = f"can't write {out}: the folder does not exist (-o)"
+    # No probe is in the folder: the output is looked at first.
+    assert message in run("apply", tmp_path, embeddings, "-o", out).output
+    audited = CliRunner().invoke(main, ["audit", str(embeddings), "-o", str(out)])
+    assert (audited.exit_code, audited.output) == (1, f"Error: {message}\n")
 
 
 def test_leaking_patients_are_in_every_account_of_the_run(
