@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from panecho_embed.phantoms import write_studies
 
 PEAK = """
@@ -21,6 +23,7 @@ print(summary.done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_peak_on_400_videos_is_within_15_percent_of_that_on_40(tmp_path):
     write_studies(tmp_path / "studies", layout="echonet-dynamic", patients=10, num_frames=24)
     videos = sorted((tmp_path / "studies" / "Videos").glob("*.avi"))

@@ -165,6 +165,7 @@ def test_the_short_axis_is_drawn_to_scale(twelve, short_axes):
         assert radius == pytest.approx(patient.lvidd_cm / 2, rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_ejection_fraction_can_be_measured_in_the_four_chamber_view(twelve):
     videos = [render(p, "A4C", 32, fps=25).pixels[..., 0].astype(np.float32) for p in twelve]
     measured = [narrowing(four_chamber_widths(video)) for video in videos]

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -124,6 +125,7 @@ def _flattened(raw: _Settings) -> Iterable[tuple[str, Any]]:
             yield name, value
 
 
+@cache
 def _kinds() -> dict[str, Any]:
     """The type of every setting by its dotted key."""
     kinds: dict[str, Any] = {}

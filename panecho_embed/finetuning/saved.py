@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,17 @@ def _is_panecho(state: Mapping[str, Tensor]) -> bool:
     stem = state.get(f"{_STEM}.weight")
     if stem is None or stem.ndim != 4 or len(stem) > CHANNELS["tiny"]:
         return False
+    return _panecho_shapes(len(stem)) == {
+        name: tensor.shape for name, tensor in state.items() if not name.startswith("heads.")
+    }
+
+
+@cache
+def _panecho_shapes(channels: int) -> dict[str, torch.Size]:
+    """The shapes of a headless PanEcho's tensors by name, for a stem of so many channels."""
     with torch.device("meta"):
-        expected = PanEcho(pretrained=False, backbone_only=True, width=len(stem) / CHANNELS["tiny"]).state_dict()
-    found = {name: tensor.shape for name, tensor in state.items() if not name.startswith("heads.")}
-    return found == {name: tensor.shape for name, tensor in expected.items()}
+        expected = PanEcho(pretrained=False, backbone_only=True, width=channels / CHANNELS["tiny"]).state_dict()
+    return {name: tensor.shape for name, tensor in expected.items()}
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

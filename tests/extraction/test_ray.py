@@ -111,6 +111,7 @@ ray.shutdown()
 
 
 @needs_ray
+@pytest.mark.slow
 def test_workers_killed_in_mid_run(studies, local, tmp_path):
     out = tmp_path / "out.h5"
     run = python(KILLED, studies, out, tmp_path / "killed")
@@ -245,6 +246,7 @@ def test_encoders_are_started_on_gpus(studies, tmp_path):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_the_command_on_a_cluster_of_this_machine(studies, tmp_path):
     outs = {engine: tmp_path / f"{engine}.h5" for engine in ("local", "ray")}
     for engine, out in outs.items():

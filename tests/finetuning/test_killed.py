@@ -104,6 +104,7 @@ def test_two_processes_go_on_to_the_same_end(victim, dynamic, tmp_path):
     assert (undisturbed / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_it_goes_on_to_the_same_end(dynamic, tmp_path):
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "run"
     finetune(*words(dynamic, undisturbed), **SETTINGS)

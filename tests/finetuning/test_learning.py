@@ -56,6 +56,7 @@ class Handful:
         return found
 
 
+@pytest.mark.slow
 def test_a_handful_is_learned_by_heart(handful):
     losses = Handful(handful, "optimizer.lr=3e-4", "model.head_init=deviation").losses(80)
     assert losses[-1] < losses[0] / 10

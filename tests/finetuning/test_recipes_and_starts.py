@@ -1,4 +1,4 @@
-"""Every recipe with every start through the real command, on phantoms in the data set's own layout."""
+"""Every recipe, and every start, through the real command, on phantoms in the data set's own layout."""
 
 from __future__ import annotations
 
@@ -30,8 +30,16 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("init", STARTS)
-@pytest.mark.parametrize("recipe", RECIPES)
+# Every recipe and every start once; the other pairs are slow.
+QUICK = {*((recipe, "panecho") for recipe in RECIPES), *(("custom", init) for init in STARTS)}
+PAIRS = [
+    pytest.param(recipe, init, id=f"{recipe}-{init}", marks=() if (recipe, init) in QUICK else pytest.mark.slow)
+    for recipe in RECIPES
+    for init in STARTS
+]
+
+
+@pytest.mark.parametrize(("recipe", "init"), PAIRS)
 def test_it_ends_with_a_model_and_metrics(recipe, init, starts, request, tmp_path):
     if init != "panecho":
         # What it shows does not depend on the start.
