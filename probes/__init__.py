@@ -1,6 +1,7 @@
 """Can a task be read from embeddings? Probes that keep the scikit-learn contract, and their evaluation.
 
-The names below load on first use, so that `panecho-embed --help` needs neither scikit-learn, torch nor faiss.
+The commands `probe`, `probe compare`, `probe apply` and `audit` are the functions `probe`, `compare`, `apply` and
+`audit`. The names below load on first use, so that `panecho-embed --help` needs neither scikit-learn, torch nor faiss.
 """
 
 from __future__ import annotations
@@ -11,6 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.attentive import AttentiveProbe as AttentiveProbe
     from probes.base import BaseProbe as BaseProbe
+    from probes.commands import Audit as Audit
+    from probes.commands import ProbeRun as ProbeRun
+    from probes.commands import apply as apply
+    from probes.commands import audit as audit
+    from probes.commands import compare as compare
+    from probes.commands import probe as probe
     from probes.comparison import compare_problems as compare_problems
     from probes.foreign import adapted as adapted
     from probes.knn import FaissKNNProbe as FaissKNNProbe
@@ -34,6 +41,12 @@ if TYPE_CHECKING:
     from probes.run import subgroups_of as subgroups_of
 
 _HOME = {
+    "Audit": "commands",
+    "ProbeRun": "commands",
+    "apply": "commands",
+    "audit": "commands",
+    "compare": "commands",
+    "probe": "commands",
     "AttentiveProbe": "attentive",
     "BaseProbe": "base",
     "Evaluation": "run",
@@ -46,7 +59,7 @@ _HOME = {
     "RunSettings": "plans",
     "adapted": "foreign",
     "apply_probes": "outputs",
-    "compare_problems": "compare",
+    "compare_problems": "comparison",
     "evaluate": "run",
     "known_probes": "registry",
     "label_efficiency": "run",

@@ -30,8 +30,9 @@ from panecho_embed.finetuning.saved import read_checkpoint, write_checkpoint
 from panecho_embed.models.checkpoint import read_checkpoint as read_weights
 from panecho_embed.models.checkpoint import write_weights
 from panecho_embed.retrieval import Collection
-from panecho_embed.retrieval.atlas import atlas_problems, write_atlas
+from panecho_embed.retrieval.atlas import write_atlas
 from panecho_embed.retrieval.index import build_index, index_path, open_collection
+from panecho_embed.store.sealed_tables import table_problems
 from probes.linear import LinearProbe
 from probes.outputs import RunInfo, load_probes, write_run
 from probes.problem import load_problem
@@ -155,7 +156,7 @@ def make_atlas(folder: Path) -> Path:
 
 
 def use_atlas(folder: Path) -> Any:
-    if problems := atlas_problems(folder / "atlas.parquet"):
+    if problems := table_problems(folder / "atlas.parquet"):
         raise PanEchoEmbedError(problems[0])
     return pd.read_parquet(folder / "atlas.parquet").to_json()
 

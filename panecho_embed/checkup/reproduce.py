@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from panecho_embed.extraction.run import extract
 from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import load_backbone
 from panecho_embed.store import EmbeddingFile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DATASET = "echonet-dynamic"
 FILE = "reproduction.json"
@@ -134,6 +137,20 @@ class Reproduction:
     rows: tuple[Row, ...]
     not_run: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = _NOTES
+
+    def table(self) -> pd.DataFrame:
+        """One row per model and sampling: measured and published figures, with a verdict."""
+        import pandas as pd
+
+        columns = ["model", "sampling", "mae", "low", "high", "published_mae", "r2", "published_r2", "verdict"]
+        rows = [
+            [r.model, r.sampling, r.mae.value, r.mae.low, r.mae.high, r.published.mae, r.r2.value, r.published.r2]
+            for r in self.rows
+        ]
+        return pd.DataFrame([[*row, r.verdict] for row, r in zip(rows, self.rows, strict=True)], columns=columns)
+
+    def _repr_html_(self) -> str:
+        return str(self.table().to_html(index=False))
 
 
 def reproduce(

@@ -37,11 +37,30 @@ def doctor(
     device: str = "auto",
     told: Callable[[Check], object] = lambda check: None,
 ) -> Checkup:
-    """Say whether this machine can run `extract`, how fast, and what mends what it lacks. Uses no network.
+    """Check whether this machine can run `extract`, how fast, and what is missing. Uses no network.
 
-    out: folder, or file, that would be written. videos: to forecast time and disk for. seconds: that the trial of
-    encoding and decoding takes, beside its start; 0 leaves it and the forecast of time out. told: every finding as soon
-    as it is there. Raises ArgumentError for numbers that are not allowed.
+    Parameters
+    ----------
+    out : str or Path
+        Folder, or file, that would be written.
+    videos : int
+        Number of videos to forecast time and disk space for.
+    seconds : float
+        Duration of the trial of encoding and decoding, 0 to 3600; 0 skips it and the forecast of time.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    told : callable
+        Called with every finding as soon as it is known.
+
+    Returns
+    -------
+    Checkup
+        The findings; every warning and problem says what to do about it.
+
+    Raises
+    ------
+    ArgumentError
+        For numbers that are not allowed.
     """
     if videos < 1:
         raise ArgumentError(f"videos is {videos}; it must be 1 or more (--videos)")

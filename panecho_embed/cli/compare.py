@@ -58,36 +58,24 @@ def compare(
     RUN is the folder of a `probe`, `finetune` or `predict` run, or a table of predictions (docs/statistics.md describes
     its columns). Several runs of one NAME are trainings of one model: panecho=seed-0 panecho=seed-1.
     """
-    from panecho_embed.core.outputs import refuse_to_replace_run
-    from panecho_embed.evaluation.candidates import read_candidates
-    from panecho_embed.evaluation.comparison import compare_candidates
-    from panecho_embed.evaluation.comparison_report import methods_of, write_comparison
-    from panecho_embed.evaluation.report import Account
+    from panecho_embed.evaluation.compare_runs import compare as run
 
-    refuse_to_replace_run(out, overwrite, "comparison")
-    candidates = read_candidates([_named(run) for run in runs], level)
-    wanted = [name.strip() for name in target.split(",") if name.strip()]
-    refused: dict[str, str] = {}
-    comparisons = compare_candidates(
-        candidates, reference=reference, margin=margin, targets=wanted, refused=refused, draws=draws, seed=seed
-    )
-    print_comparisons(comparisons, reference)
-    made = {one.name: one.made_by or "a table of predictions" for one in candidates}
-    facts = {"Reference": reference} if reference else {}
-    facts |= {"Margin": margin} if margin else {}
-    facts |= {f"Candidate {name}": by for name, by in made.items()}
-    fed = [f"{one.name} was fed otherwise: {'; '.join(one.overrides)}" for one in candidates if one.overrides]
-    for line in fed:
-        click.echo(line)
-    account = Account(
-        title=f"Comparison: {', '.join(c.name for c in comparisons[:4])}",
-        subtitle=f"{len(candidates)} candidates on the same test patients",
-        facts=facts,
-        warnings=[*fed, *(f"{name} was not compared: {why}" for name, why in refused.items())],
-        methods=[methods_of(comparisons)],
+    found = run(
+        [_named(one) for one in runs],
+        out,
+        target=target,
+        level=level,
+        reference=reference,
+        margin=margin,
+        draws=draws,
+        seed=seed,
+        overwrite=overwrite,
         command=shlex.join(["panecho-embed", *sys.argv[1:]]),
     )
-    write_comparison(out, "compare", comparisons, account, overwrite=overwrite)
+    print_comparisons(found.comparisons, reference)
+    for line in found.fed:
+        click.echo(line)
+    refused = found.refused
     for name, why in refused.items():
         click.echo(f"\n{name} was not compared: {why}", err=True)
     click.echo(f"\nwritten: {out}, open {out / 'report.html'}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,20 +87,17 @@ def grid(
     # Before torch is loaded.
     chosen = load_recipe(recipe, options.pop("settings"))
     check_source(data)
-    from panecho_embed.finetuning.grid import run_grid
-    from panecho_embed.finetuning.grid_report import write_grid
+    from panecho_embed.finetuning.grid_report import grid as run
     from panecho_embed.finetuning.processes import leave_processes
 
-    options["frozen"] = _linear_probe() if options["frozen"] else None
     command = shlex.join(["panecho-embed", *sys.argv[1:]])
     try:
-        result = run_grid(chosen, inits, data, out, progress=None, announce=announce, command=command, **options)
+        result = run(chosen, inits, data, out, progress=None, announce=announce, command=command, **options)
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; run the same command again to resume") from None
     finally:
         leave_processes()
     if result is not None:
-        write_grid(result)
         _print_grid(result)
         ctx.exit(result.exit_code)
 
@@ -121,10 +117,3 @@ def _print_grid(grid: Grid) -> None:
     for name, why in grid.problems.items():
         click.echo(f"unavailable: {name}: {why}")
     click.echo(f"written: {grid.folder}, open {grid.folder / 'report.html'}")
-
-
-def _linear_probe() -> Any:
-    found = list(entry_points(group="panecho_embed.frozen_probes", name="linear"))
-    if not found:
-        raise click.UsageError("--frozen needs the linear probe of this package; install it again (pip install .)")
-    return found[0].load()

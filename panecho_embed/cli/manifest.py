@@ -23,22 +23,15 @@ def manifest(source: Path | str, out: Path, layout: str, ids: str, id_salt: str 
     Prints what the input was taken for: layout, patients, studies, views, splits, labels with units. Check that and
     the table, delete rows, correct ids, add a column per label, and give it to `extract` in place of INPUT.
     """
-    from panecho_embed.core.outputs import refuse_to_replace, written_whole
     from panecho_embed.core.progress import shown_progress
     from panecho_embed.core.wording import counted
-    from panecho_embed.datasets import describe_manifest, local_path, read_manifest
-    from panecho_embed.datasets.describe import understood
+    from panecho_embed.datasets.listing import manifest as run
 
-    refuse_to_replace(out, overwrite, source)
-    found = read_manifest(source, layout, ids=cast(Ids, ids), salt=id_salt, local=local_path(out))
     with shown_progress("file", leave=True) as show:
-        table = describe_manifest(found, progress=show)
-    # Names of files byte for byte.
-    with written_whole(out) as temporary:
-        table.to_csv(temporary, index=False, encoding="utf-8", errors="surrogateescape")
-    for line in understood(found):
+        table = run(source, out, layout=layout, ids=cast(Ids, ids), id_salt=id_salt, overwrite=overwrite, progress=show)
+    for line in table.attrs["understood"]:
         echo_line(line)
-    for note in found.notes:
+    for note in table.attrs["notes"]:
         echo_line(f"note: {note}")
     kinds = table["content"].str.partition(":")[0]
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.value_counts().items())

@@ -15,10 +15,10 @@ def recipes() -> None:
 @recipes.command("list")
 def list_() -> None:
     """Name every recipe, with what it is for."""
-    from panecho_embed.finetuning.recipe_files import load_recipe, recipe_names
+    from panecho_embed.finetuning.recipe_files import recipes as table
 
-    for name in recipe_names():
-        click.echo(f"{name:<18} {load_recipe(name).description}")
+    for name, description in table().itertuples(index=False):
+        click.echo(f"{name:<18} {description}")
 
 
 @recipes.command()

@@ -214,31 +214,25 @@ def _evaluated(
 
 
 if TYPE_CHECKING:
-    from panecho_embed.retrieval import Collection, Found, Query
+    from panecho_embed.retrieval import Collection, Found
 
 
 def _print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html: Path | None, **options: Any) -> None:
     """Print what is nearest to the study, video, file or vectors that the options name, or write a contact sheet."""
-    from panecho_embed.retrieval import search as run
+    from panecho_embed.retrieval.asking import neighbours, query_of
 
-    query, notes = _query(collection, options)
+    asked = {name: options[name] for name in ("study", "video", "vector", "query_study", "weights")}
+    query, notes = query_of(collection, file=options["path"], **asked)
     if options["include_same_patient"] and not query.patients:
         why = f"--include-same-patient does nothing: {query.label} shows no patient of {collection.path.name}"
         if options["vector"] is not None:
             raise ArgumentError(f"{why}; omit it")
         # It took minutes to embed the file, and whom it shows came out only then.
         notes = (*notes, why)
-    found = run(
-        collection,
-        query,
-        options["k"],
-        level=options["level"],
-        similarity=options["similarity"],
-        where=options["where"],
-        include_same_patient=options["include_same_patient"],
-        index=options["index"],
-    )
-    for note in filter(None, (*notes, found.note)):
+    asked_for = ("k", "level", "similarity", "where", "include_same_patient", "index")
+    hits = neighbours(collection, query, notes, *(options[name] for name in asked_for))
+    found = hits.found
+    for note in hits.notes:
         echo_line(f"note: {note}", err=True)
     if html is not None:
         from panecho_embed.retrieval.sheet import write_sheet
@@ -255,51 +249,6 @@ def _print_nearest(collection: Collection, *, as_json: bool, as_csv: bool, html:
         print_table(
             found.records(), _shown_columns(found.items.columns, ("rank", "similarity", f"{found.items.level}_id"))
         )
-
-
-def _query(collection: Collection, options: dict[str, Any]) -> tuple[Query, tuple[str, ...]]:
-    from panecho_embed.retrieval import study_query, vector_query, video_query
-    from panecho_embed.retrieval.collection import UnknownIdError
-
-    for asked, name in ((study_query, "study"), (video_query, "video")):
-        if options[name] is None:
-            continue
-        try:
-            return asked(collection, _as_here(collection, name, options[name])), ()
-        except UnknownIdError as error:
-            if Path(options[name]).exists():
-                raise UnknownIdError(f"{error}; it is a path: a file is searched with by --file") from error
-            raise
-    if options["vector"] is not None:
-        from panecho_embed.retrieval.vectors import read_query
-
-        return read_query(collection, options["vector"], options["query_study"]), ()
-    from panecho_embed.datasets import LocalIds
-    from panecho_embed.retrieval.embed_new import Embedder
-    from panecho_embed.retrieval.recognition import recognised_files
-
-    known = LocalIds.beside(collection.path)
-    embedder = Embedder(collection.provenance, options["weights"], known=known)
-    new = embedder.embed(options["path"], study=options["query_study"])
-    # A path of DICOM may tell whose it is, and the label stands in what is written.
-    label = "the query" if new.videos[0].origin else str(options["path"])
-    query = vector_query(collection, new.vectors, label, new.views)
-    return recognised_files(collection, query, new.videos), new.notes
-
-
-def _as_here(collection: Collection, kind: str, name: str) -> str:
-    """The id of a study or video in the file, where those are opaque and it is asked for as the hospital calls it."""
-    from panecho_embed.datasets import LocalIds, is_opaque, local_path
-
-    if not any(map(is_opaque, collection.file.video_columns[f"{kind}_id"][:1])) or is_opaque(name):
-        return name
-    known = LocalIds.beside(collection.path)
-    if known is None:
-        raise ArgumentError(
-            f"{collection.path} has opaque ids, and {name!r} is none; the local table that knows the hospital's own, "
-            f"{local_path(collection.path)}, is not there (--{kind})"
-        )
-    return known.translated(kind, [name])[0]
 
 
 def _as_dict(collection: Collection, found: Found, options: dict[str, Any]) -> dict[str, Any]:

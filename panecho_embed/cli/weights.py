@@ -21,13 +21,12 @@ def weights() -> None:
 @weights.command("list")
 def list_() -> None:
     """Show which weights are here, how large, and their licences."""
-    from panecho_embed.models.weights import KNOWN, locate
+    from panecho_embed.models.weights import weights as table
 
-    for file in KNOWN:
-        path = locate(file.name)
-        where = f"{path} ({path.stat().st_size / _MEGABYTE:.1f} MB)" if path else f"not here ({file.file_name})"
-        click.echo(f"{file.name:<10} {where}")
-        click.echo(f"{'':<10} licence: {file.licence}" + (f"; {file.notes}" if file.notes else ""))
+    for name, path, megabytes, licence, file_name, notes in table().itertuples(index=False):
+        where = f"{path} ({megabytes:.1f} MB)" if path else f"not here ({file_name})"
+        click.echo(f"{name:<10} {where}")
+        click.echo(f"{'':<10} licence: {licence}" + (f"; {notes}" if notes else ""))
 
 
 @weights.command()

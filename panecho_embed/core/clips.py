@@ -40,23 +40,34 @@ MIN_FPS, MAX_FPS = 0.01, 10_000.0
 class ClipPlan:
     """How clips are taken from a video.
 
-    frames_per_clip: frames in a clip, at least 1 (PanEcho: 16).
-    frame_step: distance between a clip's frames, in frames of the video, at least 1; None when `target_fps` or
-        `uniform` sets it.
-    target_fps: frames per second of a clip, above 0; needs the video's own rate. The nearest frame is taken, so a
-        target above the video's rate repeats frames.
-    num_clips: clips a video, evenly spaced from the first possible start to the last (one clip: the middle);
-        None when `stride` is given. A video with fewer different starts gives fewer clips, never the same one twice.
-    stride: distance between the starts of neighbouring clips, in frames, at least 1; None when `num_clips` is given.
-    start: first frame of the only clip, 0 or more; None for evenly spaced starts. Needs `num_clips` 1. A video that
-        ends before the clip does is short.
-    short: what becomes of a video shorter than one clip: "repeat" its last frame (as PanEcho does), "wrap" around
-        to its first, pad it with "zeros" after normalising (as EchoPrime does; only models that see a clip as a whole
-        take it), or "skip" it.
-    uniform: spread the frames of a clip over the whole video: it is divided into `frames_per_clip` equal parts, and one
-        clip takes the middle of each; of several clips each takes its own place in all parts. A video with fewer
-        frames than a clip is short.
-    beats: spread the frames of a clip over this many heartbeats, from R wave to R wave where these are known; further
+    Parameters
+    ----------
+    frames_per_clip : int
+        Number of frames in a clip, at least 1 (PanEcho: 16).
+    frame_step : int or None
+        Distance between a clip's frames, in frames of the video, at least 1; None when `target_fps` or `uniform` sets
+        it.
+    target_fps : float or None
+        Frames per second of a clip, above 0; needs the video's own rate. The nearest frame is taken, so a target above
+        the video's rate repeats frames.
+    num_clips : int or None
+        Number of clips per video, evenly spaced from the first possible start to the last (one clip: the middle); None
+        when `stride` is given. A video with fewer different starts gives fewer clips, never the same one twice.
+    stride : int or None
+        Distance between the starts of neighbouring clips, in frames, at least 1; None when `num_clips` is given.
+    start : int or None
+        First frame of the only clip, 0 or more; None for evenly spaced starts. Needs `num_clips` 1. A video that ends
+        before the clip does is short.
+    short : {"repeat", "wrap", "zeros", "skip"}
+        What happens to a video shorter than one clip: repeat its last frame (as PanEcho does), wrap around to its first
+        frame, pad with zeros after normalising (as EchoPrime does; only models that see a clip as a whole accept it),
+        or skip the video.
+    uniform : bool
+        Spread the frames of a clip over the whole video: it is divided into `frames_per_clip` equal parts, and one clip
+        takes the middle of each; of several clips each takes its own place in all parts. A video with fewer frames
+        than a clip is short.
+    beats : int or None
+        Spread the frames of a clip over this many heartbeats, from R wave to R wave where these are known; further
         clips are further beats, `num_clips` at most, evenly chosen. A video whose beat is not known, or that holds
         fewer beats, is cut by `frame_step` or `target_fps` (and `start`) instead. None: the beat plays no part.
     """

@@ -78,13 +78,13 @@ class Prepared:
 
 
 def prepare_mimic(
-    source: Path,
-    out: Path,
+    source: str | Path,
+    out: str | Path,
     *,
     lvef: LvefRule = "measured",
     window_days: float = WINDOW_DAYS,
-    hosp: Path | None = None,
-    views: Path | None = None,
+    hosp: str | Path | None = None,
+    views: str | Path | None = None,
     view_columns: tuple[str, str] | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -97,17 +97,17 @@ def prepare_mimic(
 
     Parameters
     ----------
-    source : Path
+    source : str or Path
         The set as downloaded, or a folder up to four levels above; nothing is written there.
-    out : Path
+    out : str or Path
         Folder for videos.csv, labels.csv, studies.csv, columns.csv, measurements.npz, headers/ and SHA256SUMS.
     lvef : {"measured", "reported", "teichholz"}
         Rule for the column lvef, see `panecho_embed.datasets.mimic_labels.lvef`.
     window_days : float
         Farthest measurements from a study, in days.
-    hosp : Path, optional
+    hosp : str or Path, optional
         MIMIC-IV's hosp folder, for outcomes, age and sex; None leaves them out.
-    views : Path, optional
+    views : str or Path, optional
         Table of views (ECHOVIEW's) or MIMICEchoQA.json, see `read_views`.
     view_columns : (str, str), optional
         The columns of that table with the file and the view.
@@ -118,10 +118,12 @@ def prepare_mimic(
     overwrite : bool
         Replace the tables of an earlier run.
     progress : callable
+        See `Progress`.
 
     Returns
     -------
     Prepared
+        Counts, the chosen videos, and the tables of labels and of columns (DataFrames).
 
     Raises
     ------
@@ -132,6 +134,8 @@ def prepare_mimic(
     StoreError
         If the folder has the tables of an earlier run, is damaged, or can't be written.
     """
+    source, out = Path(source), Path(out)
+    hosp, views = (None if path is None else Path(path) for path in (hosp, views))
     if view_columns is not None and views is None:
         raise ArgumentError("--view-columns names columns of the table that --views gives; give both")
     if not dry_run:

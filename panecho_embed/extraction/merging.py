@@ -11,10 +11,25 @@ from panecho_embed.store import EmbeddingFile, Parts
 
 
 def merge(out: str | Path) -> ExtractSummary:
-    """Put together what the shards of an extraction have written beside `out`.
+    """Merge what the shards of an extraction (`shard=`) have written beside `out`.
 
-    Where it is put together already, that is said, and nothing is changed. Raises StoreError if a shard is at work, or
-    if videos are neither done nor failed; the message names the shards that have to run again.
+    Needs neither the videos nor the weights. Where everything is merged already, nothing is changed.
+
+    Parameters
+    ----------
+    out : str or Path
+        Embedding file that the shards were given.
+
+    Returns
+    -------
+    ExtractSummary
+        Rows, and what failed or was skipped.
+
+    Raises
+    ------
+    StoreError
+        If a shard is running, or if videos are neither done nor failed; the message names the shards that have to run
+        again.
     """
     started = time.monotonic()
     target = Path(out).absolute()

@@ -69,12 +69,36 @@ def pooling_steps(provenance: Provenance) -> list[tuple[PoolHow, PoolBy]]:
 
 
 def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean", *, overwrite: bool = False) -> Path:
-    """Write the pooled rows of an embedding file as an embedding file of level "video" or "study".
+    """Pool an embedding file to one row per video or study.
 
     Videos that failed stay listed. At study level /videos holds one entry per study, under its study_id; a study
-    without a single good video is a failure of its own. Facts of the recordings and columns that are not known here are
-    handed on where all that is pooled has one value; else it is missing. Raises StoreError if `out` is there already,
-    unless `overwrite`, or is `source`; and if `source` is damaged.
+    without a single good video is a failure of its own. Facts of the recordings and unknown columns are kept where
+    everything that is pooled has one value; otherwise they are missing.
+
+    Parameters
+    ----------
+    source : str or Path
+        Embedding file at a lower level.
+    by : {"video", "study"}
+        What a row becomes. A study is pooled over its videos, each video over its own rows first.
+    out : str or Path
+        Embedding file to write.
+    how : {"mean", "mean+std", "max"}
+        How rows are combined; "mean+std" doubles the length of an embedding.
+    overwrite : bool
+        Replace `out`.
+
+    Returns
+    -------
+    Path
+        The written file.
+
+    Raises
+    ------
+    ArgumentError
+        If the file is at that level already, or above.
+    StoreError
+        If `out` exists (unless `overwrite`) or is `source`, and if `source` is damaged.
     """
     refuse_to_replace(Path(out), overwrite, source)
     file = EmbeddingFile(source)

@@ -54,13 +54,46 @@ def reclip(
     progress: bool | None = False,
     announce: Announce = silent,
 ) -> ExtractSummary:
-    """Write clip embeddings made from the frame embeddings of `source`; the same that `extract` would have made.
+    """Make clip embeddings from a frame-level file, without the videos; the same that `extract` would have made.
 
-    Only for backbones whose pictures are frames: clips of PanEcho are made of other pictures, and are refused.
-    clips: as for `extract`. weights, seed: of the clip encoder; they must be those that the frames were encoded with.
-    id_table, progress: as for `extract`. announce: told what runs the clip encoder. Raises ArgumentError if `source`
-    has no frames, SettingsMismatchError for other weights, StoreError if `out` is there already (unless `overwrite`) or
-    can't be written, or if `source` is damaged: its rows are not its videos' frames.
+    Only for backbones whose pictures are frames. PanEcho builds its clips from other pictures, and is refused.
+
+    Parameters
+    ----------
+    source : str or Path
+        Embedding file at frame level.
+    out : str or Path
+        Embedding file to write.
+    clips : ClipPlan or mapping, optional
+        Which clips, as for `extract`. Default: the backbone's own plan.
+    weights : str or Path, optional
+        Weights file of the clip encoder, the one that encoded the frames. Default: found as by `extract`.
+    seed : int
+        Seed for the weights of the backbone "random", the one of the frames.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    id_table : Path, optional
+        Where the local table of ids is written. Default: beside `out`.
+    overwrite : bool
+        Replace `out`.
+    progress : bool, optional
+        Show a progress bar; None shows it on a terminal only.
+    announce : callable
+        Called with what runs the clip encoder.
+
+    Returns
+    -------
+    ExtractSummary
+        Rows, and what failed or was skipped.
+
+    Raises
+    ------
+    ArgumentError
+        If `source` is not at frame level, or its backbone's pictures are not frames.
+    SettingsMismatchError
+        For other weights than those of the frames.
+    StoreError
+        If `out` exists (unless `overwrite`) or can't be written, or if `source` is damaged.
     """
     started = time.monotonic()
     refuse_to_replace(Path(out), overwrite, source)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,14 @@ class FrozenProbe(Protocol):
         values: (N, D). truth: (N,) value or class index. split: (N,) "train", "val" or "test". Returns (n,) values or
         (n, K) probabilities of class index 0 to K - 1, for the test rows in their order.
         """
+
+
+def linear_probe() -> FrozenProbe:
+    """The linear probe of this package. Raises ArgumentError where it is not installed."""
+    found = list(entry_points(group="panecho_embed.frozen_probes", name="linear"))
+    if not found:
+        raise ArgumentError("--frozen needs the linear probe of this package; install it again (pip install .)")
+    return cast(FrozenProbe, found[0].load())
 
 
 def embed_start(

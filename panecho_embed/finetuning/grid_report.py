@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from panecho_embed.core.outputs import written_run
+from panecho_embed.core.progress import Announce, silent
 from panecho_embed.core.wording import interval, number, plural
 from panecho_embed.evaluation.comparison import Comparison
 from panecho_embed.evaluation.comparison_report import contrast_rows, fill_comparison, methods_of, score_rows
 from panecho_embed.evaluation.metrics import display_name
 from panecho_embed.evaluation.page import Block, Code, Facts, Figure, Figures, Folded, Section, Table, figure
 from panecho_embed.evaluation.report import Account
-from panecho_embed.finetuning.grid import Grid
+from panecho_embed.finetuning.frozen import FrozenProbe, linear_probe
+from panecho_embed.finetuning.grid import Grid, run_grid
 from panecho_embed.finetuning.outcome import Outcome
+from panecho_embed.finetuning.recipe import Recipe
 from panecho_embed.finetuning.recipe_files import to_toml
 from panecho_embed.finetuning.report import evaluation_sentences, picture_words, start_facts, training_sentences
 
@@ -24,6 +27,108 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from panecho_embed.finetuning.grid import Trial
+
+
+def grid(
+    recipe: str | Path | Recipe,
+    inits: Sequence[str],
+    data: str | Path,
+    out: str | Path,
+    *,
+    seeds: int = 3,
+    fractions: Sequence[float] = (1.0,),
+    reference: str | None = None,
+    margin: str = "",
+    settings: Sequence[str] = (),
+    weights: Mapping[str, str | Path] | None = None,
+    frozen: bool | FrozenProbe = False,
+    device: str = "auto",
+    workers: int | None = None,
+    strict: bool = False,
+    allow_leakage: bool = False,
+    progress: bool | None = False,
+    announce: Announce = silent,
+    command: str = "",
+) -> Grid | None:
+    """Fine-tune several starting points with several seeds, compare them on the same test patients, and report.
+
+    Resumable: finished runs are reused, interrupted ones resumed.
+
+    Parameters
+    ----------
+    recipe : str, Path or Recipe
+        One of `recipes()`, a TOML file, or a loaded recipe.
+    inits : sequence of str
+        Starting points, by the names that `load_backbone` takes.
+    data : str or Path
+        Data set as downloaded, or a table.
+    out : str or Path
+        Folder of the grid; each run has a folder below it.
+    seeds : int
+        Number of runs of each start, with the recipe's seed and the following ones.
+    fractions : sequence of float
+        Parts of the training patients to train on, above 0 to 1.
+    reference : str, optional
+        Start that differences are to. Default: the first.
+    margin : str
+        Differences below this do not matter, as in `compare`.
+    settings : sequence of str
+        Changes to the recipe, such as ["optimizer.lr=3e-5"].
+    weights : mapping of str to path, optional
+        Weights files by start. Default: where `finetune` finds them.
+    frozen : bool or FrozenProbe
+        Also probe each untrained start, on the same patients; True takes the linear probe.
+    device : str
+        "auto", "cpu", "cuda" or "mps".
+    workers : int, optional
+        Decoding processes of each training process.
+    strict : bool
+        Stop at a start whose weights are unavailable or a run that fails. By default they are listed.
+    allow_leakage : bool
+        Accept a patient in training and in validation or test.
+    progress : bool, optional
+        Show progress bars; None shows them on a terminal only.
+    announce : callable
+        Called with what is being done.
+    command : str
+        Command to record in the report.
+
+    Returns
+    -------
+    Grid or None
+        None in the processes of torchrun that do not write.
+
+    Raises
+    ------
+    SettingsMismatchError
+        If a run in `out` has another recipe, start, weights or data set.
+    ArgumentError, RecipeError, ManifestError, TrainingError, StoreError
+        As `finetune`.
+    """
+    probe = linear_probe() if frozen is True else frozen or None
+    result = run_grid(
+        recipe,
+        inits,
+        data,
+        out,
+        seeds=seeds,
+        fractions=fractions,
+        reference=reference,
+        margin=margin,
+        settings=settings,
+        weights=weights,
+        frozen=probe,
+        device=device,
+        workers=workers,
+        strict=strict,
+        allow_leakage=allow_leakage,
+        progress=progress,
+        announce=announce,
+        command=command,
+    )
+    if result is not None:
+        write_grid(result)
+    return result
 
 
 def write_grid(grid: Grid) -> Path:

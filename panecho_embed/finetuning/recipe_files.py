@@ -11,11 +11,14 @@ from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from panecho_embed.core.errors import RecipeError
 from panecho_embed.core.wording import brief, nearest
 from panecho_embed.finetuning.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SUFFIX = ".toml"
 _ORDER = ("echonet-dynamic", "echonet-pediatric", "echonet-lvh", "multitask", "custom")
@@ -27,6 +30,19 @@ _LONG_NAME = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[
 _LISTED = 10
 
 _Settings = Mapping[str, Any]
+
+
+def recipes() -> pd.DataFrame:
+    """List the recipes that come with the package.
+
+    Returns
+    -------
+    DataFrame
+        Columns name and description. `load_recipe(name)` gives the settings.
+    """
+    import pandas as pd
+
+    return pd.DataFrame({"name": _ORDER, "description": [load_recipe(name).description for name in _ORDER]})
 
 
 def recipe_names() -> list[str]:
@@ -51,9 +67,24 @@ def recipe_text(name: str) -> str:
 
 
 def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
-    """A recipe by name or file, with settings changed: ["optimizer.lr=3e-5", "data.targets=EF,ESV"].
+    """Load a recipe for `finetune` by name or from a file, with settings changed.
 
-    Raises RecipeError for unknown keys, with the nearest ones, and for values of another type or out of range.
+    Parameters
+    ----------
+    name : str or Path
+        One of `recipes()`, or a TOML file.
+    settings : sequence of str
+        Changes, such as ["optimizer.lr=3e-5", "data.targets=EF,ESV"].
+
+    Returns
+    -------
+    Recipe
+        Labels, clips, model and training.
+
+    Raises
+    ------
+    RecipeError
+        For unknown keys, with the nearest ones, and for values of another type or out of range.
     """
     return parse_recipe(recipe_text(str(name)), str(name), settings)
 

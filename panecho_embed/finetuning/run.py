@@ -86,19 +86,57 @@ def finetune(
     announce: Announce = silent,
     command: str = "",
 ) -> FinetuneSummary:
-    """Fine-tune a starting point on a data set, into the run folder `out`; docs/finetuning.md says what it then holds.
+    """Fine-tune a starting point on a data set; docs/finetuning.md says what the run folder holds.
 
-    recipe: a packaged one's name, a file, or a `Recipe`; settings change it, as ["optimizer.lr=3e-5"]. data: a data set
-    as downloaded, or a table. init: any name that `load_backbone` takes. weights: a file in place of the one found or
-    fetched. fold: of a cross-validation, this one alone. device: "auto", "cpu", "cuda", "mps". workers: decoding
-    processes of each training process (default: its share of the cores beside an accelerator, else none). strict: rows
-    without files, files without rows and videos that can't be decoded are errors. allow_leakage: let a patient be in
-    two splits. overwrite: begin anew. checkpoint_minutes: what a kill can cost, at most. progress: True or False; None
-    shows a bar on a terminal alone. announce: is told what runs, and every epoch. command: to be written down.
+    Resumable: called again after an interruption, it continues from the last checkpoint; called again when done, it
+    returns at once. Under torchrun, all its processes train together.
 
-    Stopped at any moment and called again, it goes on where it was; called again when done, it returns at once. Under
-    torchrun, all its processes train together. Raises SettingsMismatchError if `out` holds a run of other settings,
-    RecipeError, ArgumentError, ManifestError, WeightsError, TrainingError, StoreError.
+    Parameters
+    ----------
+    recipe : str, Path or Recipe
+        One of `recipes()`, a TOML file, or a loaded recipe.
+    data : str or Path
+        Data set as downloaded, or a table.
+    out : str or Path
+        Run folder.
+    init : str
+        Starting point, by a name that `load_backbone` takes.
+    settings : sequence of str
+        Changes to the recipe, such as ["optimizer.lr=3e-5"].
+    weights : str or Path, optional
+        Weights file of the starting point. Default: found or fetched.
+    fold : int, optional
+        Run only this fold of a cross-validation.
+    device : str
+        "auto", "cpu", "cuda" or "mps".
+    workers : int, optional
+        Decoding processes of each training process. Default: its share of the cores beside an accelerator, else none.
+    strict : bool
+        Rows without a file, files without a row and videos that can't be decoded are errors.
+    allow_leakage : bool
+        Accept a patient in training and in validation or test.
+    overwrite : bool
+        Start over and replace the run in `out`.
+    checkpoint_minutes : float
+        Write a checkpoint at least this often, besides after every epoch.
+    progress : bool, optional
+        Show progress bars; None shows them on a terminal only.
+    announce : callable
+        Called with what is being done, and after every epoch.
+    command : str
+        Command to record in the report.
+
+    Returns
+    -------
+    FinetuneSummary
+        The folder, and videos that could not be used.
+
+    Raises
+    ------
+    SettingsMismatchError
+        If `out` holds a run of other settings.
+    RecipeError, ArgumentError, ManifestError, WeightsError, TrainingError, StoreError
+        For what is wrong with the recipe, the data, the weights or the output.
     """
     chosen = load_recipe(recipe, settings) if isinstance(recipe, str | Path) else recipe
     chosen = with_own_clips(chosen, init, weights)

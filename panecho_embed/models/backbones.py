@@ -82,13 +82,33 @@ def load_backbone(
     device: str | torch.device = "cpu",
     image_size: int | None = None,
 ) -> Backbone:
-    """A backbone by name, with its weights, on `device`.
+    """Load a backbone by name, with its weights.
 
-    name: one of `backbone_names()`, timm:MODEL for any image model of timm, or torchvision:MODEL for a video model of
-    torchvision. weights: a file; None looks where
-    `panecho_embed.models.weights` says, and fetches. seed: of random weights. image_size: side of the model's input in
-    pixels, None for the one it was trained with. Raises ArgumentError, WeightsError, WeightsNotFoundError; random
-    weights come from the name "random" alone.
+    Parameters
+    ----------
+    name : str
+        One of `backbone_names()`, "timm:MODEL" for any image model of timm, or "torchvision:MODEL" for a video model of
+        torchvision.
+    weights : str or Path, optional
+        Weights file. Default: looked for, and fetched, as `panecho_embed.models.weights` says.
+    seed : int
+        Seed for the weights of "random"; no other name ever has random weights.
+    device : str or torch.device
+        Where the model is put.
+    image_size : int, optional
+        Side of the model's input in pixels. Default: the size that it was trained with.
+
+    Returns
+    -------
+    Backbone
+        Picture encoder, pooling over a clip, and how they are fed.
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown name, with the nearest ones.
+    WeightsNotFoundError, WeightsError
+        If the weights are unavailable, or do not fit the model.
     """
     check_backbone_name(name)
     from panecho_embed.models.backbone import resolve_device
@@ -106,9 +126,19 @@ def load_backbone(
 
 
 def register_backbone(name: str, factory: Factory) -> None:
-    """Make a backbone of your own known by name; see the head of this module.
+    """Make a custom backbone known by name in this process; the head of this module shows one.
 
-    Raises ArgumentError if the name is taken.
+    Parameters
+    ----------
+    name : str
+        A name that no other backbone has.
+    factory : callable
+        factory(weights, seed) returns the `Backbone`; `weights` is the user's file or None.
+
+    Raises
+    ------
+    ArgumentError
+        If the name is taken.
     """
     if not name or name in backbone_names() or name.startswith((_TIMM, _TORCHVISION)):
         raise ArgumentError(f"a backbone can't be called {name!r}; taken are {', '.join(backbone_names())}")

@@ -105,35 +105,58 @@ def clip_pictures(x: Tensor, order: PlaneOrder) -> Tensor:
 
 
 class PanEcho(nn.Module):
-    """The whole model, ready for inference (in eval mode; call `.train()` to fine-tune).
+    """PanEcho as published: image encoder, temporal Transformer and 40 reporting heads, in eval mode.
 
-    pretrained: load the released weights, found or fetched as `panecho_embed.models.weights` says; False: random ones,
-        and nothing is downloaded.
-    tasks: "all" of its table (with weights: those that the file has heads for), or a list of their names.
-    task_table: the tasks that `tasks` names, and whose heads the weights may have: a file that `read_tasks` reads, or
-        what it returned. None: `tasks.csv` beside the file given as `weights` if there is one, else PanEcho's own 40.
-    backbone_only: no heads; a clip to its embedding. image_encoder_only: no transformer either; a frame to its.
-    activations: probabilities instead of logits, as the released code returns since December 2024. clip_len: frames a
-        clip that the position table is kept for; clips of any other length are taken too. weights: a file in the
-        released checkpoint's layout.
-    width: without weights: channels as a share of the released model's, above 0 to 1; those of a file are what they
-        are. `dim`, 768, shrinks with it.
+    Called on a float tensor (N, 3, T, H, W), normalised, with H and W at least 32 (trained at 224), it returns a dict:
+    task -> (N, 1), or (N, number of classes). With `activations` a binary task gives the probability of the clinically
+    positive class (`Task.positive_class_index`), a multiclass task those of its classes; a regression is always the
+    value as it was trained, in the task's unit (GLS with its sign flipped: `Task.sign`). With `backbone_only` it
+    returns (N, 768). With `image_encoder_only` it takes (N, 3, H, W) and returns (N, 768).
 
-    Called on (N, 3, T, H, W) float, normalised, H and W at least 32 (trained at 224), it returns a dict: task ->
-    (N, 1), or (N, number of classes). With `activations` a binary task gives the probability of the clinically positive
-    class (Task.positive_class_index), a multiclass task those of its classes; a regression is always the value as it
-    was trained, in the task's unit (GLS with its sign flipped: Task.sign). With `backbone_only`: (N, 768). With
-    `image_encoder_only`: (N, 3, H, W) -> (N, 768).
+    The image encoder sees the published pictures of a clip, three consecutive planes each, and not RGB frames. To call
+    `image_encoder` and `clip_encoder` separately, make the pictures with `clip_pictures(x, model.plane_order)`; on
+    frames the clip's embedding is another one (with random weights its cosine to the published one is 0.85 to 0.92). A
+    model with `image_encoder_only` is given pictures, as a rule frames.
 
-    The image encoder sees the published pictures of a clip, three consecutive planes each, and not RGB frames. Whoever
-    calls `image_encoder` and `clip_encoder` by hand makes them with `clip_pictures(x, model.plane_order)`; on frames
-    the clip's embedding is another one (with random weights the cosine to the published one is 0.85 to 0.92). A model
-    with `image_encoder_only` is given pictures, as a rule frames.
+    Parameters
+    ----------
+    pretrained : bool
+        Load the released weights, found or fetched as `panecho_embed.models.weights` says. False: random weights, and
+        nothing is downloaded.
+    tasks : "all" or sequence of str
+        Heads by task name. "all": those of the task table, with weights those that the file has heads for.
+    backbone_only : bool
+        No heads; a clip's embedding.
+    image_encoder_only : bool
+        No Transformer either; a picture's embedding.
+    activations : bool
+        Return probabilities instead of logits, as the released code does since December 2024.
+    clip_len : int
+        Number of frames that the position table is stored for; clips of any other length are accepted too.
+    weights : str or Path, optional
+        File in the released checkpoint's layout.
+    task_table : str, Path or tasks, optional
+        Tasks that `tasks` names, and whose heads the weights may have: a file for `read_tasks`, or what it returned.
+        Default: tasks.csv beside `weights` if it exists, else PanEcho's own 40.
+    width : float
+        Without weights: number of channels relative to the released model, above 0 to 1; `dim`, 768, shrinks with it.
 
-    `plane_order` is a property of the weights: "published", unless `finetune` trained them on "frames" and their file
-    says so. `weights_info` says which weights these are, None if random; `recorded` which pixels and clips they were
-    trained on, where the file says so. Raises ArgumentError (a ValueError), TaskTableError,
-    WeightsError, WeightsNotFoundError.
+    Attributes
+    ----------
+    plane_order : str
+        Order of a clip's planes that the weights were trained on: "published", or "frames" for a model of `finetune`
+        that says so.
+    weights_info : WeightsInfo or None
+        Which weights these are; None for random ones.
+    recorded : Recorded
+        Pixels and clips that the weights were trained on, where their file says so.
+
+    Raises
+    ------
+    ArgumentError, TaskTableError
+        For options that contradict each other, and unknown tasks.
+    WeightsNotFoundError, WeightsError
+        If the weights are unavailable, or do not fit the model.
     """
 
     def __init__(

@@ -22,9 +22,24 @@ _MARKS = {
 
 
 def verify_weights(name: str) -> str:
-    """Load weights by a published name, or a file of any such model, and say in a line what they are.
+    """Load weights as strictly as their model does, and say in a line what they are. Downloads nothing.
 
-    Nothing is downloaded. Raises WeightsNotFoundError if they are not here, WeightsError if they don't load.
+    Parameters
+    ----------
+    name : str
+        One of the names of `weights()`, or a file of any of those models.
+
+    Returns
+    -------
+    str
+        What the file holds, its SHA-256 and its licence.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If the weights are not on this computer.
+    WeightsError
+        If they do not load.
     """
     if name in {file.name for file in KNOWN}:
         path = locate(name)

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from panecho_embed._version import __version__
 from panecho_embed.core.digests import checked_sha256, record_sha256
 from panecho_embed.core.errors import ArgumentError, WeightsError, WeightsNotFoundError
 from panecho_embed.core.provenance import WeightsInfo
 from panecho_embed.core.wording import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PLACE_VARIABLE = "PANECHO_EMBED_WEIGHTS"
 """Environment variable: a folder that holds weights files under their published names, or one weights file.
@@ -93,6 +96,27 @@ NOT_STATED = "not stated"
 """The licence of weights that say nothing of it and are no published file."""
 
 
+def weights() -> pd.DataFrame:
+    """List the published weights, and which of them are on this computer.
+
+    Returns
+    -------
+    DataFrame
+        One row per file: name, path (None where it is not here), megabytes, licence, file_name, notes. `fetch_weights`
+        downloads one by name, `verify_weights` loads it strictly.
+    """
+    import pandas as pd
+
+    rows = []
+    for file in KNOWN:
+        path = locate(file.name)
+        size = None if path is None else path.stat().st_size / 1e6
+        rows.append([file.name, path and str(path), size, file.licence, file.file_name, file.notes])
+    # An object column keeps None; pandas's own text column makes NaN of it.
+    table = pd.DataFrame(rows, columns=["name", "path", "megabytes", "licence", "file_name", "notes"], dtype=object)
+    return table.astype({"megabytes": "float64"})
+
+
 def known(name: str) -> WeightsFile:
     """The published file behind a model's name. Raises ArgumentError, with the nearest names, if there is none."""
     table = {file.name: file for file in KNOWN}
@@ -131,10 +155,26 @@ def locate(name: str, weights: str | Path | None = None) -> Path | None:
 
 
 def fetch(name: str, folder: str | Path | None = None) -> Path:
-    """Download a model's weights into `folder` (the torch hub cache if None), and return the file.
+    """Download a model's weights; a file that is there already is checked against its recorded SHA-256 and kept.
 
-    A file that is there already is checked against its recorded SHA-256 and kept. $PANECHO_EMBED_WEIGHTS_URL may name a
-    mirror. Raises WeightsNotFoundError if they are not to be had, WeightsError if they can't be written or are damaged.
+    Parameters
+    ----------
+    name : str
+        One of the names of `weights()`.
+    folder : str or Path, optional
+        Where to put the file. Default: the torch hub cache. $PANECHO_EMBED_WEIGHTS_URL may name a mirror to fetch from.
+
+    Returns
+    -------
+    Path
+        The file; its SHA-256 is written beside it, as FILE.sha256.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If the weights are not available.
+    WeightsError
+        If they can't be written or are damaged.
     """
     file = known(name)
     path = Path(folder or cache_folder()) / file.file_name

@@ -52,16 +52,44 @@ def write_studies(
     size: int | tuple[int, int] | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
-    """Write synthetic studies, one a patient, as a public data set, DICOM or image folders; returns the videos' paths.
+    """Write synthetic echo studies with a known ejection fraction, one per patient.
 
-    layout: echonet-dynamic (A4C), echonet-pediatric (A4C and PSAX, children), echonet-lvh (PLAX), mimic-iv-echo and
-    dicom (four views and a still) or folders (four views). videos_per_study: the first so many views, or, above four,
-    takes of the same views again; for mimic-iv-echo, dicom and folders only. num_frames, fps, size: as in `render`;
-    None: each patient's own rate, and the layout's size (600x800 for DICOM, otherwise 112x112). progress: called with
-    videos done and in all.
+    The same arguments give the same files, byte for byte.
 
-    The same arguments give the same bytes. Raises ArgumentError for a folder that holds anything else, or phantoms of
-    other settings, and StoreError if it can't be written.
+    Parameters
+    ----------
+    out : str or Path
+        Folder to write; empty, new, or with phantoms of the same settings.
+    layout : str
+        "echonet-dynamic" (A4C), "echonet-pediatric" (A4C and PSAX, children), "echonet-lvh" (PLAX), "mimic-iv-echo" and
+        "dicom" (four views and a still), or "folders" (four views, as images).
+    patients : int
+        Number of patients.
+    videos_per_study : int, optional
+        Number of videos per study, for "mimic-iv-echo", "dicom" and "folders". Default: one per view. Above four,
+        further takes of the same views.
+    seed : int
+        Seed for the patients.
+    num_frames : int
+        Frames per video.
+    fps : float, optional
+        Frames per second. Default: 30, 40 or 50, by patient.
+    size : int or (int, int), optional
+        Side, or height and width, in pixels. Default: 600 x 800 for DICOM, else 112 x 112.
+    progress : callable
+        Called with the number of videos written and the number of all videos.
+
+    Returns
+    -------
+    list of Path
+        The videos.
+
+    Raises
+    ------
+    ArgumentError
+        For a folder that holds anything else, or phantoms of other settings.
+    StoreError
+        If the folder can't be written.
     """
     if layout not in _PLANS:
         raise ArgumentError(f"layout is {layout!r}; allowed are {', '.join(LAYOUTS)} (--layout)")

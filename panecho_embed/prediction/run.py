@@ -86,19 +86,59 @@ def predict(
     announce: Announce = silent,
     **extraction: Any,
 ) -> PredictSummary:
-    """Predict reporting tasks and write them into the folder `out`: tables, JSON, a report, a sheet per study.
+    """Predict reporting tasks per clip, video and study, and write tables, JSON, a report and a sheet per study.
 
-    source: what `extract` takes, which embeds it into `out`/embeddings.h5 first and resumes; or an embedding file of
-    clips of the same weights (only the heads run), or of frames where the model's pictures are frames (clips are made
-    first). Both may be at a URL. backbone: "panecho", or "random" to try things out. weights, tasks, task_table: as for
-    `PanEcho`. clips: which, as for `extract`; not for a file of clips. sheets: write a page for each study with
-    pictures of its videos, a minute at most for each. reading: how label columns are read. threshold: how that of a
-    yes-or-no task is chosen on rows of the split val, unless the model brings one. extraction: the further arguments of
-    `extract`, for videos only.
+    docs/predict.md says how clips and videos are averaged, and how the agreement with labels is reported.
 
-    docs/predict.md says how clips and videos are averaged, and how the agreement with labels of the tasks' names is
-    reported. Raises as `extract` does; SettingsMismatchError for an embedding file of another model, ArgumentError for
-    one of another level or without rows, TaskTableError, and StoreError if `out` is a folder of something else.
+    Parameters
+    ----------
+    source : str or Path
+        What `extract` takes, which then embeds it into `out`/embeddings.h5 and resumes; or an embedding file of clips
+        that the same weights made (only the heads run), or of frames where the model's pictures are frames.
+    out : str or Path
+        Folder to write.
+    backbone : {"panecho", "random"}
+        "random" is for trying things out; its predictions mean nothing.
+    weights : str or Path, optional
+        Weights file, see `PanEcho`.
+    seed : int
+        Seed for the weights of "random".
+    tasks : "all" or sequence of str
+        Tasks by name. Default: all that the weights have heads for.
+    task_table : str, Path or tasks, optional
+        Table of the weights' own tasks, see `PanEcho`.
+    clips : ClipPlan or mapping, optional
+        Which clips, as for `extract`; not for an embedding file of clips.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    sheets : bool
+        Write a page for each study with pictures of its videos.
+    reading : Reading, optional
+        How label columns are read.
+    threshold : ThresholdRule, optional
+        How the threshold of a yes-or-no task is chosen, on rows of the split val, unless the model brings one.
+    overwrite : bool
+        Start over, without the embeddings in the folder.
+    progress : bool, optional
+        Show progress bars; None shows them on a terminal only.
+    announce : callable
+        Called with what is being done.
+    **extraction
+        Further arguments of `extract`, for videos only.
+
+    Returns
+    -------
+    PredictSummary
+        `.predictions` holds every level, `.agreements` what labels of the tasks' names say.
+
+    Raises
+    ------
+    SettingsMismatchError
+        For an embedding file of another model.
+    ArgumentError
+        For an embedding file of another level or without rows, and options that do not belong to it.
+    StoreError
+        If `out` is a folder of something else.
     """
     started = time.monotonic()
     if is_url(out):

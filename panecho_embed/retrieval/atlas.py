@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,15 @@ from panecho_embed.retrieval.collection import Collection, Items
 from panecho_embed.retrieval.pictures import still
 from panecho_embed.retrieval.projection import Maps, Method, map_items
 from panecho_embed.retrieval.similarity import cosines, top
+from panecho_embed.store.sealed_tables import DIGEST, NO_DIGEST, seal
 
 NEIGHBOURS = 15
 _BLOCK = 512
 _THUMBNAIL_SIDE = 128
-_DIGEST, _NO_DIGEST = "panecho_embed.sha256", "0" * 64
 
 
 def write_atlas(
-    collection: Collection,
+    emb: str | Path | Collection,
     out: str | Path,
     *,
     method: Method = "umap",
@@ -33,19 +31,43 @@ def write_atlas(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Path:
-    """Write one row a video (a study, of a study-level file) as Parquet.
+    """Write a table for embedding-atlas: ids, labels, a 2-D map, neighbours and thumbnails.
 
-    Columns: every id and label, x and y of the map, neighbors (a structure of ids, row numbers, and distances,
-    1 - cosine; the 15 nearest, the form that `embedding-atlas --neighbors` reads), thumbnail (a data: address of a
-    JPEG, the form that `--image` reads; null where the video has moved). progress: called with what is
-    done, of how much, and of which step.
-    Raises ArgumentError where pyarrow or umap-learn is not installed, StoreError if `out` is there already
-    (unless `overwrite`), is the embedding file, or can't be written.
+    Parameters
+    ----------
+    emb : str, Path or Collection
+        Embedding file.
+    out : str or Path
+        Table to write (Parquet), one row per video (per study for a file at study level). Columns: every id and label,
+        x and y of the map, neighbors (a structure of row numbers and distances, 1 - cosine, of the 15 nearest, the form
+        that `embedding-atlas --neighbors` reads), thumbnail (a data: address of a JPEG, the form that `--image` reads;
+        null where the video has moved).
+    method : {"umap", "pca"}
+        How the map is computed.
+    thumbnails : bool
+        Read the videos for pictures.
+    overwrite : bool
+        Replace `out`.
+    progress : callable
+        Called with what is done, of how much, and of which step.
+
+    Returns
+    -------
+    Path
+        The table.
+
+    Raises
+    ------
+    ArgumentError
+        Where pyarrow or umap-learn is not installed.
+    StoreError
+        If `out` exists (unless `overwrite`), is the embedding file, or can't be written.
     """
     try:
         pa, pq = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise NotInstalledError("pyarrow", "atlas") from error
+    collection = emb if isinstance(emb, Collection) else Collection(emb)
     refuse_to_replace(Path(out), overwrite, collection.path)
     items = map_items(collection)
     progress(0, len(items), f"map ({method})")
@@ -66,30 +88,9 @@ def write_atlas(
         # Without Arrow's own copy of the schema, which would hold the digest a second time.
         with pq.ParquetWriter(temporary, table.schema.remove_metadata(), store_schema=False) as writer:
             writer.write_table(table.replace_schema_metadata(None))
-            writer.add_key_value_metadata(facts | {_DIGEST: _NO_DIGEST})
-        _seal(temporary)
+            writer.add_key_value_metadata(facts | {DIGEST: NO_DIGEST})
+        seal(temporary)
     return Path(out)
-
-
-def atlas_problems(path: Path) -> list[str]:
-    """What is wrong with a table that `write_atlas` wrote: its SHA-256 stands in it, and must be that of the rest."""
-    content = path.read_bytes()
-    found = re.search(_DIGEST.encode() + rb".{0,8}?([0-9a-f]{64})", content, re.DOTALL)
-    if found is None:
-        return [f"{path}: no SHA-256 is recorded in it: damaged, or not written by `panecho-embed atlas`"]
-    rest = content[: found.start(1)] + _NO_DIGEST.encode() + content[found.end(1) :]
-    if hashlib.sha256(rest).hexdigest() != found[1].decode():
-        return [f"{path} is damaged, or was changed after it was written: its SHA-256 is another one"]
-    return []
-
-
-def _seal(path: Path) -> None:
-    """Write the SHA-256 of a file into the place that was kept free for it."""
-    content = path.read_bytes()
-    place = content.rindex(_NO_DIGEST.encode())
-    with path.open("r+b") as stream:
-        stream.seek(place)
-        stream.write(hashlib.sha256(content).hexdigest().encode())
 
 
 def _plain(values: Any) -> Any:

@@ -129,18 +129,19 @@ def binding(file: EmbeddingFile) -> str:
 
 
 def build_index(
-    collection: Collection,
+    emb: str | Path | Collection,
     kind: IndexKind | Literal["auto"] = "auto",
     *,
     recall: float = RECALL,
     seed: int = 0,
     overwrite: bool = False,
 ) -> IndexInfo:
-    """Build an index over the videos of a collection and save it beside the file, whole or not at all.
+    """Build an index over the videos of an embedding file and save it beside the file, whole or not at all.
 
     Parameters
     ----------
-    collection : Collection
+    emb : str, Path or Collection
+        Embedding file.
     kind : {"auto", "exact", "ivf"}
         "auto" takes "ivf" for more than 100,000 videos, unless that misses `recall`, or saves less than half of the
         time of comparing with every video.
@@ -148,7 +149,7 @@ def build_index(
         Share of the ten nearest videos that a query finds, in the mean, above 0 to 1. What "ivf" has to look at for it
         is found by asking with videos of the collection, and checked with others.
     seed : int
-        Of the sample that it is trained on, and of the queries.
+        Seed for the sample that the index is trained on, and for the queries that tune it.
     overwrite : bool
         Replace an index that fits.
 
@@ -169,6 +170,7 @@ def build_index(
         raise ArgumentError(f"kind is {kind!r}; allowed are auto, {', '.join(get_args(IndexKind))} (--kind)")
     if not 0 < recall <= 1:
         raise ArgumentError(f"recall is {recall}; it must be above 0 and at most 1 (--recall)")
+    collection = emb if isinstance(emb, Collection) else Collection(emb)
     target = index_path(collection.path)
     _refuse_to_replace(target, collection, overwrite)
     units = np.asarray(collection.videos.units)

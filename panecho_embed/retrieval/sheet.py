@@ -24,24 +24,27 @@ def write_sheet(collection: Collection, found: Found, out: str | Path, *, overwr
     A video that has moved or can't be read says so in place of its picture. Raises StoreError if `out` is
     there already (unless `overwrite`), is the embedding file, or can't be written.
     """
-    import jinja2
-
     path = Path(out)
     refuse_to_replace(path, overwrite, collection.path, flag="--html")
+    return write_text(path, sheet_html(collection, found), "--html")
+
+
+def sheet_html(collection: Collection, found: Found) -> str:
+    """The query and its hits as the text of one HTML page."""
+    import jinja2
+
     template = resources.files("panecho_embed.retrieval").joinpath("templates/sheet.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    cards = [_card(collection, found.items, int(position), hit) for position, hit in _hits(found)]
-    page = environment.from_string(template).render(
+    return environment.from_string(template).render(
         title=f"Similar to {found.query.label}",
         query=_query_card(collection, found),
-        cards=cards,
+        cards=[_card(collection, found.items, int(position), hit) for position, hit in _hits(found)],
         candidates=found.candidates,
         level=found.items.level,
         note=found.note,
         provenance=collection.provenance,
         file=collection.path.name,
     )
-    return write_text(path, page, "--html")
 
 
 def _hits(found: Found) -> list[tuple[int, dict[str, Any]]]:

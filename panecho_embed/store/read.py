@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -52,15 +53,32 @@ _LENGTH_OF = {"embeddings": "rows", "labels": "videos"}
 
 
 class EmbeddingFile:
-    """An embedding file, opened for reading: the one way in.
+    """An embedding file, opened for reading.
 
-    Opening compares every column, label, text and setting with its checksum; the embeddings are compared block by block
-    when they are first read. Columns are read when they are asked for; those of this package and any that it does not
-    know. The file stays open until this object is closed, by a `with` block or `close`, or gone.
-    Raises StoreError when the file is missing, damaged (it says what is hit) or no embedding file of a known schema,
-    EarlierReleaseError for one that has to be made again.
+    Opening checks every column, label, text and setting against its checksum; the embeddings are checked block by block
+    when they are first read. Columns are read on first use. The file stays open until this object is closed, by a
+    `with` block or `close`, or is gone. A notebook shows a summary.
 
-    level: "frame", "clip", "video" or "study". provenance: how it was made. fingerprint: of those settings.
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Attributes
+    ----------
+    level : {"frame", "clip", "video", "study"}
+        What a row is.
+    provenance : Provenance
+        How the embeddings were made.
+    fingerprint : str
+        Digest of those settings, not of the data.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing, damaged (the message says where), or not an embedding file of a known schema.
+    EarlierReleaseError
+        For a file of an earlier release, which has to be made again.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -104,6 +122,22 @@ class EmbeddingFile:
     def __repr__(self) -> str:
         what = f"{len(self)} {self.level} rows of {self.dim}, {self.provenance.backbone}"
         return f"EmbeddingFile({str(self.path)!r}: {what})"
+
+    def _repr_html_(self) -> str:
+        """A summary for notebooks."""
+        statuses = self.video_columns["status"].tolist()
+        weights = self.provenance.weights
+        facts = {
+            "rows": f"{len(self)} {self.level} embeddings of {self.dim}, {self.dtype}",
+            "videos": ", ".join(f"{statuses.count(name)} {name}" for name in dict.fromkeys(statuses)),
+            "studies": len(set(self.video_columns["study_id"])),
+            "patients": len(set(self.video_columns["patient_id"])),
+            "labels": ", ".join(self.labels) or "none",
+            "backbone": self.provenance.backbone,
+            "weights": weights.source if weights.pretrained else f"RANDOM, NOT PRETRAINED: {weights.source}",
+        }
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+        return f"<table><caption>{escape(self.path.name)}</caption>{rows}</table>"
 
     def close(self) -> None:
         """Close the file; columns that were read stay."""

@@ -54,7 +54,6 @@ def audit(
     an image. Exit code 1 when anything leaks from training to test, else 3 if shortcuts to a target could not be looked
     for.
     """
-    from panecho_embed.core.errors import ArgumentError
     from panecho_embed.core.outputs import refuse_to_replace, write_json
     from panecho_embed.core.wording import plural
     from panecho_embed.evaluation.targets import Reading
@@ -65,21 +64,11 @@ def audit(
     if target is None and any(reading.values()):
         raise click.UsageError("--task, --positive and --order say how the targets are read; name one with --target")
     # What looks for leakage loads scipy.
-    from probes.leakage import audit as run
-    from probes.leakage import shortcut_findings
-    from probes.shortcuts import find_shortcuts
+    from probes.commands import audit as run
 
-    findings = run(embeddings, labels=labels, near=near)
+    found = run(embeddings, target or "", labels=labels, near=near, columns=columns, reading=read_as)
+    findings, shortcuts = found.findings, found.shortcuts
     _print_findings(findings)
-    shortcuts: Shortcuts | None = None
-    error: ArgumentError | None = None
-    try:
-        shortcuts = find_shortcuts(embeddings, target or "", labels=labels, columns=columns, reading=read_as)
-        warned = shortcut_findings(shortcuts)
-        _print_findings(warned)
-        findings += warned
-    except ArgumentError as raised:
-        error = raised
     if shortcuts is not None:
         _print_shortcuts(shortcuts, has_target=target is not None)
     refused = dict(shortcuts.not_looked_for) if shortcuts is not None else {}
@@ -96,10 +85,8 @@ def audit(
             "shortcuts": asdict(shortcuts) if shortcuts is not None else None,
         }
         write_json(out, document)
-    if error is not None:
-        if not leaks:
-            raise error
-        echo_line(f"shortcuts not looked for: {error}", err=True)
+    if found.no_shortcuts:
+        echo_line(f"shortcuts not looked for: {found.no_shortcuts}", err=True)
     if leaks:
         raise click.exceptions.Exit(1)
     if refused:

@@ -183,20 +183,9 @@ def _registered_command(name: str) -> click.Command:
 
 
 def _make_known(name: str, problem: Problem, seed: int, settings: Mapping[str, Any] | None = None) -> BaseProbe:
-    """A probe by its name, with the run's seed where it has one. Raises ArgumentError for a name or setting unknown."""
-    from panecho_embed.core.errors import ArgumentError
-    from probes.base import accepts
-    from probes.registry import probe_class
+    from probes.commands import make_probe
 
-    kind, task = probe_class(name), problem.target.kind
-    own = {"task": task, **(settings or {})}
-    if task == "regression" and "class_weight" in own:
-        own["class_weight"] = None
-    own |= {"random_state": seed} if accepts(kind.__init__, "random_state") else {}
-    try:
-        return kind(**own)
-    except TypeError as error:
-        raise ArgumentError(f"the probe {name} does not take {settings}: {error} (--set)") from error
+    return make_probe(name, problem, seed, settings)
 
 
 def _parsed(given: tuple[str, ...]) -> dict[str, Any]:
@@ -493,19 +482,17 @@ def apply(run: Path, embeddings: Path, out: Path, overwrite: bool) -> None:
 
     Says how many of the patients trained or tuned the encoder, where its weights record that.
     """
-    import numpy as np
-
-    from panecho_embed.core.outputs import refuse_to_replace, written_whole
+    from panecho_embed.core.outputs import refuse_to_replace
 
     # Before scikit-learn is loaded.
     refuse_to_replace(out, overwrite, embeddings)
+    import numpy as np
+
     from panecho_embed.core.patients import encoder_caution
     from panecho_embed.store import EmbeddingFile
-    from probes.outputs import apply_probes
+    from probes.commands import apply as run_apply
 
-    frame = apply_probes(run, embeddings)
-    with written_whole(out) as temporary:
-        frame.to_csv(temporary, index=False)
+    frame = run_apply(run, embeddings, out, overwrite=overwrite)
     click.echo(f"{len(frame)} predictions: {out}")
     who = np.array(frame["patient_id"], dtype=object)
     if note := encoder_caution(EmbeddingFile(embeddings).provenance.patients, who, who, "patient"):

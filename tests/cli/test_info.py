@@ -5,7 +5,8 @@ import json
 import numpy as np
 from click.testing import CliRunner
 
-from panecho_embed.cli.info import info, mean_cosine
+from panecho_embed.cli.info import info
+from panecho_embed.extraction.describing import mean_cosine
 from panecho_embed.store import EmbeddingFile
 from tests.search.conftest import vectors_file
 

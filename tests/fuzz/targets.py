@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from panecho_embed.cli.info import describe as describe_file
 from panecho_embed.core.clips import ClipPlan
 from panecho_embed.core.errors import MediaError, PanEchoEmbedError
 from panecho_embed.core.feeding import Feeding
 from panecho_embed.core.records import VideoRef
 from panecho_embed.datasets import describe_manifest, read_manifest
 from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings, decode_video
+from panecho_embed.extraction.describing import info as describe_file
 from panecho_embed.extraction.pooling import pool
 from panecho_embed.finetuning.recipe_files import load_recipe, parse_recipe, to_toml
 from panecho_embed.media import describe, is_dicom, read_identity
