@@ -20,6 +20,8 @@ from probes.comparison import Compared
 from probes.problem import Problem
 from probes.run import Evaluation, LabelEfficiency, TargetResult, subgroup_values
 
+CLAIM = "can be read from these embeddings"
+
 
 def account_of(
     results: Sequence[TargetResult], *, source: str, command: str, not_evaluated: dict[str, str] | None = None
@@ -50,6 +52,8 @@ def account_of(
         subtitle=f"{problem.provenance.backbone} embeddings, {problem.level} level, from {Path(source).name}",
         question=f"Can {asked} be read from {problem.provenance.backbone} embeddings, per {problem.level}? "
         f"Probe: {probe.name}.",
+        claim=CLAIM,
+        doubts={result.problem.target.name: doubts_of(result) for result in results},
         facts=_facts(results, list(refused)),
         warnings=[*_warnings(results), *(f"{name} was not evaluated: {why}" for name, why in refused.items())],
         baseline=_baseline_words(results),
@@ -82,7 +86,8 @@ def comparison_account(compared: Compared, reference: str | None, command: str) 
         rest = {key: value for key, value in own.items() if key not in common}
         sections.append(Section(f"Embeddings: {name}", [Facts(rest)]))
     notes = {name: note for name, one in evaluations.items() for note in _untrained_warning(one.problem.provenance)}
-    warnings = [f"{name}: {note}" for name, note in notes.items()]
+    alike = len(notes) == len(evaluations) and len(set(notes.values())) == 1
+    warnings = list(set(notes.values())) if alike else [f"{name}: {note}" for name, note in notes.items()]
     fed = {name: one.problem.provenance.overrides for name, one in evaluations.items()}
     warnings += [f"{name} was fed otherwise: {'; '.join(lines)}" for name, lines in fed.items() if lines]
     warnings += [f"{name} was not compared: {why}" for name, why in compared.refused.items()]
@@ -347,6 +352,16 @@ def _warnings(results: Sequence[TargetResult]) -> list[str]:
     if len(same) == 1:
         return [*notes, *same.pop()]
     return [*notes, *(f"{name}: {note}" for name, found in by_target.items() for note in found)]
+
+
+def doubts_of(result: TargetResult) -> list[str]:
+    """Clauses that say why good figures of a target do not show that it can be read from these embeddings."""
+    evaluation, doubts = result.evaluation, []
+    if leaking_patients(evaluation.folds, evaluation.problem.patient):
+        doubts.append("patients are on two sides of a fold, so part of this is memory")
+    if result.recording_suffices:
+        doubts.append("a probe on the recordings' settings, without any image, does as well")
+    return doubts
 
 
 def _blocks(result: TargetResult) -> list[Block]:

@@ -28,10 +28,14 @@ def brief(text: object, most: int = 200) -> str:
 
 
 def number(value: float) -> str:
-    """A value with as many decimals as its size deserves; "-" where there is none."""
+    """A value with three significant digits, or three decimals if it is below 1; "-" where there is none."""
     if not math.isfinite(value):
         return "-"
-    text = f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+    size = abs(value)
+    if 1e-9 < size < 0.0005:
+        return f"{value:.2g}"
+    decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 1.0005 else 3
+    text = f"{value:.{decimals}f}"
     return "0.000" if text == "-0.000" else text
 
 

@@ -11,14 +11,16 @@ from panecho_embed._version import __version__
 from panecho_embed.core.outputs import refuse_to_replace_run, write_json, written_run
 from panecho_embed.core.wording import counted, file_stem, interval, number, p_value, plural
 from panecho_embed.evaluation.comparison import Comparison, Contrast, difference_table, score_table
+from panecho_embed.evaluation.conclusions import LABELS, advantage_of, conclude, metric_words, value_words
 from panecho_embed.evaluation.metrics import SHORT, display_name, higher_is_better
-from panecho_embed.evaluation.page import Block, Facts, Figure, Figures, Section, Table, Text, figure
+from panecho_embed.evaluation.page import Block, Figure, Figures, Lead, Section, Table, figure
 from panecho_embed.evaluation.predictions import write_predictions
 from panecho_embed.evaluation.report import FEW_TARGETS, Account, cautions, interval_sentence, write_figures, write_page
-from panecho_embed.evaluation.scores import Scored, recording_suffices
+from panecho_embed.evaluation.scores import FEWEST_PATIENTS, Scored, recording_suffices
 
 _SCHEMA_VERSION = 2
 LONG = 20  # rows of a table that are folded away, or left to the report
+_LEVEL = 0.05  # of the corrected p-values
 _BASELINE = "baseline"
 _RECORDING = "recording only"
 
@@ -42,6 +44,10 @@ def score_rows(comparison: Comparison) -> tuple[list[str], _Rows]:
             [name, number(value)] for name, value in comparison.means.items()
         ]
     first = next(iter(comparison.standings.values()))
+    if first.primary.n_patients < FEWEST_PATIENTS:
+        return ["", display_name(comparison.metric, comparison.unit)], [
+            [name, "withheld"] for name in comparison.ranked
+        ]
     others = [name for name in SHORT[first.target.kind] if name != comparison.metric]
     shown = (comparison.metric, *others)
     rows = []
@@ -81,6 +87,8 @@ def contrast_rows(comparison: Comparison) -> tuple[list[str], _Rows]:
             p_value(one.p_holm),
             one.verdict,
         ]
+        if one.difference.n_patients >= FEWEST_PATIENTS
+        else [f"{one.first} - {one.second}", "withheld", "-", "-", "undecided"]
         for one in comparison.contrasts
     ]
     metric = display_name(comparison.metric, comparison.unit)
@@ -101,19 +109,26 @@ def overview_rows(comparisons: Sequence[Comparison]) -> tuple[list[str], _Rows]:
 def verdict_text(comparison: Comparison, reference: str | None) -> str:
     """In a few sentences: who is best, who can be told apart, and what these runs can't show."""
     best = comparison.ranked[0]
-    value = comparison.means.get(best, float("nan"))
-    text = f"{comparison.name}: {best} has the best {display_name(comparison.metric, comparison.unit)}, "
-    if comparison.standings:
-        primary = comparison.standings[best].primary
-        text += f"{number(primary.value)} ({interval(primary)})."
+    most = "highest" if higher_is_better(comparison.metric) else "lowest"
+    metric = metric_words(comparison.metric)
+    if not comparison.standings:
+        value = number(comparison.means[best])
+        text = f"{comparison.name}: {best} has the {most} {metric}, {value}."
     else:
-        text += f"{number(value)}."
-    told = _told(comparison, reference)
-    if told:
-        against = f"Compared with {reference}" if reference else "Of the pairs"
-        margin = f" (margin {comparison.margin:g})" if comparison.margin is not None else ""
-        text += f" {against}, at a corrected p of 0.05{margin}: {told}."
-    return text + _unknown_text(comparison.contrasts)
+        one = comparison.standings[best]
+        n_patients = one.primary.n_patients
+        if n_patients < FEWEST_PATIENTS:
+            text = (
+                f"{comparison.name}: it can't be told which is better: {counted(n_patients, 'patient')} "
+                f"{'was' if n_patients == 1 else 'were'} tested, and statistics are reported from {FEWEST_PATIENTS} on."
+            )
+            return text + _unknown_text(comparison.contrasts)
+        advantage = advantage_of(one)
+        guess = f"; {advantage.guess}" if one.gain else ""
+        text = f"{comparison.name}: {best} has the {most} {metric}, {value_words(one)}{guess}."
+        if (found := conclude(advantage, n_patients)) != "yes":
+            text += f" Even {best} is not shown to be better than guessing ({LABELS[found].lower()})."
+    return " ".join([text, *_told(comparison, reference)]) + _unknown_text(comparison.contrasts)
 
 
 def _unknown_text(contrasts: Sequence[Contrast]) -> str:
@@ -189,10 +204,12 @@ def fill_comparison(folder: Path, made_by: str, comparisons: Sequence[Comparison
     drawn = {comparison.name: _figures(comparison) for comparison in comparisons}
     write_figures(folder, drawn)
     write_json(folder / "comparison.json", document)
-    details = {c.name: _blocks(c, drawn[c.name]) for c in comparisons}
+    main = _lead_figure(comparisons, drawn)
+    below = {name: [made for made in figures.values() if made is not main] for name, figures in drawn.items()}
+    details = {c.name: _blocks(c, below[c.name]) for c in comparisons}
     one_target = [(c.name, details[c.name]) for c in comparisons if c.standings]
     means = [Section(c.name, details[c.name]) for c in comparisons if not c.standings]
-    return write_page(folder, account, _answer(comparisons, account), one_target, "comparison", means)
+    return write_page(folder, account, _answer(comparisons, account, main), one_target, "comparison", means)
 
 
 def _stems(names: Sequence[str]) -> dict[str, str]:
@@ -230,48 +247,82 @@ def _difference_figure(comparison: Comparison) -> Figure:
     """Every difference with its interval; dashed: no difference."""
     from panecho_embed.evaluation.plots import intervals
 
-    found = [one for one in comparison.contrasts if np.isfinite(one.difference.low)]
+    found = _shown_contrasts(comparison)
     rows = [
         (f"{one.first} - {one.second}", one.difference.value, one.difference.low, one.difference.high) for one in found
     ]
     better = "above" if higher_is_better(comparison.metric) else "below"
     label = f"{comparison.name}: difference in {display_name(comparison.metric, comparison.unit)}"
-    drawing = intervals(rows, label, reference=0)
+    drawing = intervals(rows, label, reference=0, verdicts=[one.verdict for one in found])
     return figure(drawing, f"{label}, with 95 % intervals; {better} 0 the first is better.")
 
 
-def _told(comparison: Comparison, reference: str | None) -> str:
-    """Verdicts, each with those of whom it holds."""
-    told: dict[str, list[str]] = {}
+def _shown_contrasts(comparison: Comparison) -> list[Contrast]:
+    """The differences of the figure: all, or of too many those to the best candidate; without what is withheld."""
+    found = [
+        one
+        for one in comparison.contrasts
+        if np.isfinite(one.difference.low) and one.difference.n_patients >= FEWEST_PATIENTS
+    ]
+    if len(found) > LONG:
+        found = [one for one in found if comparison.ranked[0] in (one.first, one.second)]
+    return found[:LONG]
+
+
+def _told(comparison: Comparison, reference: str | None) -> list[str]:
+    """The verdicts, a sentence for each with all pairs for which it holds."""
+    pairs: dict[str, list[str]] = {}
     for one in comparison.contrasts:
         word = "and" if one.verdict in ("equivalent", "undecided") else "than"
-        name = one.first if reference else f"{one.first} {word} {one.second}"
-        told.setdefault(one.verdict, []).append(name)
-    shown = []
-    for verdict, names in told.items():
-        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-        shown.append(f"{verdict}: {', '.join(names[:6])}{more}")
-    return "; ".join(shown)
+        told = one.first if reference else f"{one.first} {word} {one.second}"
+        if one.verdict == "undecided" and np.isfinite(one.p_holm):
+            told += f" (p = {p_value(one.p_holm)})" if one.p_holm >= _LEVEL else ""
+        pairs.setdefault(one.verdict, []).append(told)
+    against = f" than {reference}" if reference else ""
+    within = f" (within {comparison.margin:g})" if comparison.margin is not None else ""
+    words = {
+        "better": f"Better{against}: ",
+        "worse": f"Worse{against}: ",
+        "equivalent": f"Equivalent{f' to {reference}' if reference else ''}{within}: ",
+        "undecided": f"Undecided, no difference{f' to {reference}' if reference else ''} is shown: ",
+    }
+    said = []
+    for verdict, title in words.items():
+        if names := pairs.get(verdict):
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            said.append(f"{title}{', '.join(names[:6])}{more}.")
+    return said
 
 
-def _answer(comparisons: Sequence[Comparison], account: Account) -> list[Block]:
+def _lead_figure(comparisons: Sequence[Comparison], drawn: Mapping[str, Mapping[str, Figure]]) -> Figure | None:
+    """The differences of the first comparison that has any, else its candidates."""
+    for name in ("differences", "candidates"):
+        for comparison in comparisons:
+            if name in drawn[comparison.name]:
+                return drawn[comparison.name][name]
+    return None
+
+
+def _answer(comparisons: Sequence[Comparison], account: Account, main: Figure | None) -> list[Block]:
+    """The first screen: what each comparison says, and the differences of the first."""
     reference = account.facts.get("Reference") or None
-    blocks: list[Block] = [Text(verdict_text(comparison, reference)) for comparison in comparisons[:FEW_TARGETS]]
-    blocks += [Text(note, "warning") for note in [*account.warnings, *comparison_cautions(comparisons)]]
+    sentences = [verdict_text(comparison, reference) for comparison in comparisons[:FEW_TARGETS]]
+    warnings = [*account.warnings, *comparison_cautions(comparisons)]
+    blocks: list[Block] = [Lead(sentences, main, warnings)]
     if len(comparisons) > 1:
         blocks.append(Table(*overview_rows(comparisons), "The primary metric of each candidate.", wrapped=True))
-    return [*blocks, *([Facts(account.facts)] if account.facts else [])]
+    return blocks
 
 
-def _blocks(comparison: Comparison, drawn: Mapping[str, Figure]) -> list[Block]:
+def _blocks(comparison: Comparison, drawn: Sequence[Figure]) -> list[Block]:
     tested = ""
     if comparison.standings:
         first = next(iter(comparison.standings.values()))
         level = first.predictions.level
         tested = f"{first.primary.n} {plural(level, first.primary.n)} of {first.primary.n_patients} patients tested"
-        left = f"; {comparison.n_left_out} not in every run left out" if comparison.n_left_out else ""
+        left = f"; {comparison.n_left_out} that not every run has are excluded" if comparison.n_left_out else ""
         tested = f"{tested}{left}. Best first."
-    blocks: list[Block] = [Figures(list(drawn.values()))] if drawn else []
+    blocks: list[Block] = [Figures(drawn)] if drawn else []
     blocks.append(Table(*score_rows(comparison), tested))
     if comparison.contrasts:
         rows = contrast_rows(comparison)
@@ -280,9 +331,10 @@ def _blocks(comparison: Comparison, drawn: Mapping[str, Figure]) -> list[Block]:
 
 
 def _figures(comparison: Comparison) -> dict[str, Figure]:
-    figures = {"candidates": _standing_figure(comparison)} if comparison.standings else {}
-    if 0 < sum(np.isfinite(one.difference.low) for one in comparison.contrasts) <= LONG:
-        figures["differences"] = _difference_figure(comparison)
+    figures = {"differences": _difference_figure(comparison)} if _shown_contrasts(comparison) else {}
+    first = next(iter(comparison.standings.values()), None)
+    if first is not None and first.primary.n_patients >= FEWEST_PATIENTS:
+        figures["candidates"] = _standing_figure(comparison)
     return figures
 
 
@@ -293,9 +345,9 @@ def comparison_cautions(comparisons: Sequence[Comparison]) -> list[str]:
         alone = [n for n, one in comparison.recording.items() if recording_suffices(comparison.standings[n], one)]
         if alone:
             notes.append(
-                f"{comparison.name}: the recordings alone (no image) do as well as {', '.join(alone)}, within the "
-                "interval or better. It is not shown that these embeddings tell more than how the patients were "
-                "recorded."
+                f"{comparison.name}: a probe on the recordings' settings, without any image, does as well as "
+                f"{', '.join(alone)}, within the interval or better. It is not shown that these embeddings tell more "
+                "than how the patients were recorded."
             )
         first = next(iter(comparison.standings.values()), None)
         if first is not None and comparison.n_left_out > first.primary.n:

@@ -31,6 +31,7 @@ from panecho_embed.evaluation.targets import Kind, Target, median_class
 _Part = Callable[[Floats], Draws]
 
 CALIBRATION_BINS = 10
+_LEAST_SPREAD = 0.01  # of predictions, as a share of the SD of the truth, from which they have a calibration slope
 _SPECIFICITY = 0.9  # at which `sensitivity_at_specificity` is read off the ROC curve
 
 
@@ -119,11 +120,11 @@ def has_better_side(metric: str) -> bool:
 
 
 def display_name(metric: str, unit: str = "") -> str:
-    """A metric's name as a reader knows it: "auroc:mild" is "AUROC, mild"; with a unit "MAE [%]"."""
+    """A metric's name as a reader knows it: "auroc:mild" is "AUROC, mild"; with a unit "MAE, %"."""
     known = METRICS[base_name(metric)]
     _, _, label = metric.partition(":")
     _, _, cutoff = metric.partition("_below_")
-    title = f"{known.title} [{unit}]" if unit and known.in_unit else known.title
+    title = f"{known.title}, {unit}" if unit and known.in_unit else known.title
     return f"{title}, {label}" if label else f"{title}, below {cutoff}" if cutoff else title
 
 
@@ -134,7 +135,8 @@ def _regression_metrics(
 
     truth, prediction: (N,) finite, in the target's unit. patients: (N,) ids. bias: mean of prediction minus truth;
     loa_low, loa_high: bias -+ 1.96 SD of the differences (Bland and Altman, Lancet 1986). calibration_slope: slope of
-    truth on prediction, 1 when predictions are neither too wide nor too narrow. auroc_below_<c>: how well the
+    truth on prediction, 1 when predictions are neither too wide nor too narrow, not defined for predictions that are
+    constant or nearly so (SD below 1 % of that of the truth). auroc_below_<c>: how well the
     prediction tells truth < c.
     """
     y, p = _finite("truth", truth), _finite("prediction", prediction)
@@ -342,7 +344,7 @@ def _regression_values(sums: Floats) -> Draws:
         "bias": bias,
         "loa_low": bias - spread,
         "loa_high": bias + spread,
-        "calibration_slope": cov / var_p,
+        "calibration_slope": cov / np.where(var_p > _LEAST_SPREAD**2 * var_y, var_p, np.nan),
     }
 
 

@@ -35,7 +35,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Something to copy, as it stands."""
+    """Something to copy, shown unchanged."""
 
     text: str
 
@@ -63,7 +63,8 @@ class Link:
 class Table:
     """A table; its first column is text, the others are numbers, aligned to the right.
 
-    folded: closed until clicked. wrapped: cells but the first of a row may take several lines, so that a page holds it.
+    On a phone each row becomes a card of names and values. folded: closed until clicked. wrapped: all cells except the
+    first of a row may take several lines, so that a page holds it.
     """
 
     columns: Sequence[str]
@@ -104,12 +105,28 @@ class Folded:
     template = "folded"
 
 
-Block = Text | Code | Facts | Table | Figure | Figures | Folded
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The first screen: what was found in a sentence each, one figure beside it, and what to be careful about.
+
+    verdict: the finding in two or three words; "" where there are several. tone: "good", "bad" or "" for the rest.
+    """
+
+    sentences: Sequence[str]
+    figure: Figure | None = None
+    warnings: Sequence[str] = ()
+    verdict: str = ""
+    tone: str = ""
+
+    template = "lead"
+
+
+Block = Text | Code | Facts | Table | Figure | Figures | Folded | Lead
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and the blocks below it. title: "" for the first screen, which needs none."""
 
     title: str
     blocks: Sequence[Block]

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from panecho_embed.evaluation.scores import Scored
 
 _FIRST, _SECOND, *_ = SERIES
+# Colour and marker of a difference, so that it is told without colours too.
+_VERDICTS = {
+    "better": (SERIES[2], "^"),
+    "worse": (SERIES[1], "v"),
+    "equivalent": (SERIES[0], "s"),
+    "undecided": (MUTED, "o"),
+}
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _MANY_POINTS = 3000  # above, points of a scatter are drawn as a picture: an SVG of them would be megabytes
@@ -103,8 +110,8 @@ def _scatter(truth: FloatArray, prediction: FloatArray, label: str) -> Figure:
     figure, axes = _new_axes()
     _identity(axes, min(truth.min(), prediction.min()), max(truth.max(), prediction.max()))
     _points(axes, truth, prediction)
-    axes.set_xlabel(f"{label}, measured")
-    axes.set_ylabel(f"{label}, predicted")
+    axes.set_xlabel(f"measured {label}")
+    axes.set_ylabel(f"predicted {label}")
     return figure
 
 
@@ -118,7 +125,7 @@ def _bland_altman(truth: FloatArray, prediction: FloatArray, scores: Mapping[str
         axes.axhspan(score.low, score.high, color=_SECOND, alpha=0.12, linewidth=0)
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
         axes.annotate(f"{score.value:.1f}", (1, score.value), **where, va="center", color=_SECOND, fontsize=8)
-    axes.set_xlabel(f"{label}, mean of predicted and measured")
+    axes.set_xlabel(f"mean of predicted and measured {label}")
     axes.set_ylabel("predicted minus measured")
     return figure
 
@@ -269,15 +276,30 @@ def intervals(
     *,
     reference: float | None = None,
     singles: Sequence[Sequence[float]] = (),
+    verdicts: Sequence[str] = (),
 ) -> Figure:
-    """Values with intervals, one a line: (name, value, low, high). reference: a dashed line.
+    """Values with intervals, one per line (a forest plot).
 
-    singles: for each row the values that its value is the mean of, drawn as small strokes.
+    Parameters
+    ----------
+    rows : sequence of (name, value, low, high)
+    xlabel : str
+    reference : float, optional
+        Position of a dashed line.
+    singles : sequence of sequence of float
+        For each row the values of which its value is the mean, drawn as small strokes.
+    verdicts : sequence of str
+        For each row "better", "worse", "equivalent" or "undecided", as colour, marker and text.
     """
     figure, axes = _new_axes(5.4, 0.9 + 0.34 * len(rows))
     for place, (_, value, low, high) in enumerate(rows):
-        axes.plot([low, high], [place, place], color=_FIRST, linewidth=1.6)
-        axes.plot([value], [place], color=_FIRST, marker="o", markersize=5)
+        colour, marker = _VERDICTS[verdicts[place]] if verdicts else (_FIRST, "o")
+        axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
+        axes.plot([value], [place], color=colour, marker=marker, markersize=6 if verdicts else 5)
+        if verdicts:
+            where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (4, 0)}
+            where |= {"textcoords": "offset points", "va": "center", "fontsize": 8}
+            axes.annotate(verdicts[place], (1, place), color=colour, **where)
     for place, values in enumerate(singles):
         axes.plot(values, [place + 0.28] * len(values), color=MUTED, marker="|", markersize=6, linestyle="")
     if reference is not None:

@@ -38,6 +38,8 @@ Scores = Mapping[str, Score]
 
 FILE = "metrics.json"
 _SCHEMA_VERSION = 2
+FEWEST_PATIENTS = 10
+"""Number of tested patients from which reports show statistics; below, they are withheld."""
 _FEW_PATIENTS = 30  # below, percentile intervals of the bootstrap cover clearly less than they say (docs/statistics.md)
 _FEW_OF_A_CLASS = 20  # the same of the rarer side (docs/statistics.md)
 TOO_NARROW = f"intervals from fewer than {_FEW_PATIENTS} patients, or {_FEW_OF_A_CLASS} of a class, may be too narrow"

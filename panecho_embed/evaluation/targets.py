@@ -77,8 +77,8 @@ class Target:
 
     @property
     def title(self) -> str:
-        """Name with unit: "EF [%]"."""
-        return f"{self.name} [{self.unit}]" if self.unit else self.name
+        """Name with unit: "EF, %"."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
 
     def shape(self, n: int) -> tuple[int, ...]:
         """Shape of predictions for n rows: (n,), or (n, K)."""

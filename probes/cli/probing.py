@@ -296,10 +296,11 @@ def _command_line(context: click.Context) -> str:
 def _print_scores(result: TargetResult) -> None:
     """The answer, a table of metrics, intervals and the baseline, and the curve of label efficiency."""
     from panecho_embed.core.wording import aligned, number
+    from panecho_embed.evaluation.conclusions import sentence
     from panecho_embed.evaluation.metrics import display_name
-    from panecho_embed.evaluation.report import answer, metric_rows
+    from panecho_embed.evaluation.report import metric_rows
     from panecho_embed.evaluation.scores import caution_of
-    from probes.account import cautions_of, encoder_note, further_columns, recording_notes
+    from probes.account import CLAIM, cautions_of, doubts_of, encoder_note, further_columns, recording_notes
 
     evaluation, problem = result.evaluation, result.problem
     scored = evaluation.scored
@@ -315,7 +316,7 @@ def _print_scores(result: TargetResult) -> None:
     notes = [encoder_note(evaluation), caution_of(scored.few), *cautions_of(evaluation), result.no_control]
     for note in filter(None, notes):
         click.echo(note)
-    click.echo(answer(scored))
+    click.echo(sentence(scored, CLAIM, doubts_of(result)))
     for note in recording_notes(result):
         click.echo(note)
     if result.efficiency is not None:

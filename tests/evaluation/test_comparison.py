@@ -419,21 +419,43 @@ def test_tables_have_a_row_a_score_and_a_row_a_difference(found: list[Comparison
 
 def test_a_table_for_people_ends_with_the_baseline(found: list[Comparison]) -> None:
     columns, rows = score_rows(found[0])
-    assert columns[:2] == ["", "MAE [%]"]
+    assert columns[:2] == ["", "MAE, %"]
     assert [row[0] for row in rows] == ["tuned", "probe", "baseline"]
     assert contrast_rows(found[0])[1][0][0] == "tuned - probe"
 
 
 def test_a_verdict_says_who_is_best_and_what_is_not_known(found: list[Comparison]) -> None:
     text = verdict_text(found[0], None)
-    assert text.startswith("EF: tuned has the best MAE [%], ")
-    assert "better: tuned than probe." in text
+    assert text.startswith("EF: tuned has the lowest mean error, ")
+    assert "Better: tuned than probe." in text
     assert "What can't be concluded: what other training patients would give is not known." in text
     against = verdict_text(
         compare(candidate("a", made(EF, 2.0), made_by="predict"), candidate("b", made(EF, 9.0), made_by="predict"))[0],
         "b",
     )
-    assert "Compared with b, at a corrected p of 0.05: better: a." in against
+    assert "Better than b: a." in against
+
+
+def test_no_difference_is_called_none_with_its_p(found: list[Comparison]) -> None:
+    one = compare(
+        candidate("a", made(EF, 5.0), made_by="predict"), candidate("b", made(EF, 5.0, seed=1), made_by="predict")
+    )
+    p = one[0].contrasts[0].p_holm
+    assert p > 0.05
+    assert f"Undecided, no difference is shown: a and b (p = {p:.3f})." in verdict_text(one[0], None)
+    lost = compare(candidate("a", made(EF, 60.0)), candidate("b", made(EF, 90.0)))[0]
+    assert "Even a is not shown to be better than guessing (worse than guessing)." in verdict_text(lost, None)
+
+
+def test_a_comparison_of_few_patients_withholds_its_statistics(tmp_path: Path) -> None:
+    few = compare(candidate("a", made(EF, 2.0, patients=8)), candidate("b", made(EF, 9.0, patients=8)))
+    assert verdict_text(few[0], None).startswith(
+        "EF: it can't be told which is better: 8 patients were tested, and statistics are reported from 10 on."
+    )
+    assert score_rows(few[0])[1] == [["a", "withheld"], ["b", "withheld"]]
+    assert contrast_rows(few[0])[1] == [["a - b", "withheld", "-", "-", "undecided"]]
+    account = Account(title="EF", subtitle="two")
+    assert "<svg" not in write_comparison(tmp_path, "compare", few, account).read_text()
 
 
 def test_a_comparison_leaves_tables_figures_and_a_report(found: list[Comparison], tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panecho_embed.core.wording import interval, number
 from panecho_embed.evaluation import metrics
+from panecho_embed.evaluation.conclusions import sentence
 from panecho_embed.evaluation.page import Section, Text
 from panecho_embed.evaluation.predictions import concatenated
 from panecho_embed.evaluation.report import (
     Account,
-    answer,
     by_kind,
     cautions,
     interval_sentence,
@@ -26,37 +25,17 @@ from panecho_embed.evaluation.report import (
 )
 from panecho_embed.evaluation.scores import Scored, read_metrics, score, write_metrics
 from panecho_embed.evaluation.targets import Target
-from tests.evaluation.made import EF, GRADE, LOW, VIEW, made
+from tests.evaluation.made import EF, GRADE, LOW, made
 
 
 def scored(target: Target = EF, noise: float = 3.0, patients: int = 60, baseline: bool = True) -> Scored:
     return score(made(target, noise, patients=patients, baseline=baseline), draws=100)
 
 
-@pytest.mark.parametrize(
-    ("noise", "verdict"), [(3.0, "better than"), (60.0, "worse than"), (10.0, "not shown to be better than")]
-)
-def test_the_answer_says_whether_the_baseline_is_beaten(noise: float, verdict: str) -> None:
-    one = scored(EF, noise)
-    value = f"MAE [%] {number(one.primary.value)} ({interval(one.primary)})"
-    baseline = number(one.baseline["mae"].value)
-    assert answer(one) == f"EF: {verdict} the baseline. {value}, baseline {baseline}."
-
-
-@pytest.mark.parametrize("target", [LOW, VIEW, GRADE], ids=lambda t: t.kind)
-def test_higher_is_better_for_classes(target: Target) -> None:
-    assert "better than the baseline" in answer(scored(target))
-    assert "not shown to be better" in answer(scored(target, 300.0))
-
-
-def test_without_a_baseline_the_answer_is_the_value() -> None:
-    assert answer(scored(baseline=False)).endswith("; there is no baseline to compare it with.")
-
-
 def test_a_summary_has_one_row_a_target() -> None:
     columns, rows = summary_rows([scored(EF), scored(LOW), scored(GRADE, baseline=False)])
     assert columns == ["Target", "Metric", "Value", "95 % interval", "Baseline", "Difference", "n", "Patients"]
-    assert [row[:2] for row in rows] == [["EF [%]", "MAE"], ["LowEF", "AUROC"], ["Grade", "Weighted kappa"]]
+    assert [row[:2] for row in rows] == [["EF", "MAE, %"], ["LowEF", "AUROC"], ["Grade", "Weighted kappa"]]
     assert rows[2][4:6] == ["-", "-"]
     assert all(len(row) == len(columns) for row in rows)
 
@@ -123,7 +102,7 @@ def test_a_report_holds_everything_and_its_figures_are_files_too(tmp_path: Path)
     targets = [scored(EF), scored(LOW)]
     text = html.unescape(write_run_report(tmp_path, targets, account()).read_text())
     for part in (
-        *map(answer, targets),
+        *(sentence(one, "can be predicted") for one in targets),
         *("A run <b>", "Can it be read?", "Be careful.", "Rows.", "Something about EF.", "How it was done."),
         *("panecho-embed probe linear x.h5", "60 videos of 60 patients tested.", "The baseline predicts the mean"),
     ):
@@ -140,7 +119,8 @@ def test_many_targets_are_folded_and_have_their_main_figures(tmp_path: Path) -> 
     text = write_run_report(tmp_path, targets, account(command="")).read_text()
     assert "Each target" in text
     assert "Run from Python." in text
-    assert answer(targets[0]) not in text
+    assert "5 of 5 targets can be predicted: X 0, X 1, X 2, X 3, X 4." in text
+    assert sentence(targets[0], "can be predicted") not in text
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {f"X_{i}-scatter.svg" for i in range(5)}
 
 

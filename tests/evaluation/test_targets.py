@@ -138,7 +138,7 @@ def test_strain_is_reported_as_negative_whichever_way_it_is_written(labels: list
 def test_a_table_of_tasks_of_your_own_replaces_ours() -> None:
     read = read_target(np.array([18.0, 20.5]), "GLS", Reading(tasks={}))
     assert (read.target.unit, read.truth.tolist()) == ("", [18.0, 20.5])
-    assert read_target(np.array([18.0, 20.5]), "EF").target.title == "EF [%]"
+    assert read_target(np.array([18.0, 20.5]), "EF").target.title == "EF, %"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def crossed(three, tmp_path_factory):
     first = finetune(*words(three, out, "--fold", 2), **SETTINGS)
     lines = first.stdout.splitlines()
     assert lines[0] == "fold 2 alone:"
-    assert lines[1].startswith("EF [%]: MAE ")
+    assert lines[1].startswith("EF, %: ")
     assert lines[-1] == "folds still to be run: 0, 1; the same command without --fold runs them"
     rest = finetune(*words(three, out), **SETTINGS)
     assert f"{out / 'fold-2'} is done already" in rest.stderr

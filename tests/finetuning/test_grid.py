@@ -93,7 +93,7 @@ def test_starts_frozen_starts_and_the_baseline_stand_in_one_table(compared: Path
         assert set(scores["n"]) == {2}
     page = (compared / "report.html").read_text(encoding="utf-8")
     (table,) = re.findall(r"<table>(?:(?!</table>).)*Trainings.*?</table>", page, re.DOTALL)[:1]
-    assert starts | {"baseline"} <= set(re.findall(r"<td>([^<]*)</td>", table))
+    assert starts | {"baseline"} <= set(re.findall(r"<td[^>]*>([^<]*)</td>", table))
     assert "a.pt" in page
     assert "<dt>Licence of the weights</dt><dd>not stated</dd>" in page
 

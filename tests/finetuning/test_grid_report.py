@@ -64,8 +64,8 @@ def test_label_efficiency_has_a_column_a_fraction(tmp_path: Path) -> None:
 def test_the_verdict_names_the_best_and_what_is_worse(tmp_path: Path) -> None:
     (comparison,) = fabricated_grid(tmp_path).comparisons[1.0]
     text = verdict_text(comparison, "panecho")
-    assert text.startswith("EF: panecho has the best MAE")
-    assert "worse: random" in text
+    assert text.startswith("EF: panecho has the lowest mean error, ")
+    assert "Worse than panecho: random" in text
     # With several seeds, they are part of the variance.
     assert "what other seeds would give" not in text
 
@@ -175,7 +175,7 @@ def test_the_page_shows_starts_licences_problems_and_the_command(tmp_path: Path)
     page = write_grid(grid).read_text(encoding="utf-8")
     for text in ("panecho.pt", "MIT", "the weights are &lt;gated&gt;", grid.command, "random (seed 0): untrained"):
         assert text in page
-    assert "EF: MAE [%] by the fraction of patients." in page
+    assert "EF: MAE, % by the fraction of patients." in page
     assert "Validation loss of every run at the largest fraction." in page
     drawn = {path.name for path in (tmp_path / "plots").iterdir()}
     assert drawn == {"EF-candidates.svg", "EF-differences.svg"}

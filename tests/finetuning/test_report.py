@@ -56,7 +56,7 @@ def test_study_rows_are_fewer_than_video_rows(tmp_path: Path) -> None:
 def test_the_report_shows_every_target_and_its_pictures(tmp_path: Path) -> None:
     run = three(tmp_path / "run")
     page = write_run(run).read_text(encoding="utf-8")
-    for text in ("EF [%]", "LowEF", "Grade", "Per study", "panecho.pt", "MIT", "panecho-embed finetune"):
+    for text in ("EF, %", "LowEF", "Grade", "Per study", "panecho.pt", "MIT", "panecho-embed finetune"):
         assert text in page
     drawn = {path.name for path in (run / "plots").iterdir()}
     assert {"history-loss.svg", "history-score.svg", "EF-bland-altman.svg", "LowEF-roc.svg"} <= drawn

@@ -57,7 +57,7 @@ def test_agreement_is_that_of_the_test_patients_and_the_trained_ones_stand_apart
         assert mine["metrics"][metric]["value"] == pytest.approx(run["metrics"][metric]["value"], rel=1e-4)
         assert mine["metrics"] == mine["splits"]["test"]
     assert "Of 28 patients, 12 were in the training of this model, 8 in its validation, 8 in neither" in said
-    lines = [line.removeprefix("EF [%], ").split() for line in said.splitlines() if line.startswith("EF [%], ")]
+    lines = [line.removeprefix("EF, %, ").split() for line in said.splitlines() if line.startswith("EF, %, ")]
     assert [words[:3] for words in lines[1:]] == [["validation", "8", "8"], ["training", "12", "12"]]
     assert lines[0][:5] == ["not", "in", "training", "8", "8"]
 
@@ -173,7 +173,7 @@ def test_where_nothing_is_recorded_the_output_says_so_and_calls_all_of_them_all(
     pd.read_csv(graded).drop(columns="split").to_csv(tmp_path / "new.csv", index=False)
     said = predict(tmp_path / "new.csv", tmp_path, tmp_path / "out")
     assert "Which patients these weights were trained on is not recorded" in said
-    assert "EF [%], all  " in said
+    assert "EF, %, all  " in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Studies: all." in page
     assert "trained on is not recorded" in page

@@ -166,7 +166,7 @@ def test_command_writes_tables_figure_and_report(
     options = ["--target", "EF,LowEF", "--draws", "100", "-o", str(tmp_path / "run"), "--reference", "blurred"]
     result = CliRunner().invoke(main, ["probe", "compare", *files, *options])
     assert result.exit_code == 0, result.output
-    assert "Compared with blurred, at a corrected p of 0.05: better: sharp." in result.output
+    assert "Better than blurred: sharp." in result.output
     document = json.loads((tmp_path / "run" / "comparison.json").read_text())
     assert set(document["targets"]) == {"EF", "LowEF"}
     differences = pd.read_csv(tmp_path / "run" / "differences.csv").set_index("target")

@@ -209,7 +209,7 @@ def test_table_has_one_row_a_metric(table: EmbeddingTable) -> None:
     scored = evaluate(load_problem(table, "EF"), LinearProbe(), replace(SETTINGS, cutoffs=(50,))).scored
     columns, rows = metric_rows(scored)
     assert columns == ["Metric", "Value", "95 % interval", "Baseline", "Difference"]
-    assert [row[0] for row in rows[:3]] == ["MAE [%]", "RMSE [%]", "R²"]
+    assert [row[0] for row in rows[:3]] == ["MAE, %", "RMSE, %", "R²"]
     assert "AUROC, below 50" in [row[0] for row in rows]
 
 

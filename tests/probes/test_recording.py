@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
 from panecho_embed.core.records import EmbeddingTable
+from panecho_embed.core.wording import number
 from panecho_embed.store import EmbeddingFile
 from probes.linear import LinearProbe
 from probes.plans import RunSettings
@@ -91,7 +92,7 @@ def test_it_learns_and_is_tested_as_the_probe_is(told: Path) -> None:
 
 def test_the_command_warns_where_the_recordings_do_as_well(told: Path, tmp_path: Path) -> None:
     said = lines_of(told, tmp_path / "run", "--target", "EF")
-    assert "Warning: the recordings alone (view, frame rate; no image) reach MAE [%]" in said
+    assert "Warning: the recordings alone (view, frame rate; no image) reach MAE, %" in said
     assert "recording only" in said
     document = json.loads((tmp_path / "run" / "metrics.json").read_text())["targets"]["EF"]["recording_only"]
     assert document["facts"] == ["view", "frame rate"]
@@ -104,7 +105,7 @@ def test_the_command_warns_where_the_recordings_do_as_well(told: Path, tmp_path:
 
 def test_no_warning_where_they_do_not(embeddings: Path, tmp_path: Path) -> None:
     said = lines_of(embeddings, tmp_path / "run", "--target", "EF")
-    assert "Recording only (a linear probe on view, no image, same folds): MAE [%]" in said
+    assert "Recording only (a linear probe on view, no image, same folds): MAE, %" in said
     assert "Warning: the recordings" not in said
 
 
@@ -214,7 +215,7 @@ def test_it_stands_in_comparisons_too(
     shown = invoked("probe", "compare", told, noisy, *words, "--refits", 2, "-o", tmp_path / "same")
     (line,) = (line for line in shown.splitlines() if line.startswith("recording only"))
     assert float(line.split()[2]) < 1
-    assert "EF: the recordings alone (no image) do as well as" in shown
+    assert "without any image, does as well as" in shown
     document = json.loads((tmp_path / "same" / "comparison.json").read_text())
     kept = document["targets"]["EF"]["recording_only"]
     assert set(kept) == {"told", "noisy"}
@@ -230,8 +231,8 @@ def test_it_stands_in_comparisons_too(
     shown = invoked("compare", tmp_path / "a", tmp_path / "b", "--draws", 100, "-o", tmp_path / "both")
     lines = {line.partition(")")[0]: line for line in shown.splitlines() if line.startswith("recording only")}
     assert set(lines) == {"recording only (a", "recording only (b"}
-    assert f"{alone['b']:.3f}" in lines["recording only (b"] or f"{alone['b']:.2f}" in lines["recording only (b"]
-    assert "do as well as a, within" in shown
+    assert f" {number(alone['b'])} " in lines["recording only (b"]
+    assert "does as well as a, within" in shown
 
 
 def test_a_heart_rate_found_in_the_pictures_is_no_fact(table: EmbeddingTable) -> None:
