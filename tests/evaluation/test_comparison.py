@@ -442,7 +442,7 @@ def test_no_difference_is_called_none_with_its_p(found: list[Comparison]) -> Non
     )
     p = one[0].contrasts[0].p_holm
     assert p > 0.05
-    assert f"Undecided, no difference is shown: a and b (p = {p:.3f})." in verdict_text(one[0], None)
+    assert f"Undecided, no difference is shown: b and a (p = {p:.3f})." in verdict_text(one[0], None)
     lost = compare(candidate("a", made(EF, 60.0)), candidate("b", made(EF, 90.0)))[0]
     assert "Even a is not shown to be better than guessing (worse than guessing)." in verdict_text(lost, None)
 
