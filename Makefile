@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-slow fuzz soak check notebooks benchmarks bench-null clean
 
-demo: $(INSTALLED)  ## phantom studies -> extract -> probe, with a picture
+demo: $(INSTALLED)  ## synthetic studies -> embeddings -> a probe, as one page; about a minute after the install
 	$(BIN)/panecho-embed demo
 
 test: $(INSTALLED)  ## the test suite
@@ -59,9 +59,14 @@ bench-null: $(INSTALLED)  ## how often equal candidates are told apart, 1,000 co
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	@echo "Installing into $(VENV): 3 to 15 minutes the first time, by the network and the disk."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@date +%s > $(VENV)/.began
+	@echo "[1/2] torch and what it needs, the largest part"
+	$(BIN)/python -m pip install --constraint constraints.txt torch
+	@echo "[2/2] panecho-embed and about 100 packages"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test]'
+	@echo "Installed in $$(($$(date +%s) - $$(cat $(VENV)/.began))) s."
 	touch $@
 
 clean:  ## remove what make made

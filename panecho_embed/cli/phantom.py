@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,32 @@ def _size(_context: click.Context, _option: click.Parameter, value: str | None) 
 
 @click.command()
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--layout", type=click.Choice(_LAYOUTS), default="echonet-dynamic", show_default=True, help="On disk.")
-@click.option("--patients", type=int, default=60, show_default=True, help="Patients, one study each.")
+@click.option(
+    "--layout",
+    type=click.Choice(_LAYOUTS),
+    default="echonet-dynamic",
+    show_default=True,
+    help="Data set or format to imitate.",
+)
+@click.option("--patients", type=int, default=60, show_default=True, help="Number of patients, one study each.")
 @click.option(
     "--videos-per-study",
     type=int,
-    help="For mimic-iv-echo, dicom and folders.  [default: one a view: A4C, A2C, PLAX, PSAX]",
+    help="Videos per study (mimic-iv-echo, dicom and folders only).  [default: one per view: A4C, A2C, PLAX, PSAX]",
 )
-@click.option("--frames", "num_frames", type=int, default=64, show_default=True, help="Frames in a video.")
-@click.option("--fps", type=float, help="Frames per second.  [default: 30, 40 or 50, by patient]")
+@click.option("--frames", "num_frames", type=int, default=64, show_default=True, help="Number of frames per video.")
+@click.option("--fps", type=float, help="Frames per second.  [default: 30, 40 or 50, varying by patient]")
 @click.option(
-    "--size", metavar="N|HxW", callback=_size, help="Picture in pixels.  [default: 600x800 for DICOM, else 112]"
+    "--size", metavar="N|HxW", callback=_size, help="Frame size in pixels.  [default: 600x800 for DICOM, else 112]"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other patients.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the patients.")
 def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
     """Write synthetic echo studies with a known ejection fraction into the folder OUT.
 
-    Speckled hearts that beat in a sector; no patient's data. The same options give the same files, byte for byte.
+    The videos show beating hearts with speckle in a sector and contain no patient's data. The same options give the
+    same files, byte for byte.
     """
+    from panecho_embed.cli.next_step import next_step, offline_backbone
     from panecho_embed.core.progress import shown_progress
     from panecho_embed.core.wording import counted
     from panecho_embed.phantoms import extract_input, write_studies
@@ -51,9 +58,14 @@ def phantom(out: Path, layout: str, patients: int, **options: Any) -> None:
     if layout == "dicom":
         click.echo(f"labels, for --labels of `probe` and `audit`: {out / 'labels.csv'}")
     if layout == "mimic-iv-echo":
-        folder = shlex.quote(str(out.with_name(f"{out.name}-tables")))
+        tables = out.with_name(f"{out.name}-tables")
+        click.echo(f"labels: {next_step('mimic', out, '--hosp', out / 'hosp', '-o', tables)}")
+    source, file = extract_input(out, layout), out.with_name(f"{out.name}.h5")
+    # What works without the network: random weights where PanEcho's are not on this computer.
+    backbone = offline_backbone()
+    chosen = () if backbone == "panecho" else ("--backbone", backbone)
+    click.echo(f"next: {next_step('extract', source, '-o', file, *chosen)}")
+    if chosen:
         click.echo(
-            f"labels: panecho-embed mimic {shlex.quote(str(out))} --hosp {shlex.quote(str(out / 'hosp'))} -o {folder}"
+            "note: --backbone random shows how the tools work; leave it out to use PanEcho, whose weights it fetches"
         )
-    source, file = (shlex.quote(str(path)) for path in (extract_input(out, layout), out.with_name(f"{out.name}.h5")))
-    click.echo(f"next: panecho-embed extract {source} -o {file}")

@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
+from panecho_embed.cli.next_step import next_step
 from panecho_embed.cli.phantom import phantom
+from panecho_embed.models.weights import locate
 from panecho_embed.phantoms import LAYOUTS
 
 
@@ -22,7 +24,9 @@ def test_it_says_what_it_wrote_and_what_comes_next(tmp_path):
     out = tmp_path / "my studies"
     text = run(out, "--patients", "2", "--frames", "3", "--size", "48").stdout
     assert f"2 videos of 2 synthetic patients (echonet-dynamic) in {out}" in text
-    assert f"next: panecho-embed extract '{out}' -o '{out}.h5'" in text
+    # Random weights, if PanEcho's are not on this computer, so that it works without the network.
+    chosen = "" if locate("panecho") else " --backbone random"
+    assert f"next: {next_step('extract', out, '-o', f'{out}.h5')}{chosen}" in text.splitlines()
 
 
 def test_options_reach_the_videos(tmp_path):
