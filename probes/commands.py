@@ -11,10 +11,11 @@ from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.outputs import refuse_to_replace, refuse_to_replace_run, written_whole
 from panecho_embed.core.provenance import Level
 from panecho_embed.core.records import PoolHow
+from panecho_embed.evaluation.conclusions import sentence
 from panecho_embed.evaluation.page import figure, picture_file
 from panecho_embed.evaluation.plots import target_figures
-from panecho_embed.evaluation.report import answer
 from panecho_embed.evaluation.targets import Reading
+from probes.account import CLAIM, doubts_of
 from probes.base import BaseProbe, accepts
 from probes.comparison import Compared, compare_problems
 from probes.leakage import Finding, shortcut_findings
@@ -62,8 +63,8 @@ class ProbeRun:
         return pd.DataFrame(rows)
 
     def answers(self) -> list[str]:
-        """One sentence per target: whether it was predicted better than by the baseline."""
-        return [answer(result.evaluation.scored) for result in self.results]
+        """One sentence per target: whether it can be read from the embeddings, with the figures."""
+        return [sentence(result.evaluation.scored, CLAIM, doubts_of(result)) for result in self.results]
 
     def _repr_html_(self) -> str:
         pieces = []
