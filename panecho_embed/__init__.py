@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from panecho_embed.retrieval.atlas import write_atlas as atlas
     from panecho_embed.retrieval.index import build_index as index
     from panecho_embed.store import EmbeddingFile
+    from panecho_embed.store.exporting import export
 
 _HOME = {
     "ClipPlan": "core.clips:ClipPlan",
@@ -46,6 +47,7 @@ _HOME = {
     "atlas": "retrieval.atlas:write_atlas",
     "compare": "evaluation.compare_runs:compare",
     "doctor": "checkup.run:doctor",
+    "export": "store.exporting:export",
     "extract": "extraction.run:extract",
     "fetch_weights": "models.weights:fetch",
     "finetune": "finetuning.run:finetune",
@@ -78,6 +80,7 @@ __all__ = [
     "atlas",
     "compare",
     "doctor",
+    "export",
     "extract",
     "fetch_weights",
     "finetune",

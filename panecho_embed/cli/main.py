@@ -26,6 +26,7 @@ _COMMANDS = {
     "reclip": "panecho_embed.cli.reclip:reclip",
     "pool": "panecho_embed.cli.pool:pool",
     "info": "panecho_embed.cli.info:info",
+    "export": "panecho_embed.cli.export:export",
     "verify": "panecho_embed.cli.verify:verify",
     "predict": "panecho_embed.cli.predict:predict",
     "search": "panecho_embed.cli.search:search",

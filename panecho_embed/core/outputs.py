@@ -39,7 +39,7 @@ _MOST_UNTOUCHED_SECONDS = 24 * 3600.0
 _SLACK_BYTES = 64 * 1024
 
 
-RunKind = Literal["prediction", "fine-tuning run", "grid of fine-tuning runs", "comparison", "probe run"]
+RunKind = Literal["prediction", "fine-tuning run", "grid of fine-tuning runs", "comparison", "probe run", "export"]
 """What the folder of a finished run is called; a run replaces only one of its own kind."""
 
 # The file that only runs of a kind have, most telling first: a prediction and a fine-tuning run have metrics.json too.
@@ -48,6 +48,7 @@ _KIND_OF: tuple[tuple[str, RunKind], ...] = (
     ("run.json", "fine-tuning run"),
     ("runs.csv", "grid of fine-tuning runs"),
     ("comparison.json", "comparison"),
+    ("export.json", "export"),
     ("metrics.json", "probe run"),
 )
 
