@@ -231,7 +231,7 @@ def test_bad_arguments_leave_nothing_behind(studies, tmp_path, arguments, error)
 def test_no_input_at_all_is_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("x")
-    with pytest.raises(ManifestError, match=r"no video found.*\n.*1 files are no videos.*\.txt"):
+    with pytest.raises(ManifestError, match=r"no video found.*\n.*1 file skipped, not a video.*\.txt"):
         run(tmp_path / "empty", tmp_path / "out.h5")
     assert [entry.name for entry in tmp_path.iterdir()] == ["empty"]
 

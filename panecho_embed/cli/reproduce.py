@@ -102,7 +102,10 @@ def _reproduce(data: Path, out: Path, models: tuple[str, ...], **options: Any) -
     for note in found.notes:
         click.echo(note)
     for name, why in found.not_run.items():
-        echo_line(f"{name} was not run: {why}", err=True)
+        first, *more = why.splitlines()
+        echo_line(f"{name} was not run: {first}", err=True)
+        for line in more:
+            echo_line(f"  {line}", err=True)
     echo_line(f"written: {out / FILE}")
     if found.not_run:
         raise click.exceptions.Exit(3)

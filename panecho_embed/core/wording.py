@@ -55,12 +55,12 @@ def plural(noun: str, count: int) -> str:
     """ "video", "videos", "studies"."""
     if count == 1:
         return noun
-    return "studies" if noun == "study" else f"{noun}s"
+    return f"{noun[:-1]}ies" if noun.endswith("study") else f"{noun}s"
 
 
 def counted(count: int, noun: str) -> str:
-    """ "1 video", "3 videos", "2 studies"."""
-    return f"{count} {plural(noun, count)}"
+    """ "1 video", "3 videos", "2,000 studies"."""
+    return f"{count:,} {plural(noun, count)}"
 
 
 def file_stem(name: str, instead: str = "_") -> str:

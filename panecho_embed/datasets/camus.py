@@ -9,6 +9,7 @@ import numpy as np
 
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import Manifest, VideoRef
+from panecho_embed.core.wording import counted
 from panecho_embed.datasets.labels import parse_label, parse_number
 from panecho_embed.datasets.layouts import Card, Layout, manifest_of
 from panecho_embed.datasets.reading import raise_problems
@@ -45,7 +46,7 @@ def _read(root: Path, tree: Tree) -> Manifest:
             problems.append(f"{patient}/{file.name}: {error}")
     raise_problems(root, problems)
     if gone := sorted(set(splits) - {video.patient_id for video in videos}):
-        notes.append(f"{len(gone)} patients of the splits have no folder: {', '.join(gone[:5])}")
+        notes.append(f"{counted(len(gone), 'patient')} of the splits without a folder: {', '.join(gone[:5])}")
     import pandas as pd
 
     frame = pd.DataFrame(rows, dtype=object).fillna("")

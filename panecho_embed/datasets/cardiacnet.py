@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from panecho_embed.core.records import Manifest, VideoRef
+from panecho_embed.core.wording import counted
 from panecho_embed.datasets.layouts import Card, Layout, manifest_of
 from panecho_embed.datasets.walk import Tree
 from panecho_embed.media import NIFTI_SUFFIXES
@@ -59,11 +60,15 @@ def _read(root: Path, tree: Tree) -> Manifest:
         for name in ("ASD", "PAH")
         if any(disease == name for disease, _ in diseases)
     }
-    notes = [f"{len(odd)} files have other names, each a patient: {', '.join(sorted(odd)[:5])}"] if odd else []
+    notes = []
+    if odd:
+        notes.append(
+            f"{counted(len(odd), 'unknown file name')}, each taken for a patient: {', '.join(sorted(odd)[:5])}"
+        )
     if phi := sources.count("PHI"):
         notes.append(
-            f"WARNING: {phi} files called PHI... are of another source, in colour, and all without the disease: a "
-            "model can tell them by that; report them apart (label `source`)"
+            f"WARNING: {counted(phi, 'file')} called PHI..., of another source, in colour, and all without the "
+            "disease: a model can tell them by that; report them apart (label `source`)"
         )
     return manifest_of(root, videos, {**labels, "source": sources}, files, notes)
 

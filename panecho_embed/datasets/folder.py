@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from panecho_embed.core.records import Manifest, VideoRef
+from panecho_embed.core.wording import counted
 from panecho_embed.datasets.identity import DICOM_SUFFIXES, HeaderIds, PlainManifest, header_ids, is_telling
 from panecho_embed.datasets.text import shown
 from panecho_embed.datasets.views import is_view, split_of_folder
@@ -51,7 +52,7 @@ def plain(videos: tuple[VideoRef, ...], headers: Sequence[HeaderIds], ignored: C
         for suffix, count in ignored.items():
             kinds[suffix if not dicom or suffix in _NEVER_VIDEO or suffix == NO_FILE else "others"] += count
         told = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in kinds.most_common())
-        notes.append(f"{ignored.total()} files are no videos and were left out: {shown(told)}")
+        notes.append(f"{counted(ignored.total(), 'file')} skipped, not a video: {shown(told)}")
     guessed = not all(header.patient_id for header in headers)
     return PlainManifest(
         Manifest(videos, notes=tuple(notes)), dicom, sum(header.in_path for header in headers), guessed

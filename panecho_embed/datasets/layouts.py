@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from panecho_embed.core.errors import ArgumentError, ManifestError
 from panecho_embed.core.records import Manifest, VideoRef
-from panecho_embed.core.wording import nearest
+from panecho_embed.core.wording import counted, nearest
 from panecho_embed.datasets.text import shown
 from panecho_embed.datasets.walk import Tree, natural_key
 
@@ -201,8 +201,8 @@ def _unmatched(rows: Sequence[Path], files: Iterable[Path], root: Path) -> tuple
     without_row = sorted(path for path in there - of_rows if path.name not in names)
     if of_rows and not of_rows & there:
         raise ManifestError(
-            f"{shown(root)}: none of the {len(of_rows)} files of its table is there, for example "
-            f"{shown(without_file[0])}; {len(there)} other videos are"
+            f"{shown(root)}: all files that its table names are missing ({len(of_rows)}), for example "
+            f"{shown(without_file[0])}; it holds {counted(len(there), 'other video')}"
         )
 
     def some(paths: list[Path]) -> str:
@@ -210,9 +210,11 @@ def _unmatched(rows: Sequence[Path], files: Iterable[Path], root: Path) -> tuple
 
     notes = []
     if without_file:
-        notes.append(f"{len(without_file)} rows of the table have no file and will be failures: {some(without_file)}")
+        notes.append(
+            f"{counted(len(without_file), 'table row')} without a file, to be listed as failed: {some(without_file)}"
+        )
     if without_row:
-        notes.append(f"{len(without_row)} files have no row in the table and were left out: {some(without_row)}")
+        notes.append(f"{counted(len(without_row), 'file')} skipped, without a row in the table: {some(without_row)}")
     return tuple(notes)
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Floats
 from panecho_embed.core.errors import ArgumentError, ManifestError
+from panecho_embed.core.wording import counted
 from panecho_embed.datasets.mimic_measurements import Measurements, grades, quantities
 from panecho_embed.datasets.reading import raise_problems, read_table, require_columns
 
@@ -137,25 +138,27 @@ def match(studies: pd.DataFrame, found: Measurements, window_days: float = WINDO
         lost = int(((row < 0) & (named != "")).sum())
         if lost:
             notes.append(
-                f"WARNING: {lost} of {int((named != '').sum())} studies name a measurement_id that the table of "
+                f"WARNING: {lost} of {int((named != '').sum())} studies with a measurement_id that the table of "
                 "measurements does not have; is the table whole?"
             )
         others = (row >= 0) & (found.subject_id[row] != studies["subject_id"].to_numpy())
         if others.any():
             some = ", ".join(studies["study_id"][others].head(_FIRST_SHOWN))
             raise ManifestError(
-                f"{int(others.sum())} studies name the measurements of another patient: {some}; the list of studies "
-                "and the table of measurements are not of one release"
+                f"{counted(int(others.sum()), 'study')} with the measurements of another patient: {some}; the list of "
+                "studies and the table of measurements are not of one release"
             )
     else:
         row = _nearest(studies, found)
     hours = np.where(row >= 0, _hours(studies, found, row), np.nan)
     far = np.abs(hours) > 24 * window_days
     if far.any():
-        notes.append(f"{int(far.sum())} studies have their measurements more than {window_days:g} days away: not used")
+        notes.append(
+            f"{counted(int(far.sum()), 'study')} with measurements more than {window_days:g} days away: not used"
+        )
     unknown = (row >= 0) & np.isnan(hours)
     if unknown.any():
-        notes.append(f"{int(unknown.sum())} reports have no readable measurement_datetime, and are not used")
+        notes.append(f"{counted(int(unknown.sum()), 'report')} without a readable measurement_datetime: not used")
     row = np.where(far | unknown, -1, row)
     if not (row >= 0).any():
         raise ManifestError(
@@ -217,8 +220,8 @@ def measured_labels(
     if np.isnan(by_rule[rule]).all():
         counts = ", ".join(f"{name} {int((~np.isnan(values)).sum())}" for name, values in by_rule.items())
         raise ArgumentError(
-            f"the LVEF rule {rule} finds no ejection fraction in {int(there.sum())} studies with measurements; the "
-            f"rules find: {counts} (--lvef)"
+            f"the LVEF rule {rule} finds no ejection fraction in {counted(int(there.sum()), 'study')} with "
+            f"measurements; the rules find: {counts} (--lvef)"
         )
     both = ~np.isnan(numbers["lvef"]) & ~np.isnan(numbers["lvef_upper"])
     notes: tuple[str, ...] = ()

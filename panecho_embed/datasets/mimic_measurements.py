@@ -26,6 +26,7 @@ import numpy.typing as npt
 from panecho_embed.core.arraytypes import Floats, Texts
 from panecho_embed.core.digests import read_checked
 from panecho_embed.core.errors import ManifestError, StoreError
+from panecho_embed.core.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -462,21 +463,22 @@ class _Pivot:
     def _notes(self) -> tuple[str, ...]:
         """What differs within reports, and a line for every reason to leave rows out, the most frequent first."""
         words = {
-            "result": "{} rows of {} have the result {!r}, which is not read",
-            "unit": "{} rows of {} have the unit {!r}, which is not known, and are left out",
-            "range": "{} rows of {} are not in {}, and are left out",
+            "result": "{} of {} skipped: the result {!r} can't be read",
+            "unit": "{} of {} skipped: the unit {!r} is not known",
+            "range": "{} of {} skipped: not in {}",
         }
         about = [
-            f"{len(self.others[name]):,} reports have rows of several {name}s; {which} is used"
+            f"{counted(len(self.others[name]), 'report')} with rows of several {name}s: {which} is used"
             for name, which in ((_TIME, "the earliest"), (_TYPE, "the first in alphabetical order"))
             if self.others[name]
         ]
-        about += [f"{self.nameless:,} rows have no measurement_id, and are left out"] * bool(self.nameless)
+        about += [f"{counted(self.nameless, 'row')} skipped: no measurement_id"] * bool(self.nameless)
         ranked = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
-        lines = [words[why].format(f"{count:,}", name, text) for (name, why, text), count in ranked[:_NOTED]]
+        lines = [words[why].format(counted(count, "row"), name, text) for (name, why, text), count in ranked[:_NOTED]]
         if len(ranked) > _NOTED:
             rest = sum(count for _, count in ranked[_NOTED:])
-            lines.append(f"{rest:,} more rows are left out for {len(ranked) - _NOTED} other reasons of these kinds")
+            reasons = counted(len(ranked) - _NOTED, "other reason")
+            lines.append(f"{counted(rest, 'more row')} skipped for {reasons} of these kinds")
         return (*about, *lines)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from panecho_embed.core.errors import ManifestError
+from panecho_embed.core.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,14 +93,14 @@ def read_outcomes(hosp: Path, studies: pd.DataFrame) -> tuple[pd.DataFrame, tupl
     found["sex"] = subject.map(patients["gender"]).fillna("")
     notes = []
     if strangers := int((~known).sum()):
-        notes.append(f"{strangers} studies are of patients whom {hosp.name} does not have; their outcomes are missing")
+        notes.append(f"{counted(strangers, 'study')} of patients who are not in {hosp.name}: no outcomes")
     if before.any():
-        notes.append(f"{int(before.sum())} studies are later than the patient's death; their outcomes are missing")
+        notes.append(f"{counted(int(before.sum()), 'study')} later than the patient's death: no outcomes")
     without = int((found["death_event"].isna() & known & ~before).sum())
     if without:
         notes.append(
-            f"{without} studies have no follow-up (no discharge, or more than a year after the last one); their "
-            "outcomes are missing"
+            f"{counted(without, 'study')} without follow-up (no discharge, or more than a year after the last one): "
+            "no outcomes"
         )
     return found[list(COLUMNS)], tuple(notes)
 

@@ -13,6 +13,7 @@ from panecho_embed.core.digests import listed_sums
 from panecho_embed.core.errors import ArgumentError, ManifestError
 from panecho_embed.core.outputs import refuse_to_replace, settled, written_run
 from panecho_embed.core.records import VideoRef
+from panecho_embed.core.wording import counted
 from panecho_embed.datasets.mimic_echo import RECORD_LIST, read_records, read_views
 from panecho_embed.datasets.mimic_headers import FOLDER, Selection, read_headers
 from panecho_embed.datasets.mimic_labels import (
@@ -267,7 +268,7 @@ def _labels(
     with_videos = matched.studies["study_id"].isin(of_study).to_numpy()
     labels, studies = labels[with_videos], matched.studies[with_videos]
     if lacking := len(of_study) - len(studies):
-        notes = (*notes, f"{lacking} studies with videos are not in the list of studies, and have no labels")
+        notes = (*notes, f"{counted(lacking, 'study')} with videos but not in the list of studies: no labels")
     wrong = [
         study
         for study, subject in zip(studies["study_id"], studies["subject_id"], strict=True)
@@ -275,7 +276,7 @@ def _labels(
     ]
     if wrong:
         raise ManifestError(
-            f"{len(wrong)} studies are of one patient in {RECORD_LIST} and of another in the list of studies: "
+            f"{counted(len(wrong), 'study')} of one patient in {RECORD_LIST} and of another in the list of studies: "
             f"{', '.join(wrong[:5])}"
         )
     labels.insert(0, "study_id", studies["study_id"])

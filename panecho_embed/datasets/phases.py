@@ -10,6 +10,7 @@ import numpy as np
 
 from panecho_embed.core.arraytypes import FloatArray
 from panecho_embed.core.errors import ArgumentError, ManifestError
+from panecho_embed.core.wording import counted
 from panecho_embed.datasets.labels import parse_number
 from panecho_embed.datasets.reading import require_columns
 from panecho_embed.datasets.walk import Tree
@@ -56,7 +57,8 @@ def phases_of(tree: Tree, path: Path, names: Sequence[str]) -> tuple[dict[str, F
     if problems:
         first = min(problems)
         where = f"the first in line {first}{problems[first]}"
-        notes = [f"{len(problems)} rows of {path.name} are unusable, {where}; their videos have no ed_frame, es_frame"]
+        rows = counted(len(problems), "unusable row")
+        notes = [f"{rows} in {path.name}, {where}; their videos have no ed_frame, es_frame"]
     return {"ed_frame": found[:, 0], "es_frame": found[:, 1]}, notes
 
 

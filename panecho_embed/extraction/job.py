@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from panecho_embed.core.progress import Announce
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import Manifest
+from panecho_embed.core.wording import counted
 from panecho_embed.extraction.decode import DecodeSettings
 from panecho_embed.extraction.encode import EncodeSettings
 from panecho_embed.models.backbones import Backbone
@@ -48,4 +49,6 @@ class Job:
         source = f"{weights.source}, licence {weights.licence}"
         if not weights.pretrained:
             source = f"RANDOM WEIGHTS, NOT PRETRAINED ({weights.source})"
-        self.announce(f"{len(self.todo)} videos, {self.model.name} on {where} in {self.encoding.precision}; {source}")
+        self.announce(
+            f"{counted(len(self.todo), 'video')}, {self.model.name} on {where} in {self.encoding.precision}; {source}"
+        )

@@ -19,6 +19,7 @@ from typing import Any
 from panecho_embed.core.errors import EngineError, PanEchoEmbedError
 from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import Failure
+from panecho_embed.core.wording import counted
 from panecho_embed.extraction.encode import EncodeSettings
 from panecho_embed.extraction.job import Job
 from panecho_embed.extraction.profile import Profile
@@ -69,10 +70,14 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
                             add((position, outcome))
                             yield 1
             except _MachineLostError:
-                job.announce(f"a machine of the Ray cluster was lost; the others go on with {len(left)} videos")
+                job.announce(
+                    f"a machine of the Ray cluster was lost; the others go on with {counted(len(left), 'video')}"
+                )
             else:
                 if len(left) == before:
-                    raise EngineError(f"{len(left)} videos came back from no Ray worker; the same command does them")
+                    raise EngineError(
+                        f"{counted(len(left), 'video')} came back from no Ray worker; the same command does them"
+                    )
 
 
 class _MachineLostError(Exception):

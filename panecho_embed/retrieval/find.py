@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import Bools, FloatArray, Floats32, Ints, Texts
 from panecho_embed.core.errors import ArgumentError
+from panecho_embed.core.wording import counted
 from panecho_embed.retrieval.collection import Collection, Items, SearchLevel
 from panecho_embed.retrieval.filters import matches
 from panecho_embed.retrieval.similarity import (
@@ -190,7 +191,7 @@ def search(
     if len(positions) < k:
         note = f"{len(positions)} instead of {k}: there are no more" + (" that match" if where else "")
         if wanted == "study" and measure == "view" and len(positions) < candidates:
-            note = f"{candidates - len(positions)} studies have no view in common with the query"
+            note = f"{counted(candidates - len(positions), 'study')} without a view in common with the query"
     note = "; ".join(filter(None, (query.note, note)))
     return Found(query, items, positions, np.asarray(scores, dtype=np.float32), candidates, note, found_by)
 

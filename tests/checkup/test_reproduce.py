@@ -156,7 +156,8 @@ def test_an_earlier_result_is_completed_and_no_figure_is_lost(tmp_path: Path, mo
         monkeypatch.setattr(module, name, other)
     out, given = tmp_path / "not" / "there", tmp_path / "echoprime.pt"
     words = ("reproduce", "echonet-dynamic", "--data", tmp_path, "-o", out, "--device", "cpu")
-    assert "echoprime was not run" in run(*words, expect=3)
+    told = run(*words, expect=3)
+    assert "echoprime was not run: the weights of echoprime are not here\n  Looked in:\n    /home/somebody\n" in told
     text = (out / "reproduction.json").read_text()
     assert json.loads(text)["not_run"] == {"echoprime": "the weights of echoprime are not here"}
     told = run(*words, "--backbone", "echoprime", "--weights", f"echoprime={given}", expect=1)

@@ -26,7 +26,7 @@ def test_dynamic(tmp_path):
         ("0X2B", "0X2B", "A4C", "train", 30.0),
     ]
     assert manifest.labels["EF"].tolist() == [78.5, 59.1]
-    assert manifest.notes == ("1 files have no row in the table and were left out: 0X3C.avi",)
+    assert manifest.notes == ("1 file skipped, without a row in the table: 0X3C.avi",)
 
 
 def test_pediatric_rows_and_files_that_do_not_match_are_reported(tmp_path):
@@ -47,8 +47,8 @@ def test_pediatric_rows_and_files_that_do_not_match_are_reported(tmp_path):
         ("PSAX/CR2-S9-001", "CR2-S9", "CR2", "PSAX", "9"),
     ]
     assert manifest.labels["Sex"].tolist() == ["F", "F", "M"]
-    assert "1 rows of the table have no file and will be failures: CR2-S9-001.avi" in manifest.notes[0]
-    assert "1 files have no row" in manifest.notes[1]
+    assert "1 table row without a file, to be listed as failed: CR2-S9-001.avi" in manifest.notes[0]
+    assert "1 file skipped, without a row" in manifest.notes[1]
 
 
 def test_lvh_turns_measurements_into_columns(tmp_path):
@@ -78,7 +78,7 @@ def test_a_table_of_another_data_set_says_what_it_lacks(tmp_path):
 def test_a_table_without_any_of_its_files_is_an_error(tmp_path):
     (tmp_path / "FileList.csv").write_text("FileName,Split\na,TRAIN\n")
     touch(tmp_path / "Videos" / "b.avi")
-    with pytest.raises(ManifestError, match="none of the 1 files of its table is there"):
+    with pytest.raises(ManifestError, match=r"all files that its table names are missing \(1\)"):
         read_manifest(tmp_path)
 
 

@@ -157,7 +157,7 @@ def test_the_suffix_of_a_file_that_is_no_video_may_be_a_name(tmp_path):
     write_dicom(tmp_path / "a")
     for name in ("DOE.JANE", "1.2.840.19700131", "report.pdf"):
         (tmp_path / name).write_text("nothing")
-    assert read_manifest(tmp_path).notes == ("3 files are no videos and were left out: 2 others, 1 .pdf",)
+    assert read_manifest(tmp_path).notes == ("3 files skipped, not a video: 2 others, 1 .pdf",)
 
 
 def test_ids_of_other_files_come_from_their_folders(tmp_path):
@@ -191,7 +191,7 @@ def test_what_is_no_video_is_counted(tmp_path):
     (tmp_path / ".hidden.avi").write_bytes(b"x")
     manifest = read_manifest(tmp_path)
     assert [video.video_id for video in manifest.videos] == ["v.npy"]
-    assert "3 files are no videos" in manifest.notes[0]
+    assert "3 files skipped, not a video" in manifest.notes[0]
 
 
 def test_links_that_lead_in_a_circle_end(tmp_path):
@@ -245,7 +245,7 @@ def test_a_pipe_is_left_out_and_nobody_waits_for_it(tmp_path):
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert "video_id='v.npy'" in result.stdout
     assert "film.avi" not in result.stdout
-    assert "2 files are no videos and were left out: 2 pipes" in result.stdout
+    assert "2 files skipped, not a video: 2 pipes" in result.stdout
 
 
 def test_a_pipe_is_no_input(tmp_path):

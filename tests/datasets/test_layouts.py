@@ -193,17 +193,17 @@ UNITS = {
 
 # What the notes have to tell: rows without files, files without rows, and what is special of the set.
 NOTES = {
-    "echonet-dynamic": ["failures: 0X9Z.avi", "left out: 0X3C.avi"],
-    "echonet-pediatric": ["failures: CR2-S9-001.avi", "left out: CR3-S1-001.avi"],
-    "echonet-lvh": ["failures: 0XC.avi", "left out: 0XD.avi"],
-    "tmed-2": ["failures: 30s1_4.png", "left out: 50s1_0.png", "split is that of DEV479 fold 0 diagnosis"],
-    "camus": ["failures: patient0002_4CH", "1 patients of the splits have no folder: patient0077"],
-    "hmc-qu": ["failures: ES0009_4CH_1.avi", "left out: ES0044_2CH_1.avi"],
-    "segrwma": ["failures: patient3-2D-A4C_image.nii.gz"],
-    "cardiacnet": ["WARNING: 1 files called PHI", "1 files have other names, each a patient: x99"],
+    "echonet-dynamic": ["as failed: 0X9Z.avi", "in the table: 0X3C.avi"],
+    "echonet-pediatric": ["as failed: CR2-S9-001.avi", "in the table: CR3-S1-001.avi"],
+    "echonet-lvh": ["as failed: 0XC.avi", "in the table: 0XD.avi"],
+    "tmed-2": ["as failed: 30s1_4.png", "in the table: 50s1_0.png", "split is that of DEV479 fold 0 diagnosis"],
+    "camus": ["as failed: patient0002_4CH", "1 patient of the splits without a folder: patient0077"],
+    "hmc-qu": ["as failed: ES0009_4CH_1.avi", "in the table: ES0044_2CH_1.avi"],
+    "segrwma": ["as failed: patient3-2D-A4C_image.nii.gz"],
+    "cardiacnet": ["WARNING: 1 file called PHI", "1 unknown file name, each taken for a patient: x99"],
     "cardiacuda": [],
-    "rvenet": ["failures: 0003_C_1.dcm", "left out: 0007_X_1.dcm"],
-    "mimic-iv-echo": ["1 of 5 objects are not downloaded", "left out: 90000009_0001.dcm", "`panecho-embed mimic`"],
+    "rvenet": ["as failed: 0003_C_1.dcm", "in the table: 0007_X_1.dcm"],
+    "mimic-iv-echo": ["1 of 5 objects are not downloaded", "in the table: 90000009_0001.dcm", "`panecho-embed mimic`"],
 }
 
 
@@ -365,7 +365,7 @@ def test_a_word_that_is_no_infarction_is_named(tmp_path):
 def test_a_set_without_any_of_its_videos_is_an_error(tmp_path):
     WRITERS["echonet-dynamic"](tmp_path, None)
     shutil.rmtree(tmp_path / "Videos")
-    with pytest.raises(ManifestError, match="none of the 3 files of its table is there"):
+    with pytest.raises(ManifestError, match=r"all files that its table names are missing \(3\)"):
         read_manifest(tmp_path)
 
 
@@ -468,8 +468,8 @@ def test_a_fold_of_tmed_2_is_read_from_its_own_table(tmp_path):
     ("old", "new", "note", "ed"),
     [
         ("X2", "Z", "no ed_frame and es_frame: .*no column X2", None),
-        ("40,20,60,20", "x,20,60,20", "1 rows of VolumeTracings.csv are unusable, the first in line 2 .X1 is 'x'", NAN),
-        ("61", "", "3 rows of VolumeTracings.csv are unusable, the first in line 5 .Frame is empty", NAN),
+        ("40,20,60,20", "x,20,60,20", "1 unusable row in VolumeTracings.csv, the first in line 2 .X1 is 'x'", NAN),
+        ("61", "", "3 unusable rows in VolumeTracings.csv, the first in line 5 .Frame is empty", NAN),
     ],
 )
 def test_tracings_that_can_not_be_used_cost_no_labels(tmp_path, old, new, note, ed):

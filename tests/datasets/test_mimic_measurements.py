@@ -150,9 +150,9 @@ def test_another_valves_spelling_is_not_guessed_but_named(tmp_path):
     found = pivot_measurements(long_table(tmp_path / "long.csv", rows))
     assert found.graded("mitral_regurg").tolist() == ["", ""]
     assert sorted(found.notes) == [
-        "1 rows of la_vol have the unit 'oz', which is not known, and are left out",
-        "1 rows of lvef have the result '<40', which is not read",
-        "1 rows of mitral_regurg have the result 'Mild [1+]', which is not read",
+        "1 row of la_vol skipped: the unit 'oz' is not known",
+        "1 row of lvef skipped: the result '<40' can't be read",
+        "1 row of mitral_regurg skipped: the result 'Mild [1+]' can't be read",
     ]
 
 
@@ -196,7 +196,7 @@ def test_every_diameter_and_velocity_has_limits_and_what_is_beyond_is_counted(tm
     assert all(0 < one.low < one.high <= 15 for one in lengths)
     found = pivot_measurements(long_table(tmp_path / "long.csv", [("7", "lvedd", "48", "cm"), ("8", "lvedd", "5", "")]))
     assert found.numbers["lvedd"].tolist() == pytest.approx([np.nan, 5], nan_ok=True)
-    assert found.notes == ("1 rows of lvedd are not in 0.5 to 15 cm, and are left out",)
+    assert found.notes == ("1 row of lvedd skipped: not in 0.5 to 15 cm",)
 
 
 def shuffled(tmp_path, monkeypatch, lines):
@@ -227,8 +227,8 @@ def test_the_earliest_time_and_the_first_type_of_a_report_are_used_in_any_order(
         assert found.time.astype(str).tolist() == ["2150-01-02T12:00:00", "2150-01-05T00:00:00"]
         assert found.test_type.tolist() == ["stress", "tte"]
         assert found.notes == (
-            "1 reports have rows of several measurement_datetimes; the earliest is used",
-            "1 reports have rows of several test_types; the first in alphabetical order is used",
+            "1 report with rows of several measurement_datetimes: the earliest is used",
+            "1 report with rows of several test_types: the first in alphabetical order is used",
         )
 
 
@@ -238,7 +238,7 @@ def test_rows_without_a_measurement_id_are_left_out_and_counted(tmp_path, monkey
         found = read()
         assert (found.measurement_id.tolist(), found.subject_id.tolist()) == (["7"], ["2"])
         assert found.numbers["lvedd"].tolist() == [6]
-        assert found.notes == ("3 rows have no measurement_id, and are left out",)
+        assert found.notes == ("3 rows skipped: no measurement_id",)
 
 
 @pytest.mark.parametrize("name", ["long.csv", "long.csv.gz"])

@@ -58,13 +58,13 @@ def test_rows_and_files_that_do_not_match_are_counted_and_listed(copy, tmp_path)
     frame[frame["FileName"] != spare].to_csv(copy / "FileList.csv", index=False)
     out = tmp_path / "lenient"
     result = finetune("echonet-dynamic", "--init", "random", "--data", copy, "-o", out, expect=3, **RANDOM)
-    assert f"1 rows of the table have no file and will be failures: {lost}.avi" in result.stderr
-    assert f"1 files have no row in the table and were left out: {spare}.avi" in result.stderr
+    assert f"1 table row without a file, to be listed as failed: {lost}.avi" in result.stderr
+    assert f"1 file skipped, without a row in the table: {spare}.avi" in result.stderr
     assert f"{lost}: the table names it, and there is no such file" in result.stdout
     with (out / "failures.csv").open() as file:
         assert [row["video_id"] for row in csv.DictReader(file)] == [lost]
     told = refused("echonet-dynamic", copy, tmp_path, "--strict")
-    assert f"have no file and will be failures: {lost}.avi" in told
+    assert f"to be listed as failed: {lost}.avi" in told
     assert "(--strict)" in told
 
 
@@ -72,7 +72,7 @@ def test_a_file_without_a_row_alone_stops_strict_too(copy, tmp_path):
     frame = pd.read_csv(copy / "FileList.csv")
     spare = frame.loc[frame["Split"] == "TRAIN", "FileName"].iloc[0]
     frame[frame["FileName"] != spare].to_csv(copy / "FileList.csv", index=False)
-    assert f"1 files have no row in the table and were left out: {spare}.avi" in refused(
+    assert f"1 file skipped, without a row in the table: {spare}.avi" in refused(
         "echonet-dynamic", copy, tmp_path, "--strict"
     )
 
