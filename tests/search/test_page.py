@@ -159,6 +159,31 @@ def test_a_columns_chip_begins_a_filter(page):
     until(page, "document.querySelectorAll('.row').length === 5")
 
 
+def test_a_values_chip_picks_it_and_lets_go(page):
+    page.goto("/")
+    click(page, "summary")
+    click(page, ".chip:text-is('view: PLAX')")
+    page.wait_for_selector(".chip[aria-pressed=true]:text-is('view: PLAX')")
+    assert page.input_value("#where") == "view == 'PLAX'"
+    click(page, ".chip:text-is('view: A4C')")
+    page.wait_for_selector(".chip[aria-pressed=true]:text-is('view: A4C')")
+    assert page.input_value("#where") == "view == 'A4C'"
+    click(page, ".chip:text-is('view: A4C')")
+    page.wait_for_selector(".chip[aria-pressed=false]:text-is('view: A4C')")
+    assert page.input_value("#where") == ""
+
+
+def test_no_black_box_stands_for_a_picture_that_is_not_there_yet(page):
+    page.route("**/api/thumbnail*", lambda route: None)
+    page.goto("/")
+    page.wait_for_selector(".row .thumb:not(.ready)")
+    black = "[...document.querySelectorAll('.thumb')].some(t => getComputedStyle(t).backgroundColor === 'rgb(0, 0, 0)')"
+    assert not page.evaluate(black)
+    page.unroute("**/api/thumbnail*")
+    page.reload()
+    page.wait_for_selector(".row .thumb.ready")
+
+
 def test_small_pictures_stand_still_on_demand(page):
     page.goto("/")
     page.wait_for_selector(".row img[src*=thumbnail]")

@@ -99,6 +99,7 @@ export function thumb(video, match = null) {
   // The view stands beside it as text.
   const shown = el("img", { alt: video.view ? "" : "video", loading: "lazy", decoding: "async" });
   shown.dataset.video = video.video_id;
+  shown.addEventListener("load", () => box.classList.add("ready"));
   shown.src = picture(video.video_id);
   shown.addEventListener("error", () => {
     box.className = "thumb gone";

@@ -4,6 +4,8 @@ import {
 
 const PAGE = 40;
 const MOST = 200;
+// Columns of more values are not shown value by value.
+const FACETS = 8;
 const controls = byId("controls");
 const rows = byId("rows");
 const parameters = new URLSearchParams(location.search);
@@ -28,6 +30,9 @@ const load = latest(rows, async (signal, more = false, atLeast = PAGE) => {
     q: controls.q.value.trim(), where: filterOf(controls.where), sort: controls.sort.value, descending,
   };
   const query = new URLSearchParams(Object.entries(wanted).filter(([, value]) => value)).toString();
+  for (const one of document.querySelectorAll("[data-clause]")) {
+    one.setAttribute("aria-pressed", String(clauses().includes(one.dataset.clause)));
+  }
   history.replaceState(history.state, "", query ? `?${query}` : location.pathname);
   keepListAddress();
   try {
@@ -80,8 +85,28 @@ function turn() {
   byId("order").setAttribute("aria-pressed", String(descending));
 }
 
+const clauses = () => controls.where.value.split(" and ").map((one) => one.trim()).filter(Boolean);
+const named = (column) => (/^[A-Za-z_]\w*$/.test(column.name) ? column.name : `\`${column.name}\``);
+
+// A value's chip picks it, instead of another of its column; pressed again, it lets go.
+function facets(column) {
+  if (column.values.length < 2 || column.values.length > FACETS) return [];
+  return column.values.filter((value) => !value.includes("'")).map((value) => {
+    const start = `${named(column)} == `;
+    const clause = `${start}'${value}'`;
+    const made = el("button", { type: "button", class: "chip", title: `Only ${clause}` }, `${column.name}: ${value}`);
+    made.dataset.clause = clause;
+    made.addEventListener("click", () => {
+      const others = clauses().filter((one) => !one.startsWith(start));
+      controls.where.value = [...others, ...(clauses().includes(clause) ? [] : [clause])].join(" and ");
+      load();
+    });
+    return made;
+  });
+}
+
 function example(column) {
-  const name = /^[A-Za-z_]\w*$/.test(column.name) ? column.name : `\`${column.name}\``;
+  const name = named(column);
   if (column.kind === "number") return column.low === null ? "" : `${name} < ${Math.round((column.low + column.high) / 2)}`;
   const value = column.values.find((one) => !one.includes("'"));
   return value === undefined ? "" : `${name} == '${value}'`;
@@ -105,7 +130,7 @@ try {
   for (const column of facts.columns) {
     if (["video_id", "num_frames", "fps"].includes(column.name)) continue;
     controls.sort.append(el("option", { value: column.name }, column.name));
-    if (example(column)) byId("chips").append(chip(column));
+    if (example(column)) byId("chips").append(chip(column), ...facets(column));
   }
   if (facts.has_videos) controls.sort.append(el("option", { value: "videos" }, "number of videos"));
   byId("columns").hidden = !byId("chips").childElementCount;

@@ -49,6 +49,7 @@ function clip(one) {
     caption.append(like);
   }
   const box = el("figure", { class: "clip" }, player, caption);
+  player.addEventListener("loadeddata", () => box.classList.add("ready"));
   player.addEventListener("error", () => {
     box.classList.add("gone");
     player.replaceWith(el("p", {}, `${one.view || one.video_id}: video not found. Its file has moved or can't be read; search works without it.`));
