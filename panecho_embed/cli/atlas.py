@@ -17,9 +17,9 @@ from panecho_embed.core.progress import shown_progress
 @click.argument("emb", metavar="EMB.h5", type=existing_file)
 @out_option("Table to write (Parquet)")
 @click.option(
-    "--method", type=click.Choice(["umap", "pca"]), default="umap", show_default=True, help="Of the 2-D coordinates."
+    "--method", type=click.Choice(["umap", "pca"]), default="umap", show_default=True, help="Method of the 2-D map."
 )
-@click.option("--thumbnails/--no-thumbnails", default=True, show_default=True, help="Read the videos for pictures.")
+@click.option("--thumbnails/--no-thumbnails", default=True, show_default=True, help="Include a picture of each video.")
 @overwrite_option
 def atlas(emb: Path, out: Path, method: Any, thumbnails: bool, overwrite: bool) -> None:
     """Export ids, labels, a 2-D map, neighbours and thumbnails for embedding-atlas.

@@ -15,16 +15,31 @@ from panecho_embed.core.errors import NotInstalledError
 @click.command()
 @click.argument("emb", metavar="EMB.h5", type=existing_file)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8600, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8600,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option(
     "--token",
     envvar="PANECHO_EMBED_TOKEN",
-    help="Asked for in every request; the address that is printed holds it.  [default: a new one]",
+    help="Token that every request needs; the printed address contains it.  [default: a new one]",
 )
-@click.option("--weights", type=existing_file, help="For uploads: weights file. Default: where extract looks.")
-@click.option("--index/--exact", "use_index", default=None, help="Use, or not, the index beside the file.")
+@click.option("--weights", type=existing_file, help="Weights file for uploads.  [default: where extract looks]")
 @click.option(
-    "--max-upload-mb", type=click.FloatRange(min=0.001), default=256.0, show_default=True, help="Of a video to search."
+    "--index/--exact",
+    "use_index",
+    default=None,
+    help="Use the index beside the file, or compare exactly.  [default: the index if there is one]",
+)
+@click.option(
+    "--max-upload-mb",
+    type=click.FloatRange(min=0.001),
+    default=256.0,
+    show_default=True,
+    help="Maximum size of an uploaded video in MB.",
 )
 @click.option(
     "--max-upload-frames",
@@ -38,7 +53,7 @@ from panecho_embed.core.errors import NotInstalledError
     type=click.FloatRange(min=0, min_open=True),
     default=120.0,
     show_default=True,
-    help="For it to arrive, and again to be decoded and encoded.",
+    help="Time limit for an upload to arrive, and the same again to decode and encode it.",
 )
 def serve(
     emb: Path,

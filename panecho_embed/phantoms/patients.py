@@ -72,7 +72,7 @@ class PhantomPatient:
 
 
 def make_patients(count: int, seed: int = 0, *, pediatric: bool = False) -> list[PhantomPatient]:
-    """Patients 1 to `count`; each depends on `seed` and its own number alone. EF spreads evenly over 15-75 %."""
+    """Patients 1 to `count`; each depends on `seed` and its own number only. EF spreads evenly over 15-75 %."""
     if count < 1:
         raise ArgumentError(f"patients is {count}; at least 1 is needed (--patients)")
     return [_make_patient(number, seed, pediatric) for number in range(1, count + 1)]

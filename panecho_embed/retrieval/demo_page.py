@@ -24,7 +24,7 @@ from panecho_embed.retrieval.projection import pca
 
 _NEIGHBOURS = 5
 _SIDE = 112
-# Side and margin of a figure, in units of its own; it is drawn as wide as the page lets it.
+# Side and margin of a figure, in its units; it is drawn as wide as the page allows.
 _FIGURE, _MARGIN = 400.0, 46.0
 
 

@@ -80,7 +80,7 @@ def _umap_process(answer: Connection, units: Floats32) -> None:
 class Maps:
     """The maps of a collection. PCA is made at once; UMAP takes minutes for many videos, and is made beside.
 
-    Both are kept in EMB.h5.map.npz, bound to the state of the file; where that can't be written they are made anew.
+    Both are kept in EMB.h5.map.npz, bound to the state of the file; where that can't be written they are recomputed.
     """
 
     def __init__(self, collection: Collection) -> None:
@@ -119,7 +119,7 @@ class Maps:
         return self._points[method]
 
     def _wait_for_umap(self) -> None:
-        """UMAP in a process of its own, which ends with this one: it would hold up every request."""
+        """UMAP in a separate process, which ends with this one: it would hold up every request."""
         mine, theirs = WORKERS.Pipe(duplex=False)
         units = np.asarray(map_items(self._collection).units)
         WORKERS.Process(target=_umap_process, args=(theirs, units), daemon=True).start()
@@ -151,7 +151,7 @@ class Maps:
                     shape = (len(map_items(self._collection)), 2)
                     self._points = {name: made for name, made in points.items() if made.shape == shape}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            # It is only a cache: a damaged one is made anew.
+            # It is only a cache: a damaged one is computed again.
             self._points = {}
 
     def _save(self) -> None:

@@ -189,7 +189,7 @@ def test_no_identifier_of_a_header_is_in_any_answer(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "host", "status", "says"),
-    [("/", "evil.example", 421, "127.0.0.1 and localhost alone"), ("/no", "127.0.0.1", 404, "no such page")],
+    [("/", "evil.example", 421, "127.0.0.1 and localhost only"), ("/no", "127.0.0.1", 404, "no such page")],
 )
 def test_a_browser_is_told_in_words_and_a_script_in_json(client, path, host, status, says):
     page = client.get(path, headers={"host": host, "accept": "text/html,*/*"})

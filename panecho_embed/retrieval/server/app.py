@@ -223,7 +223,7 @@ def _add_media(app: FastAPI, library: Library, picture_workers: PictureWorkers) 
 
     def shown(kind: Kind, video: str, stamp: str | None) -> Response:
         if stamp not in (None, library.stamp):
-            raise StampError("the page is of another file than is served now; load it anew")
+            raise StampError("the page is of another file than is served now; reload it")
         own = library.own_id("video", video, suggest=False)
 
         def make() -> Picture:

@@ -78,7 +78,7 @@ def _problem(description: str, example: str) -> dict[str, Any]:
 GUARDED: dict[int | str, dict[str, Any]] = {
     401: _problem("The token is missing or wrong.", "a token is needed: the address that `serve` printed holds it"),
     403: _problem("Another page asked.", "another page can't ask; open this one in the browser"),
-    421: _problem("Asked for under another name.", "this page answers to 127.0.0.1 and localhost alone"),
+    421: _problem("Asked for under another name.", "this page answers to 127.0.0.1 and localhost only"),
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: _problem("A filter, column or combination that can't be used.", "there is no column 'EFF'; nearest: EF"),
@@ -89,7 +89,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: _problem("A parameter of the wrong kind.", "k: Input should be less than or equal to 200"),
 }
 MEDIA_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
-    409: _problem("A stamp of another file.", "the page is of another file than is served now; load it anew"),
+    409: _problem("A stamp of another file.", "the page is of another file than is served now; reload it"),
 }
 UPLOAD_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
     408: _problem(
@@ -107,7 +107,7 @@ UPLOAD_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
         "no video could be read from the upload: no frame could be decoded",
     ),
     503: _problem(
-        "The model's weights can't be had, or two other uploads wait already.",
+        "The model's weights are not available, or two other uploads wait already.",
         "another upload is being answered; try again in a while",
     ),
 }

@@ -1,4 +1,4 @@
-"""Who may ask: this computer alone, or who holds the token, and no other page; and what the browser may do."""
+"""Who may ask: only this computer, or who holds the token, and no other page; and what the browser may do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name means this computer alone."""
+    """Whether a host name means only this computer."""
     if host.lower() == "localhost":
         return True
     try:
@@ -76,7 +76,7 @@ class Guard:
             if is_loopback(_host_name(headers.get("host", ""))):
                 return None
             return refusal(
-                421, "Another name", "this page answers to 127.0.0.1 and localhost alone", scope["path"], headers
+                421, "Another name", "this page answers to 127.0.0.1 and localhost only", scope["path"], headers
             )
         given = headers.get("authorization", "").removeprefix("Bearer ").strip()
         if self._matches(given) or self._matches(_cookie(headers.get("cookie", ""), _cookie_name(scope))):

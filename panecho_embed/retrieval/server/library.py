@@ -1,4 +1,4 @@
-"""The collection as the API shows it: items, tables, hits and maps, by public ids alone."""
+"""The collection as the API shows it: items, tables, hits and maps, by public ids only."""
 
 from __future__ import annotations
 

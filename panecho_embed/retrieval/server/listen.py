@@ -15,12 +15,12 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from panecho_embed.core.errors import ArgumentError
 
 REQUEST_SECONDS = 30.0
-"""For a connection to bring a whole request, but for the body of an upload, which has a limit of its own."""
+"""For a connection to bring a whole request, except the body of an upload, which has another limit."""
 
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
-    """A bound socket and the address to open in a browser. Raises ArgumentError if it can't be had."""
+    """A bound socket and the address to open in a browser. Raises ArgumentError if it is not available."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # asyncio turns off Nagle's delay, 40 ms an answer, on sockets that say that they are TCP.

@@ -49,7 +49,9 @@ class Info(BaseModel):
     )
     notes: list[str] = Field(description="what a person should know of the columns: labels that have another name here")
     has_videos: bool = Field(description="false for a file at study level")
-    clip_limit_frames: int = Field(description="a clip shows the first so many frames of a longer video")
+    clip_limit_frames: int = Field(
+        description="a clip shows at most this many frames of a longer video, from its start"
+    )
 
 
 class Video(BaseModel):
@@ -107,7 +109,7 @@ class Hits(BaseModel):
     similarity: str = Field(description="mean, best or view for studies, cosine for videos")
     candidates: int = Field(description="how many studies or videos were compared, after filters")
     note: str = Field(description="what a person should know besides, or empty")
-    hits: list[Hit] = Field(description="fewer than k where there are not so many")
+    hits: list[Hit] = Field(description="fewer than k where fewer exist")
 
 
 class UploadHits(Hits):

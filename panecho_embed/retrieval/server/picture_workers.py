@@ -1,4 +1,4 @@
-"""Pictures of the collection's videos, made in processes of their own: no file can hold the page up, or end it."""
+"""Pictures of the collection's videos, made in separate processes: no file can hold the page up, or end it."""
 
 from __future__ import annotations
 

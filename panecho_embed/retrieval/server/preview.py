@@ -1,4 +1,4 @@
-"""A moving picture of an upload, made in a process of its own: no file can hold the server up, or bring it down."""
+"""A moving picture of an upload, made in a separate process: no file can hold the server up, or bring it down."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def previewed(path: Path, timeout_seconds: float, go_on: GoOn) -> Iterator[Calla
     """Begin to make the picture of a video; what is yielded waits for it.
 
     go_on: see `GoOn`; called while it is waited for. The process ends with the block, done or not. That wait raises
-    MediaError for what is no video, crashes its decoder, or takes longer than `timeout_seconds`.
+    MediaError for what is not a video, crashes its decoder, or takes longer than `timeout_seconds`.
     """
     pool = new_pool(1)
     try:

@@ -196,7 +196,7 @@ class Uploads:
 
     @contextmanager
     def _turn(self, patience: _Patience) -> Iterator[None]:
-        """The model, for one upload alone; who has gone leaves the line."""
+        """The model, for one upload at a time; abandoned uploads leave the line."""
         while not self._lock.acquire(timeout=_LOOK_SECONDS):
             patience()
         try:
