@@ -67,7 +67,7 @@ def main() -> None:
             for plan in plans:
                 apart += command("extract", videos, "-o", folder / "one.h5", *model, *plan.split(), "--overwrite")
                 one = EmbeddingFile(folder / "one.h5")
-                (same,) = [file for file in map(EmbeddingFile, files) if file.fingerprint == one.fingerprint]
+                (same,) = [file for file in map(EmbeddingFile, files) if file.settings_id == one.settings_id]
                 worst = max(worst, float(np.abs(same.embeddings - one.embeddings).max()))
             alone, shared = pictures(plans, arguments.frames)
             named = ", ".join(f"`{plan}`" for plan in plans)

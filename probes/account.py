@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,22 @@ from panecho_embed.evaluation.metrics import CALIBRATION_BINS, display_name
 from panecho_embed.evaluation.page import Block, Facts, Section, Table, Text
 from panecho_embed.evaluation.report import Account, interval_sentence, subgroup_blocks
 from panecho_embed.evaluation.splits import leaking_patients
+from panecho_embed.extraction.summary import Sampling
+from panecho_embed.store import EmbeddingFile
 from probes.comparison import Compared
-from probes.problem import Problem
+from probes.problem import Problem, data_digest
 from probes.run import Evaluation, LabelEfficiency, TargetResult, subgroup_values
 
 CLAIM = "can be read from these embeddings"
 
 
 def account_of(
-    results: Sequence[TargetResult], *, source: str, command: str, not_evaluated: dict[str, str] | None = None
+    results: Sequence[TargetResult],
+    *,
+    source: str,
+    command: str,
+    not_evaluated: dict[str, str] | None = None,
+    digest: str = "",
 ) -> Account:
     """The account of a run for its report.
 
@@ -37,6 +45,8 @@ def account_of(
         To repeat the run.
     not_evaluated : dict, optional
         Target -> why, of those that could not be evaluated.
+    digest : str
+        Data digest of the rows used.
     """
     first = results[0]
     problem, probe = first.problem, first.probe
@@ -44,24 +54,31 @@ def account_of(
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     asked = names[0] if len(names) == 1 else f"{len(names)} targets"
     refused = not_evaluated or {}
+    sampling = _sampling(problem.provenance, source)
+    sampled = {"Clips taken": sampling.describe()} if sampling else {}
+    padding = [sampling.warning.split(":")[0] + "."] if sampling and sampling.warning else []
     by_kind: dict[str, list[TargetResult]] = {}
     for result in results:
         by_kind.setdefault(result.problem.target.kind, []).append(result)
     return Account(
         title=f"{probe.name}: {listed}",
-        subtitle=f"{problem.provenance.backbone} embeddings, {problem.level} level, from {Path(source).name}",
-        question=f"Can {asked} be read from {problem.provenance.backbone} embeddings, per {problem.level}? "
+        subtitle=f"Embeddings of {problem.provenance.model}, {problem.level} level, from {Path(source).name}",
+        question=f"Can {asked} be read from embeddings of {problem.provenance.model}, per {problem.level}? "
         f"Probe: {probe.name}.",
         claim=CLAIM,
         doubts={result.problem.target.name: doubts_of(result) for result in results},
         facts=_facts(results, list(refused)),
-        warnings=[*_warnings(results), *(f"{name} was not evaluated: {why}" for name, why in refused.items())],
+        warnings=[
+            *_warnings(results),
+            *padding,
+            *(f"{name} was not evaluated: {why}" for name, why in refused.items()),
+        ],
         baseline=_baseline_words(results),
         extra={result.problem.target.name: _blocks(result) for result in results},
         columns={result.problem.target.name: further_columns(result) for result in results},
         sections=[
             Section("Data and splits", _data(results)),
-            Section("Embeddings", [Facts(_provenance_facts(problem.provenance, source))]),
+            Section("Embeddings", [Facts(_provenance_facts(problem.provenance, source, digest) | sampled)]),
         ],
         methods=[_methods_paragraph(alike) for alike in by_kind.values()],
         command=command,
@@ -75,16 +92,24 @@ def comparison_account(compared: Compared, reference: str | None, command: str) 
     targets = ", ".join(compared.evaluations)
     facts = {"Reference": reference} if reference else {}
     facts |= {"Probe": first.probes[0].name, "Candidates": ", ".join(evaluations)}
-    shared = {name: _provenance_facts(one.problem.provenance, name) for name, one in evaluations.items()}
+    digests = {
+        name: data_digest([of_target[name].problem for of_target in compared.evaluations.values()])
+        for name in evaluations
+    }
+    shared = {name: _provenance_facts(one.problem.provenance, name, digests[name]) for name, one in evaluations.items()}
     common = {
         key: value
         for key, value in next(iter(shared.values())).items()
         if all(facts_of.get(key) == value for facts_of in shared.values())
     }
-    sections = [Section("Embeddings: all candidates", [Facts(common)])] if common else []
-    for name, own in shared.items():
-        rest = {key: value for key, value in own.items() if key not in common}
-        sections.append(Section(f"Embeddings: {name}", [Facts(rest)]))
+    common.pop("File", None)
+    apart = [key for key in next(iter(shared.values())) if key not in common and key != "File"]
+    cells = [[name, *(_short(own.get(key, "-")) for key in apart)] for name, own in shared.items()]
+    blocks: list[Block] = [Facts(common)] if common else []
+    caption = "What differs between the candidates; ids by their first 16 digits, in full in comparison.json."
+    if apart:
+        blocks.append(Table(["Candidate", *apart], cells, caption, wrapped=True))
+    sections = [Section("Embeddings", blocks)]
     notes = {name: note for name, one in evaluations.items() for note in _untrained_warning(one.problem.provenance)}
     alike = len(notes) == len(evaluations) and len(set(notes.values())) == 1
     warnings = list(set(notes.values())) if alike else [f"{name}: {note}" for name, note in notes.items()]
@@ -104,9 +129,26 @@ def comparison_account(compared: Compared, reference: str | None, command: str) 
         facts=facts,
         warnings=warnings,
         sections=sections,
+        inputs={
+            name: {"settings_id": one.problem.provenance.settings_id, "data_digest": digests[name]}
+            for name, one in evaluations.items()
+        },
         methods=[methods],
         command=command,
     )
+
+
+def _sampling(provenance: Provenance, source: str) -> Sampling | None:
+    """What the clips of the file take from its videos; None for rows that are not of clips, or without the file."""
+    if provenance.clips is None or not Path(source).is_file():
+        return None
+    with EmbeddingFile(source) as file:
+        return Sampling.of(file, provenance.clips)
+
+
+def _short(value: str) -> str:
+    """A cell of a table; of a SHA-256 its first digits."""
+    return value[:16] if re.fullmatch(r"[0-9a-f]{64}", value) else value
 
 
 def recording_notes(result: TargetResult) -> list[str]:
@@ -188,12 +230,12 @@ def _far_patients(evaluation: Evaluation) -> list[str]:
     return sorted(far)
 
 
-def _provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
-    """How embeddings were made, for people."""
+def _provenance_facts(provenance: Provenance, source: str, digest: str) -> dict[str, str]:
+    """How embeddings were made, and which of them were used, for people."""
     weights, clips = provenance.weights, provenance.clips
     facts = {
         "File": source,
-        "Backbone": provenance.backbone,
+        "Backbone": provenance.model,
         "Weights": weights.source if weights.pretrained else f"{weights.source}: untrained",
         "Weights SHA-256": weights.sha256,
         "Licence of the weights": weights.licence,
@@ -206,7 +248,8 @@ def _provenance_facts(provenance: Provenance, source: str) -> dict[str, str]:
     return facts | {
         "Level, pooling": f"{provenance.level}, {provenance.pooling or 'none'}",
         "Precision": provenance.precision,
-        "Fingerprint of the settings": provenance.fingerprint,
+        "Settings id": provenance.settings_id,
+        "Data digest": digest or "-",
         "Versions": ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items())) or "-",
     }
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from panecho_embed.core.beats import Beat
 from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.digests import digest_of_arrays
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import EmbeddingTable, VideoFacts
 from panecho_embed.core.wording import counted
 from panecho_embed.evaluation.candidates import Candidate, common_rows
 from panecho_embed.evaluation.comparison import Comparison, check_margin, compare_candidates
-from panecho_embed.extraction.summary import notes_on_beats
+from panecho_embed.extraction.summary import notes_on_beats, notes_on_padding
 from panecho_embed.store import EmbeddingFile, RowsOnDisk
 from probes.base import BaseProbe
 from probes.plans import RunSettings
@@ -188,8 +189,22 @@ def sweep_tables(
     for note in notes_on_beats(file, by_beats):
         announce(note)
     timings = [facts[position].timing for position in file.row_columns["video"]]
+    taken: dict[str, str] = {}
     for name, plan in samplings.items():
+        # Of short videos, several plans can take the very same frames: one candidate, not several that agree.
+        same = _frames_taken(facts, plan)
+        if same in taken:
+            announce(f"{name} takes the same frames as {taken[same]} and is not a separate candidate")
+            continue
+        taken[same] = name
+        for note in notes_on_padding(file, plan):
+            announce(f"{name}: {note}")
         yield name, _sampled_table(frames, rows, engine, timings, name, plan)
+
+
+def _frames_taken(facts: Sequence[VideoFacts], plan: ClipPlan) -> str:
+    """A digest of the frames that a plan takes from every done video."""
+    return digest_of_arrays(*(plan.indices(*fact.timing) for fact in facts if fact.status == "done"))
 
 
 def _know_beats(facts: Sequence[VideoFacts]) -> bool:

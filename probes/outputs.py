@@ -32,7 +32,7 @@ from panecho_embed.evaluation.targets import Target
 from probes.account import account_of
 from probes.base import BaseProbe
 from probes.plans import unit_predictions
-from probes.problem import Fusion, id_columns, load_table, shares, unit_of_rows
+from probes.problem import Fusion, data_digest, id_columns, load_table, shares, unit_of_rows
 from probes.registry import probe_class, probe_id
 from probes.run import Evaluation, TargetResult
 
@@ -58,13 +58,15 @@ class RunInfo:
 def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path, *, overwrite: bool = False) -> Path:
     """Write all files of a run into the folder `out`, or none of them. Returns the folder.
 
-    A probe that can't be saved is left out, with the reason in metrics.json. Raises StoreError, also if the folder
+    A probe that can't be saved is skipped, with the reason in metrics.json. Raises StoreError, also if the folder
     holds a finished run (unless `overwrite`).
     """
     import pandas as pd
 
     refuse_to_replace_run(Path(out), overwrite, "probe run")
-    account = account_of(results, source=info.source, command=info.command, not_evaluated=dict(info.not_evaluated))
+    digest = data_digest([result.problem for result in results])
+    refused = dict(info.not_evaluated)
+    account = account_of(results, source=info.source, command=info.command, not_evaluated=refused, digest=digest)
     grid = [row for result in results for row in result.evaluation.grid_rows()]
     documents = {result.problem.target.name: _document(result) for result in results}
     provenance = results[0].problem.provenance
@@ -73,7 +75,9 @@ def write_run(results: Sequence[TargetResult], info: RunInfo, out: str | Path, *
         "source": info.source,
         "options": dict(info.options),
         "not_evaluated": dict(info.not_evaluated),
-        "embeddings": {"fingerprint": provenance.fingerprint, **json.loads(provenance.to_json())},
+        "settings_id": provenance.settings_id,
+        "data_digest": digest,
+        "embeddings": {"settings_id": provenance.settings_id, **json.loads(provenance.to_json())},
     }
     scored = [result.evaluation.scored for result in results]
     with written_run(out) as folder:

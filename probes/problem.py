@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panecho_embed.core.arraytypes import FloatArray, Floats, Ints, Texts
+from panecho_embed.core.digests import digest_of_arrays
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.provenance import Level, Provenance
 from panecho_embed.core.records import EmbeddingTable, PoolHow
@@ -96,6 +97,20 @@ class Problem:
             columns={name: column[units] for name, column in self.columns.items()},
             recording={name: values[units] for name, values in self.recording.items()},
         )
+
+
+def data_digest(problems: Sequence[Problem]) -> str:
+    """SHA-256 of the rows used by problems: the ids, embeddings and labels of each target, 64 hexadecimal digits."""
+    found: list[npt.NDArray[Any]] = []
+    last: tuple[FloatArray, Ints] | None = None
+    rows = ""
+    for problem in problems:
+        # Targets of the same rows share their digest: embeddings can be gigabytes.
+        if last is None or problem.source is not last[0] or not np.array_equal(problem.row, last[1]):
+            last, rows = (problem.source, problem.row), digest_of_arrays(problem.values)
+        texts = [np.array([problem.target.name, rows], dtype=object), *problem.ids.values(), problem.patient]
+        found += [*texts, problem.split, problem.unit, problem.truth]
+    return digest_of_arrays(*found)
 
 
 def load_table(

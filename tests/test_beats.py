@@ -244,10 +244,10 @@ def test_plans_together_are_what_each_is_alone(made, videos, tmp_path, name):
     alone = extract(videos, tmp_path / "x.h5", backbone=tiny(), clips=plan, workers=0, ids="plain")
     file = of(made, name)
     assert verify(file.path) == []
-    assert file.fingerprint == EmbeddingFile(alone.out).fingerprint
+    assert file.settings_id == EmbeddingFile(alone.out).settings_id
     assert file.rows.equals(EmbeddingFile(alone.out).rows)
     np.testing.assert_array_equal(file.embeddings, EmbeddingFile(alone.out).embeddings)
-    assert len({of(made, other).fingerprint for other in made.files}) == 3
+    assert len({of(made, other).settings_id for other in made.files}) == 3
 
 
 def test_the_beat_is_looked_for_only_where_it_is_asked_for(videos, tmp_path, monkeypatch):
@@ -276,7 +276,7 @@ def test_clips_of_frames_follow_the_beat_as_those_of_videos_do(videos, tmp_path)
         one, other = EmbeddingFile(again.out), EmbeddingFile(direct.out)
         np.testing.assert_allclose(one.embeddings, other.embeddings, atol=1e-5)
         assert one.rows.equals(other.rows)
-        assert one.fingerprint == other.fingerprint
+        assert one.settings_id == other.settings_id
         assert again.notes == tuple(note for note in direct.notes if "beat" in note)
         assert [f.video_id for f in again.failed] == (["no-rate.npz"] if "beats" in plan else [])
 

@@ -198,3 +198,18 @@ def test_several_clips_take_the_place_of_one_with_a_start():
     assert resolve_plan({"start": 2}, ClipPlan()) == ClipPlan(num_clips=1, start=2)
     with pytest.raises(ArgumentError, match=r"start is 0 with num_clips 4.*--start, --clips 1"):
         ClipPlan(start=0)
+
+
+@pytest.mark.parametrize(
+    ("plan", "num_frames", "padded"),
+    [
+        (ClipPlan(16, 4), 24, (10, 16)),
+        (ClipPlan(16, 4, short="wrap"), 24, (10, 16)),
+        (ClipPlan(16, 4, short="skip"), 24, (0, 0)),
+        (ClipPlan(16, 1), 24, (0, 64)),
+        (ClipPlan(16, frame_step=None, uniform=True), 10, (6, 16)),
+        (ClipPlan(16, frame_step=None, uniform=True), 64, (0, 64)),
+    ],
+)
+def test_frames_beyond_the_end_of_a_short_video_are_counted_as_padding(plan, num_frames, padded):
+    assert plan.padding(num_frames) == padded

@@ -60,7 +60,7 @@ def content(path: Path) -> bytes:
         return path.read_bytes()
     with EmbeddingFile(path) as file:
         tables = "".join(table.to_csv() for table in (file.rows, file.videos, file.failures))
-        return file.embeddings.tobytes() + file.fingerprint.encode() + tables.encode()
+        return file.embeddings.tobytes() + file.settings_id.encode() + tables.encode()
 
 
 def index(start: Path, sources: Path) -> Words:

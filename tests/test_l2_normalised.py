@@ -78,7 +78,7 @@ def test_frames_clips_and_pooled_rows_are_of_unit_vectors(studies, weights, echo
     for made in (clips, pooled, again):
         np.testing.assert_allclose(made.embeddings, means, atol=1e-6)
         assert made.provenance.l2_normalised
-    assert again.fingerprint == clips.fingerprint
+    assert again.settings_id == clips.settings_id
 
 
 def test_the_rearranged_encoder_does_so_too(echoclip):
@@ -103,11 +103,11 @@ def test_rows_from_before_are_not_mixed_with_new_ones(studies, weights, echoclip
     assert "l2_normalised True" in " ".join(run("info", new.path).output.split())
 
 
-def test_a_record_from_before_keeps_its_fingerprint(studies, echoclip, tmp_path):
+def test_a_record_from_before_keeps_its_settings_id(studies, echoclip, tmp_path):
     made = extracted(studies, tmp_path / "old.h5", as_before(echoclip), clips=WHOLE).provenance
     earlier = Provenance.from_json(made.to_json().replace('"l2_normalised": false, ', ""))
-    assert (earlier.l2_normalised, earlier.fingerprint) == (False, made.fingerprint)
-    assert replace(earlier, l2_normalised=True).fingerprint != made.fingerprint
+    assert (earlier.l2_normalised, earlier.settings_id) == (False, made.settings_id)
+    assert replace(earlier, l2_normalised=True).settings_id != made.settings_id
 
 
 def test_a_model_of_whole_clips_has_no_vectors_of_frames():

@@ -78,7 +78,7 @@ def test_each_file_is_what_a_run_of_its_own_gives(studies, tmp_path, make):
         np.testing.assert_allclose(file.embeddings, alone.embeddings, atol=1e-5)
         assert file.rows.equals(alone.rows)
         assert file.failures.equals(alone.failures)
-        assert file.fingerprint == alone.fingerprint
+        assert file.settings_id == alone.settings_id
         assert (summary.files[name].rows, summary.files[name].done) == (len(alone), 2 if name == "short" else 3)
     assert (summary.videos, summary.done, summary.exit_code) == (4, 2, 3)
     assert [failure.video_id for failure in summary.failed] == ["broken.avi"]

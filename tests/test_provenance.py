@@ -13,17 +13,17 @@ def test_provenance_survives_json(provenance):
     assert Provenance.from_json(at_frame_level.to_json()) == at_frame_level
 
 
-def test_the_fingerprint_follows_the_settings_and_nothing_else(provenance):
-    assert dataclasses.replace(provenance, versions={"torch": "9"}).fingerprint == provenance.fingerprint
+def test_the_settings_id_follows_the_settings_and_nothing_else(provenance):
+    assert dataclasses.replace(provenance, versions={"torch": "9"}).settings_id == provenance.settings_id
     elsewhere = dataclasses.replace(provenance.weights, source="other.pt")
-    assert dataclasses.replace(provenance, weights=elsewhere).fingerprint == provenance.fingerprint
+    assert dataclasses.replace(provenance, weights=elsewhere).settings_id == provenance.settings_id
     for change in (
         {"clips": ClipPlan(stride=4, num_clips=None)},
         {"feeding": Feeding(mask="always")},
         {"precision": "bf16"},
         {"weights": dataclasses.replace(provenance.weights, sha256="cd" * 32)},
     ):
-        assert dataclasses.replace(provenance, **change).fingerprint != provenance.fingerprint
+        assert dataclasses.replace(provenance, **change).settings_id != provenance.settings_id
 
 
 def test_differences_name_the_field(provenance):

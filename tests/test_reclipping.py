@@ -68,7 +68,7 @@ def test_the_same_as_extracting_with_that_plan(frames, studies, model, weights, 
     np.testing.assert_allclose(again.embeddings, direct.embeddings, atol=1e-5)
     assert again.rows.equals(direct.rows)
     assert again.failures.equals(direct.failures)
-    assert again.fingerprint == direct.fingerprint
+    assert again.settings_id == direct.settings_id
 
 
 def test_short_videos_may_be_skipped(frames, weights, tmp_path):

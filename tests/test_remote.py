@@ -270,7 +270,7 @@ def test_reading_commands(bucket, studies, tmp_path):
         result = CliRunner().invoke(main, command)
         assert result.exit_code == 0, result.output
     with h5py.File(remote.cached(url)) as one, h5py.File(here) as other:
-        assert one.attrs["fingerprint"] == other.attrs["fingerprint"]
+        assert one.attrs["settings_id"] == other.attrs["settings_id"]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def contents(path):
     file = EmbeddingFile(path)
     tables = [file.row_columns, file.video_columns, file.labels, {c: file.failures[c] for c in file.failures}]
     columns = {name: np.asarray(column).tolist() for table in tables for name, column in table.items()}
-    return repr(columns), file.embeddings.tobytes(), file.fingerprint
+    return repr(columns), file.embeddings.tobytes(), file.settings_id
 
 
 @pytest.fixture(scope="module")

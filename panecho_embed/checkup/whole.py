@@ -80,7 +80,7 @@ def _checked(path: Path) -> tuple[list[str], str]:
     if problems := verify_file(path):
         return problems, ""
     with EmbeddingFile(path) as file:
-        return [], f"{len(file)} {file.level} rows, fingerprint {file.fingerprint[:12]}"
+        return [], f"{len(file)} {file.level} rows, settings id {file.settings_id[:12]}"
 
 
 def _folder(path: Path) -> tuple[list[str], str]:

@@ -399,7 +399,7 @@ def _made(collection: Collection, **settings: Any) -> dict[str, Any]:
         "backbone": provenance.backbone,
         "weights": provenance.weights.source,
         "pretrained": provenance.weights.pretrained,
-        "fingerprint": provenance.fingerprint,
+        "settings_id": provenance.settings_id,
         **settings,
     }
 

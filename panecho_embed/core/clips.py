@@ -201,6 +201,16 @@ class ClipPlan:
             return self._along(spans[_evenly(len(spans), self.num_clips)], num_frames)
         return self.indices_from(self.starts(num_frames, fps), num_frames, fps)
 
+    def padding(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> tuple[int, int]:
+        """Frames of the clips of a video that lie beyond its end and are padded, and all frames of its clips."""
+        clips = self.indices(num_frames, fps, beat)
+        if not len(clips) or len(self._spans(num_frames, fps, beat)):
+            return 0, clips.size
+        if self.uniform:
+            return max(0, self.frames_per_clip - num_frames) * len(clips), clips.size
+        beyond = self.starts(num_frames, fps)[:, None] + self.offsets(fps)[None, :] >= num_frames
+        return int(beyond.sum()), clips.size
+
     def spread(self, num_frames: int, places: Ints, of: int) -> Ints:
         """Clips over the whole video, (N, frames_per_clip): frame `places` + 1/2 of `of` of each of its equal parts."""
         if num_frames < 1:

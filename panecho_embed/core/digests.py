@@ -13,6 +13,10 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from panecho_embed.core.cores import usable_cores
 from panecho_embed.core.errors import PanEchoEmbedError, StoreError, WeightsError
@@ -31,6 +35,19 @@ def file_sha256(path: Path, error: type[PanEchoEmbedError] = StoreError) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as problem:
         raise error(f"{path}: can't be read: {problem.strerror or problem}") from problem
+
+
+def digest_of_arrays(*arrays: npt.NDArray[Any]) -> str:
+    """SHA-256 of arrays in their order: of the types and shapes, the bytes of numbers, and the texts of all else."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        numeric = array.dtype.kind in "fiub"
+        digest.update(f"{array.dtype.str if numeric else 'text'}{array.shape}".encode())
+        if numeric:
+            digest.update(np.ascontiguousarray(array).data)
+        else:
+            digest.update(b"\0".join(str(value).encode("utf-8", "surrogateescape") for value in array.ravel()))
+    return digest.hexdigest()
 
 
 def write_sums(folder: Path, *, also: Path | None = None, names: Sequence[str] = ()) -> Path:

@@ -1,4 +1,4 @@
-"""How embeddings were made: feeding, weights and the whole record, whose fingerprint says what may be mixed."""
+"""How embeddings were made: feeding, weights and the whole record, whose settings id says what may be mixed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class WeightsInfo:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How embeddings were made. Two files with the same `fingerprint` may be put together; others may not.
+    """How embeddings were made. Two files with the same `settings_id` may be merged; others may not.
 
     feeding: what was done to frames; its `clips` are the model's own. clips: those that were made, None at frame level.
     overrides: what differs from the model's own feeding and clips, a line each, for people. l2_normalised: whether the
@@ -47,7 +47,7 @@ class Provenance:
     precision: of the encoder's arithmetic. dtype: of the stored numbers. include_stills: whether DICOM stills were
     taken in. versions: of the packages that could matter. engine: what ran the encoders, "" where not known. patients:
     those whom the weights record as trained on. These three and the overrides are recorded, but no part of the
-    fingerprint: engines of one precision differ by its rounding, and neither they nor an upgrade of numpy may stop a
+    settings id: engines of one precision differ by its rounding, and neither they nor an upgrade of numpy may stop a
     resume.
     """
 
@@ -96,7 +96,14 @@ class Provenance:
         return flat
 
     @property
-    def fingerprint(self) -> str:
+    def model(self) -> str:
+        """What to call the model in a report: a fine-tuned one is not the backbone as released."""
+        if self.patients.trainings:
+            return f"a model fine-tuned in the architecture of {self.backbone} ({self.weights.source})"
+        return self.backbone
+
+    @property
+    def settings_id(self) -> str:
         """SHA-256 of `settings`, 64 hexadecimal digits."""
         settings = self.settings()
         if not self.l2_normalised:

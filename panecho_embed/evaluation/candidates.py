@@ -66,6 +66,8 @@ class Candidate:
         By target, what is known of how its training sets were drawn.
     overrides : tuple of str
         How its backbone was fed otherwise than its own feeding, a line each.
+    inputs : tuple of (str, str)
+        Settings id and data digest of each training; () where not known.
     recording : mapping of str to mapping
         By target, the metrics of the recording-only baseline on the candidate's own test rows; empty where not known.
     """
@@ -76,6 +78,7 @@ class Candidate:
     chance: Mapping[str, Chance] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     recording: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    inputs: tuple[tuple[str, str], ...] = ()
 
 
 def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = None) -> list[Candidate]:
@@ -111,7 +114,8 @@ def read_candidates(runs: Sequence[tuple[str, str | Path]], level: str | None = 
     for name, path, made_by, chance, overrides, found in read:
         by_target = {one.target.name: one if made_by else _of_one_training(one) for one in found if one.level == chosen}
         alone = _recording_only(path, chosen) if made_by else {}
-        named.setdefault(name, []).append(Candidate(name, by_target, made_by, chance, overrides, alone))
+        inputs = _inputs(path) if made_by else ()
+        named.setdefault(name, []).append(Candidate(name, by_target, made_by, chance, overrides, alone, inputs))
     return [_joined(same) if len(same) > 1 else same[0] for same in named.values()]
 
 
@@ -211,6 +215,12 @@ def _stem(path: Path) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
+def _inputs(folder: Path) -> tuple[tuple[str, str], ...]:
+    """The settings id and the data digest of a run."""
+    document = read_metrics(folder)
+    return ((str(document.get("settings_id") or ""), str(document.get("data_digest") or "")),)
+
+
 def _read_run(path: Path) -> tuple[str, dict[str, Chance], tuple[str, ...], list[Predictions]]:
     """The command that made a run ("" for a table), the chance of its training sets, its overrides, its predictions."""
     if not path.exists():
@@ -255,7 +265,8 @@ def _joined(same: Sequence[Candidate]) -> Candidate:
                 parts[i] = replace(part, run=np.array(named, dtype=object))
         joined[name] = concatenated(parts)
     overrides = tuple(dict.fromkeys(line for one in same for line in one.overrides))
-    return Candidate(same[0].name, joined, same[0].made_by, same[0].chance, overrides, _mean_recording(same))
+    inputs = tuple(dict.fromkeys(pair for one in same for pair in one.inputs))
+    return Candidate(same[0].name, joined, same[0].made_by, same[0].chance, overrides, _mean_recording(same), inputs)
 
 
 def _mean_recording(same: Sequence[Candidate]) -> dict[str, dict[str, float]]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from panecho_embed.core.outputs import refuse_to_replace_run
-from panecho_embed.evaluation.candidates import read_candidates
+from panecho_embed.evaluation.candidates import Candidate, read_candidates
 from panecho_embed.evaluation.comparison import Comparison, compare_candidates, difference_table, score_table
 from panecho_embed.evaluation.comparison_report import methods_of, write_comparison
+from panecho_embed.evaluation.page import Section, Table
 from panecho_embed.evaluation.report import Account
 
 if TYPE_CHECKING:
@@ -122,12 +123,31 @@ def compare(
             title=f"Comparison: {', '.join(c.name for c in comparisons[:4])}",
             subtitle=f"{len(candidates)} candidates on the same test patients",
             facts=facts,
+            inputs={one.name: _ids(one) for one in candidates if one.inputs},
+            sections=_inputs(candidates),
             warnings=[*fed, *(f"{name} was not compared: {why}" for name, why in refused.items())],
             methods=[methods_of(comparisons)],
             command=command,
         )
         write_comparison(folder, "compare", comparisons, account, overwrite=overwrite)
     return ComparedRuns(tuple(comparisons), refused, fed, reference)
+
+
+def _ids(one: Candidate) -> dict[str, str]:
+    """Settings ids and data digests of a candidate's runs."""
+    settings, data = zip(*one.inputs, strict=True)
+    return {"settings_id": ", ".join(dict.fromkeys(settings)), "data_digest": ", ".join(dict.fromkeys(data))}
+
+
+def _inputs(candidates: Sequence[Candidate]) -> list[Section]:
+    """A table of the candidates' settings ids and data digests; none where no run is known."""
+    rows = [
+        [one.name, *(", ".join(text[:16] for text in dict.fromkeys(texts)) for texts in zip(*one.inputs, strict=True))]
+        for one in candidates
+        if one.inputs
+    ]
+    caption = "First 16 digits; comparison.json has them in full."
+    return [Section("Inputs", [Table(["Candidate", "Settings id", "Data digest"], rows, caption)])] if rows else []
 
 
 def _named(runs: Runs) -> list[tuple[str, str | Path]]:

@@ -109,7 +109,7 @@ def compare_candidates(
     ----------
     candidates : sequence of Candidate
     reference : str, optional
-        Differences to this candidate alone; otherwise between all pairs.
+        Differences to this candidate only; otherwise between all pairs.
     margin : str
         Differences smaller than that do not matter: "0.5", or with the unit of the metric "0.5 %"; "" for none.
     targets : sequence of str
@@ -152,7 +152,7 @@ def compare_candidates(
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons with p-values corrected for the differences of all of them, as they stand in one report.
+    """The comparisons with p-values corrected for the differences of all of them, as they appear in one report.
 
     Tests of a difference and tests of equivalence are each corrected for their own number.
     """

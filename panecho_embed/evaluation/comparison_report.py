@@ -96,7 +96,7 @@ def contrast_rows(comparison: Comparison) -> tuple[list[str], _Rows]:
 
 
 def overview_rows(comparisons: Sequence[Comparison]) -> tuple[list[str], _Rows]:
-    """Columns and rows: the primary metric of every candidate, a target a row."""
+    """Columns and rows: the primary metric of every candidate, one row per target."""
     names = comparisons[0].ranked
     rows = []
     for comparison in comparisons:
@@ -188,6 +188,7 @@ def fill_comparison(folder: Path, made_by: str, comparisons: Sequence[Comparison
         "version": __version__,
         "command": account.command,
         "facts": dict(account.facts),
+        "inputs": {name: dict(one) for name, one in account.inputs.items()},
         "warnings": list(account.warnings),
         "targets": {
             c.name: {

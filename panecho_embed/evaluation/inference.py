@@ -64,7 +64,7 @@ def scores(metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0) -> di
     """Every metric with its 95 % interval (`interval_method`).
 
     draws: bootstraps over patients, for the metrics whose interval is a percentile interval; the same seed, the same
-    interval. Bootstraps in which a metric is not defined are left out; when they are more than half, the interval is
+    interval. Bootstraps in which a metric is not defined are skipped; when they are more than half, the interval is
     NaN. With one patient only, every interval is NaN.
     """
     return scores_of(metrics, bootstrap([metrics], draws=draws, seed=seed)[0])

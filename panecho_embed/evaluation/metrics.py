@@ -185,7 +185,7 @@ def _multiclass_metrics(
     """One-vs-rest AUROC, average precision, sensitivity and F1 per class and macro; balanced accuracy, Brier, ECE.
 
     truth: (N,) class index. probability: (N, C), rows sum to 1. The prediction is the most probable class. Classes
-    that no row has are left out of every mean. Names are "auroc" (macro) and "auroc:<class>". brier: squared errors
+    that no row has are excluded from every mean. Names are "auroc" (macro) and "auroc:<class>". brier: squared errors
     summed over all classes; "brier:<class>" is its part of one class. ece: of the most probable class's probability;
     "ece:<class>": of one class's, whether it is the most probable or not (Kull et al., NeurIPS 2019).
     """

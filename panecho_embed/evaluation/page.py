@@ -148,7 +148,7 @@ def figure(drawing: MatplotlibFigure, caption: str) -> Figure:
 
 
 def picture_file(drawn: Figure) -> str:
-    """The drawing as an SVG file of its own: the colours that it was drawn with, on white."""
+    """The drawing as a separate SVG file: the colours that it was drawn with, on white."""
     svg = drawn.svg
     for colour, name in _VARIABLES.items():
         svg = svg.replace(f"var(--{name})", colour)

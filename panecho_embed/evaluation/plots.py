@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from panecho_embed.evaluation.scores import Scored
 
 _FIRST, _SECOND, *_ = SERIES
-# Colour and marker of a difference, so that it is told without colours too.
+# Colour and marker of a difference, so that it is known without colours too.
 _VERDICTS = {
     "better": (SERIES[2], "^"),
     "worse": (SERIES[1], "v"),
@@ -57,7 +57,7 @@ class _PlainFigure(Figure):
             text.set_parse_math(False)
             text.set_text(_plain(text.get_text()))
         for axis in (axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)):
-            # Ticks get their texts anew whenever they are drawn.
+            # Ticks get new texts whenever they are drawn.
             formatter = axis.get_major_formatter()
             if not isinstance(formatter.format_ticks, partial):
                 formatter.format_ticks = partial(_plain_ticks, formatter.format_ticks)  # type: ignore[method-assign]
@@ -86,7 +86,7 @@ def _new_axes(width: float = 4.4, height: float = 4.1) -> tuple[Figure, Axes]:
 
 
 def _legend(axes: Axes, place: Literal["best", "lower left", "lower right", "above"] = "best") -> None:
-    """A legend without a frame; "above" the axes where nothing within them may be covered."""
+    """A legend without a frame; "above" the axes if nothing within them may be covered."""
     if place == "above":
         axes.figure.legend(frameon=False, fontsize=8, labelcolor=INK, loc="outside upper left", ncols=2)
     else:
@@ -181,7 +181,7 @@ class _Ranking:
 
 
 def _roc(rankings: Sequence[_Ranking], patients: npt.ArrayLike, seed: int = 0) -> Figure:
-    """ROC curves, one a ranking; those with one class alone are left out. patients: (N,) ids."""
+    """ROC curves, one per ranking; those with only one class are omitted. patients: (N,) ids."""
     figure, axes = _new_axes()
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
     named = [(f"{ranking.name}: {ranking.area:.3f}", ranking) for ranking in rankings]
@@ -193,7 +193,7 @@ def _roc(rankings: Sequence[_Ranking], patients: npt.ArrayLike, seed: int = 0) -
 
 
 def _precision_recall(rankings: Sequence[_Ranking], patients: npt.ArrayLike, seed: int = 0) -> Figure:
-    """Precision against recall, one curve a ranking; those with one class alone are left out. patients: (N,) ids."""
+    """Precision against recall, one curve a ranking; those with only one class are omitted. patients: (N,) ids."""
     figure, axes = _new_axes()
     _draw(axes, [(ranking.name, ranking) for ranking in rankings], patients, seed, _precision)
     axes.set_xlabel("recall (sensitivity)")
@@ -307,6 +307,16 @@ def intervals(
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(xlabel)
+    return figure
+
+
+def spread(values: FloatArray, xlabel: str) -> Figure:
+    """How many of the values (N,) are where: a histogram."""
+    figure, axes = _new_axes(_WIDTH, _HEIGHT)
+    axes.hist(values[np.isfinite(values)], bins=min(20, max(5, len(values) // 3)), color=_FIRST, alpha=0.75)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel("number of studies")
     return figure
 
 

@@ -85,6 +85,8 @@ class Account:
         Command that repeats the run; "" for a call from Python.
     repeat : blocks
         Further input of that command.
+    inputs : mapping of str to mapping
+        By candidate of a comparison, its settings_id and data_digest.
     listed : sequence of Section
         Long lists at the end of the page: skipped files.
     """
@@ -103,6 +105,7 @@ class Account:
     methods: Sequence[str] = ()
     command: str = ""
     repeat: Sequence[Block] = ()
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     listed: Sequence[Section] = ()
 
 

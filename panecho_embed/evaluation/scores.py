@@ -253,7 +253,7 @@ def with_runs(
 
 
 def score_documents(scores: Scores) -> dict[str, Any]:
-    """Scores as they stand in metrics.json, by metric."""
+    """Scores as they appear in metrics.json, by metric."""
     return {name: asdict(one) for name, one in scores.items()}
 
 

@@ -71,7 +71,7 @@ def info(emb: str | Path | EmbeddingFile) -> dict[str, Any]:
         "precision": provenance.precision,
         "engine": provenance.engine,
         "versions": dict(provenance.versions),
-        "fingerprint": file.fingerprint,
+        "settings_id": file.settings_id,
     }
 
 

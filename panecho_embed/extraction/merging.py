@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from panecho_embed.core.errors import StoreError
-from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats
+from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats, notes_on_padding
 from panecho_embed.store import EmbeddingFile, Parts
 
 
@@ -58,5 +58,5 @@ def _summary_of(file: EmbeddingFile, started: float, notes: tuple[str, ...] = ()
         skipped=tuple(f for f in failures if f.stage == "skipped"),
         failed=tuple(f for f in failures if f.stage != "skipped"),
         seconds=time.monotonic() - started,
-        notes=(*notes, *notes_on_beats(file, file.provenance.clips)),
+        notes=(*notes, *notes_on_beats(file, file.provenance.clips), *notes_on_padding(file, file.provenance.clips)),
     )

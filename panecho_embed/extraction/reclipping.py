@@ -21,7 +21,7 @@ from panecho_embed.core.records import Failure, Status
 from panecho_embed.datasets import carry_over, local_path
 from panecho_embed.extraction.clip_engine import ClipEngine
 from panecho_embed.extraction.encode import not_finite, stored
-from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats
+from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats, notes_on_padding
 from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk
@@ -126,7 +126,7 @@ def reclip(
         path = writer.finish(outcome.manifest, outcome.fact_columns(), outcome.failures(), ran)
     carry_over(file.path, id_table or local_path(path), file.video_columns["video_id"])
     summary = outcome.summary(path, writer.rows, time.monotonic() - started)
-    return replace(summary, notes=notes_on_beats(writer.written, plan))
+    return replace(summary, notes=(*notes_on_beats(writer.written, plan), *notes_on_padding(writer.written, plan)))
 
 
 class _Outcome:

@@ -24,7 +24,7 @@ from panecho_embed.core.shards import Shard
 from panecho_embed.core.wording import counted
 from panecho_embed.datasets import is_opaque, local_path, read_manifest
 from panecho_embed.extraction.profile import Profile
-from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats, summary_of_several
+from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats, notes_on_padding, summary_of_several
 from panecho_embed.media import notes_on_videos
 from panecho_embed.models.backbones import check_backbone_name, load_backbone
 from panecho_embed.store import EmbeddingFile, Mirror, Parts, finish_together
@@ -234,8 +234,11 @@ def extract(
         notes = (_DICOM_MASK,) if provenance.feeding.mask == "dicom" else ()
         summaries = {}
         for name, output in outputs.items():
-            beats = notes_on_beats(parts[name].finished, output.provenance.clips) if shard is None else ()
-            summaries[name] = _summary(where[name], parts[name], manifest, len(todo[name]), shard, (*beats, *notes))
+            taken: tuple[str, ...] = ()
+            if shard is None:
+                file, plan = parts[name].finished, output.provenance.clips
+                taken = (*notes_on_beats(file, plan), *notes_on_padding(file, plan))
+            summaries[name] = _summary(where[name], parts[name], manifest, len(todo[name]), shard, (*taken, *notes))
     seconds = time.monotonic() - started
     if plans is None:
         return replace(summaries[""], seconds=seconds)

@@ -14,6 +14,8 @@ from panecho_embed.core.wording import counted
 from panecho_embed.store import EmbeddingFile
 
 _NAMED = 10
+MOST_PADDING = 0.1
+"""Share of the clips' frames that may be padding without a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,63 @@ def cut_without_beat(file: EmbeddingFile, plan: ClipPlan) -> list[str]:
     ids = file.read_videos(["video_id"])["video_id"]
     done = ((name, fact) for name, fact in zip(ids, file.facts(), strict=True) if fact.status == "done")
     return [str(name) for name, fact in done if not plan.follows_beat(*fact.timing)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What a clip plan takes from the done videos of a file.
+
+    Parameters
+    ----------
+    videos, padded : int
+        Number of done videos, and of those that are shorter than a clip and padded.
+    clips : mapping of int to int
+        Number of clips per video -> number of such videos.
+    share : float
+        Share of all frames of the clips that is padding, 0 to 1.
+    """
+
+    videos: int
+    padded: int
+    clips: Mapping[int, int]
+    share: float
+
+    @classmethod
+    def of(cls, file: EmbeddingFile, plan: ClipPlan) -> Sampling:
+        """Of the done videos of a file whose number of frames is known."""
+        timings = [fact.timing for fact in file.facts() if fact.status == "done" and fact.timing[0] > 0]
+        each = [plan.padding(*timing) for timing in timings]
+        clips = Counter(frames // plan.frames_per_clip for _, frames in each)
+        total = sum(frames for _, frames in each)
+        share = sum(padded for padded, _ in each) / total if total else 0.0
+        return cls(len(each), sum(padded > 0 for padded, _ in each), dict(sorted(clips.items())), share)
+
+    def describe(self) -> str:
+        """For people: "clips per video: 1 (12 videos), 4 (3 videos); 12 of 15 videos padded, 40 % of the frames"."""
+        clips = ", ".join(f"{clips} ({counted(videos, 'video')})" for clips, videos in self.clips.items())
+        if not self.padded:
+            return f"clips per video: {clips}; none padded"
+        share = f"{100 * self.share:.2g} % of the clips' frames"
+        return f"clips per video: {clips}; {self.padded} of {counted(self.videos, 'video')} padded, {share}"
+
+    @property
+    def warning(self) -> str:
+        """What to do where more than a tenth of the frames is padding; "" elsewhere."""
+        if self.share <= MOST_PADDING:
+            return ""
+        return (
+            f"{100 * self.share:.2g} % of the clips' frames is padding, as {self.padded} of "
+            f"{counted(self.videos, 'video')} {'is' if self.padded == 1 else 'are'} shorter than a clip: take shorter "
+            "clips (--frames-per-clip), a smaller --frame-step, or --short skip"
+        )
+
+
+def notes_on_padding(file: EmbeddingFile, plan: ClipPlan | None) -> tuple[str, ...]:
+    """How many videos of a file a plan pads, with a warning where that is more than a tenth; () where none is."""
+    if plan is None:
+        return ()
+    found = Sampling.of(file, plan)
+    return tuple(filter(None, (found.describe() if found.padded else "", found.warning)))
 
 
 def notes_on_beats(file: EmbeddingFile, plan: ClipPlan | None) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Dataset:
     """The videos of a data set that can be trained on or tested.
 
     videos: (M,). targets: of each. split: (M,) as the table says, "train", "val", "test" or a fold's number.
-    failures: videos of the table without a file. fingerprint: SHA-256 of ids, splits and labels.
+    failures: videos of the table without a file. digest: SHA-256 of ids, splits and labels.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Dataset:
     split: Texts
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
-    fingerprint: str
+    digest: str
 
 
 def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = False) -> Dataset:
@@ -85,7 +85,7 @@ def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = Fal
     videos = tuple(manifest.videos[i] for i in labelled)
     split = np.array([_split(video, settings.folds) for video in videos], dtype=object)
     kept = replace(targets, values=targets.values[labelled])
-    print_of = _fingerprint(videos, split, kept)
+    print_of = _digest_of(videos, split, kept)
     return Dataset(source, videos, kept, split, failures, tuple(notes), print_of)
 
 
@@ -127,7 +127,7 @@ def _split(video: VideoRef, folds: int) -> str:
     )
 
 
-def _fingerprint(videos: Sequence[VideoRef], split: Texts, targets: Targets) -> str:
+def _digest_of(videos: Sequence[VideoRef], split: Texts, targets: Targets) -> str:
     digest = hashlib.sha256(json.dumps([task.name for task in targets.tasks]).encode())
     for video, part, values in zip(videos, split, targets.values, strict=True):
         row = [video.video_id, video.study_id, video.patient_id, video.view, part, *map(repr, values.tolist())]

@@ -41,7 +41,7 @@ from panecho_embed.finetuning.recipe import Recipe
 from panecho_embed.finetuning.recipe_files import parse_recipe, recipe_differences, to_toml
 from panecho_embed.store.layout import FAILURE_COLUMNS
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _ORDER_OF_PLANES = 2  # from this schema on, runs record which pictures the encoder saw
 Status = Literal["fresh", "begun", "done"]
 
@@ -56,7 +56,7 @@ _FOLDERS = ("checkpoints", "tensorboard", "plots")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What makes two runs the same. data: the fingerprint of its ids, splits and labels."""
+    """What makes two runs the same. data: the data digest (ids, splits, labels)."""
 
     recipe: Recipe
     init: str
@@ -198,7 +198,7 @@ class RunFolder:
         for name, mine, other in (
             ("init", identity.init, info.get("init")),
             ("fold", identity.fold, info.get("fold")),
-            ("the data's ids, splits and labels", identity.data[:12], info.get("data", {}).get("fingerprint", "")[:12]),
+            ("the data's ids, splits and labels", identity.data[:12], info.get("data", {}).get("digest", "")[:12]),
         ):
             if mine != other:
                 differ.append(f"{name}: {mine}, not {other}")

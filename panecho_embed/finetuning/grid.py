@@ -181,7 +181,7 @@ def _run(
     done = _train(trials, dataset, job, processes)
     if not processes.is_main:
         return None
-    outcomes = {t: read_outcome(t.folder) for t in trials if trial_state(t, dataset.fingerprint) == "done"}
+    outcomes = {t: read_outcome(t.folder) for t in trials if trial_state(t, dataset.digest) == "done"}
     if not outcomes:
         reasons = "; ".join(f"{name}: {why}" for name, why in job.problems.items())
         raise StoreError(f"{job.out}: no run could be finished: {reasons}")
@@ -266,8 +266,8 @@ def plan_trials(
     )
 
 
-def trial_state(trial: Trial, fingerprint: str) -> _State:
-    """Whether a run is done, begun or not there yet; fingerprint: of the data.
+def trial_state(trial: Trial, digest: str) -> _State:
+    """Whether a run is done, begun or not there yet; digest: of the data.
 
     Raises SettingsMismatchError if what lies in its folder was made with another recipe, start or data set,
     EarlierReleaseError if by a release whose runs are others.
@@ -280,7 +280,7 @@ def trial_state(trial: Trial, fingerprint: str) -> _State:
     check_release(info, trial.folder)
     if "status" not in info:
         raise StoreError(f"{trial.folder}: no run can be read there (no status); move it away, or take another -o")
-    if differ := folder.differences(Identity(trial.recipe, trial.init, fingerprint), info):
+    if differ := folder.differences(Identity(trial.recipe, trial.init, digest), info):
         raise SettingsMismatchError(
             f"{trial.folder} was made with other settings than asked for now: {'; '.join(differ)}; take another -o"
         )
@@ -382,7 +382,7 @@ def _train(trials: Sequence[Trial], dataset: Dataset, job: _Job, processes: Proc
     Returns the trials that were done before.
     """
     # Before hours of training, and the same answer in all processes.
-    done = processes.on_main(lambda: [t for t in trials if trial_state(t, dataset.fingerprint) == "done"])
+    done = processes.on_main(lambda: [t for t in trials if trial_state(t, dataset.digest) == "done"])
     todo = [trial for trial in trials if trial not in done]
     processes.on_main(lambda: _check_weights(done, job.weights))
     _check_patients(todo, dataset, job.allow_leakage)

@@ -21,7 +21,13 @@ from panecho_embed.finetuning.grid import Grid, run_grid
 from panecho_embed.finetuning.outcome import Outcome
 from panecho_embed.finetuning.recipe import Recipe
 from panecho_embed.finetuning.recipe_files import to_toml
-from panecho_embed.finetuning.report import evaluation_sentences, picture_words, start_facts, training_sentences
+from panecho_embed.finetuning.report import (
+    evaluation_sentences,
+    picture_words,
+    settings_id,
+    start_facts,
+    training_sentences,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,6 +150,10 @@ def write_grid(grid: Grid) -> Path:
         subtitle="The same recipe, data and seeds from every start.",
         facts=_asked(grid),
         warnings=[f"{name}: {why}" for name, why in grid.problems.items()],
+        inputs={
+            trial.init: {"settings_id": settings_id(outcome), "data_digest": outcome.info["data"]["digest"]}
+            for trial, outcome in reversed(list(grid.outcomes.items()))
+        },
         sections=[
             *_fractions(grid),
             Section("Training", _training(grid)),
@@ -325,7 +335,7 @@ def _data(grid: Grid) -> list[Block]:
     data = first.info["data"]
     return [
         Table(["Fraction", "Training", "Validation", "Test"], rows, caption),
-        Facts({"Data": data["path"], "Fingerprint of ids, splits and labels": data["fingerprint"]}),
+        Facts({"Data": data["path"], "Data digest (ids, splits, labels)": data["digest"]}),
     ]
 
 

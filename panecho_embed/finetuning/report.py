@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,8 @@ def write_metrics_of(outcome: Outcome, scored: Sequence[Scored], folder: Path) -
     }
     about = {
         "command": outcome.info["command"],
+        "settings_id": settings_id(outcome),
+        "data_digest": outcome.info["data"]["digest"],
         "level": outcome.level,
         "threshold_rule": outcome.recipe.evaluation.threshold,
         "init": outcome.info["init"],
@@ -82,11 +86,16 @@ def _write_report_of(outcome: Outcome, scored: Sequence[Scored], folder: Path) -
     warnings = [f"{name} was not evaluated: {why}" for name, why in outcome.not_scored().items()]
     if not info["weights"]["pretrained"]:
         warnings.append(_start_sentence(info))
+    memory = (
+        ["patients are on two sides of a split, so part of this is memory"] if info["counts"]["shared_patients"] else []
+    )
     account = Account(
         title=f"Fine-tuning: {listed}",
         subtitle=f"{outcome.recipe.description}. Start: {info['init']}.",
         question=f"How well does {info['init']} predict {listed} per {outcome.level} after fine-tuning?",
+        claim=f"can be predicted by the model fine-tuned from {info['init']}",
         warnings=warnings,
+        doubts=dict.fromkeys(names, memory),
         baseline=f"Test rows, one per {outcome.level}. The baseline predicts the training mean, or the class "
         "frequencies.",
         sections=[
@@ -100,6 +109,13 @@ def _write_report_of(outcome: Outcome, scored: Sequence[Scored], folder: Path) -
         repeat=[Folded("recipe.toml", [Code(to_toml(outcome.recipe))])],
     )
     return write_run_report(folder, scored, account)
+
+
+def settings_id(outcome: Outcome) -> str:
+    """SHA-256 of what decides the weights of a run: the recipe, the start and its weights, and how it was fed."""
+    info = outcome.info
+    settings = [to_toml(outcome.recipe), info["init"], info["weights"]["sha256"], info["feeding"]]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def start_facts(info: Mapping[str, Any]) -> dict[str, str]:
@@ -189,7 +205,8 @@ def _data(outcome: Outcome) -> list[Block]:
     if counts["failed"]:
         text = f"{counted(counts['failed'], 'video')} could not be used; failures.csv lists them."
         blocks.append(Text(text, "warning"))
-    return [*blocks, Facts({"Data": data["path"], "Fingerprint of ids, splits and labels": data["fingerprint"]})]
+    facts = {"Data": data["path"], "Settings id": settings_id(outcome)}
+    return [*blocks, Facts(facts | {"Data digest (ids, splits, labels)": data["digest"]})]
 
 
 def _methods(outcome: Outcome, scored: Sequence[Scored]) -> str:

@@ -163,7 +163,7 @@ def finetune(
 
 def _cross_validate(dataset: Dataset, out: Path, job: _Job, fold: int | None, processes: Processes) -> FinetuneSummary:
     """Run the folds that are not done, or one of them, and put their test predictions together when all are."""
-    identity = Identity(job.recipe, job.init, dataset.fingerprint)
+    identity = Identity(job.recipe, job.init, dataset.digest)
     numbers = list(range(job.recipe.data.folds)) if fold is None else [fold]
     if not job.allow_leakage:
         check_folds_apart(dataset)
@@ -177,7 +177,7 @@ def _cross_validate(dataset: Dataset, out: Path, job: _Job, fold: int | None, pr
             if not job.overwrite:
                 _check_given_weights(folder, job)
             if not done or job.overwrite:
-                folder.begin(identity, {"data": {"path": str(dataset.path), "fingerprint": dataset.fingerprint}})
+                folder.begin(identity, {"data": {"path": str(dataset.path), "digest": dataset.digest}})
         return done and not job.overwrite
 
     if processes.on_main(claim):
@@ -292,7 +292,7 @@ def _run_fold(
     """
     recipe = job.recipe
     fold = make_fold(dataset, recipe.data, number, seed=recipe.seed, allow_leakage=job.allow_leakage)
-    identity = Identity(recipe, job.init, dataset.fingerprint, number)
+    identity = Identity(recipe, job.init, dataset.digest, number)
     folder = RunFolder(out)
     with ExitStack() as stack:
 
@@ -416,7 +416,7 @@ def _write(
     thresholds = _thresholds_of(predictions, recipe.evaluation.level)
     rule = recipe.evaluation.threshold
     patients = start.patients.extended(
-        fold.dataset.fingerprint,
+        fold.dataset.digest,
         train=fold.patients("train"),
         val=fold.patients("val"),
         start=start.weights.source if start.weights.pretrained else "",
@@ -449,7 +449,7 @@ def _facts(start: Start, fold: Fold, job: _Job, processes: Processes) -> dict[st
         "feeding": start.feeding.record(),
         "overrides": list(_overrides(start, job.recipe)),
         "plane_order": None if start.whole_clips else start.plane_order,
-        "data": {"path": str(fold.dataset.path), "fingerprint": fold.dataset.fingerprint},
+        "data": {"path": str(fold.dataset.path), "digest": fold.dataset.digest},
         "device": processes.device.type,
         "processes": processes.count,
         "precision": processes.precision,

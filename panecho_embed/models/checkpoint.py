@@ -336,6 +336,7 @@ class Recorded:
 
     plane_order: of released files "published". layout: how the file names its tensors. thresholds: of the yes-or-no
     decisions of a fine-tuned model, by task. init: what a fine-tuned model was trained from; "" for any other.
+    start_pretrained: whether that start was pretrained.
     patients: that a fine-tuned model was trained on.
     """
 
@@ -345,6 +346,7 @@ class Recorded:
     layout: str = PANECHO_LAYOUT
     thresholds: Mapping[str, float] = field(default_factory=dict)
     init: str = ""
+    start_pretrained: bool = True
     patients: TrainingPatients = field(default_factory=TrainingPatients)
 
 
@@ -382,6 +384,7 @@ def _read_recorded(content: Mapping[Any, Any], path: Path) -> Recorded:
         layout,
         _thresholds(about.get("thresholds"), path),
         str(about.get("init") or ""),
+        about.get("pretrained") is not False,
         _patients(about.get("patients"), path),
     )
 

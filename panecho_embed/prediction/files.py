@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from panecho_embed._version import __version__
 from panecho_embed.core.arraytypes import FloatArray
@@ -19,9 +19,6 @@ from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.core.tasks import Task
 from panecho_embed.prediction.averages import Output, Predictions, Spread, outputs_of
 from panecho_embed.store import EmbeddingFile
-
-if TYPE_CHECKING:
-    pass
 
 DISCLAIMER = "For research only. Not a medical device: not for diagnosis or treatment."
 RANDOM = "RANDOM WEIGHTS, NOT PRETRAINED: these predictions mean nothing; they show what the output looks like."
@@ -74,7 +71,7 @@ def write_json(
 ) -> Path:
     """Write studies and their videos in long form, one study a line.
 
-    about: what stands at the top. sheets: study_id -> its page, relative to the file. failures: as records. NaN is
+    about: the head of the file. sheets: study_id -> its page, relative to the file. failures: as records. NaN is
     null. Raises StoreError.
     """
 
@@ -93,9 +90,20 @@ def write_json(
 
 
 def about(
-    file: EmbeddingFile, tasks: tuple[Task, ...], *, fine_tuned: bool, patients: Mapping[str, Any]
+    file: EmbeddingFile,
+    tasks: tuple[Task, ...],
+    *,
+    init: str,
+    pretrained: bool,
+    patients: Mapping[str, Any],
+    digest: str,
 ) -> dict[str, Any]:
-    """The head of predictions.json and metrics.json; patients: how many of them the model was trained on."""
+    """The head of predictions.json and metrics.json.
+
+    init: what a fine-tuned model was trained from, "" for any other. pretrained: whether the weights, or the start of a
+    fine-tuned model, were pretrained. patients: counts of those that the model was trained on. digest: the data digest
+    of the clips.
+    """
     provenance = file.provenance
     weights = provenance.weights
     return {
@@ -103,16 +111,19 @@ def about(
         "panecho_embed": __version__,
         "notice": DISCLAIMER if weights.pretrained else f"{RANDOM} {DISCLAIMER}",
         "model": {
+            "name": provenance.model,
             "backbone": provenance.backbone,
             "weights": weights.source,
             "sha256": weights.sha256,
             "licence": weights.licence,
-            "pretrained": weights.pretrained,
-            "fine_tuned": fine_tuned,
+            "pretrained": pretrained,
+            "fine_tuned": bool(init),
+            "trained_from": init or None,
             "training_patients": dict(patients),
         },
+        "settings_id": file.settings_id,
+        "data_digest": digest,
         "embeddings": {
-            "fingerprint": file.fingerprint,
             "clips": None if provenance.clips is None else dataclasses.asdict(provenance.clips),
             "feeding": dataclasses.asdict(provenance.feeding),
             "overrides": list(provenance.overrides),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -21,8 +22,21 @@ from panecho_embed.core.provenance import Provenance
 from panecho_embed.core.records import Failure
 from panecho_embed.core.tasks import Task
 from panecho_embed.core.wording import counted
-from panecho_embed.evaluation.page import Block, Facts, Folded, Link, Section, Table, Text, write_report
-from panecho_embed.evaluation.report import cautions, interval_sentence, metric_rows, summary_rows
+from panecho_embed.evaluation.conclusions import sentence
+from panecho_embed.evaluation.page import (
+    Block,
+    Facts,
+    Figure,
+    Folded,
+    Lead,
+    Link,
+    Section,
+    Table,
+    Text,
+    figure,
+    write_report,
+)
+from panecho_embed.evaluation.report import GLOSSARY, cautions, interval_sentence, metric_rows, summary_rows
 from panecho_embed.prediction.agreement import Agreement
 from panecho_embed.prediction.averages import Output, Predictions
 from panecho_embed.prediction.files import AVERAGING, DISCLAIMER, RANDOM, SPREAD
@@ -40,6 +54,8 @@ _TASKS = 6
 _FIRST = ("EF", "RVSystolicFunction", "LASize", "AVStenosis", "MVRegurgitation", "pericardial-effusion")
 _JOINED = str.maketrans(" ", "\u00a0")
 _LISTED = 50
+_REASONS = 4  # of skipped and failed files, in a line
+_LED = 3  # labelled tasks of the first screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +76,24 @@ def write_pages(
     out: Path,
     sheets: Sheets,
     known: str = "",
+    digest: str = "",
 ) -> dict[str, str]:
     """Write report.html and, if wanted, studies/*.html; study_id -> its page, relative to `out`.
 
-    known: which patients trained the model. Raises OSError.
+    known: which patients trained the model. digest: the data digest of the clips. Raises OSError.
     """
     names: Mapping[str, str] = {}
     if sheets.wanted:
         names = _write_sheets(predictions, file, failures, out / _SHEETS, sheets)
     links = {study: f"{_SHEETS}/{name}" for study, name in names.items()}
     sections = [
-        *([Section("Notice", _notices(file))] if _notices(file) else []),
-        *([Section("Agreement with labels", _agreement_blocks(found, known))] if found else []),
+        Section("", [_lead(predictions, file, found, failures)]),
         Section("Studies", [_studies(predictions, links)]),
-        *([Section("Not read", _failures(failures))] if failures else []),
-        Section("How it was made", [Facts(_facts(file)), Text(AVERAGING), Text(SPREAD)]),
+        *([Section("Agreement with labels", _agreement_blocks(found, known))] if found else []),
+        Section(
+            "How it was made", [Facts(_facts(file, digest)), Text(AVERAGING), Text(SPREAD), Text(GLOSSARY, "note")]
+        ),
+        *([Section("Skipped and failed files", _failures(failures))] if failures else []),
     ]
     counts = (
         f"{counted(len(predictions.studies), 'study')}, {counted(len(predictions.videos), 'video')}, "
@@ -87,7 +106,7 @@ def write_pages(
 def _write_sheets(
     predictions: Predictions, file: EmbeddingFile, failures: Sequence[Failure], folder: Path, sheets: Sheets
 ) -> dict[str, str]:
-    """A page a study."""
+    """Write one page per study."""
     names = _page_names(map(str, predictions.studies.study_id))
     of_study = _failures_by_study(file, failures)
     films = Films.of(file)
@@ -129,8 +148,49 @@ def _failures_by_study(file: EmbeddingFile, failures: Iterable[Failure]) -> Mapp
     return by_study
 
 
-def _notices(file: EmbeddingFile) -> list[Text]:
-    return [] if file.provenance.weights.pretrained else [Text(RANDOM, "warning")]
+def _lead(
+    predictions: Predictions, file: EmbeddingFile, found: Sequence[Agreement], failures: Sequence[Failure]
+) -> Lead:
+    """The first screen: how well the labelled studies agree, else what was predicted; skipped files counted."""
+    mains = [one for one in found if one.main is not None]
+    tasks = len(dict.fromkeys(output.task for output in predictions.outputs))
+    sentences = []
+    for one in mains[:_LED]:
+        assert one.main is not None
+        of = one.words[next(iter(one.scored))]
+        of = "all labelled studies" if of == "all" else f"studies of the split {of}" if of != "not in training" else of
+        sentences.append(f"{sentence(one.main, 'can be predicted by this model')} ({of})")
+    if not mains:
+        sentences.append(
+            f"{counted(tasks, 'task')} predicted for {counted(len(predictions.studies), 'study')}. It can't be told "
+            "how near the truth they are: the input has no labels of the tasks' names to compare them with."
+        )
+    if failures:
+        skipped = sum(failure.stage == "skipped" for failure in failures)
+        failed = len(failures) - skipped
+        counts = [f"{counted(skipped, 'file')} skipped (no cine loop)"] if skipped else []
+        counts += [f"{counted(failed, 'file')} failed"] if failed else []
+        sentences.append(f"{' and '.join(counts)}; listed at the end.")
+    warnings = [] if file.provenance.weights.pretrained else [RANDOM]
+    warnings += cautions([one.main for one in mains if one.main is not None])
+    return Lead(sentences, _first_figure(predictions, mains), warnings)
+
+
+def _first_figure(predictions: Predictions, mains: Sequence[Agreement]) -> Figure | None:
+    """Predicted against measured for the first labelled task, else the predictions of the first task."""
+    from panecho_embed.evaluation.plots import spread, target_figures
+
+    if mains:
+        assert mains[0].main is not None
+        made, caption = next(iter(target_figures(mains[0].main).values()))
+        return figure(made, f"{mains[0].task.name}. {caption}")
+    output = next(iter(predictions.outputs), None)
+    if output is None or not len(predictions.studies):
+        return None
+    task = output.task
+    values = predictions.studies.values[:, 0].astype(np.float64)
+    what = f"probability of {shown_class(output.label)}" if output.label else _heading(task).replace("\u200b", "")
+    return figure(spread(values, f"{task.name}, predicted" if not output.label else what), f"{task.name} per study.")
 
 
 def _studies(predictions: Predictions, links: Mapping[str, str]) -> Table:
@@ -146,9 +206,25 @@ def _studies(predictions: Predictions, links: Mapping[str, str]) -> Table:
         videos = str(len(predictions.videos_of[study]))
         values = [_cell(predictions, study, of_task) for of_task in columns]
         rows.append([name, videos, *values])
+    measured = {task: _measured(predictions, task) for task in tasks}
+    for study, row in enumerate(rows):
+        for place in reversed(range(len(tasks))):
+            if (known := measured[tasks[place]]) is not None:
+                row.insert(3 + place, known[study])
+    headings = [title for task in tasks for title in (_heading(task), *(["Measured"] if measured[task] else []))]
     caption = "Mean over the videos, of measurements with the standard deviation; of several classes the likeliest. "
     caption += "Everything is in studies.csv" + (" and on the studies' own pages." if links else ".")
-    return Table(["Study", "Videos", *map(_heading, tasks)], rows, caption, wrapped=True)
+    return Table(["Study", "Videos", *headings], rows, caption, wrapped=True)
+
+
+def _measured(predictions: Predictions, task: Task) -> list[str] | None:
+    """The label of each study for a task, as text; None where the input has none of the task's name."""
+    column = predictions.studies.labels.get(task.name)
+    if column is None:
+        return None
+    if column.dtype.kind == "f":
+        return [shown_number(float(value)) if math.isfinite(value) else "-" for value in column]
+    return [str(value) or "-" for value in column]
 
 
 def _heading(task: Task) -> str:
@@ -192,17 +268,25 @@ def _agreement_blocks(found: Sequence[Agreement], known: str) -> list[Block]:
     return blocks
 
 
-def _failures(failures: Sequence[Failure]) -> list[Facts | Text]:
-    listed = Facts({failure.video_id: f"{failure.message} [{failure.stage}]" for failure in failures[:_LISTED]})
+def _failures(failures: Sequence[Failure]) -> list[Block]:
+    """Counts by reason, and the files themselves, closed until clicked."""
+    reasons = Counter(failure.message for failure in failures)
+    counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(_REASONS))
+    more = f"; and {len(reasons) - _REASONS} other reasons" if len(reasons) > _REASONS else ""
+    rows = [[failure.video_id, failure.stage, failure.message] for failure in failures[:_LISTED]]
     left = len(failures) - _LISTED
-    return [listed, *([Text(f"And {left} more, in predictions.json.")] if left > 0 else [])]
+    title = f"The files{f' (the first {_LISTED}; {left} more in predictions.json)' if left > 0 else ''}"
+    listed = Table(["File", "Stage", "Reason"], rows, title, folded=True, wrapped=True)
+    return [Text(f"{counts}{more}."), listed]
 
 
-def _facts(file: EmbeddingFile) -> dict[str, str]:
+def _facts(file: EmbeddingFile, digest: str) -> dict[str, str]:
     return {
         "Model": _model_line(file.provenance),
         "Clips": _clips_line(file.provenance),
-        "Embeddings": f"{file.path.name}, fingerprint {file.fingerprint[:16]}",
+        "Embeddings": file.path.name,
+        "Settings id": file.settings_id,
+        "Data digest": digest,
         "Notice": DISCLAIMER,
     }
 
@@ -377,7 +461,7 @@ def grouped(tasks: Iterable[Task]) -> list[tuple[str, list[Task]]]:
 def _model_line(provenance: Provenance) -> str:
     """Which model, in a line for people."""
     weights = provenance.weights
-    name = "PanEcho" if provenance.backbone == "panecho" else provenance.backbone
+    name = "PanEcho" if provenance.model == "panecho" else provenance.model
     return f"{name}, {weights.source} (sha256 {weights.sha256[:12]}), licence {weights.licence}"
 
 

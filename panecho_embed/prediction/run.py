@@ -15,6 +15,7 @@ import torch
 
 from panecho_embed.core.arraytypes import FloatArray
 from panecho_embed.core.clips import ClipPlan
+from panecho_embed.core.digests import digest_of_arrays
 from panecho_embed.core.errors import ArgumentError, SettingsMismatchError, StoreError
 from panecho_embed.core.outputs import refuse_to_replace_run, written_run
 from panecho_embed.core.patients import TrainingPatients
@@ -203,11 +204,20 @@ def _predict(
         )
     )
     failures = file.failure_records()
-    head = about(file, model.tasks, fine_tuned=bool(recorded.init), patients=counts)
+    ids = (table.video_id, table.study_id, table.patient_id, table.split, table.first_frame)
+    digest = digest_of_arrays(table.values, *ids, *(table.labels[name] for name in sorted(table.labels)))
+    head = about(
+        file,
+        model.tasks,
+        init=recorded.init,
+        pretrained=pretrained and recorded.start_pretrained,
+        patients=counts,
+        digest=digest,
+    )
     with written_run(out) as new:
         write_tables(predictions, new)
         write_tasks(model.tasks, new / "tasks.csv")
-        links = write_pages(predictions, file, found, failures, new, pages, told)
+        links = write_pages(predictions, file, found, failures, new, pages, told, digest)
         listed = [{name: getattr(failure, name) for name in FAILURE_COLUMNS} for failure in failures]
         write_json(predictions, head, links, listed, new / "predictions.json")
         write_agreements(found, head, new)

@@ -83,7 +83,7 @@ def write_atlas(
         columns["thumbnail"] = pa.array(pictures, pa.string())
     table = pa.table(columns)
     weights = collection.provenance.weights
-    facts = {"panecho_embed.fingerprint": collection.file.fingerprint, "panecho_embed.weights": weights.source}
+    facts = {"panecho_embed.settings_id": collection.file.settings_id, "panecho_embed.weights": weights.source}
     with written_whole(Path(out), size=table.nbytes // 8) as temporary:
         # Without Arrow's own copy of the schema, which would hold the digest a second time.
         with pq.ParquetWriter(temporary, table.schema.remove_metadata(), store_schema=False) as writer:

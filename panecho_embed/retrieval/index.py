@@ -116,9 +116,9 @@ def index_path(emb: str | Path) -> Path:
 
 
 def binding(file: EmbeddingFile) -> str:
-    """SHA-256 of what makes an embedding file this one: fingerprint, time, size, ids and a sample of its values."""
+    """SHA-256 of what makes an embedding file this one: settings id, time, size, ids and a sample of its values."""
     digest = hashlib.sha256()
-    for fact in (file.fingerprint, file.created_utc, len(file), file.dim, file.level):
+    for fact in (file.settings_id, file.created_utc, len(file), file.dim, file.level):
         digest.update(f"{fact}\0".encode())
     for name in ("video_id", "study_id"):
         digest.update("\0".join(file.video_columns[name]).encode("utf-8", "surrogateescape"))

@@ -1,6 +1,6 @@
 """The embedding file: written whole or not at all, read by one function that checks it, merged from parts.
 
-/            attrs: format, schema_version, level, provenance (JSON), fingerprint, created_utc
+/            attrs: format, schema_version, level, provenance (JSON), settings_id, created_utc
 /embeddings  (N, D) float32 or float16, in one piece
 /checksums   (B,) uint32, of each 2 MiB of /embeddings
 /rows/       video (N,) int32 into /videos; first_frame, frames_per_clip (N,) int32; frame_step (N,) float64

@@ -86,7 +86,7 @@ class Agreement:
             raise EarlierReleaseError(f"the parts in {where} are {error} (--overwrite discards them)") from error
         except _DAMAGED as error:
             raise StoreError(f"the list of videos beside the parts in {where} is damaged ({error})") from error
-        if theirs.fingerprint != self.provenance.fingerprint:
+        if theirs.settings_id != self.provenance.settings_id:
             raise SettingsMismatchError(
                 f"another shard in {where} has other settings: {'; '.join(self.provenance.differences(theirs))}. "
                 "Give all shards the same options, or begin anew with --overwrite"

@@ -82,7 +82,7 @@ def export(emb: str | Path, out: str | Path, *, overwrite: bool = False) -> Path
 def made_of(file: EmbeddingFile, columns: _Columns) -> dict[str, str]:
     """What the exported embeddings are, as texts by name.
 
-    format, version: of this package. level: of the rows. units: JSON, column -> unit, where known. fingerprint: of the
+    format, version: of this package. level: of the rows. units: JSON, column -> unit, where known. settings_id: of the
     settings. provenance: JSON, see `Provenance`. created_utc: when the embedding file was made.
     """
     known = {task.name: task.unit for task in all_tasks() if task.unit}
@@ -91,7 +91,7 @@ def made_of(file: EmbeddingFile, columns: _Columns) -> dict[str, str]:
         "version": __version__,
         "level": file.level,
         "created_utc": file.created_utc,
-        "fingerprint": file.fingerprint,
+        "settings_id": file.settings_id,
         "units": json.dumps({name: unit for name, unit in (_UNITS | known).items() if name in columns}),
         "provenance": file.provenance.to_json(),
     }
@@ -231,7 +231,7 @@ def _card(file: EmbeddingFile, columns: _Columns, words: Mapping[str, str]) -> s
         f"{len(file)} {file.level} embeddings of {file.dim} numbers ({file.dtype}), of {patients} patients.", "",
         f"- Weights: {provenance.weights.source} (licence: {provenance.weights.licence or 'not known'}), "
         f"SHA-256 {provenance.weights.sha256}",
-        f"- Settings: fingerprint {file.fingerprint}; everything is in `{MADE}`",
+        f"- Settings id: {file.settings_id}; everything is in `{MADE}`",
         f"- Made on {file.created_utc} (UTC), exported by panecho-embed {__version__}",
         "- Splits are those of the embedding file; rows without one are in `unsplit`.", "",
         "The licence of the recordings, and whether embeddings of them may be shared, is not known to the embedding "

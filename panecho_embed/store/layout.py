@@ -14,7 +14,7 @@ from panecho_embed.core.errors import StoreError
 from panecho_embed.core.records import Recording, VideoFacts
 
 FORMAT = "panecho-embed"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _Kind = Literal["i", "f", "S"]
 

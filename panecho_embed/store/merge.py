@@ -36,7 +36,7 @@ def merge(parts: Sequence[str | Path], manifest: Manifest, provenance: Provenanc
     ledger = Ledger()
     for part in parts:
         file = EmbeddingFile(part)
-        if file.fingerprint != provenance.fingerprint:
+        if file.settings_id != provenance.settings_id:
             raise SettingsMismatchError(
                 f"{file.path} was made with other settings: {'; '.join(provenance.differences(file.provenance))}"
             )

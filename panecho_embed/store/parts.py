@@ -267,7 +267,7 @@ class Parts:
             self._enter(file, provenance)
 
     def _enter(self, file: EmbeddingFile, provenance: Provenance) -> EmbeddingFile:
-        if file.fingerprint != provenance.fingerprint:
+        if file.settings_id != provenance.settings_id:
             raise SettingsMismatchError(
                 f"{file.path} was made with other settings than asked for now: "
                 f"{'; '.join(provenance.differences(file.provenance))}. "
@@ -314,7 +314,7 @@ def _opened(path: Path) -> EmbeddingFile:
 
 def _made_with(path: Path, provenance: Provenance) -> bool:
     try:
-        return EmbeddingFile(path).fingerprint == provenance.fingerprint
+        return EmbeddingFile(path).settings_id == provenance.settings_id
     except StoreError:
         return False
 

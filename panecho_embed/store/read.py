@@ -70,7 +70,7 @@ class EmbeddingFile:
         What a row is.
     provenance : Provenance
         How the embeddings were made.
-    fingerprint : str
+    settings_id : str
         Digest of those settings, not of the data.
 
     Raises
@@ -96,7 +96,7 @@ class EmbeddingFile:
         """Videos of the manifest, those included that gave no rows."""
         attributes = contents.attributes
         self.level: Level = attributes["level"]  # type: ignore[assignment]
-        self.fingerprint, self.created_utc = str(attributes["fingerprint"]), str(attributes["created_utc"])
+        self.settings_id, self.created_utc = str(attributes["settings_id"]), str(attributes["created_utc"])
         if self.level not in get_args(Level):
             raise StoreError(f"{self.path}: level is {self.level!r}; known are {', '.join(get_args(Level))}")
         try:
@@ -313,7 +313,7 @@ def _problems(contents: Contents) -> list[str]:
     if attributes.get("format") != FORMAT or attributes.get("schema_version") != SCHEMA_VERSION:
         form, version = attributes.get("format"), attributes.get("schema_version")
         return [f"its format is {form!r}, version {version}; this release reads {FORMAT!r}, version {SCHEMA_VERSION}"]
-    texts = ("level", "provenance", "fingerprint", "created_utc")
+    texts = ("level", "provenance", "settings_id", "created_utc")
     problems = [f"its attribute {name} is no text" for name in texts if not isinstance(attributes.get(name), str)]
     if lacking := [name for name in REQUIRED if name not in places]:
         return [*problems, f"not whole, {', '.join(lacking)} missing"]

@@ -15,7 +15,7 @@ def verify(path: str | Path) -> list[str]:
     """Every problem of an embedding file, one sentence each; an empty list when it is whole.
 
     What opening a file checks, then every block of embeddings; and whether what the file says makes sense: the
-    settings' fingerprint, the ids, the order and count of each video's rows, the failures, and finite embeddings.
+    settings id, the ids, the order and count of each video's rows, the failures, and finite embeddings.
     """
     try:
         with EmbeddingFile(path) as file:
@@ -33,8 +33,8 @@ def problems_of(file: EmbeddingFile) -> list[str]:
 
 def _settings(file: EmbeddingFile) -> list[str]:
     problems = []
-    if file.provenance.fingerprint != file.fingerprint:
-        problems.append("the fingerprint is not that of the provenance: one of them was changed")
+    if file.provenance.settings_id != file.settings_id:
+        problems.append("the settings id is not that of the provenance: one of them was changed")
     if file.provenance.level != file.level:
         problems.append(f"level is {file.level}, the provenance says {file.provenance.level}")
     if file.provenance.dim != file.dim:

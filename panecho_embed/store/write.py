@@ -199,7 +199,7 @@ class EmbeddingWriter:
             "schema_version": SCHEMA_VERSION,
             "level": self.provenance.level,
             "provenance": self.provenance.to_json(),
-            "fingerprint": self.provenance.fingerprint,
+            "settings_id": self.provenance.settings_id,
             "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         shapes = {"embeddings": (self._dtype, (self.rows, self.provenance.dim))}

@@ -111,7 +111,7 @@ def test_every_result_says_what_it_was_made_with(emb):
         result = CliRunner().invoke(search, [str(a) for a in (emb, *asked, "--json")], catch_exceptions=False)
         block = json.loads(result.stdout)["made"]
         assert (block["weights"], block["pretrained"]) == ("random (seed 0)", False)
-        assert block["fingerprint"] == Collection(emb).provenance.fingerprint
+        assert block["settings_id"] == Collection(emb).provenance.settings_id
         assert "note: RANDOM WEIGHTS, NOT PRETRAINED (random (seed 0)): results say nothing" in result.stderr
 
 

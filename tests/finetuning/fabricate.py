@@ -132,7 +132,7 @@ def run_info(init: str, recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]
         "feeding": Feeding().record(),
         "overrides": ["frame_step 2 (panecho's own: 1)"] if init == "panecho" else [],
         "plane_order": "published",
-        "data": {"path": "/data", "fingerprint": "cd" * 32},
+        "data": {"path": "/data", "digest": "cd" * 32},
         "fold": None,
         "device": "cpu",
         "processes": 1,

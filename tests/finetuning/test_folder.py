@@ -17,7 +17,7 @@ MINE = Identity(load_recipe("custom"), "panecho", "d" * 64)
 def begun(tmp_path):
     with RunFolder(tmp_path / "run") as folder:
         assert folder.claim(MINE) == "fresh"
-        folder.begin(MINE, {"data": {"fingerprint": MINE.data}})
+        folder.begin(MINE, {"data": {"digest": MINE.data}})
     return tmp_path / "run"
 
 

@@ -12,7 +12,7 @@ from panecho_embed.finetuning.folder import SCHEMA_VERSION, write_info
 from panecho_embed.finetuning.grid import Trial, plan_trials, trial_state
 from tests.finetuning.fabricate import fabricate, small_recipe
 
-DATA = "cd" * 32  # the fingerprint that a fabricated run has
+DATA = "cd" * 32  # the data digest of a fabricated run
 
 
 def one(out: Path) -> Trial:

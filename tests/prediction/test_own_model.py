@@ -158,7 +158,14 @@ def test_the_model_s_record_and_not_the_split_column_says_who_was_in_training(
     assert rows_of(tmp_path / "out")["split"].tolist() == rows_of(predicted[1])["split"].tolist()
     mine, theirs = targets_of(tmp_path / "out")["EF"], targets_of(predicted[1])["EF"]
     assert mine["splits"] == theirs["splits"]
-    about = json.loads((tmp_path / "out" / "predictions.json").read_text())["model"]["training_patients"]
+    model = json.loads((tmp_path / "out" / "predictions.json").read_text())["model"]
+    # Fine-tuned from random weights: neither PanEcho nor pretrained.
+    assert (model["fine_tuned"], model["trained_from"], model["pretrained"]) == (True, "random", False)
+    assert model["name"] == "a model fine-tuned in the architecture of panecho (model.pt)"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert model["name"] in page
+    assert "PanEcho, model.pt" not in page
+    about = model["training_patients"]
     counts = {"training": 12, "validation": 8, "neither": 8}
     assert about == {"recorded": True, "comparable": True, **counts, "started_from_unrecorded": None}
 

@@ -46,7 +46,7 @@ def test_keys_of_metrics_json_are_stable(embeddings: Path, tmp_path: Path) -> No
     document = json.loads((tmp_path / "metrics.json").read_text())
     assert list(document) == [
         *("schema_version", "made_by", "version", "created_utc", "command", "source", "options", "not_evaluated"),
-        *("embeddings", "draws", "seed", "targets"),
+        *("settings_id", "data_digest", "embeddings", "draws", "seed", "targets"),
     ]
     assert document["made_by"] == "probe linear"
     assert list(document["targets"]["Grade"]) == [
@@ -121,7 +121,7 @@ def test_everything_that_can_be_asked_for_is_in_the_report(embeddings: Path, tmp
     extras = ["--control", "--subgroups", "view,Sex", "--fractions", "0.3,1", "--repeats", 2, "--cutoffs", "50"]
     result = ok("linear", embeddings, "--target", "EF,LowEF", *extras, "--draws", 50, "-o", tmp_path)
     html = (tmp_path / "report.html").read_text()
-    for text in ("Shuffled labels", "Subgroups by Sex", "Label efficiency", "Bland-Altman", "Methods", "Fingerprint"):
+    for text in ("Shuffled labels", "Subgroups by Sex", "Label efficiency", "Bland-Altman", "Methods", "Settings id"):
         assert text in html
     assert "untrained weights" in html
     assert json.loads((tmp_path / "metrics.json").read_text())["command"] in html

@@ -154,7 +154,13 @@ def test_unusable_requests_are_refused(
 
 def test_the_account_says_what_is_common_and_what_differs(compared: Compared) -> None:
     account = comparison_account(compared, None, "panecho-embed probe compare")
-    assert [section.title for section in account.sections][:2] == ["Embeddings: all candidates", "Embeddings: bad"]
+    (section,) = account.sections
+    common, apart = section.blocks
+    assert section.title == "Embeddings"
+    assert "Settings id" in common.facts
+    assert apart.columns == ["Candidate", "Data digest"]
+    assert [row[0] for row in apart.rows] == list(account.inputs) == ["bad", "good", "fair"]
+    assert len({one["data_digest"] for one in account.inputs.values()}) == 3
     assert "The same probe was trained and tested on the same patients" in account.methods[0]
     assert "corrected for the 3 differences of this report by Holm's method" in account.methods[0]
 
@@ -262,6 +268,18 @@ def test_a_sweep_makes_the_clips_that_reclip_makes(
     theirs = EmbeddingFile(tmp_path / "clips.h5").table()
     np.testing.assert_array_equal(ours.video_id, theirs.video_id)
     np.testing.assert_allclose(ours.values, theirs.values, atol=1e-5)
+
+
+def test_samplings_that_take_the_same_frames_are_one_candidate_and_padding_is_said(
+    frames: EmbeddingTable, on_frames: Path, write: Callable[[Path, EmbeddingTable], Path], tmp_path: Path
+) -> None:
+    path, said = write(tmp_path / "frames.h5", frames), list[str]()
+    plans = {"all": ClipPlan(16, 4, num_clips=4), "one": ClipPlan(16, 4, num_clips=1), "other": ClipPlan(8, 1)}
+    swept = [name for name, _ in sweep_tables(path, plans, weights=on_frames, device="cpu", announce=said.append)]
+    assert swept == ["all", "other"]
+    assert "one takes the same frames as all and is not a separate candidate" in said
+    assert any(note.startswith("all: clips per video: 1 (") and "padded" in note for note in said)
+    assert any("of the clips' frames is padding" in note for note in said)
 
 
 def test_a_sweep_needs_frames_and_their_own_weights(

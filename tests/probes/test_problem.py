@@ -11,13 +11,25 @@ import pytest
 
 from panecho_embed.core.errors import ArgumentError
 from panecho_embed.core.records import ROW_COLUMNS, EmbeddingTable
-from probes.problem import load_problem, load_problems
+from probes.problem import data_digest, load_problem, load_problems
 
 
 @pytest.mark.parametrize(("level", "units"), [("clip", 360), ("video", 120), ("study", 60)])
 def test_one_unit_a_row_of_the_level(table: EmbeddingTable, level: str, units: int) -> None:
     problem = load_problem(table, "EF", level=level)
     assert (len(problem), len(problem.values), problem.level) == (units, units, level)
+
+
+def test_the_data_digest_follows_ids_embeddings_and_labels(table: EmbeddingTable, embeddings: Path) -> None:
+    one = data_digest([load_problem(table, "EF")])
+    assert one == data_digest([load_problem(embeddings, "EF")])
+    values = table.values.copy()
+    values[0, 0] += 1
+    labels = table.labels | {"EF": table.labels["EF"] + 1}
+    renamed = np.array([f"x{name}" for name in table.video_id], dtype=object)
+    for changed in (replace(table, values=values), replace(table, labels=labels), replace(table, video_id=renamed)):
+        assert data_digest([load_problem(changed, "EF")]) != one
+    assert data_digest([load_problem(table, "LowEF")]) != one
 
 
 def test_default_level_is_the_video(embeddings: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_provenance_that_is_no_record(path, text):
         ({"level": None}, "attribute level is no text"),
         ({"level": "beat"}, "level is 'beat'; known are"),
         ({"format": "other"}, "format is 'other'"),
-        ({"schema_version": 3}, "version 3; this release reads 'panecho-embed', version 2"),
+        ({"schema_version": 2}, "version 2; this release reads 'panecho-embed', version 3"),
     ],
 )
 def test_attributes_of_another_kind(path, attributes, match):

@@ -81,7 +81,7 @@ def test_a_file_comes_back_as_it_was(emb, tmp_path, name):
     assert np.array(columns["EF"], dtype=float) == pytest.approx(file.rows["EF"], nan_ok=True)
     assert "path" not in columns
     assert made["provenance"] == file.provenance.to_json()
-    assert (made["fingerprint"], made["level"]) == (file.fingerprint, "clip")
+    assert (made["settings_id"], made["level"]) == (file.settings_id, "clip")
     assert json.loads(made["units"]) == {"EF": "%", "fps": "1/s"} | dict.fromkeys(
         ("first_frame", "frame_step", "frames_per_clip"), "frame"
     )

@@ -50,7 +50,7 @@ def test_h5py_alone_is_enough(make_file):
         assert file["embeddings"].shape == (3, 5)
         assert file["labels/EF"][:][rows].tolist() == [50.0, 60.0, 60.0]
         assert file.attrs["format"] == "panecho-embed"
-        assert file.attrs["schema_version"] == 2
+        assert file.attrs["schema_version"] == 3
         assert json.loads(file.attrs["provenance"])["backbone"] == "random"
 
 
@@ -194,7 +194,7 @@ def test_verify_sees_a_changed_setting(make_file):
     path = make_file("x.h5", refs("a"), [2])
     made = SealedFile(path).contents.attributes["provenance"]
     reseal_attributes(path, provenance=made.replace('"crop": 224', '"crop": 112'))
-    assert any("fingerprint" in problem for problem in verify(path))
+    assert any("settings id" in problem for problem in verify(path))
 
 
 def test_a_file_that_another_program_has_changed_is_refused(make_file):

@@ -99,7 +99,7 @@ class Library:
             backbone=collection.provenance.backbone,
             weights=public(weights.source.rsplit("/", 1)[-1]),
             pretrained=weights.pretrained,
-            fingerprint=collection.file.fingerprint,
+            settings_id=collection.file.settings_id,
             index=self.index.info.kind if self.index else "exact",
             columns=self._columns,
             similarities=self._similarities(),

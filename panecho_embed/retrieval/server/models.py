@@ -38,7 +38,7 @@ class Info(BaseModel):
     backbone: str = Field(examples=["panecho"])
     weights: str = Field(description="the name of the weights file, or how they were made", examples=["panecho.pt"])
     pretrained: bool = Field(description="false: random weights, whose similarities say nothing about a trained model")
-    fingerprint: str = Field(description="of the embedding file's content")
+    settings_id: str = Field(description="SHA-256 of the settings that made the embeddings")
     index: str = Field(description='kind of index that searches use, "exact" without', examples=["exact"])
     columns: list[Column]
     similarities: list[str] = Field(description="ways to compare studies that this file allows")
