@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow fuzz soak check notebooks benchmarks bench-null clean
+.PHONY: demo test test-slow fuzz soak check docs pictures notebooks benchmarks bench-null clean
 
 demo: $(INSTALLED)  ## synthetic studies -> embeddings -> a probe, as one page; about a minute after the install
 	$(BIN)/panecho-embed demo
@@ -28,6 +28,13 @@ check: $(INSTALLED)  ## style, types, direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## the documentation as a site in build/site; a warning is an error
+	$(BIN)/python -m pip install --quiet '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+pictures: $(INSTALLED)  ## the pictures of the README, from phantoms; needs chromium
+	$(BIN)/python docs/pictures.py
 
 notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb

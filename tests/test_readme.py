@@ -1,4 +1,4 @@
-"""The README and docs/commands.md show the commands' own help; `python -m tests.test_readme` renews them."""
+"""The README names every command; docs/commands.md shows their help, and `python -m tests.test_readme` renews it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from panecho_embed.cli.main import main
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 COMMANDS = ROOT / "docs" / "commands.md"
-BLOCK = re.compile(r"<!-- help: panecho-embed(?P<command>[^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
 HEAD = """# Every command, with its options
 
-What `panecho-embed COMMAND --help` prints. `doctor`, `extract`, `merge`, `pool`, `predict` and
-`reclip` are functions of `panecho_embed` too, whose arguments are the options.
+What `panecho-embed COMMAND --help` prints. Most commands are functions of the same name in Python, whose arguments are
+the options: see [the Python interface](api/index.md). `panecho-embed --version --json` prints the versions of this
+package, of Python and of the main dependencies.
+
+Shell completion: put `eval "$(_PANECHO_EMBED_COMPLETE=bash_source panecho-embed)"` into `~/.bashrc` (`zsh_source` into
+`~/.zshrc`), or `_PANECHO_EMBED_COMPLETE=fish_source panecho-embed | source` into fish's `config.fish`.
 """
 
 
@@ -29,13 +32,6 @@ def help_block(words: list[str]) -> str:
         main, [*words, "--help"], prog_name="panecho-embed", terminal_width=100, env={"COLUMNS": "100"}
     )
     return f"```text\n{result.output.rstrip()}\n```"
-
-
-def renewed(text: str) -> str:
-    def block(match: re.Match[str]) -> str:
-        return f"<!-- help: panecho-embed{match['command']} -->\n{help_block(match['command'].split())}\n<!-- end -->"
-
-    return BLOCK.sub(block, text)
 
 
 def commands_below(group: click.Command, words: list[str]) -> Iterator[list[str]]:
@@ -54,24 +50,36 @@ def commands_page() -> str:
     pieces = [
         f"{'#' * (len(words) + 1)} {' '.join(words)}\n\n{help_block(words)}" for words in commands_below(main, [])
     ]
-    return "\n\n".join([HEAD.rstrip(), *pieces]) + "\n"
+    return "\n\n".join([HEAD.rstrip(), help_block([]), *pieces]) + "\n"
 
 
-def as_they_should_be() -> dict[Path, str]:
-    return {README: renewed(README.read_text()), COMMANDS: commands_page()}
-
-
-def test_the_readme_and_the_page_of_commands_show_the_commands_own_help():
-    assert BLOCK.search(README.read_text())
+def test_the_page_of_commands_shows_the_commands_own_help():
     # In a process of its own: click keeps the help option that a command was first asked with.
     command = [sys.executable, "-m", "tests.test_readme", "--check"]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert checked.returncode == 0, checked.stderr
 
 
-def test_every_command_has_a_line_in_the_readme():
-    text = README.read_text().partition("## Commands")[0]
+def test_every_command_is_named_in_the_readme():
+    text = README.read_text()
+    names = main.list_commands(click.Context(main))
+    assert [name for name in names if not re.search(rf"(`|panecho-embed ){name}\b", text)] == []
+
+
+def test_every_command_is_in_the_table_of_the_first_page():
+    text = (ROOT / "docs" / "index.md").read_text()
     assert [name for name in main.list_commands(click.Context(main)) if f"`{name}`" not in text] == []
+
+
+def test_the_commands_of_continuous_integration_stand_in_the_readme():
+    text = README.read_text()
+    assert [name for name in ("make test", "make check", "make demo") if name not in text] == []
+
+
+def test_pictures_are_small():
+    pictures = list((ROOT / "docs" / "pictures").iterdir())
+    assert pictures
+    assert [path.name for path in pictures if path.stat().st_size > 150_000] == []
 
 
 def test_every_file_that_the_readme_names_is_there():
@@ -88,9 +96,7 @@ def test_every_section_that_the_readme_links_to_is_there():
 
 
 if __name__ == "__main__":
-    made = as_they_should_be()
     if "--check" in sys.argv:
-        old = [path.name for path, text in made.items() if path.read_text() != text]
-        sys.exit(f"renew {' and '.join(old)}: python -m tests.test_readme" if old else None)
-    for path, text in made.items():
-        path.write_text(text)
+        old = COMMANDS.read_text() != commands_page()
+        sys.exit("renew docs/commands.md: python -m tests.test_readme" if old else None)
+    COMMANDS.write_text(commands_page())

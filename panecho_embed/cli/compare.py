@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 # Whom each candidate is compared with, and which differences matter.
 comparison_options = stacked(
-    click.option("--reference", metavar="NAME", help="Differences to this candidate only.  [default: all pairs]"),
+    click.option(
+        "--reference", metavar="NAME", help="Report differences to this candidate only.  [default: all pairs]"
+    ),
     click.option(
         "--margin",
         default="",
         metavar="VALUE",
-        help='Differences below this do not matter: "0.5", or with the unit of the metric "0.5 %".',
+        help='Equivalence margin: smaller differences do not matter, such as "0.5", or with the unit '
+        'of the metric "0.5 %".',
     ),
 )
 
@@ -30,11 +33,11 @@ comparison_options = stacked(
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="[NAME=]RUN...")
 @out_option("Folder of the comparison")
-@click.option("--target", default="", help='Targets to compare, as "EF,ESV".  [default: all that every run has]')
+@click.option("--target", default="", help='Targets to compare, such as "EF,ESV".  [default: all that every run has]')
 @click.option(
     "--level",
     type=click.Choice(["study", "video", "clip", "frame"]),
-    help="What a row is.  [default: the highest level that all runs have]",
+    help="What one prediction is for.  [default: the highest level that all runs have]",
 )
 @comparison_options
 @click.option(

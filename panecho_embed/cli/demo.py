@@ -22,7 +22,9 @@ _PROBE = ["--target", "EF", "--pooling", "mean+std", "--folds", 5]
 
 
 @click.command()
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to write."
+)
 @click.option(
     "--patients", type=click.IntRange(min=10), default=60, show_default=True, help="Number of synthetic patients."
 )

@@ -29,16 +29,20 @@ _INDENT = 22
     help="Folder, or file, that would be written.  [default: the current folder]",
 )
 @click.option(
-    "--videos", type=click.IntRange(min=1), default=1000, show_default=True, help="To forecast time and disk for."
+    "--videos",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Number of videos to forecast time and disk space for.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, max=3600),
     default=10.0,
     show_default=True,
-    help="That encoding and decoding are tried out, beside their start; 0 leaves the trial out.",
+    help="Duration of the trial of encoding and decoding, in seconds; 0 skips it.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", show_default=True, help="Device to compute on: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def doctor(ctx: click.Context, out: Path | str, videos: int, seconds: float, device: str, as_json: bool) -> None:

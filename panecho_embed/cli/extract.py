@@ -52,8 +52,8 @@ class _ShardType(click.ParamType[Shard]):
     "--backbone",
     default="panecho",
     show_default=True,
-    help="panecho, panecho-image, imagenet, echoclip, echoprime, kinetics, random, timm:NAME, torchvision:NAME "
-    "(video models), or a registered one.",
+    help="Backbone: panecho, panecho-image, imagenet, echoclip, echoprime, kinetics, random, "
+    "timm:NAME, torchvision:NAME (video models), or a registered one.",
 )
 @model_options
 @click.option(
@@ -61,34 +61,38 @@ class _ShardType(click.ParamType[Shard]):
     type=click.Choice(["clip", "frame"]),
     default="clip",
     show_default=True,
-    help="A row is a clip or a frame.",
+    help="What one row of the file is: a clip or a frame.",
 )
 @clip_options
 @plan_option
 @click.option(
-    "--dtype", type=click.Choice(get_args(StoredType)), default="float32", show_default=True, help="Of the stored rows."
+    "--dtype",
+    type=click.Choice(get_args(StoredType)),
+    default="float32",
+    show_default=True,
+    help="Data type of the stored embeddings.",
 )
 @encoding_options
 @click.option(
-    "--profile", "profiled", is_flag=True, help="Print where the time went, and draw it: OUT with .profile.png added."
+    "--profile", "profiled", is_flag=True, help="Print where the time was spent, and draw it into OUT.profile.png."
 )
 @input_options
 @click.option(
     "--shard",
     type=_ShardType(),
-    help="Do the i-th of n shares of the videos, as a job of a job array; `merge` puts the shares together.",
+    help="Embed the i-th of n shares of the videos, for a job array; `merge` merges the shares.",
 )
 @click.option(
     "--engine",
     type=click.Choice(get_args(Engine)),
     default="local",
     show_default=True,
-    help="This machine, or the machines of a Ray cluster (needs the extra: pip install 'panecho-embed[ray]').",
+    help="Where to run: local (this machine) or ray (a Ray cluster; needs pip install 'panecho-embed[ray]').",
 )
 @click.option(
     "--ray-address",
     metavar="HOST:PORT",
-    help="Of the cluster's head, or auto.  [default: $RAY_ADDRESS; else a cluster of this machine alone]",
+    help="Address of the Ray cluster's head, or auto.  [default: $RAY_ADDRESS; else a cluster on this machine only]",
 )
 @overwrite_option
 @click.pass_context

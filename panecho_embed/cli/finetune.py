@@ -23,33 +23,34 @@ if TYPE_CHECKING:
     "--init",
     default="panecho",
     show_default=True,
-    help="panecho, random, imagenet, echoclip, kinetics, echoprime, panecho-image, timm:NAME, or a registered one.",
+    help="Starting point: panecho, random, imagenet, echoclip, kinetics, echoprime, panecho-image,"
+    " timm:NAME, or a registered backbone.",
 )
 @click.option("--data", required=True, type=Place(), help="Data set as downloaded, or a table.")
 @out_option("Run folder to write")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe, any number of times."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."
 )
 @click.option(
-    "--weights", type=existing_file, help="Weights file. Default: $PANECHO_EMBED_WEIGHTS, the cache, a download."
+    "--weights", type=existing_file, help="Weights file.  [default: $PANECHO_EMBED_WEIGHTS, the cache, or a download]"
 )
-@click.option("--fold", type=int, help="Of a cross-validation, this fold alone.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+@click.option("--fold", type=int, help="Run only this fold of a cross-validation.")
+@click.option("--device", default="auto", show_default=True, help="Device to compute on: auto, cpu, cuda, mps.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Decoding processes of each training process.  [default: its share of the cores beside a GPU, else none]",
+    help="Number of decoding processes per training process.  [default: its share of the cores with a GPU, else 0]",
 )
 @click.option(
     "--checkpoint-minutes",
     type=click.FloatRange(min=0),
     default=10.0,
     show_default=True,
-    help="Write a checkpoint so often, besides after every epoch.",
+    help="Minutes between checkpoints; one is written after every epoch too.",
 )
-@click.option("--strict", is_flag=True, help="Stop at a row without its file, a file without its row, a broken video.")
-@click.option("--allow-leakage", is_flag=True, help="Let a patient be in training and in validation or test.")
-@click.option("--overwrite", is_flag=True, help="Begin anew: discard the run that stands at the output.")
+@click.option("--strict", is_flag=True, help="Stop at a row without a file, a file without a row, or a broken video.")
+@click.option("--allow-leakage", is_flag=True, help="Accept a patient in training and in validation or test.")
+@click.option("--overwrite", is_flag=True, help="Start over and discard the run in the output folder.")
 @click.pass_context
 def finetune(ctx: click.Context, /, recipe: str, data: Path | str, out: Path, **options: Any) -> None:
     """Fine-tune a starting point on a data set.

@@ -46,7 +46,9 @@ def _files(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 )
 @click.option("--data", required=True, type=Place(), help="Data set as downloaded, or a table.")
 @out_option("Folder of the grid; each run gets a folder below it")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each start.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of runs per starting point."
+)
 @comparison_options
 @click.option(
     "--fractions",
@@ -54,23 +56,29 @@ def _files(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
     show_default=True,
     callback=_numbers,
     metavar="0.1,1",
-    help="Parts of the training patients to train on.",
+    help="Fractions of the training patients to train on.",
 )
-@click.option("--frozen", is_flag=True, help="Add a linear probe on each untrained start, on the same patients.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe, any number of times."
+    "--frozen", is_flag=True, help="Also train a linear probe on each untrained starting point, on the same patients."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."
 )
 @click.option(
     "--weights",
     multiple=True,
     callback=_files,
     metavar="START=FILE",
-    help="Weights file of a start.  [default: where `finetune` finds them]",
+    help="Weights file of a starting point; repeatable.  [default: found as by `finetune`]",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
-@click.option("--workers", type=click.IntRange(min=0), help="Decoding processes, as in finetune and extract.")
-@click.option("--strict", is_flag=True, help="Stop at a start whose weights are unavailable, or a run that fails.")
-@click.option("--allow-leakage", is_flag=True, help="Let a patient be in training and in validation or test.")
+@click.option("--device", default="auto", show_default=True, help="Device to compute on: auto, cpu, cuda, mps.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Number of decoding processes, as in `finetune` and `extract`."
+)
+@click.option(
+    "--strict", is_flag=True, help="Stop at a starting point whose weights are unavailable, or at a run that fails."
+)
+@click.option("--allow-leakage", is_flag=True, help="Accept a patient in training and in validation or test.")
 @click.pass_context
 def grid(
     ctx: click.Context, /, recipe: str, inits: tuple[str, ...], data: Path | str, out: Path, **options: Any

@@ -17,14 +17,14 @@ from panecho_embed.cli.options import existing_file
     type=click.Choice(["auto", "exact", "ivf"]),
     default="auto",
     show_default=True,
-    help="Kind of index. auto: ivf for more than 100,000 videos, where it is worth it.",
+    help="Kind of index. auto: ivf for more than 100,000 videos if it is at least twice as fast, else exact.",
 )
 @click.option(
     "--recall",
     type=click.FloatRange(min=0, min_open=True, max=1),
     default=0.99,
     show_default=True,
-    help="Share of the ten nearest videos that a query has to find; ivf looks as far as that takes.",
+    help="Fraction of the ten nearest videos that a query must find; ivf is tuned to reach it.",
 )
 @click.option(
     "--seed",
@@ -33,7 +33,7 @@ from panecho_embed.cli.options import existing_file
     show_default=True,
     help="Seed for the sample that it is trained on and for the queries that tune it.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an index that is there and fits.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing index.")
 def index(emb: Path, kind: Any, recall: float, seed: int, overwrite: bool) -> None:
     """Build an index beside an embedding file, for a fast search of very many videos.
 

@@ -17,8 +17,8 @@ _HIGH_COSINE = 0.5  # from here on `info` mentions centring
 
 @click.command()
 @click.argument("path", metavar="EMB.h5", type=existing_file)
-@click.option("--failures", is_flag=True, help="List every input that failed or was skipped, and why.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--failures", is_flag=True, help="List every input that failed or was skipped, with the reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def info(path: Path, failures: bool, as_json: bool) -> None:
     """Say what an embedding file holds and how it was made."""
     from panecho_embed.store import EmbeddingFile

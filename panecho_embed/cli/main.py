@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, entry_points
+from importlib.metadata import version as metadata_version
 from typing import Any
 
 import click
@@ -14,6 +17,10 @@ from panecho_embed.core.errors import ArgumentError, PanEchoEmbedError
 from panecho_embed.core.wording import nearest
 
 _GROUP = "panecho_embed.commands"
+_DEPENDENCIES = (
+    *("torch", "torchvision", "timm", "h5py", "numpy", "pandas", "scikit-learn", "scipy", "faiss-cpu"),
+    *("opencv-python-headless", "av", "pydicom"),
+)
 
 # In the order in which one needs them.
 _COMMANDS = {
@@ -95,10 +102,34 @@ class _CommandGroup(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="panecho-embed")
-def main() -> None:
+@click.group(
+    cls=_CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+    no_args_is_help=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+)
+@click.option("--version", "version", is_flag=True, help="Show the version and exit.")
+@click.option("--json", "as_json", is_flag=True, help="With --version: versions of the main dependencies too, as JSON.")
+@click.pass_context
+def main(ctx: click.Context, version: bool, as_json: bool) -> None:
     """Echocardiogram videos to embeddings, and embeddings to answers.
 
     Exit codes: 0 all done; 1 an error; 2 wrong usage; 3 finished, but some inputs failed (they are listed).
     """
+    if as_json and not version:
+        raise click.UsageError("--json belongs to --version here; give it after the command")
+    if version:
+        click.echo(json.dumps(_versions(), indent=2) if as_json else f"panecho-embed, version {__version__}")
+        ctx.exit()
+
+
+def _versions() -> dict[str, str | None]:
+    """Versions by distribution, None for what is not installed; nothing is imported for it."""
+    found: dict[str, str | None] = {"panecho-embed": __version__, "python": platform.python_version()}
+    for name in _DEPENDENCIES:
+        try:
+            found[name] = metadata_version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

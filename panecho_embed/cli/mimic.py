@@ -48,7 +48,7 @@ def _two_columns(_ctx: click.Context, _param: click.Parameter, value: str | None
     default=2.0,
     show_default=True,
     metavar="DAYS",
-    help="Farthest that measurements may be from their study.",
+    help="Largest time between a measurement and its study.",
 )
 @click.option("--hosp", type=_FOLDER, help="MIMIC-IV's hosp folder, for outcomes, age and sex.")
 @click.option("--views", type=existing_file, help="Views of the videos: ECHOVIEW's table, or MIMICEchoQA.json.")
@@ -59,8 +59,10 @@ def _two_columns(_ctx: click.Context, _param: click.Parameter, value: str | None
     help="Columns of the table of --views that hold the file and the view.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for the split of patients, 70/15/15 %.")
-@click.option("--dry-run", is_flag=True, help="Only say how many videos, hours and GB there are; headers are read.")
-@click.option("--overwrite", is_flag=True, help="Replace the tables of an earlier run; what it read is used again.")
+@click.option(
+    "--dry-run", is_flag=True, help="Read the headers and report the number of videos, hours and GB; write nothing."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the tables of an earlier run; headers read before are reused.")
 def mimic(source: Path, out: Path, **options: Any) -> None:
     """Prepare MIMIC-IV-ECHO: choose videos by header, and make a table of labels.
 

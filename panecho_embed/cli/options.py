@@ -78,16 +78,20 @@ def out_option(what: str, kind: click.ParamType[Any] | None = None) -> Callable[
     return click.option("-o", "--out", required=True, type=kind or LocalPath(path_type=Path), help=f"{what}.")
 
 
-overwrite_option = click.option("--overwrite", is_flag=True, help="Begin anew: discard what stands at the output.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Overwrite existing output.")
 
 replace_option = click.option("--overwrite", is_flag=True, help="Replace a finished run in the output folder.")
 
 model_options = stacked(
     click.option(
-        "--weights", type=existing_file, help="Weights file. Default: $PANECHO_EMBED_WEIGHTS, the cache, a download."
+        "--weights",
+        type=existing_file,
+        help="Weights file.  [default: $PANECHO_EMBED_WEIGHTS, the cache, or a download]",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the random weights of --backbone random."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed for the weights of --backbone random."),
+    click.option(
+        "--device", default="auto", show_default=True, help="Device to compute on: auto, cpu, cuda, cuda:1, mps."
+    ),
 )
 
 
@@ -115,8 +119,9 @@ input_options = stacked(
         type=click.Choice(get_args(Ids)),
         default="auto",
         show_default=True,
-        help="opaque: hash all ids and paths, and map them back by a local table, OUT.ids.csv; plain: keep those of "
-        "folders, tables and headers; auto: opaque where there is DICOM.",
+        help="How ids and paths are stored. opaque: as hashes, which the local table OUT.ids.csv maps "
+        "back; plain: as folders, tables and headers state them; auto: opaque where the input has"
+        " DICOM.",
     ),
     click.option(
         "--salt-file",
@@ -130,7 +135,9 @@ input_options = stacked(
 )
 
 clip_options = stacked(
-    click.option("--frames-per-clip", type=int, help="Frames in a clip.  [default: the backbone's, PanEcho 16]"),
+    click.option(
+        "--frames-per-clip", type=int, help="Number of frames per clip.  [default: the backbone's, PanEcho 16]"
+    ),
     click.option("--frame-step", type=int, help="Take every n-th frame.  [default: the backbone's, PanEcho 1]"),
     click.option("--fps", "target_fps", type=float, help="Frames per second of a clip, instead of --frame-step."),
     click.option(
@@ -142,19 +149,23 @@ clip_options = stacked(
     click.option(
         "--beats",
         type=int,
-        help="Spread the frames of a clip over N heartbeats; further beats are further clips, --clips at most. Videos "
-        "without a known beat keep --frame-step or --fps, and are named.",
+        help="Spread the frames of a clip over N heartbeats; further beats give further clips, up to "
+        "--clips. Videos without a known beat are listed and sampled by --frame-step or --fps.",
     ),
     click.option(
-        "--clips", "num_clips", type=int, help="Clips per video, evenly spaced.  [default: the backbone's, PanEcho 4]"
+        "--clips",
+        "num_clips",
+        type=int,
+        help="Number of clips per video, evenly spaced.  [default: the backbone's, PanEcho 4]",
     ),
-    click.option("--stride", type=int, help="A clip every n frames, instead of --clips."),
+    click.option("--stride", type=int, help="Start a clip every N frames, instead of --clips."),
     click.option("--start", type=int, help="First frame of the only clip.  [default: the backbone's, EchoPrime 0]"),
     click.option(
         "--short",
         type=click.Choice(get_args(ShortVideoPolicy)),
-        help="A video shorter than a clip: repeat its last frame, wrap around, pad with zeros after normalising (only "
-        "backbones that see whole clips), or skip it.  [default: the backbone's, PanEcho repeat]",
+        help="How to fill a clip from a shorter video: repeat the last frame, wrap around to the "
+        "first, pad with zeros after normalising (only backbones that see whole clips), or skip "
+        "the video.  [default: the backbone's, PanEcho repeat]",
     ),
 )
 
@@ -188,8 +199,8 @@ plan_option = click.option(
     "plans",
     type=Plan(),
     multiple=True,
-    help='Clip options of one file, as "--frame-step 2 --clips 8"; give it several times for several files from one '
-    "pass over the videos. OUT is then a folder.",
+    help='Clip options of one output file, such as "--frame-step 2 --clips 8"; repeatable, to '
+    "write several files in one pass over the videos. OUT is then a folder.",
 )
 
 
@@ -214,8 +225,8 @@ _feed_option = click.option(
     multiple=True,
     callback=_changes,
     metavar="NAME=VALUE",
-    help="Feed the backbone otherwise than it was trained, such as geometry=squash or resize=256. Printed and "
-    "recorded in the file; docs/models.md has the names.",
+    help="Change how the backbone is fed, such as geometry=squash or resize=256; repeatable. "
+    "Changes are printed and recorded in the file; docs/models.md lists the names.",
 )
 
 encoding_options = stacked(
@@ -223,26 +234,30 @@ encoding_options = stacked(
         "--image-size", type=int, help="Side of the model's input in pixels.  [default: the backbone's, panecho 224]"
     ),
     click.option(
-        "--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True, help="Of the encoder."
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        default="fp32",
+        show_default=True,
+        help="Arithmetic of the encoder.",
     ),
     click.option(
         "--engine-backend",
         type=click.Choice(get_args(EngineBackend)),
         default="auto",
         show_default=True,
-        help="What runs the image encoder. auto: the fastest of a short trial, in the same precision; every one is "
-        "checked against eager on its first batch.",
+        help="Encoder backend: what runs the image encoder. auto: the fastest in a short trial at the "
+        "same precision. Each one is checked against eager on its first batch.",
     ),
     click.option(
         "--batch-pictures",
         type=click.IntRange(min=1),
-        help="Pictures per run of the image encoder.  [default: on a CPU 16 of 112 pixels, else 256]",
+        help="Number of pictures per batch of the image encoder.  [default: on a CPU 16 of 112 pixels, else 256]",
     ),
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Decoding processes; 0 decodes in this one, without a time limit.  [default: one for four cores, beside a "
-        "GPU one per core]",
+        help="Number of decoding processes; 0 decodes in the main process, without a time limit.  "
+        "[default: one per four cores, with a GPU one per core]",
     ),
     click.option(
         "--timeout",
@@ -250,7 +265,7 @@ encoding_options = stacked(
         type=click.FloatRange(min=0, min_open=True),
         default=600.0,
         show_default=True,
-        help="Seconds that a worker may take to decode one video.",
+        help="Time limit for decoding one video, in seconds.",
     ),
     click.option(
         "--mask-sector",
@@ -260,9 +275,9 @@ encoding_options = stacked(
         help="Black out text, ECG and scales outside the ultrasound sector. auto: as the backbone was trained (PanEcho "
         "and EchoPrime: DICOM files only).",
     ),
-    click.option("--crop-region", is_flag=True, help="Cut to the 2-D region that the DICOM header names."),
+    click.option("--crop-region", is_flag=True, help="Crop to the 2-D region that the DICOM header names."),
     _feed_option,
-    click.option("--include-stills", is_flag=True, help="Take DICOM stills in too, as videos of one frame."),
+    click.option("--include-stills", is_flag=True, help="Also embed DICOM stills, as videos of one frame."),
 )
 
 
@@ -293,7 +308,7 @@ reading_options = stacked(
     click.option(
         "--task",
         type=click.Choice(["regression", "binary", "multiclass", "ordinal"]),
-        help="Kind of target that a label column is.  [default: by the values]",
+        help="How to read the label column.  [default: decided by its values]",
     ),
     click.option(
         "--positive",

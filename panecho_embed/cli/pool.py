@@ -13,9 +13,18 @@ from panecho_embed.core.records import PoolBy, PoolHow
 
 @click.command()
 @click.argument("source", metavar="EMB.h5", type=existing_file)
-@click.option("--by", required=True, type=click.Choice(get_args(PoolBy)), help="A row a video or a row a study.")
 @click.option(
-    "--how", type=click.Choice(get_args(PoolHow)), default="mean", show_default=True, help="How rows become one."
+    "--by",
+    required=True,
+    type=click.Choice(get_args(PoolBy)),
+    help="What one row of the result is: a video or a study.",
+)
+@click.option(
+    "--how",
+    type=click.Choice(get_args(PoolHow)),
+    default="mean",
+    show_default=True,
+    help="How the rows of a video or study are combined.",
 )
 @out_option("Embedding file to write")
 @overwrite_option

@@ -32,13 +32,15 @@ _OWN = ("backbone", "weights", "seed", "device", "tasks", "task_table", "sheets"
 @click.command()
 @click.argument("source", metavar="INPUT", type=Place())
 @out_option("Folder to write")
-@click.option("--tasks", help="Names, separated by commas.  [default: all that the weights have heads for]")
+@click.option(
+    "--tasks", help="Tasks to predict, separated by commas.  [default: all tasks that the weights have heads for]"
+)
 @click.option(
     "--backbone",
     type=click.Choice(["panecho", "random"]),
     default="panecho",
     show_default=True,
-    help="random: to try things out; the predictions mean nothing.",
+    help="Model to predict with; random is for trying things out, and its predictions mean nothing.",
 )
 @model_options
 @click.option(
@@ -49,11 +51,13 @@ _OWN = ("backbone", "weights", "seed", "device", "tasks", "task_table", "sheets"
 )
 @reading_options
 @threshold_option
-@click.option("--sheets/--no-sheets", default=True, show_default=True, help="A page a study, with its videos.")
+@click.option(
+    "--sheets/--no-sheets", default=True, show_default=True, help="Write one page per study, with its videos."
+)
 @clip_options
 @encoding_options
 @input_options
-@click.option("--overwrite", is_flag=True, help="Begin anew: discard the embeddings that stand in the folder.")
+@click.option("--overwrite", is_flag=True, help="Start over and discard the embeddings in the folder.")
 @click.pass_context
 def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any) -> None:
     """Predict reporting tasks per clip, video and study.

@@ -28,9 +28,9 @@ def list_() -> None:
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Show it with a setting changed, and all the defaults.",
+    help="Show the recipe with a setting changed, and all defaults; repeatable.",
 )
-@click.option("--all", "everything", is_flag=True, help="All settings, defaults included, without the comments.")
+@click.option("--all", "everything", is_flag=True, help="Show all settings, including defaults, without comments.")
 def show(name: str, settings: tuple[str, ...], everything: bool) -> None:
     """Print a recipe: its command, what it reproduces, what to expect, its settings."""
     from panecho_embed.finetuning.recipe_files import load_recipe, recipe_text, to_toml

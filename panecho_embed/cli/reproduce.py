@@ -38,7 +38,7 @@ def _named(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
     type=LocalPath(path_type=Path),
     default=Path("reproduction"),
     show_default=True,
-    help="Folder for the embedding files and reproduction.json; of --self-check for self-check.json.",
+    help="Folder for the embedding files and reproduction.json; with --self-check for self-check.json.",
 )
 @click.option(
     "--backbone",
@@ -64,8 +64,8 @@ def _named(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
     type=click.Choice(get_args(Precision)),
     help="Arithmetic of the encoders.  [default: fp16 on a GPU, as published, and fp32 on a CPU]",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--workers", type=int, help="Processes that decode.  [default: the cores]")
+@click.option("--device", default="auto", show_default=True, help="Device to compute on: auto, cpu, cuda, cuda:1, mps.")
+@click.option("--workers", type=int, help="Number of decoding processes.  [default: the number of cores]")
 @overwrite_option
 def reproduce(dataset: str | None, data: Path | None, self_check: bool, **options: Any) -> None:
     """Measure published figures again, with your copy of the data and the weights.

@@ -44,26 +44,34 @@ _HEEDED = {
 
 @click.command()
 @click.argument("emb", metavar="EMB.h5", type=existing_file)
-@click.option("--study", metavar="ID", help="Ask with a study of the file.")
-@click.option("--video", metavar="ID", help="Ask with a video of the file.")
+@click.option("--study", metavar="ID", help="Search with a study of the file.")
+@click.option("--video", metavar="ID", help="Search with a video of the file.")
 @click.option(
     "--file",
     "path",
     type=click.Path(exists=True, path_type=Path),
-    help="Ask with a new DICOM, AVI, MP4 or a folder of them, embedded as the file's own videos were.",
+    help="Search with a new DICOM, AVI or MP4 file, or a folder of them; it is embedded as the file's own videos were.",
 )
-@click.option("--vector", type=existing_file, help="Ask with vectors: .npy, or an embedding file of the same making.")
-@click.option("--query-study", metavar="ID", help="Of several studies in --file or --vector, the one to ask with.")
-@click.option("--evaluate", metavar="COLUMN", help="Leave-one-out retrieval quality for a column.")
+@click.option(
+    "--vector",
+    type=existing_file,
+    help="Search with vectors from a .npy file, or from an embedding file made in the same way.",
+)
+@click.option("--query-study", metavar="ID", help="Study to search with, if --file or --vector holds several.")
+@click.option(
+    "--evaluate",
+    metavar="COLUMN",
+    help="Report how well this label column is found by similarity (leave-one-out retrieval).",
+)
 @click.option(
     "--as",
     "kind",
     type=click.Choice(["class", "number"]),
-    help="What the column of --evaluate holds.  [default: classes where it holds texts or at most ten whole numbers]",
+    help="How to read the column of --evaluate.  [default: class for texts or at most ten whole numbers, else number]",
 )
-@click.option("--duplicates", type=float, metavar="SIM", help="Groups of items with at least this similarity.")
-@click.option("--outliers", type=int, metavar="N", help="The N items that are like no others.")
-@click.option("-k", type=int, default=10, show_default=True, help="How many to find.")
+@click.option("--duplicates", type=float, metavar="SIM", help="List groups of items with at least this similarity.")
+@click.option("--outliers", type=int, metavar="N", help="List the N items that are least similar to all others.")
+@click.option("-k", type=int, default=10, show_default=True, help="Number of results.")
 @click.option(
     "--level",
     type=click.Choice(["clip", "video", "study"]),
@@ -72,17 +80,23 @@ _HEEDED = {
 @click.option(
     "--similarity",
     type=click.Choice(["mean", "best", "view"]),
-    help="Of studies: cosine of means; best match of every video, both ways; mean of the views that both have.  "
-    "[default: mean; with --evaluate all]",
+    help="How to compare studies. mean: cosine of the mean embeddings; best: best match of every "
+    "video, in both directions; view: mean over the views that both have.  [default: mean; "
+    "with --evaluate all]",
 )
-@click.option("--where", metavar="FILTER", help="Only items that match: \"view == 'A4C' and EF < 40\".")
-@click.option("--include-same-patient", is_flag=True, help="Keep the patient's other videos and studies in.")
-@click.option("--index/--exact", "use_index", default=None, help="Use, or not, the index beside the file.")
-@click.option("--weights", type=existing_file, help="For --file: weights file. Default: where extract looks.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="As CSV, every column.")
+@click.option("--where", metavar="FILTER", help="Only return items that match, such as \"view == 'A4C' and EF < 40\".")
+@click.option("--include-same-patient", is_flag=True, help="Also return other videos and studies of the same patient.")
+@click.option(
+    "--index/--exact",
+    "use_index",
+    default=None,
+    help="Require or ignore the index beside the file.  [default: used if it exists]",
+)
+@click.option("--weights", type=existing_file, help="Weights file for --file.  [default: found as by `extract`]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the result as CSV, with every column.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a contact sheet with pictures.")
-@click.option("--overwrite", is_flag=True, help="Replace what stands at --html.")
+@click.option("--overwrite", is_flag=True, help="Overwrite the file of --html.")
 def search(emb: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
     """Find the studies or videos of an embedding file that look like a given one.
 

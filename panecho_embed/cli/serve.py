@@ -46,7 +46,7 @@ from panecho_embed.core.errors import NotInstalledError
     type=click.IntRange(min=1),
     default=2000,
     show_default=True,
-    help="Maximum number of frames per upload that its clips may need, and of pictures to encode.",
+    help="Maximum number of frames per upload.",
 )
 @click.option(
     "--max-upload-seconds",

@@ -35,7 +35,7 @@ def list_() -> None:
     "--to",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to put the files into.  [default: the torch hub cache]",
+    help="Folder to write the files to.  [default: the torch hub cache]",
 )
 def fetch(names: tuple[str, ...], folder: Path | None) -> None:
     """Download weights by name.

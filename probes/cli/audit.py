@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 @click.argument("embeddings", type=FileToRead(exists=True, dir_okay=False, path_type=Path))
 @click.option("--labels", type=click.Path(exists=True, dir_okay=False), help="CSV of labels, joined by id.")
 @click.option(
-    "--near", type=float, default=0.995, show_default=True, help="Cosine from which videos are near-identical."
+    "--near",
+    type=float,
+    default=0.995,
+    show_default=True,
+    help="Cosine similarity above which two videos count as near-identical.",
 )
-@click.option("--target", help='Label column that shortcuts are looked for; several as "EF,ESV".')
+@click.option("--target", help='Label column to find shortcuts for; several as "EF,ESV".')
 @click.option(
     "--shortcut",
     "columns",
@@ -34,7 +38,9 @@ if TYPE_CHECKING:
     "columns of text]",
 )
 @reading_options
-@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as JSON too.")
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the findings to this JSON file."
+)
 @overwrite_option
 def audit(
     embeddings: Path,

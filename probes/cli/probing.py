@@ -65,7 +65,7 @@ _label_options = stacked(
     click.option(
         "--level",
         type=click.Choice(["frame", "clip", "video", "study"]),
-        help="What one prediction is for.  [default: video, or the file's own if that is study]",
+        help="What one prediction is for.  [default: video, or study for a file at study level]",
     ),
     reading_options,
     click.option(
@@ -76,7 +76,12 @@ _label_options = stacked(
 )
 # Who is trained on, and who tests.
 _split_options = stacked(
-    _count("--folds", None, "Grouped K-fold over patients.  [default: the split column, or 5]", least=2),
+    _count(
+        "--folds",
+        None,
+        "Number of cross-validation folds, grouped by patient.  [default: the split column, or 5]",
+        least=2,
+    ),
     _count("--k-shot", None, "Train on K randomly drawn patients per class (K patients for a regression)."),
     _count(
         "--trainings",
@@ -100,36 +105,44 @@ _pooling_options = stacked(
     _choice(
         "--pooling",
         ["mean", "mean+std", "max"],
-        "How rows become one a video or study; by learned attention: `probe attentive`.",
+        "How the rows of a video or study are combined; `probe attentive` learns it.",
     ),
-    _choice("--fusion", ["early", "late"], "Pool embeddings (early), or average the predictions of rows (late)."),
+    _choice(
+        "--fusion",
+        ["early", "late"],
+        "Whether to pool the embeddings (early) or to average the predictions of their rows (late).",
+    ),
 )
 # Of decisions and intervals, and where everything goes.
 _statistics_options = stacked(
-    _list("--cutoffs", "35,40", "AUROC of a regression below these values."),
+    _list("--cutoffs", "35,40", "Also report, for a regression, the AUROC of being below these values."),
     threshold_option,
     _count("--draws", 10_000, "Number of bootstrap samples."),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed for folds, draws and bootstrap."),
-    click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder of the run."),
+    click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Run folder to write."),
     replace_option,
 )
 # What is computed of the predictions.
 _output_options = stacked(
-    click.option("--subgroups", metavar="COLUMN,...", help="Also score by view or label column."),
+    click.option(
+        "--subgroups", metavar="COLUMN,...", help="Also report scores by the values of these columns (view or labels)."
+    ),
     click.option(
         "--control",
         is_flag=True,
         help="Also train on shuffled labels, 20 times; a sound setup then scores like the baseline.",
     ),
-    _list("--fractions", "0.1,1", "Label efficiency: parts of the patients."),
-    _list("--shots", "5,20", "Label efficiency: patients per class.", int),
+    _list("--fractions", "0.1,1", "Label efficiency: fractions of the training patients to train on."),
+    _list("--shots", "5,20", "Label efficiency: numbers of training patients per class.", int),
     _count("--repeats", 10, "Number of random draws per training-set size (--fractions, --shots)."),
     _statistics_options,
 )
 
 _LINEAR = stacked(
     _list("--strengths", "1,10", "Grid of alpha (regression) or C, to choose from."),
-    click.option("--class-weight", type=click.Choice(["balanced"]), help="Weigh classes by how rare they are."),
+    click.option(
+        "--class-weight", type=click.Choice(["balanced"]), help="Weight the classes inversely to their frequency."
+    ),
 )
 _NEIGHBOURS = stacked(
     _choice("--metric", ["cosine", "euclidean"], "Distance between embeddings."),
@@ -147,12 +160,12 @@ _FAISS = stacked(
     _choice(
         "--index",
         ["flat", "ivf", "hnsw", "sq8", "pq"],
-        "flat is exact; the others are faster on large files, or smaller.",
+        "Kind of faiss index: flat is exact; the others are faster on large files, or smaller.",
     ),
-    _choice("--device", ["cpu", "gpu"], "gpu needs a faiss that was built for it."),
+    _choice("--device", ["cpu", "gpu"], "Device of the faiss index; gpu needs a faiss built for GPUs."),
 )
 _ATTENTIVE = stacked(
-    _count("--heads", 4, "Number of attention heads."), _count("--epochs", 50, "Largest number of training epochs.")
+    _count("--heads", 4, "Number of attention heads."), _count("--epochs", 50, "Maximum number of training epochs.")
 )
 _SET = click.option("--set", multiple=True, metavar="NAME=VALUE", help="Parameter of the probe; repeatable.")
 
@@ -394,14 +407,14 @@ for command in (
 @click.option(
     "--backbone-weights",
     type=click.Path(exists=True, dir_okay=False),
-    help="Weights of the clip encoder, those of the frames (--sweep).",
+    help="Weights file of the clip encoder, the one that encoded the frames (--sweep).",
 )
 @click.option(
     "--backbone-seed",
     type=int,
     default=0,
     show_default=True,
-    help="Seed for the weights of a registered backbone, that of the frames (--sweep).",
+    help="Seed for the weights of a registered backbone, the one of the frames (--sweep).",
 )
 @_statistics_options
 def compare(embeddings: tuple[str, ...], sweep: bool, **options: Any) -> None:
@@ -476,7 +489,13 @@ def _sources(
 @probe.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("embeddings", type=FileToRead(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="CSV of predictions.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="CSV file of predictions to write.",
+)
 @overwrite_option
 def apply(run: Path, embeddings: Path, out: Path, overwrite: bool) -> None:
     """Predict with the probes of RUN for EMBEDDINGS that were made in the same way.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from panecho_embed._version import __version__
 from panecho_embed.cli.main import main
 
 HEAVY = (
@@ -67,3 +69,22 @@ def test_python_dash_m_is_the_same_command():
         [sys.executable, "-m", "panecho_embed", "--version"], capture_output=True, text=True, check=True
     )
     assert "panecho-embed, version" in result.stdout
+
+
+def test_versions_as_json_import_nothing_heavy():
+    code = (
+        "import sys; from click.testing import CliRunner; from panecho_embed.cli.main import main\n"
+        "print(CliRunner().invoke(main, ['--version', '--json']).output, file=sys.stderr)\n"
+        "print([m for m in ('torch', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    versions = json.loads(done.stderr)
+    assert versions["panecho-embed"] == __version__
+    assert versions["numpy"]
+
+
+def test_json_belongs_to_version():
+    done = CliRunner().invoke(main, ["--json"])
+    assert done.exit_code == 2
+    assert "--json belongs to --version" in done.output

@@ -26,10 +26,11 @@ def test_dir_lists_what_there_is() -> None:
     assert dir(probes) == sorted(probes.__all__)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/probing.md"])
 def test_the_lines_of_the_readme_run(
-    embeddings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str, embeddings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / page).read_text()
     (block,) = [b for b in readme.split("```python\n")[1:] if b.startswith("from probes import")]
     monkeypatch.chdir(embeddings.parent)
     exec(block.partition("```")[0].replace("echos.h5", embeddings.name), {})
