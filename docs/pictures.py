@@ -67,7 +67,7 @@ def picture_of_page(page: Page, folder: Path) -> None:
             page.goto(f"{where}study?id={study}")
             page.wait_for_selector(".card")
             # The page allows no script from elsewhere, so nothing in it can be asked.
-            page.wait_for_timeout(6000)
+            page.wait_for_timeout(30_000)
             keep(page, "study")
             page.goto(f"{where}map")
             page.wait_for_selector("canvas")
