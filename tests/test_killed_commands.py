@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import re
 import shutil
 import signal
 import time
@@ -53,9 +54,12 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def content(path: Path) -> bytes:
-    """The bytes of a file; of an embedding file, which holds the moment, its rows and tables; of a folder none."""
+    """Bytes of a file, of a report without durations; an embedding file's rows and tables; of a folder none."""
     if path.is_dir():
         return b""
+    if path.name == "report.html":
+        # A training says how long it took.
+        return re.sub(rb"\b[\d.]+ (s|min)\b", b"", path.read_bytes())
     if path.suffix != ".h5":
         return path.read_bytes()
     with EmbeddingFile(path) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -15,3 +16,6 @@ FloatArray = npt.NDArray[np.floating[Any]]
 """Floats of any size."""
 Texts = npt.NDArray[np.object_]
 UInt8Array = npt.NDArray[np.uint8]
+
+DAMAGED_HEADER = (ValueError, SyntaxError, TokenError)
+"""What NumPy raises on the header of a damaged .npy file, a piece of Python source."""

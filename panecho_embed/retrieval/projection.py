@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from panecho_embed.core.arraytypes import Floats32
+from panecho_embed.core.arraytypes import DAMAGED_HEADER, Floats32
 from panecho_embed.core.errors import ArgumentError, NotInstalledError, StoreError
 from panecho_embed.core.outputs import written_whole
 from panecho_embed.core.workers import WORKERS, end_with_parent
@@ -150,7 +150,7 @@ class Maps:
                     points = {name: saved[name] for name in get_args(Method) if name in saved}
                     shape = (len(map_items(self._collection)), 2)
                     self._points = {name: made for name, made in points.items() if made.shape == shape}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, *DAMAGED_HEADER):
             # It is only a cache: a damaged one is computed again.
             self._points = {}
 

@@ -8,6 +8,7 @@ from typing import get_args
 
 import numpy as np
 
+from panecho_embed.core.arraytypes import DAMAGED_HEADER
 from panecho_embed.core.errors import ArgumentError, SettingsMismatchError
 from panecho_embed.core.records import EmbeddingTable, PoolBy, PoolHow
 from panecho_embed.extraction.pooling import pool_table, pooling_steps
@@ -35,7 +36,7 @@ def read_query(collection: Collection, path: str | Path, study: str | None = Non
         raise ArgumentError(f"{source} is an array, which names no studies; leave --query-study out")
     try:
         vectors = np.load(source, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, EOFError, *DAMAGED_HEADER) as error:
         raise ArgumentError(f"{source} can't be read as an array of numbers: {error} (--vector)") from error
     return vector_query(collection, vectors, str(source))
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from panecho_embed.core.arraytypes import FloatArray, Ints
+from panecho_embed.core.arraytypes import DAMAGED_HEADER, FloatArray, Ints
 from panecho_embed.store.contents import OpenedFile, SealedFile, as_bytes, checksum, items_per_block
 
 _BLOCK_ROWS = 16_384
@@ -117,7 +117,7 @@ def npy_rows(path: Path, remedy: str = "") -> RowsOnDisk:
         if npy_format.read_magic(stream) != (1, 0):
             raise ValueError("not version 1.0 of the format")
         shape, fortran, dtype = npy_format.read_array_header_1_0(stream)
-    except ValueError as error:
+    except DAMAGED_HEADER as error:
         raise file.damaged(f"its header is none of a .npy file ({error})") from error
     at = stream.tell()
     if len(shape) != 2 or fortran or dtype != np.float32 or at + 4 * shape[0] * shape[1] != file.size():

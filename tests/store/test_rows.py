@@ -14,6 +14,7 @@ from panecho_embed.core.records import Manifest, VideoFacts
 from panecho_embed.core.remote import cached
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 from panecho_embed.store.contents import SealedFile, checksum
+from panecho_embed.store.rows import npy_rows
 from tests.conftest import refs
 from tests.resealed import reseal
 
@@ -175,3 +176,14 @@ def test_a_checksum_sees_bits_moves_and_lengths(count):
     if count > 8192:
         assert checksum(np.roll(data, 8)) != whole
         assert checksum(np.roll(data, 4096)) != whole
+
+
+@pytest.mark.parametrize("damage", [b"((40, 8), }", b"(40, 8), '''", b"(40, 8), ]"])
+def test_a_damaged_header_of_an_array_is_told(tmp_path, damage):
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.ones((40, 8), np.float32))
+    content = path.read_bytes()
+    place = content.index(b"(40, 8), }")
+    path.write_bytes(content[:place] + damage.ljust(20) + content[place + 20 :])
+    with pytest.raises(StoreError, match=r"its header is none of a \.npy file"):
+        npy_rows(path)
