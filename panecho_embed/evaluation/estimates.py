@@ -392,7 +392,7 @@ class _Ranked:
     """Weights (B, K) in B bootstraps at the K scores that positives have: of these, of negatives there and below."""
 
     positives: Floats
-    tied: Floats
+    tied: Floats  # (1, 1) where none is
     below: Floats
     negatives: Floats  # (B, 1)
 
@@ -405,7 +405,7 @@ class _Ranking:
     estimate: Callable[[_Rows], Estimate]
 
 
-_Weigh = Callable[[Floats], tuple[Floats, Floats]]
+_Weigh = Callable[[Floats], _Ranked]
 
 
 def ranking_part(
@@ -419,15 +419,11 @@ def ranking_part(
     positive: (N,). score: (N,), the higher the more likely positive. codes: (N,) the patient of each row, below P.
     """
     order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
-    having = np.flatnonzero(np.logical_or.reduceat(positive[order], starts))
-    weigh = _by_sums if len(starts) <= _FEW_SCORES else _by_rows
-    weights_at_scores = weigh(codes[order], positive[order], starts, n_patients)
+    few = np.count_nonzero(np.diff(score[order])) < _FEW_SCORES
+    weigh = (_by_sums if few else _by_rows)(codes[order], positive[order], score[order], n_patients)
 
     def part(weights: Floats) -> dict[str, Floats]:
-        positives, negatives = weights_at_scores(weights)
-        below, tied = np.cumsum(negatives, axis=1), negatives[:, having]
-        ranked = _Ranked(positives[:, having], tied, below[:, having] - tied, below[:, -1:])
+        ranked = weigh(weights)
         return {name: value.values(ranked) for name, value in values.items()}
 
     def estimate() -> Estimates:
@@ -478,25 +474,36 @@ def _sensitivity_at(specificity: float) -> _Ranking:
 auroc = _Ranking(_auroc, _auroc_estimate)
 
 
-def _by_rows(patient_of: Ints, positive: Bools, starts: Ints, _n_patients: int) -> _Weigh:
-    """Patient weights (B, P) to those of positives and negatives (B, G) at each distinct score; rows in its order."""
-    as_number = positive.astype(np.float64)
+def _by_rows(patient_of: Ints, positive: Bools, score: Floats, _n_patients: int) -> _Weigh:
+    """Patient weights (B, P) to those at the scores that positives have; rows (N,) in ascending order of the score."""
+    patient, other = patient_of[positive], patient_of[~positive]
+    having, starts = np.unique(score[positive], return_index=True)
+    left, right = (np.searchsorted(score[~positive], having, side) for side in ("left", "right"))
+    is_tied = bool((left < right).any())
 
-    def weigh(weights: Floats) -> tuple[Floats, Floats]:
-        rows = np.take(weights, patient_of, axis=1)
-        positives = rows * as_number
-        negatives = rows - positives
-        if len(starts) < len(patient_of):
+    def weigh(weights: Floats) -> _Ranked:
+        positives = np.take(weights, patient, axis=1)
+        if len(having) < len(patient):
             positives = np.add.reduceat(positives, starts, axis=1)
-            negatives = np.add.reduceat(negatives, starts, axis=1)
-        return positives, negatives
+        running = np.zeros((len(weights), len(other) + 1))
+        np.cumsum(np.take(weights, other, axis=1), axis=1, out=running[:, 1:])
+        below = np.take(running, left, axis=1)
+        tied = np.take(running, right, axis=1) - below if is_tied else np.zeros((1, 1))
+        return _Ranked(positives, tied, below, running[:, -1:])
 
     return weigh
 
 
-def _by_sums(patient_of: Ints, positive: Bools, starts: Ints, n_patients: int) -> _Weigh:
+def _by_sums(patient_of: Ints, positive: Bools, score: Floats, n_patients: int) -> _Weigh:
     """The same by sums per patient, which are small where there are few scores."""
-    group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(patient_of)]))
-    sums = np.zeros((2, n_patients, len(starts)))
+    scores, group = np.unique(score, return_inverse=True)
+    having = np.unique(group[positive])
+    sums = np.zeros((2, n_patients, len(scores)))
     np.add.at(sums, (np.where(positive, 0, 1), patient_of, group), 1)
-    return lambda weights: (weights @ sums[0], weights @ sums[1])
+
+    def weigh(weights: Floats) -> _Ranked:
+        negatives = weights @ sums[1]
+        below, tied = np.cumsum(negatives, axis=1), negatives[:, having]
+        return _Ranked(weights @ sums[0][:, having], tied, below[:, having] - tied, below[:, -1:])
+
+    return weigh
