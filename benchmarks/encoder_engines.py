@@ -9,8 +9,8 @@ hardly anything that the blocks compute would reach the features, and every engi
     python benchmarks/encoder_engines.py --image-sizes 112 224
 
 int8: weights a channel, activations a tensor. Static scales are from `--calibrate` pictures of other patients;
-"dynamic" finds those of every product's input when it is there, and leaves convolutions alone: one scale for all
-pictures of a batch, so that a picture's features depend on its neighbours, but for "a scale a row".
+"dynamic" finds those of every product's input when it is there, and does not touch convolutions: one scale for all
+pictures of a batch, so that a picture's features depend on its neighbours, except for "a scale a row".
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Int8Block(nn.Module):
 
 
 def onednn_int8_run(encoder: nn.Module, _calibration: Tensor, _folder: Path) -> Run:
-    """PyTorch's oneDNN products in int8, activations with a scale a row."""
+    """PyTorch's oneDNN products in int8, activations with one scale per row."""
     from panecho_embed.models.rearranged import Block, rearranged
 
     made, _ = rearranged(encoder)

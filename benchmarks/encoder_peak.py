@@ -37,7 +37,7 @@ clock = time.perf_counter
 
 
 def best_seconds(run: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """The median of the faster half of the runs that fit into so many seconds, at least three."""
+    """The median of the faster half of the runs that fit into this many seconds, at least three."""
     run()
     times: list[float] = []
     stop = clock() + seconds

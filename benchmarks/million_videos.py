@@ -1,6 +1,6 @@
 """What a million videos cost a job array beside their decoding and encoding: table, shares, parts, resume, merge.
 
-Each step runs in a process of its own on fabricated parts, and prints its seconds by the clock and of the processor,
+Each step runs in a separate process on fabricated parts, and prints its seconds by the clock and of the processor,
 and its peak of memory; twice as many videos must take about twice as long.
 
     python benchmarks/million_videos.py --videos 100000 --shards 16

@@ -236,7 +236,7 @@ def simulate_seeds(route: Route, rng: np.random.Generator) -> Iterator[Row]:
 
 
 def all_routes() -> list[Route]:
-    """R of "one split" is the number of refits; 0: the variance of the training set is left out."""
+    """R of "one split" is the number of refits; 0: the variance of the training set is omitted."""
     seeds = [Route("seeds", "MAE", 0, n, (1, 2, 3, 5)) for n in (50, 100, 300)]
     seeds += [Route("seeds", kind, 0, 100, (1, 2, 3, 5)) for kind in ("AUROC .7", "AUROC .95")]
     split = [Route("none", kind, 250, 100, (REFITS,)) for kind in KINDS]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-# Heavy imports stand inside the functions: a decoding worker imports this file anew.
+# Heavy imports are inside the functions: a decoding worker imports this file again.
 if TYPE_CHECKING:
     from panecho_embed.core.clips import ClipPlan
 

@@ -79,7 +79,7 @@ def write_file(path: Path, targets: int) -> tuple[np.ndarray, dict[str, np.ndarr
 
 
 def command(file: Path, target: str, run: Path) -> tuple[float, float]:
-    """Run the command in a process of its own: seconds by the wall, and of all cores."""
+    """Run the command in a separate process: seconds by the wall, and of all cores."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     words = [sys.executable, "-m", "panecho_embed", "probe", "linear", str(file), "--target", target, "-o", str(run)]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)

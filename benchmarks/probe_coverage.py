@@ -78,7 +78,7 @@ class Cell:
     """A binormal setting.
 
     positives: patients with the disease. rows: "one" per patient; "several", one to six, of the patient's class;
-    "either", one to six, 30 % of which are of a class drawn anew. spread: SD of the positives' scores, the negatives'
+    "either", one to six, 30 % of which are of a class drawn again. spread: SD of the positives' scores, the negatives'
     being 1. The patient has 60 % of the variance of a score.
     """
 

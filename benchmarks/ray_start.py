@@ -1,7 +1,7 @@
 """How long a Ray cluster of this machine takes to the first result, with few videos to do and with very many.
 
 The cluster runs before the clock does, and nothing more than the first result is waited for. All videos name one small
-file, so that what differs is their number alone.
+file, so that only their number differs.
 
     python benchmarks/ray_start.py --videos 1000 1000000
 """

@@ -1,7 +1,7 @@
 """The Ray engine against the local one, on the same cores, the same videos and the same engine of the image encoder.
 
-The cluster is of this machine alone and runs before the clock does. Each engine embeds a few videos and then more: what
-the larger run takes longer is the price of the videos alone, without the start of processes; both are printed, each the
+The cluster is only of this machine and runs before the clock does. Each engine embeds a few videos and then more: what
+the larger run takes longer is the price of only the videos, without the start of processes; both are printed, each the
 best of the repeats. The rows must be equal.
 
     python benchmarks/ray_vs_local.py --videos 20 --more 80 --repeats 2

@@ -3,7 +3,7 @@
 The model has PanEcho's shape and takes frames as pictures, as some of `finetune` do: PanEcho's own can't be made so.
 
 Frames of a few videos are extracted; their rows are then repeated to a file of many videos, on which `reclip` runs.
-What extracting so many again would take follows from two measured extractions, of a half and of all of the few.
+What extracting this many again would take follows from two measured extractions, of a half and of all of the few.
 
     python benchmarks/reclip.py --videos 20 --times 100 --image-size 224
 """
@@ -38,7 +38,7 @@ def write_weights_on_frames(path: Path) -> None:
 
 
 def repeat(source: Path, out: Path, times: int) -> None:
-    """The same file with all of its videos so many times, under new ids."""
+    """The same file with all of its videos this many times, under new ids."""
     from panecho_embed.core.records import Manifest
     from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 

@@ -2,8 +2,8 @@
 
     python benchmarks/search_measures.py --patients 32
 
-Phantom patients, each filmed on two days: the body and the heart stay, the machine is set anew, the probe's place is
-found anew, every loop is another take. With random weights (the default) the figures compare the measures, not models.
+Phantom patients, each filmed on two days: the body and the heart stay, the machine is set again, the probe's place is
+found again, every loop is another take. With random weights (the default) the figures compare the measures, not models.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How fast an embedding file is written and read, beside a plain write and a plain read of the same bytes.
 
 The ways are taken in turn, several times, and the fastest run of each counts. Reads are warm, from the page cache.
-Where others use the machine, `--clock cpu` counts this process's own time: nothing here waits but for the disk.
+Where others use the machine, `--clock cpu` counts this process's own time: nothing here waits except for the disk.
 
     python benchmarks/storage.py --rows 60000 --videos 100000 --folder storage/
 """

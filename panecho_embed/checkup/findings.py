@@ -51,7 +51,7 @@ class DecodingSpeed:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What `videos` videos of 64 frames would take, four clips each. disk_bytes: of the file alone."""
+    """What `videos` videos of 64 frames would take, four clips each. disk_bytes: of the file only."""
 
     videos: int
     kind: str

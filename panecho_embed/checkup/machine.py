@@ -66,7 +66,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def check_device(name: str) -> tuple[torch.device | None, list[Check]]:
-    """The device of that name, None if it is not to be had; and what there is to say of it."""
+    """The device of that name, None if it is not available; and what there is to say of it."""
     try:
         device = resolve_device(name)
     except ArgumentError as error:

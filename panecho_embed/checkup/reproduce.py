@@ -193,7 +193,7 @@ def reproduce(
     ArgumentError
         For an unknown model, weights of a model that is not run, and data without labels or without one of the splits.
     WeightsNotFoundError
-        If no model's weights are to be had, those of a model of the earlier result are not, or a file of `weights` is
+        If no model's weights are available, those of a model of the earlier result are not, or a file of `weights` is
         not there.
     """
     given = dict(weights or {})
@@ -264,7 +264,7 @@ def ridge_on_one_clip(table: EmbeddingTable) -> tuple[Predictions, float]:
     """The published protocol: predictions of the test rows, and the chosen strength.
 
     Features are standardised on the training rows; the strength is chosen on the validation rows; the fit is on the
-    training rows alone. table: one row a video, labels "EF", splits train, val and test.
+    training rows only. table: one row per video, labels "EF", splits train, val and test.
     """
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import StandardScaler
@@ -292,7 +292,7 @@ def ridge_on_one_clip(table: EmbeddingTable) -> tuple[Predictions, float]:
 
 
 def verdict(mae: float, published: Published) -> str:
-    """Whether a mean absolute error lies in the published interval, or by how much it is off."""
+    """Whether a mean absolute error is in the published interval, or by how much it is off."""
     if published.low <= mae <= published.high:
         return "agrees"
     return f"off by {mae - published.mae:+.2f} (published interval {published.low:.2f} to {published.high:.2f})"

@@ -83,7 +83,7 @@ def self_check(
     ArgumentError
         For weights of a model that is not in `models`.
     WeightsNotFoundError
-        For a named model whose weights are not to be had.
+        For a named model whose weights are not available.
     """
     given = dict(weights or {})
     if models and (unused := [name for name in given if name not in models]):
@@ -136,7 +136,7 @@ def _sampled_pixels(feeding: Feeding, shape: tuple[int, int]) -> UInt8Array:
 
 
 def _synthetic_frame(height: int, width: int) -> UInt8Array:
-    """(height, width, 3) uint8, by whole numbers alone: slanted waves, another in each channel."""
+    """(height, width, 3) uint8, by whole numbers only: slanted waves, another in each channel."""
     y, x = np.mgrid[:height, :width]
     waves = [(31, 3, 1), (43, 1, 2), (53, 2, -1)]
     channels = [

@@ -103,7 +103,7 @@ def extract(
 
     INPUT is a folder (DICOM is recognised by content), one video, a table with a column `path`, or a public data set as
     downloaded (docs/datasets.md). INPUT and OUT may be URLs, s3://bucket/echos or gs:// (extras [s3], [gcs]).
-    Stopped at any moment and run again, it goes on where it was.
+    Resumable: run the same command again to continue.
     """
     from panecho_embed.extraction.profile import Profile
     from panecho_embed.extraction.run import extract as run

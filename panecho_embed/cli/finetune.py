@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 def finetune(ctx: click.Context, /, recipe: str, data: Path | str, out: Path, **options: Any) -> None:
     """Fine-tune a starting point on a data set.
 
-    RECIPE is one that `panecho-embed recipes list` names, or a file of your own. Stopped at any moment and run again,
-    it goes on where it was. On several GPUs: torchrun --nproc-per-node=8 -m panecho_embed finetune RECIPE ...
+    RECIPE is one that `panecho-embed recipes list` names, or your own file. Resumable: run the same command again
+    to continue. On several GPUs: torchrun --nproc-per-node=8 -m panecho_embed finetune RECIPE ...
     docs/finetuning.md says what a run folder holds.
     """
     from panecho_embed.datasets import check_source

@@ -38,7 +38,7 @@ def index(emb: Path, kind: Any, recall: float, seed: int, overwrite: bool) -> No
     """Build an index beside an embedding file, for a fast search of very many videos.
 
     It holds the videos' unit vectors too, so that the embeddings are not read again, and belongs to this state of the
-    file alone: after another extraction it is refused until it is built anew.
+    file alone: after another extraction it is refused until it is rebuilt.
     """
     from panecho_embed.retrieval import Collection
     from panecho_embed.retrieval.index import build_index, index_path

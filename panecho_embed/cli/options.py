@@ -96,7 +96,7 @@ model_options = stacked(
 
 
 def _salt(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> str | None:
-    """The salt in the file, else in the environment; on the command line it would stand in `ps` and the history."""
+    """The salt in the file, else in the environment; on the command line it would appear in `ps` and the history."""
     from panecho_embed.datasets.ids import SALT_VARIABLE, checked_salt, read_salt
 
     if value is not None:

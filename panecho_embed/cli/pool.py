@@ -29,7 +29,7 @@ from panecho_embed.core.records import PoolBy, PoolHow
 @out_option("Embedding file to write")
 @overwrite_option
 def pool(source: Path, by: str, how: str, out: Path, overwrite: bool) -> None:
-    """Pool an embedding file to one row a video or a study."""
+    """Pool an embedding file to one row per video or study."""
     from panecho_embed.extraction.pooling import pool as run
     from panecho_embed.store import EmbeddingFile
 

@@ -81,7 +81,7 @@ def predict(ctx: click.Context, /, source: Path | str, out: Path, **options: Any
     plan = clips_taken(options) or None
     # What was not asked for is left to `extract`, so that an embedding file can refuse what is not about it.
     asked = {n: v for n, v in options.items() if ctx.get_parameter_source(n) is not ParameterSource.DEFAULT}
-    # The salt may stand in the environment.
+    # The salt may be in the environment.
     asked["id_salt"] = options["id_salt"]
     try:
         summary = run(source, out, clips=plan, progress=None, announce=announce, **own, **asked)

@@ -1,4 +1,4 @@
-"""What is printed can be printed: no id, label or path of a file moves the cursor, or rewrites what stands there."""
+"""What is printed can be printed: no id, label or path of a file moves the cursor, or rewrites what is there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 # All control characters but tab and line end, and those that turn the direction of writing round.
 _CONTROLS = re.compile(r"(?!\r\n)[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _LINE_ENDS = re.compile(r"[\t\n\r\u2028\u2029]")
-# Progress bars go up to another's line, in a piece of its own.
+# Progress bars go up to another's line, in a separate piece.
 _UP = re.compile(r"(\x1b\[A)+")
 
 

@@ -43,7 +43,7 @@ def show(name: str, settings: tuple[str, ...], everything: bool) -> None:
 @click.argument("name", metavar="RECIPE")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write.  [default: RECIPE.toml here]")
 def copy(name: str, out: Path | None) -> None:
-    """Write a recipe to a file of your own, to be edited and given to `finetune`."""
+    """Write a recipe to a file, to be edited and given to `finetune`."""
     from panecho_embed.finetuning.recipe_files import copy_recipe
 
     path = copy_recipe(name, out)

@@ -34,13 +34,13 @@ class Beat:
             raise ArgumentError(f"a beat has {self.frames} frames; it must be above 0, or NaN where it is not known")
 
     def spans(self, beats: int, num_frames: int, reach: float) -> Floats:
-        """Where stretches of whole beats lie in a video, one after the other, (N, 2): first frame and length in frames.
+        """Where stretches of whole beats are in a video, one after the other, (N, 2): first frame and length in frames.
 
         From R wave to R wave where they are known; beats before the first and behind the last are taken to be of the
-        usual length. Where no stretch between R waves lies in the video, or none is known, the stretches are laid in
+        usual length. Where no stretch between R waves is in the video, or none is known, the stretches are laid in
         the middle of the video, at distances of whole beats.
 
-        beats: in a stretch. reach: share of a stretch that has to lie in the video. N is 0 if none does.
+        beats: in a stretch. reach: share of a stretch that has to be in the video. N is 0 if none does.
         """
         if math.isnan(self.frames):
             return np.zeros((0, 2))

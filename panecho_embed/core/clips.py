@@ -191,7 +191,7 @@ class ClipPlan:
         """Frame numbers of every clip, (N, frames_per_clip) int64, each in [0, num_frames), or `PADDING`.
 
         num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed with `target_fps` and `beats`
-        alone. beat: its heartbeat, used with `beats` alone.
+        alone. beat: its heartbeat, used only with `beats`.
         """
         if self.uniform:
             assert self.num_clips is not None
@@ -221,7 +221,7 @@ class ClipPlan:
         # In whole numbers, so that no platform rounds otherwise.
         halves = 2 * (frames[None, :] * of + places[:, None]) + 1
         clips = halves * num_frames // (2 * of * self.frames_per_clip)
-        # Of clips with the same first frame, one: rows are told apart by it.
+        # Of clips with the same first frame, one: rows are distinguished by it.
         return clips[np.unique(clips[:, 0], return_index=True)[1]]
 
     def _along(self, spans: Floats, num_frames: int) -> Ints:

@@ -52,7 +52,7 @@ def content_sha256(path: str | Path) -> str:
 def unchanged(path: str | Path, then: Stamp, sha256: str) -> bool:
     """Does `path` hold what it held? By its stamp; if that differs (copied, touched), by its bytes.
 
-    What is gone can't have changed. sha256: "" if the bytes were never read; then the stamp alone counts.
+    What is gone can't have changed. sha256: "" if the bytes were never read; then only the stamp counts.
     """
     now = _listed(str(path)) if is_url(path) else stamp(path)
     if now.size_bytes < 0 or now == then:

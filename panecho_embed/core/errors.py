@@ -67,7 +67,7 @@ class WeightsError(PanEchoEmbedError, RuntimeError):
 
 
 class WeightsNotFoundError(WeightsError, FileNotFoundError):
-    """The weights are nowhere to be had; the message says where was looked and how to fetch them."""
+    """The weights were not found; the message says where they were looked for and how to fetch them."""
 
 
 class WorkersError(PanEchoEmbedError, RuntimeError):
@@ -108,7 +108,7 @@ class RemoteError(PanEchoEmbedError, OSError):
 
 
 class TrainingError(PanEchoEmbedError, ArithmeticError):
-    """Training can't go on: its loss is no number any more; the message names the videos of the batch."""
+    """Training can't go on: its loss is not a number any more; the message names the videos of the batch."""
 
 
 class SettingsMismatchError(PanEchoEmbedError, ValueError):

@@ -40,7 +40,7 @@ _SLACK_BYTES = 64 * 1024
 
 
 RunKind = Literal["prediction", "fine-tuning run", "grid of fine-tuning runs", "comparison", "probe run", "export"]
-"""What the folder of a finished run is called; a run replaces only one of its own kind."""
+"""What the folder of a finished run is called; a run replaces only one of the same kind."""
 
 # The file that only runs of a kind have, most telling first: a prediction and a fine-tuning run have metrics.json too.
 _KIND_OF: tuple[tuple[str, RunKind], ...] = (
@@ -182,7 +182,7 @@ def written_run(folder: str | Path, flag: str = "-o", *, also: Sequence[str] = (
     """A new folder to fill with the files of a run, which take their places in `folder` in the end, all of them.
 
     Files that an earlier run wrote there give way to them; anything else in the folder stays. Their SHA-256 are listed
-    in `SUMS`. After an error, or a kill, nothing has changed. also: files of the run that lie in the folder already,
+    in `SUMS`. After an error, or a kill, nothing has changed. also: files of the run that are in the folder already,
     and stay. Raises StoreError, which names the flag.
     """
     target = Path(os.path.realpath(folder))
@@ -357,7 +357,7 @@ def _touched(path: Path) -> float:
 
 
 def _is_being_filled(path: Path) -> bool:
-    """Whether a file lies in a folder that is still under its temporary name."""
+    """Whether a file is in a folder that is still under its temporary name."""
     return any(TEMPORARY.fullmatch(parent.name) for parent in path.parents)
 
 

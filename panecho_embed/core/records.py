@@ -1,4 +1,4 @@
-"""The nouns that every stage speaks: frozen dataclasses on numpy alone, checked when they are made."""
+"""The nouns that every stage speaks: frozen dataclasses that need only numpy, checked when they are made."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class VideoRef:
 
     @property
     def location(self) -> str:
-        """The file or folder to read; not to be told to anybody."""
+        """The file or folder to read; not to be shown to anybody."""
         return self.path if self.origin is None else self.origin.path
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class VideoRef:
 class Manifest:
     """The videos of a data set, in the order in which their rows will stand, and what is known of each.
 
-    labels: name -> (M,) float64 (NaN where missing) or str objects ("" where missing), one value a video.
+    labels: name -> (M,) float64 (NaN where missing) or str objects ("" where missing), one value per video.
     notes: what a person should know of how the list came about (files without rows, columns taken for granted).
     layout: how the input was read, "echonet-dynamic" say. units: of labels, "" or absent where not known.
     unmatched: whether one of the notes says that rows of a data set have no file, or files no row.

@@ -40,7 +40,7 @@ def is_url(path: object) -> bool:
 def check_url(url: str) -> str:
     """The URL itself. Raises ArgumentError for another scheme than s3:// and gs://, and for secrets in it.
 
-    What is at fault is told without the secret: a URL is kept in embedding files, failures and messages.
+    What is at fault is reported without the secret: a URL is kept in embedding files, failures and messages.
     """
     scheme, _, rest = url.partition("://")
     bucket = rest.partition("/")[0]
@@ -61,7 +61,7 @@ def check_url(url: str) -> str:
 
 
 def forget_listings() -> None:
-    """Ask anew what is in the folders behind URLs, which is else remembered for as long as a process lasts."""
+    """Ask again what is in the folders behind URLs, which is else remembered for as long as a process lasts."""
     import fsspec
 
     sizes_and_times.cache_clear()
@@ -71,7 +71,7 @@ def forget_listings() -> None:
 
 
 def parent(url: str) -> str:
-    """The URL of the folder that a URL lies in."""
+    """The URL of the folder that contains a URL."""
     return url.rstrip("/").rpartition("/")[0]
 
 
@@ -196,7 +196,7 @@ def copies_folder(purpose: str, url: str) -> Path:
 
 
 def download(url: str, target: Path) -> None:
-    """Fetch a file; it appears at `target`, for this user alone, when it is whole. Raises RemoteError."""
+    """Fetch a file; it appears at `target`, for this user only, when it is whole. Raises RemoteError."""
     with written_whole(target, "", error=RemoteError) as temporary:
         # A copy of what only some may read in the bucket is not for everybody here.
         temporary.touch(mode=0o600)
@@ -254,7 +254,7 @@ def _told(url: str) -> Iterator[None]:
     except PermissionError as error:
         raise RemoteError(f"{url}: access denied ({error}); credentials come from the usual places") from error
     except Exception as error:
-        # Object stores' clients have errors of their own, with no common root.
+        # Object stores' clients have their own errors, with no common root.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RemoteError(f"{url} can't be reached: {reason}") from error
 
@@ -298,7 +298,7 @@ def _sweep() -> None:
 def cache_folder(purpose: str) -> Path:
     """The folder of one purpose ("read" or "written"), which need not be there yet.
 
-    It lies in $PANECHO_EMBED_CACHE, else in $XDG_CACHE_HOME/panecho-embed, else in ~/.cache/panecho-embed.
+    It is in $PANECHO_EMBED_CACHE, else in $XDG_CACHE_HOME/panecho-embed, else in ~/.cache/panecho-embed.
     """
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named).expanduser() / purpose

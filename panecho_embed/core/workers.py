@@ -102,7 +102,7 @@ and without the script that started it."""
 def end_with_torchrun() -> None:
     """Called in a process of torchrun, as often as one likes: it ends within a second or two when torchrun has ended.
 
-    torchrun gives its processes sessions of their own. Killed by SIGKILL, it would leave them at work, where they keep
+    torchrun gives its processes separate sessions. Killed by SIGKILL, it would leave them at work, where they keep
     the run's folder from the same command.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:

@@ -1,6 +1,6 @@
 """What is to be embedded, and whose it is: a folder, a table or a public data set -> Manifest.
 
-A layout of your own is one file; put its `LAYOUT` under the entry-point group `panecho_embed.datasets` of your package
+A custom layout is one file; put its `LAYOUT` under the entry-point group `panecho_embed.datasets` of your package
 (`ours = my_package.ours:LAYOUT`), and every command knows it by name and recognises it anywhere below its input:
 
     from panecho_embed.core.records import VideoRef
@@ -89,8 +89,8 @@ def read_manifest(
         A folder, one video, or a table (.csv, .tsv); a path, or a URL (s3://bucket/folder).
     layout : str
         "auto" recognises the public data sets of `known_layouts` anywhere below the folder, a table by its suffix, and
-        walks any other folder; the name of a data set looks for that one alone; "folder" takes every video as it lies;
-        "images" takes every image file of a folder as a still of its own instead of every folder as one video.
+        walks any other folder; the name of a data set looks only for that one; "folder" takes every video as it lies;
+        "images" takes every image file of a folder as a separate still instead of every folder as one video.
     ids : {"auto", "opaque", "plain"}
         What ids and paths become: keyed hashes, or what folders, tables and headers say. "auto" hashes all of them
         where a file is DICOM.
@@ -108,7 +108,7 @@ def read_manifest(
     Raises
     ------
     ManifestError
-        Listing every problem found, or the data sets if several lie below the folder.
+        Listing every problem found, or the data sets if several are below the folder.
     ArgumentError
         For an unknown layout or a salt that can be guessed.
     """

@@ -75,7 +75,7 @@ def _info(file: Path) -> dict[str, str]:
 
 
 def _splits(root: Path, tree: Tree) -> tuple[dict[str, str], list[str]]:
-    """The split of each patient, from the three lists, which lie beside the patients' folder or below it."""
+    """The split of each patient, from the three lists, which are beside the patients' folder or below it."""
     beside = [root.parent / "database_split" / name for name in _SPLITS]
     files = tree.named(*_SPLITS) or [path for path in beside if path.is_file()]
     splits: dict[str, str] = {}

@@ -48,7 +48,7 @@ def _read(root: Path, tree: Tree) -> Manifest:
         match = _STEM.fullmatch(name)
         if match is None:
             odd.append(name)
-        # By disease alone: whether patient-2 of ASD and of Non-ASD are one person is not known, and a split must not
+        # By disease only: whether patient-2 of ASD and of Non-ASD are one person is not known, and a split must not
         # have one person on both sides.
         patient = f"{disease}/{match['patient'] if match else name}"
         view = "A4C" if match and match["view"] == "4" else ""

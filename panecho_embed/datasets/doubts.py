@@ -22,11 +22,11 @@ _LEVELS = 4
 """Folders above the input in which the tables of a data set are looked for."""
 
 _MOST_OF_ONE_FOLDER, _MOST_OF_ONE_PATIENT = 20, 200
-"""From so many videos on, one patient for all of them is doubted; a study has up to 120 loops."""
+"""From this many videos on, one patient for all of them is doubted; a study has up to 120 loops."""
 
 
 def refuse_part(path: Path) -> None:
-    """Raise ManifestError for a folder inside a data set, without the tables that lie above it."""
+    """Raise ManifestError for a folder inside a data set, without the tables that are above it."""
     for above in list(path.parents)[:_LEVELS]:
         names = (name for layout in known_layouts().values() for name in layout.tables)
         if table := next((name for name in names if (above / name).is_file()), None):
@@ -39,7 +39,7 @@ def refuse_part(path: Path) -> None:
 def refuse_table(path: Path) -> None:
     """Raise ManifestError for a data set's own table in place of its folder.
 
-    TMED-2's tables and MIMIC-IV-ECHO's record list can be read alone.
+    TMED-2's tables and MIMIC-IV-ECHO's record list can be read by themselves.
     """
     if (titles := titles_of(path.name)) and not {"path", "query_key", FILE_COLUMN}.intersection(column_names(path)):
         raise ManifestError(
@@ -100,7 +100,7 @@ def _columns(names: Sequence[str]) -> str:
 
 
 def outside(root: Path, tree: Tree) -> list[str]:
-    """A warning of videos that lie beside the data set at `root`, and are not read."""
+    """A warning of videos that are beside the data set at `root`, and are not read."""
     if tree.root.is_relative_to(root):
         return []
     files = [file for file in tree.files(suffixes=(*VIDEO_SUFFIXES, *DICOM_SUFFIXES)) if not file.is_relative_to(root)]

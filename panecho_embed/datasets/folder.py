@@ -1,4 +1,4 @@
-"""A folder of echo studies -> Manifest: walked, every video by name or content, DICOM by content alone."""
+"""A folder of echo studies -> Manifest: walked, every video by name or content, DICOM only by content."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def read_folder(root: Path, tree: Tree | None = None) -> PlainManifest:
 
     video_id is the path relative to `root`. A DICOM file's study_id and patient_id are its header's StudyInstanceUID
     (0020,000D) and PatientID (0010,0020); where the header has none, and for all other files, the study is the folder
-    that the video lies in and the patient the first folder below `root` (a video straight in `root` is its own study
+    that contains the video and the patient the first folder below `root` (a video straight in `root` is its own study
     and patient). Folders called like a view (A4C) or a part of a split (train) say that, and do not count here. What
-    can't be entered or read stands in the list, and fails when its turn comes.
+    can't be entered or read is in the list, and fails when its turn comes.
     """
     ignored: Counter[str] = Counter()
     paths = [root] if root.is_file() else sorted(_videos(tree or Tree.of(root), ignored), key=natural_key)
@@ -60,7 +60,7 @@ def plain(videos: tuple[VideoRef, ...], headers: Sequence[HeaderIds], ignored: C
 
 
 def read_images(root: Path, tree: Tree | None = None) -> PlainManifest:
-    """Every image file below `root` as a still of its own, in natural order of its path."""
+    """Every image file below `root` as a separate still, in natural order of its path."""
     tree = tree or Tree.of(root)
     images = [path for files in tree.folders.values() for path in files if _is_image(path)]
     paths = sorted(images + tree.denied, key=natural_key)
@@ -99,7 +99,7 @@ def _may_be_file(path: Path) -> bool:
 
 
 def may_be_video(path: PurePath) -> bool | None:
-    """Whether a file is a video, by its name alone; None if its first bytes must tell."""
+    """Whether a file is a video, only by its name; None if its first bytes must tell."""
     suffix, name = path.suffix.lower(), path.name.lower()
     if name.endswith(NIFTI_SUFFIXES):
         return not _MASK.search(name)
@@ -115,7 +115,7 @@ def _is_video(path: Path) -> bool:
     try:
         return is_dicom(path)
     except OSError:
-        # A dangling link, or no permission: it may be one, and is told of when its turn comes.
+        # A dangling link, or no permission: it may be one, and is reported when its turn comes.
         return True
 
 

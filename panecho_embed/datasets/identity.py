@@ -14,7 +14,7 @@ from panecho_embed.core.records import Manifest
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 _SHORTEST = 4
-"""Characters of an identifier that is looked for in paths: a shorter one, 12 say, stands in many by chance."""
+"""Characters of an identifier that is looked for in paths: a shorter one, 12 say, is in many by chance."""
 
 # A person's name as DICOM writes it, a date of this century or the last, a DICOM UID.
 _TELLING = re.compile(r"\^|(?<!\d)(19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d(?!\d)|(?<!\d)[0-2](\.\d+){5,}")
@@ -38,7 +38,7 @@ class PlainManifest:
     """A manifest with ids and paths as they are.
 
     dicom: whether a file of it is DICOM, whose ids are hashed. telling: see `is_telling`. guessed: whether the patient
-    of any video is told by its folder alone.
+    of any video is known only by its folder.
     """
 
     manifest: Manifest
@@ -50,7 +50,7 @@ class PlainManifest:
 def header_ids(path: Path | BinaryIO, relative: str) -> HeaderIds:
     """The ids of a DICOM file; none where its header can't be read, which is met again when it is decoded.
 
-    relative: the path in which identifiers are looked for. A header with a study alone makes it a patient of its own.
+    relative: the path in which identifiers are looked for. A header with a study alone makes it a separate patient.
     """
     from panecho_embed.media import read_identity
 
@@ -81,7 +81,7 @@ def is_telling(relative: str) -> bool:
 
 
 def warning_of_ids_in_paths(files: int) -> str:
-    """What to say of so many files whose paths tell who they show, where paths stay plain."""
+    """What to say of this many files whose paths tell who they show, where paths stay plain."""
     return (
         f"WARNING: the paths of {files} files look as if they told whose they are (a header's identifier, a name, a "
         "date or a UID), and stand in every output; --ids opaque hashes them"

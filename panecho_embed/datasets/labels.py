@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # "None" is a class of several reporting tasks, so it is no missing value.
 _MISSING = frozenset({"", "-", ".", "na", "n/a", "nan", "null"})
-# A column with so many numbers is one of numbers, and its other cells are mistakes.
+# A column with this many numbers is one of numbers, and its other cells are mistakes.
 _NUMERIC_SHARE = 0.9
 # A number that no program may guess: a bound (<40), thousands or a decimal comma (1,234.5), a percentage.
 _ALMOST_A_NUMBER = re.compile(r"[<>≤≥=~±]*\s*[+-]?\d[\d.,' ]*%?")
@@ -65,7 +65,7 @@ def label_columns(
 ) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
     """Every other column as a label: float64 with NaN if all its values are numbers, else str objects.
 
-    Columns that identify people (PatientName, AccessionNumber, MRN, ...) are left out, with a note. path: the table,
+    Columns that identify people (PatientName, AccessionNumber, MRN, ...) are excluded, with a note. path: the table,
     for messages; the frame's index holds its lines. The second value has a note for every column of text in which
     numbers stand. Raises ManifestError, naming the cells, for a column of numbers (at least 90 % of its filled cells,
     or all but some like "<40" and "1,234.5") in which others stand.
@@ -118,7 +118,7 @@ def parse_label(column: pd.Series[str]) -> npt.NDArray[Any]:
 
 
 def parse_number(name: str, text: str) -> float | None:
-    """The number in a cell of the column `name`: None if it is empty; ArgumentError if it is no number."""
+    """The number in a cell of the column `name`: None if it is empty; ArgumentError if it is not a number."""
     if text.lower() in _MISSING:
         return None
     try:

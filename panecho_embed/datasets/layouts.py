@@ -67,7 +67,7 @@ class Layout:
     tables : tuple of str
         Names of the files that show that a folder belongs to this data set.
     roots : callable
-        Tree -> the folders in which this data set begins, wherever they lie below the tree's root.
+        Tree -> the folders in which this data set begins, wherever they are below the tree's root.
     read : callable
         (root, tree) -> Manifest of the data set at `root`, one of `roots(tree)`; see `manifest_of`.
     identity : str
@@ -169,7 +169,7 @@ def manifest_of(
     labels : mapping of str to sequence
         One value a video: all numbers (None or NaN where missing), or all text ("" or None where missing).
     files : iterable of Path
-        The data set's video files that are there; what no table names is left out, with a note.
+        The data set's video files that are there; what no table names is skipped, with a note.
     notes : iterable of str
         What else the user should know.
 
@@ -195,7 +195,7 @@ def _column(values: npt.NDArray[Any] | Sequence[float | str | None]) -> npt.NDAr
 def _unmatched(rows: Sequence[Path], files: Iterable[Path], root: Path) -> tuple[str, ...]:
     """Notes on rows without a file and files without a row; ManifestError if no row has its file."""
     there, of_rows = set(files), set(rows)
-    # A copy of a video that has its row, in another folder, is no video without one.
+    # A copy of a video that has its row, in another folder, is not a video without one.
     names = {path.name for path in of_rows}
     without_file = sorted(of_rows - there)
     without_row = sorted(path for path in there - of_rows if path.name not in names)

@@ -54,7 +54,7 @@ def manifest(
     Raises
     ------
     ManifestError
-        For every problem of the input, or if several data sets lie below it.
+        For every problem of the input, or if several data sets are below it.
     StoreError
         If `out` exists (unless `overwrite`), or can't be written.
     """

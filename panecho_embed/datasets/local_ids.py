@@ -107,7 +107,7 @@ class LocalIds:
             elif kind == "study":
                 pairs = [(of_study, study)]
             else:
-                # Behind the issuer: a backslash stands in no value of a DICOM header.
+                # Behind the issuer: a backslash is in no value of a DICOM header.
                 pairs = [(of_patient, patient), (of_patient.rpartition("\\")[2], patient)]
             for plain, opaque in pairs:
                 names.setdefault(plain, set()).add(opaque)

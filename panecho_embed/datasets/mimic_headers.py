@@ -1,4 +1,4 @@
-"""Which objects of MIMIC-IV-ECHO are cine loops in B-mode, by their headers alone."""
+"""Which objects of MIMIC-IV-ECHO are cine loops in B-mode, only by their headers."""
 
 from __future__ import annotations
 

@@ -71,9 +71,9 @@ class Quantity:
     unit : str
         Unit of the column.
     blank_unit : str
-        Unit of a row that states none; "" if such a row is left out.
+        Unit of a row that states none; "" if such a row is skipped.
     low, high : float
-        Values beyond are left out, in `unit`.
+        Values beyond are excluded, in `unit`.
     """
 
     name: str
@@ -119,7 +119,7 @@ def _table(name: str) -> list[dict[str, str]]:
 
 
 def _reading() -> str:
-    """Digest of how the long table is read: another one, and a compact file has to be made anew."""
+    """Digest of how the long table is read: another one, and a compact file has to be made again."""
     text = repr((_table("mimic_measurements.csv"), _table("mimic_grades.csv"), _FACTORS, _TAPSE_MM))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -173,7 +173,7 @@ class Measurements:
 
     @classmethod
     def read(cls, path: Path, source: Path) -> Self | None:
-        """Read a compact file; None if it was made of another table, or read otherwise, and is to be made anew.
+        """Read a compact file; None if it was made of another table, or read otherwise, and is to be made again.
 
         Raises StoreError if it is damaged: its SHA-256 is not that of its folder's SHA256SUMS.
         """
@@ -382,7 +382,7 @@ class _Pivot:
         codes: Mapping[str, npt.NDArray[Any]],
         texts: Mapping[str, list[str]],
     ) -> Floats:
-        """The numbers of a measurement, in its unit; NaN where one is left out."""
+        """The numbers of a measurement, in its unit; NaN where one is excluded."""
         result, unit = codes["result"][here], codes["unit"][here]
         number = np.full(len(texts["result"]), np.nan)
         for code in np.unique(result).tolist():

@@ -41,7 +41,7 @@ def read_table(path: Path, undecodable: Sequence[str] = (), first_column: str = 
 
     undecodable: columns whose cells may hold what is not UTF-8, as names of files do. Every other column must be
     UTF-8. first_column: rows above the one with this cell are titles, and passed over; "" takes the first row for the
-    names of the columns. Blank lines are passed over. Raises ManifestError where the columns themselves can't be told
+    names of the columns. Blank lines are passed over. Raises ManifestError where the columns themselves can't be known
     apart; cells are left to `collect`.
     """
     import pandas as pd
@@ -100,7 +100,7 @@ def collect(
 ) -> tuple[list[VideoRef], list[str]]:
     """The videos that `make` makes of each row, and a line of text for every row that gives none.
 
-    make: may raise ArgumentError and OSError. unique: a video_id that stands in an earlier row is a problem as well.
+    make: may raise ArgumentError and OSError. unique: a video_id that is in an earlier row is a problem as well.
     """
     problems = dict(table.problems)
     first: dict[str, int] = {}
@@ -165,7 +165,7 @@ def _column_names(header: Sequence[str], body: Sequence[Sequence[str]], path: Pa
     names = list(header)
     if any(is_undecodable(name) or "\0" in name for name in names):
         raise ManifestError(f"{path}: not UTF-8 text in its header; save the table as UTF-8")
-    # A comma at the end of every line is no column.
+    # A comma at the end of every line is not a column.
     while names and not names[-1] and not any("".join(row[len(names) - 1 : len(names)]) for row in body):
         names.pop()
     if nameless := [str(number) for number, name in enumerate(names, start=1) if not name]:

@@ -44,7 +44,7 @@ def read_remote_folder(url: str, told: bool) -> PlainManifest:
 
 
 def _header(url: str, path: PurePosixPath) -> HeaderIds | None:
-    """The ids of a file's header; None if it is no video."""
+    """The ids of a file's header; None if it is not a video."""
     by_name = may_be_video(path)
     if by_name is False:
         return None

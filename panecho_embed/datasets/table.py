@@ -33,7 +33,7 @@ _KNOWN_COLUMNS = ("path", *_IDS, "view", "split", "fps")
 
 
 def read_table_manifest(path: Path, base: str | None = None, local: LocalIds | None = None) -> PlainManifest:
-    """A table with one video a row.
+    """A table with one video per row.
 
     Column `path` is required: absolute, a URL, or relative to `base`, the URL of a folder, by default the table's own
     folder. What is behind a URL is not asked for before its turn comes. video_id (default: the path as written),
@@ -72,7 +72,7 @@ def read_table_manifest(path: Path, base: str | None = None, local: LocalIds | N
 
 
 def _is_dicom(location: str) -> bool:
-    """By the name where that tells; of what is at a URL, which is not asked for yet, by the name alone."""
+    """By the name where that tells; of what is at a URL, which is not asked for yet, only by the name."""
     path = PurePath(location)
     if never_dicom(path):
         return False

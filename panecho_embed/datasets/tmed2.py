@@ -1,4 +1,4 @@
-"""TMED-2 as downloaded, or one of its tables: an image is named by its query_key, and lies in its SourceFolder."""
+"""TMED-2 as downloaded, or one of its tables: an image is named by its query_key, and is in its SourceFolder."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _stenosis(diagnosis: str) -> float | None:
 
 
 def with_paths(table: Table) -> Table:
-    """The table with the columns path, video_id, study_id, patient_id, view and split, where it has none of its own.
+    """The table with the columns path, video_id, study_id, patient_id, view and split, where it has none.
 
     The split is that for the diagnosis. An image is looked for anywhere below the table's folder, of a fold's table
     below the folder above (DEV479/TMED2_fold0_labeledpart.csv), in its SourceFolder where that is there. One that lies

@@ -41,7 +41,7 @@ class Walk:
                 links += [here / folder for folder in linked]
                 folders[:] = [folder for folder in visible if folder not in linked]
                 yield here, [here / file for file in sorted(files) if not hidden(file)]
-            # Last, so that what they lead to has had its turn if it lies below `root` itself.
+            # Last, so that what they lead to has had its turn if it is below `root` itself.
             pending = sorted(pending + links, key=natural_key)
 
     def _deny(self, error: OSError) -> None:

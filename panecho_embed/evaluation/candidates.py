@@ -216,7 +216,7 @@ def _stem(path: Path) -> str:
 
 
 def _inputs(folder: Path) -> tuple[tuple[str, str], ...]:
-    """The settings id and the data digest of a run."""
+    """The settings id and the data digest of one run."""
     document = read_metrics(folder)
     return ((str(document.get("settings_id") or ""), str(document.get("data_digest") or "")),)
 

@@ -107,7 +107,7 @@ def overview_rows(comparisons: Sequence[Comparison]) -> tuple[list[str], _Rows]:
 
 
 def verdict_text(comparison: Comparison, reference: str | None) -> str:
-    """In a few sentences: who is best, who can be told apart, and what these runs can't show."""
+    """In a few sentences: who is best, who can be distinguished, and what these runs can't show."""
     best = comparison.ranked[0]
     most = "highest" if higher_is_better(comparison.metric) else "lowest"
     metric = metric_words(comparison.metric)

@@ -318,7 +318,7 @@ def effective_rows(score: Floats, codes: Ints) -> float:
 
 
 def _intraclass(values: Floats, codes: Ints) -> float:
-    """Correlation within patients, 0 to 1; 1 where it can't be told (Donner, Int Stat Rev 1986; 54: 67-82)."""
+    """Correlation within patients, 0 to 1; 1 where it is unknown (Donner, Int Stat Rev 1986; 54: 67-82)."""
     _, codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)
     count, patients = len(values), len(sizes)
     if patients < 2:
@@ -436,7 +436,7 @@ def ranking_part(
 
 
 def ranking_values(specificity: float) -> dict[str, _Ranking]:
-    """AUROC, average precision, and sensitivity where the specificity is at least so much, by name."""
+    """AUROC, average precision, and sensitivity where the specificity is at least this much, by name."""
     return {
         "auroc": auroc,
         "average_precision": _Ranking(_average_precision, _average_precision_estimate),
@@ -461,7 +461,7 @@ def _average_precision(ranked: _Ranked) -> Floats:
 
 
 def _sensitivity_at(specificity: float) -> _Ranking:
-    """The largest sensitivity at which the specificity is at least so much."""
+    """The largest sensitivity at which the specificity is at least this much."""
 
     def value(ranked: _Ranked) -> Floats:
         allowed = ranked.below >= specificity * ranked.negatives * (1 - 1e-12)

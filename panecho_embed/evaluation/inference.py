@@ -5,7 +5,7 @@ metrics have others (`estimates`). The intervals of all other metrics are percen
 over patients (Field and Welsh, J R Stat Soc B 2007; 69: 369-390).
 
 A bootstrap over tested patients holds the fitted models fixed. Other training patients, another partition into folds or
-another seed would have given other models, and two candidates that are equally good would then be told apart far too
+another seed would have given other models, and two candidates that are equally good would then be "different" far too
 often. So a candidate is run several times ("replicates"), and the variance of the difference is a sum:
 
 - patients: the variance of the mean difference over bootstraps of the tested patients, the models held fixed;
@@ -15,7 +15,7 @@ often. So a candidate is run several times ("replicates"), and the variance of t
 P-value and interval are those of Student's t with Satterthwaite's degrees of freedom (Biometrics Bulletin 1946; 2:
 110-114), which are few where there are few replicates. Replicates are to patients what readers are to cases in
 radiology (Obuchowski and Rockette, Commun Stat Simul Comput 1995; 24: 285-308). `benchmarks/null_bench.py` measures how
-often two equally good candidates are told apart.
+often two equally good candidates are "different".
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def difference(
         "folds": run r of both candidates used the same partition; its predictions are pooled over all folds.
         "seeds": the same training set and other seeds; runs of the two candidates are not paired, and their numbers
         may differ.
-        "none": one run each, of a procedure without randomness of its own, on one training set.
+        "none": one run each, of a procedure without randomness, on one training set.
     share:
         Fraction of the training pool that one training set holds: patients drawn divided by patients in the pool (of
         the class in which this is largest) for draws, (K - 1) / K for K folds, and the fraction that each of `refits`

@@ -77,7 +77,7 @@ SHORT: dict[Kind, tuple[str, ...]] = {
     "multiclass": ("auroc", "balanced_accuracy", "f1"),
     "ordinal": ("weighted_kappa", "grade_error", "auroc"),
 }
-# Metrics of each kind of which the mean over several targets is a figure of its own.
+# Metrics of each kind of which the mean over several targets is a separate figure.
 OVER_TARGETS: dict[Kind, str] = {"regression": "r2", "binary": "auroc", "multiclass": "auroc", "ordinal": "auroc"}
 # Metrics that look at the order of all predictions together.
 OF_THE_ORDER = ("pearson", "calibration_slope", "auroc", "average_precision", "sensitivity_at_specificity")
