@@ -82,7 +82,7 @@ class BaseProbe(BaseEstimator):  # type: ignore[misc]
     def methods_sentence(self) -> str:
         """What was fitted, in words of a methods section, without the final full stop.
 
-        How a setting was chosen is told by `selection`; the value of a setting that was not chosen is told here.
+        How a setting was chosen is in `selection`; of a setting that was not chosen this holds the value.
         """
         return f"{self.name} was fitted to the embeddings"
 

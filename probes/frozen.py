@@ -16,7 +16,7 @@ def linear_probe(values: Floats, truth: Floats, split: npt.NDArray[np.str_], *, 
 
     values: (N, D). truth: (N,) value or class index. split: (N,) "train", "val" or "test". Returns (n,) values or
     (n, K) probabilities. Unlike `evaluate`, it is not fitted again to training and validation rows: fine-tuning learns
-    from the training rows alone, and stops early by the validation rows. Raises ArgumentError if a class has no
+    only from the training rows, and stops early by the validation rows. Raises ArgumentError if a class has no
     training row.
     """
     train, test = split == "train", split == "test"

@@ -123,7 +123,7 @@ def load_table(
 ) -> tuple[EmbeddingTable, EmbeddingTable]:
     """The rows to learn from and the units to predict, as two tables (the same one, unless the fusion is late).
 
-    level: "video" unless the file stands at study level. Raises ArgumentError for a level below the file's, for rows
+    level: "video" unless the file is at study level. Raises ArgumentError for a level below the file's, for rows
     without the ids that the level needs, for studies of two patients or in two splits, for a pooling that would pool
     nothing, and for embeddings that are not finite.
     """
@@ -280,7 +280,7 @@ def _check_study_ids(table: EmbeddingTable, name: str) -> None:
 
 
 def _check_studies(table: EmbeddingTable, name: str) -> None:
-    """A study is one patient's, and on one side of a split; pooled, it could not be told any more."""
+    """A study is one patient's, and on one side of a split; pooled, it could not be known any more."""
     for what, column in (("patient", table.patient_id), ("split", table.split)):
         pairs = sorted({(str(study), str(value)) for study, value in zip(table.study_id, column, strict=True)})
         values = Counter(study for study, _ in pairs)

@@ -56,7 +56,7 @@ def recording_facts(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTabl
     -------
     mapping of str to (U, F) float64
         By the fact's name in words. Numbers as they are, unknown ones as the mean with a column that says so; texts as
-        a column of 0 and 1 for each value. Facts that are the same everywhere are left out.
+        a column of 0 and 1 for each value. Facts that are the same everywhere are omitted.
     """
     of_study = units.level == "study"
     ids = (units.study_id, videos["study_id"]) if of_study else (units.video_id, videos["video_id"])
@@ -82,7 +82,7 @@ def recording_facts(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTabl
 
 
 def fact_values(videos: Mapping[str, npt.NDArray[Any]], units: EmbeddingTable) -> dict[str, npt.NDArray[Any]]:
-    """The same facts as they stand in the file, (U,) each: NaN for an unknown number, "not stated" for an empty text.
+    """The same facts as they are in the file, (U,) each: NaN for an unknown number, "not stated" for an empty text.
 
     videos: as `recording_facts` takes them. units: videos, or the studies of a file that holds studies.
     """

@@ -343,7 +343,7 @@ class LabelEfficiency:
         return f"Label efficiency: mean of {self.values.shape[1]} draws, and the range of 95 % of them."
 
     def band(self) -> pd.DataFrame:
-        """Mean over the repeats, and the range that 95 % of them lie in, one row a size."""
+        """Mean over the repeats, and the range that holds 95 % of them, one row per size."""
         import pandas as pd
 
         low, high = np.percentile(self.values, [2.5, 97.5], axis=1)

@@ -66,7 +66,7 @@ class Shortcut:
     given_away : ReadOut, optional
         The fact, read from the embedding.
     predicts : mapping of str to ReadOut
-        Each target, read from the fact alone.
+        Each target, read only from the fact.
     why_not : str
         Why the fact was not read from the embedding.
     """

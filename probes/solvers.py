@@ -223,7 +223,7 @@ class RidgePath:
         return cls(of.basis, of.spectrum, projected, of.standardiser, of.centre, target_mean, prediction_range(y))
 
     def solve(self, alpha: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Coefficients (T, D) and intercepts (T,) on the standardised features; alpha: one number, or one a target.
+        """Coefficients (T, D) and intercepts (T,) on the standardised features; alpha: one number, or one per target.
 
         Minimises ||y - Zw - b||^2 + alpha ||w||^2 on standardised Z, as scikit-learn's Ridge does.
         """

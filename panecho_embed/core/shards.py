@@ -34,7 +34,7 @@ class Shard:
 
     @classmethod
     def of(cls, video_id: str, count: int) -> Self:
-        """The share of `count` that a video belongs to: by its id alone, whatever other videos there are."""
+        """The share of `count` that a video belongs to: only by its id, whatever other videos there are."""
         digest = hashlib.sha256(video_id.encode("utf-8", "surrogateescape")).digest()
         return cls(int.from_bytes(digest[:8], "big") % count + 1, count)
 

@@ -50,7 +50,7 @@ class PlainManifest:
 def header_ids(path: Path | BinaryIO, relative: str) -> HeaderIds:
     """The ids of a DICOM file; none where its header can't be read, which is met again when it is decoded.
 
-    relative: the path in which identifiers are looked for. A header with a study alone makes it a separate patient.
+    relative: the path in which identifiers are looked for. A header with only a study makes it a separate patient.
     """
     from panecho_embed.media import read_identity
 

@@ -259,7 +259,7 @@ def _interpolated(x: FloatArray, y: FloatArray) -> FloatArray:
 class Efficiency:
     """One curve of label efficiency: patients trained on (S,), ascending, and the metric there with its range.
 
-    like: another curve's name, whose colour this one takes, dashed; "" for a colour of its own.
+    like: another curve's name, whose colour this one takes, dashed; "" for a separate colour.
     """
 
     name: str

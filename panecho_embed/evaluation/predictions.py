@@ -127,7 +127,7 @@ class Predictions:
         return {key: self.take(np.array(some, dtype=np.int64)) for key, some in ordered}
 
     def by_study(self) -> Predictions:
-        """The videos of each study averaged, one row a study.
+        """The videos of each study averaged, one row per study.
 
         A regression's truth is the mean of the labelled videos; a class that the videos do not share is no truth. A
         study of two patients, splits or trainings has a row for each; one of two folds has one, of the first.

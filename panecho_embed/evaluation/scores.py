@@ -286,7 +286,7 @@ def write_metrics(
     about: Mapping[str, Any],
     of_target: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Write metrics.json of a run.
+    """Write metrics.json of one run.
 
     Parameters
     ----------

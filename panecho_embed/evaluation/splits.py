@@ -94,8 +94,8 @@ def kfold(groups: npt.ArrayLike, y: npt.ArrayLike, k: int, *, discrete: bool, se
 def grouped_folds(groups: npt.ArrayLike, y: npt.ArrayLike, k: int, *, discrete: bool, seed: int = 0) -> Ints:
     """Fold number 0..k-1 of every row, (N,) int64; all rows of a group in one fold, folds alike in size and in `y`.
 
-    Groups are ordered by stratum (their rarest class, or the fifth of the target that their mean lies in) and dealt out
-    in turn, in a random order within each stratum. Where a class of two groups or more would lie in one fold, so that
+    Groups are ordered by stratum (their rarest class, or the fifth of the target that holds their mean) and dealt out
+    in turn, in a random order within each stratum. Where a class of two groups or more would be in one fold, so that
     nobody of it is left when that is held out, they are dealt again. Raises ArgumentError for fewer groups than folds.
     """
     ids, codes = np.unique(np.asarray(groups), return_inverse=True)
@@ -138,7 +138,7 @@ def leaking_patients(folds: Iterable[Fold], patients: npt.NDArray[Any]) -> list[
 
 
 def random_order(patients: Iterable[str], seed: int, repeat: int = 0) -> list[str]:
-    """Patients, each once, in a random order that depends on seed, repeat and their ids alone.
+    """Patients, each once, in a random order that depends only on seed, repeat and their ids.
 
     So the same patients are drawn from a training set by every command, and a patient keeps the place when others are
     missing.

@@ -313,7 +313,7 @@ def _by_target(texts: Iterable[str], flag: str) -> dict[str, str]:
 
 
 def _told_by(column: npt.NDArray[Any], name: str, known: Task | None, numeric: bool) -> Kind:
-    """The kind that a column of this name and these values has; ArgumentError where that can't be told."""
+    """The kind that a column of this name and these values has; ArgumentError where that is ambiguous."""
     if known is not None and known.type == "regression":
         return "regression"
     if not numeric:

@@ -82,7 +82,7 @@ class ThresholdRule:
             return float("nan")
         order = np.argsort(p, kind="stable")
         p, y = p[order], y[order]
-        # Between row i and i + 1: who lies above is called positive. Equal predictions can't be told apart.
+        # Between row i and i + 1: who is above is called positive. Equal predictions can't be separated.
         between = np.flatnonzero(np.diff(p) > 0)
         cut = (p[between] + p[between + 1]) / 2
         specificity = np.cumsum(~y)[between] / (~y).sum()

@@ -93,7 +93,7 @@ def choose_engine(
     """The engine to run the image encoder with, checked on the first batch.
 
     backend: a name, or "auto": the fastest of those that can run here, with the same precision. What needs a trial or
-    a compilation is left out where `expected_pictures` are too few to pay for it. announce: told what was chosen and
+    a compilation is skipped where `expected_pictures` are too few to pay for it. announce: told what was chosen and
     why. Raises EngineError if a named engine can't run here, gives other values than eager in fp32 or can't be compared
     with it, eager in half precision too; ArgumentError for a 3-D model and a named engine other than eager.
     """

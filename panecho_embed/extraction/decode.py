@@ -86,7 +86,7 @@ def decode_video(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Fa
 def _without_names(message: str, video: VideoRef) -> str:
     """A message in which the opaque path stands for the video's own, and for its file's name, as they are or quoted.
 
-    A name of one to three characters tells nobody, and stands in many messages by chance ("frame 1 of 10").
+    A name of one to three characters identifies nobody, and is in many messages by chance ("frame 1 of 10").
     """
     name = PurePath(video.location).name
     for told in (video.location, name) if len(name) >= _SHORTEST_NAME else (video.location,):
@@ -117,7 +117,7 @@ def _decoded(video: VideoRef, settings: DecodeSettings) -> DecodedVideo | Failur
         message = f"memory does not suffice for its frames ({error}); fewer --workers may do, or a smaller --image-size"
         return Failure(video.video_id, video.path, "decode", message)
     except Exception as error:
-        # No file may end the run; what it did is told in full.
+        # No file may end the run; what it did is reported in full.
         where = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} (unexpected, in {Path(where.filename).name}:{where.lineno})"
         return Failure(video.video_id, video.path, "decode", message)
@@ -185,7 +185,7 @@ def _positions(plans: Sequence[Clips], num_frames: int, fps: float | None, beat:
 
 
 def _places(frames: Ints, clips: Ints) -> Ints:
-    """Where the frames of clips stand in `frames`; padding stays padding."""
+    """Where the frames of clips are in `frames`; padding stays padding."""
     return np.where(clips == PADDING, PADDING, np.searchsorted(frames, clips))
 
 

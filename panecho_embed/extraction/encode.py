@@ -77,7 +77,7 @@ class Encoder:
     """Encodes videos one after another; a batch of pictures may hold the end of one and the beginning of the next.
 
     batch_pictures: pictures in one run of the image encoder. clip_batch: clips in one run of the clip encoder. Both are
-    halved, with a word to `announce`, when memory does not suffice. A video decoded without clips gives a row a frame,
+    halved, with a word to `announce`, when memory does not suffice. A video decoded without clips has a row per frame,
     and the clip encoder is not used.
     engine: what runs the image encoder, see `choose_engine`; it is chosen and checked on the first batch. "eager" runs
     the clip encoder as well; else see `ClipEngine`.
@@ -199,7 +199,7 @@ class Encoder:
                 f"({str(reason).splitlines()[0]}); a smaller --image-size or another --device may do"
             ) from reason
         self.batch_pictures = tried // 2
-        # A compiled engine takes one number of pictures alone. One that is yet to be chosen is chosen by fewer.
+        # A compiled engine takes only one number of pictures. One that is yet to be chosen is chosen by fewer.
         if self._engine is not None and self._engine.batch_pictures is not None:
             self._engine = EagerEngine(self._backbone, self._precision)
             self._image_engines.append(self._engine.name)

@@ -146,7 +146,7 @@ class AcceleratorEngine:
 
 
 class _Mover:
-    """Pictures to a GPU, from pinned memory on a stream of their own: beside the computation of the batch before."""
+    """Pictures to a GPU, from pinned memory on a separate stream: beside the computation of the batch before."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -27,7 +27,7 @@ class Output:
 class Job:
     """The videos at the positions `todo` of the manifest, to be embedded into the parts of one file or several.
 
-    outputs: one for every plan of `decoding`, in its order; they differ in their clips alone. model: the backbone, in
+    outputs: one for every plan of `decoding`, in its order; they differ only in their clips. model: the backbone, in
     memory. device, workers: as asked for, see `extract`. timeout_seconds: that a worker may take for one video.
     announce: told what a person should know while it runs.
     """

@@ -39,7 +39,7 @@ def _workers(workers: int | None, model: Backbone) -> int:
 
 
 def _results(job: Job, encoder: Encoder, workers: int, profile: Profile) -> Iterator[Result]:
-    """What became of every video, in the order of the job but for failures, which come as soon as they are known."""
+    """What became of every video, in the order of the job except failures, which come as soon as they are known."""
     videos = ((i, job.manifest.videos[i]) for i in job.todo)
     with decoded(videos, job.decoding, workers, job.timeout_seconds) as outcomes:
         waiting = iter(outcomes)

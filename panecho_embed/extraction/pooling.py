@@ -32,7 +32,7 @@ def pool_table(
     a short one. how: "mean"; "mean+std", (N, 2 D), over the rows of the level below; "max". A study's label is its
     videos' common value; where numbers differ it is their mean, but missing for 0 and 1; where texts differ it is "".
     rows: the values, if they are not in the table.
-    Raises ArgumentError when the table already stands at that level or above.
+    Raises ArgumentError when the table already is at that level or above.
     """
     if by not in get_args(PoolBy) or how not in get_args(PoolHow):
         raise ArgumentError(f"by={by!r}, how={how!r}; allowed are {get_args(PoolBy)} and {get_args(PoolHow)}")
@@ -72,7 +72,7 @@ def pool(source: str | Path, by: PoolBy, out: str | Path, how: PoolHow = "mean",
     """Pool an embedding file to one row per video or study.
 
     Videos that failed stay listed. At study level /videos holds one entry per study, under its study_id; a study
-    without a single good video is a failure of its own. Facts of the recordings and unknown columns are kept where
+    without a single good video is a separate failure. Facts of the recordings and unknown columns are kept where
     everything that is pooled has one value; otherwise they are missing.
 
     Parameters

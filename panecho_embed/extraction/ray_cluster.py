@@ -1,4 +1,4 @@
-"""A Ray cluster to work on: one that runs already, or one of this machine alone for as long as the work takes."""
+"""A Ray cluster to work on: one that runs already, or one of only this machine for as long as the work takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from panecho_embed.core.errors import ArgumentError, EngineError, NotInstalledEr
 _CONNECT_SECONDS = 5.0
 _HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
-# Of a cluster of this machine alone: decoded videos on their way to the encoders.
+# Of a cluster of only this machine: decoded videos on their way to the encoders.
 _OBJECT_STORE_BYTES = 1 << 30
 
 
@@ -26,7 +26,7 @@ def ray_cluster(address: str | None) -> Iterator[Any]:
     """The module `ray`, connected.
 
     address: HOST:PORT of a cluster's head, or "auto" for the one that this machine belongs to; None for $RAY_ADDRESS,
-    and without that for a cluster of this machine alone, which ends with the block. Where the caller is connected
+    and without that for a cluster of only this machine, which ends with the block. Where the caller is connected
     already, that connection is used and stays. Raises ArgumentError if Ray is not installed, EngineError if no cluster
     answers.
     """
@@ -74,7 +74,7 @@ def _connect(ray: Any, address: str | None) -> None:
     try:
         ray.init(address, **quiet)
     except Exception as error:
-        # Ray raises what it likes: ConnectionError, RuntimeError, ValueError, an AuthenticationError of its own.
+        # Ray raises what it likes: ConnectionError, RuntimeError, ValueError, its own AuthenticationError.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EngineError(
             f"can't join the Ray cluster at {address}: {reason} (--ray-address; a token that the cluster was started "
@@ -103,7 +103,7 @@ def _check_answers(address: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How a run uses a cluster: so many encoders and decoders, and of how many CPUs and GPUs each.
+    """How a run uses a cluster: how many encoders and decoders, and of how many CPUs and GPUs each.
 
     More encoders start where machines join; more decoders, if `more_decoders`.
     """

@@ -19,13 +19,13 @@ from panecho_embed.extraction.decode import DecodedVideo, DecodeSettings
 from panecho_embed.extraction.pool import DecodingLine, Outcome
 
 _COLUMN = "pickled"
-# Long videos go on alone rather than fill the memory together.
+# Long videos go on one by one rather than fill the memory together.
 _BYTES_TOGETHER = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingWork:
-    """What the decoders of a run are told. videos_together: that go on to an encoder in one row."""
+    """The instructions to the decoders of a run. videos_together: that go on to an encoder in one row."""
 
     settings: DecodeSettings
     timeout_seconds: float

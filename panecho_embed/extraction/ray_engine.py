@@ -30,14 +30,14 @@ from panecho_embed.models.backbones import Backbone
 
 # Videos that go to an encoder together: enough to fill a GPU's batches, few enough to hold in memory.
 _VIDEOS_TOGETHER = {"cpu": 4, "cuda": 16}
-# Every encoder does at least so many rows: near the end all have work.
+# Every encoder does at least this many rows: near the end all have work.
 _ROWS_AN_ENCODER = 16
 # A block is what a decoder is given at once. Each costs the machine of the command a moment before anything begins.
 _BLOCKS, _BLOCKS_A_DECODER = 2048, 8
 # Results on their way to the writer.
 _ROWS_WAITING = 64
 _RAISED = re.compile(r"[\w.]*(Error|Exception)\b: ")
-# Without news for so long, the machines are counted.
+# Without news for this long, the machines are counted.
 _LOOK_SECONDS = 5.0
 
 
@@ -81,7 +81,7 @@ def embed_on_ray(job: Job, address: str | None) -> Iterator[int]:
 
 
 class _MachineLostError(Exception):
-    """What is left has to be begun anew on the machines that are left."""
+    """What is left has to be started again on the machines that are left."""
 
 
 def _watched(ray: Any, dataset: Any) -> Iterator[Encoded]:
@@ -203,7 +203,7 @@ def _own(error: Exception) -> Exception:
 
 @dataclass(frozen=True, slots=True)
 class _EncodingWork:
-    """What the encoders of a run are told. device: "cpu" or "cuda". videos_an_encoder: that each may expect."""
+    """The instructions to the encoders of a run. device: "cpu" or "cuda". videos_an_encoder: that each may expect."""
 
     settings: EncodeSettings
     device: str

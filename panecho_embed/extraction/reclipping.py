@@ -26,7 +26,7 @@ from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk
 
-# Videos whose clips are encoded together: more are not faster, and their frames lie in memory.
+# Videos whose clips are encoded together: more are not faster, and their frames stay in memory.
 _BLOCK_CLIPS, _BLOCK_ROWS = 256, 16_384
 
 
@@ -130,7 +130,7 @@ def reclip(
 
 
 class _Outcome:
-    """What becomes of the videos of a frame-level file; those that give no clips are told as failures."""
+    """What becomes of the videos of a frame-level file; those that give no clips are reported as failures."""
 
     def __init__(self, file: EmbeddingFile) -> None:
         self.manifest, self.facts = file.manifest(), file.facts()

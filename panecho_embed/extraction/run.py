@@ -1,4 +1,4 @@
-"""Manifest -> embedding file: what is done stays done, and what failed is told."""
+"""Manifest -> embedding file: what is done stays done, and what failed is reported."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def extract(
     seed : int
         Seed for the weights of the backbone "random".
     level : {"clip", "frame"}
-        What a row is. At frame level every frame is a picture, encoded by the image encoder alone.
+        What a row is. At frame level every frame is a picture, encoded only by the image encoder.
     clips : ClipPlan or mapping, optional
         Which clips, as a plan or as changes to the backbone's own, such as {"stride": 4}; see `Feeding.clips`.
     plans : mapping of str to (ClipPlan or mapping), optional
@@ -268,7 +268,7 @@ def _check_table(local: Path, several: Iterable[Parts]) -> None:
         try:
             ids = EmbeddingFile(parts.out).read_videos(["video_id"])["video_id"]
         except StoreError:
-            # What is no embedding file is refused in its turn.
+            # What is not an embedding file is refused in its turn.
             continue
         if any(map(is_opaque, ids[:1])):
             raise StoreError(

@@ -24,7 +24,7 @@ class ExtractSummary:
 
     videos: in the manifest, or in the shard's share; done + len(skipped) + len(failed). reused: done before this run.
     skipped: readable, but no cine loop. failed: could not be read. notes: what a person should know besides.
-    out: a path, or a URL. shard: whose share it is; then `out` is still to be put together, by `panecho-embed merge`.
+    out: a path, or a URL. shard: whose share it is; then `out` is still to be merged, by `panecho-embed merge`.
     files: of several clip plans, the summary of each by its name. `out` is then their folder, `rows` those of all
     files, and `done` counts the videos that no plan lacks; each video that one lacks is listed once.
     """

@@ -84,7 +84,7 @@ def _rows_of(
 class PartWriter:
     """Gathers results and writes a part whenever enough of them, or a minute's worth, have come together.
 
-    engines: asked with every part for the names of those that were used. Use it in a `with` block: what has been
+    engines: called with every part for the names of those that were used. Use it in a `with` block: what has been
     gathered is written at its end, also when it is left by an exception, since the next run goes on from there.
     """
 

@@ -51,7 +51,7 @@ class Dataset:
 
 
 def read_dataset(path: str | Path, settings: DataSettings, *, strict: bool = False) -> Dataset:
-    """A data set as downloaded, or a table of one's own.
+    """A data set as downloaded, or a custom table.
 
     strict: a row without its file, or a file without its row, is an error. Raises ManifestError: for another data set
     than the recipe is for (unless its layout is "auto"), a split column that is none, and what `make_targets` says.
@@ -195,7 +195,7 @@ def make_fold(
 
 
 def check_folds_apart(dataset: Dataset) -> None:
-    """Raise ManifestError if a patient stands in two folds: some model would be tested on whom it was trained on."""
+    """Raise ManifestError if a patient is in two folds: some model would be tested on whom it was trained on."""
     parts = {f"fold {number}": np.flatnonzero(dataset.split == number) for number in sorted(set(dataset.split))}
     _check_apart(dataset, parts, "one fold")
 
@@ -255,7 +255,7 @@ def _of(fold: int | None) -> str:
 class Targets:
     """What is to be learned of M videos.
 
-    targets: (T,) as every command reads them. tasks: (T,) of the heads; classes stand in the order of the target's, and
+    targets: (T,) as every command reads them. tasks: (T,) of the heads; classes are in the order of the target's, and
     grades are learned as classes. values: (M, T) float64: the value as the head is to give it, or the class index; NaN
     where missing. signs: (T,) 1, or -1 where the head gives minus the target (strain, as PanEcho's head does). notes:
     what a person should know of how they came about.
@@ -290,7 +290,7 @@ def make_targets(labels: _Columns, settings: DataSettings) -> Targets:
             reading = Reading(task=kind, positive=settings.positive, order=settings.order, tasks=known)
             read = read_target(labels[name], name, reading)
             if name in table and table[name].classes and not (kind or settings.order):
-                # A column that the table describes is not taken for classes of its own because of one misspelt label.
+                # A column that the table describes is not taken for separate classes because of one misspelt label.
                 _check_classes(read.target, table[name])
         except ArgumentError as error:
             raise ManifestError(

@@ -148,7 +148,7 @@ class RunFolder:
             "fold": identity.fold,
             **facts,
         }
-        # In this order, so that a kill between the two is told from a recipe of the user's.
+        # In this order, so that a kill between the two is distinguished from a recipe of the user's.
         write_info(info, self.path)
         write_text(self.path / "recipe.toml", to_toml(identity.recipe))
 
@@ -179,7 +179,7 @@ class RunFolder:
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def _content(self) -> set[str]:
-        """What lies in the folder, but for hidden files."""
+        """What is in the folder, except hidden files."""
         return {entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")}
 
     def differences(self, identity: Identity, info: Mapping[str, Any]) -> list[str]:

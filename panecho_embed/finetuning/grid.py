@@ -269,7 +269,7 @@ def plan_trials(
 def trial_state(trial: Trial, digest: str) -> _State:
     """Whether a run is done, begun or not there yet; digest: of the data.
 
-    Raises SettingsMismatchError if what lies in its folder was made with another recipe, start or data set,
+    Raises SettingsMismatchError if what is in its folder was made with another recipe, start or data set,
     EarlierReleaseError if by a release whose runs are others.
     """
     folder = RunFolder(trial.folder)
@@ -289,7 +289,7 @@ def trial_state(trial: Trial, digest: str) -> _State:
 
 def _recipe_of(init: str, inits: Sequence[str], recipe: Recipe, weights: Path | None) -> Recipe:
     """A start's own clips where the recipe leaves them to it; a width is for random weights only."""
-    # A start whose weights are unavailable is told when its runs are due.
+    # A start whose weights are unavailable is reported when its runs are due.
     with suppress(WeightsError):
         recipe = with_own_clips(recipe, init, weights)
     if init == RANDOM or RANDOM not in inits:

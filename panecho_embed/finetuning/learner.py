@@ -40,7 +40,7 @@ def _running_mean(decay: float) -> Callable[..., None]:
 
 
 class Learner:
-    """A model, its loss and its optimiser. note: is told of videos that can't be decoded."""
+    """A model, its loss and its optimiser. note: receives the videos that can't be decoded."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class Rate:
         )
 
     def factor(self, epochs_done: float, step: float = 0.0) -> float:
-        """The factor after so many epochs, whole and in part; with "plateau" as of the last `epoch_ended`.
+        """The factor after this many epochs, whole and in part; with "plateau" as of the last `epoch_ended`.
 
         step: what part of an epoch the step is that ends there. The cosine is taken at its middle: at its end, the last
         step would learn nothing.
@@ -264,7 +264,7 @@ def parameter_groups(model: FineTuneModel, settings: OptimizerSettings) -> list[
 
 
 def set_training(model: nn.Module, frozen: Sequence[_Layer]) -> None:
-    """Train mode, but for frozen layers, whose batch statistics and dropout stay as in use."""
+    """Train mode, except for frozen layers, whose batch statistics and dropout stay as in use."""
     model.train()
     for layer in frozen:
         layer.module.eval()

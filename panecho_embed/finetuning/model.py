@@ -73,7 +73,7 @@ class FineTuneModel(nn.Module):
         return encoded
 
     def outputs(self, pictures: Tensor) -> Tensor:
-        """(N, L, ...) of `encode_pictures`, put together to clips, to (N, K) float32."""
+        """(N, L, ...) of `encode_pictures`, combined to clips, to (N, K) float32."""
         clips = self.clip_encoder(pictures)
         return torch.cat([head(clips) for head in self.heads.values()], dim=1).float()
 

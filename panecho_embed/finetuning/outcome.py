@@ -45,7 +45,7 @@ class Outcome:
 
     @property
     def level(self) -> EvaluationLevel:
-        """What a row of the metrics is: a video or a study."""
+        """What a row of the metrics stands for: "video" or "study"."""
         return self.recipe.evaluation.level
 
     @property

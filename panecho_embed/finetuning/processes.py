@@ -1,4 +1,4 @@
-"""The processes that train together: one alone, or as many as torchrun or accelerate started."""
+"""The processes that train together: a single one, or as many as torchrun or accelerate started."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Processes:
     def synced(self, model: _Model) -> _Model:
         """The model with batch norms that take their statistics over all processes, where there are several.
 
-        On CUDA alone: torch has no such batch norm for CPUs.
+        Only on CUDA: torch has no such batch norm for CPUs.
         """
         if self.count > 1 and self.on_cuda:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -129,7 +129,7 @@ class Processes:
 def join_processes(device: str, precision: RunPrecision) -> Processes:
     """This process, together with those that were started beside it.
 
-    device: "auto", "cpu", "cuda" or "mps"; each process takes the card of its own number. Raises ArgumentError for a
+    device: "auto", "cpu", "cuda" or "mps"; each process takes the card of its number. Raises ArgumentError for a
     device that is not there, and for fp16 on a CPU.
     """
     if device not in _DEVICES:

@@ -34,7 +34,7 @@ class DataSettings:
     """Which videos and labels.
 
     layout: how the data set lies on disk, as `panecho-embed manifest` knows it; "auto" takes any.
-    ids: whether ids and paths are hashed, as in `extract`; the local table of opaque ids lies beside the data.
+    ids: whether ids and paths are hashed, as in `extract`; the local table of opaque ids is beside the data.
     targets: label columns to learn, each a task; () takes every column that `tasks` names.
     tasks: what the columns are: "panecho" for its 40 reporting tasks, the file of a table in the same form, or "" to
         tell by their values: text or 0 and 1 are classes, other numbers a regression.
@@ -77,16 +77,16 @@ class ModelSettings:
     """What is trained.
 
     temporal: of a start that encodes pictures: "transformer" over a clip's pictures (PanEcho's own, or one from
-        scratch), or "none": the image encoder alone, for data of single images; a clip is then the mean of its frames.
+        scratch), or "none": only the image encoder, for data of single images; a clip is then the mean of its frames.
         A start that sees clips as a whole (kinetics, echoprime) has no choice.
-    plane_order: which pictures a clip of a start without transformer of its own is made of: "published", three
+    plane_order: which pictures a clip of a start without a transformer is made of: "published", three
         consecutive planes each, as PanEcho and the starts of its paper were trained; or "frames". A start with a
         transformer (panecho, a model of `finetune`) keeps the order that its weights were trained in. Single frames
         (temporal "none") and starts that see clips as a whole have no such choice.
     feeding: how frames become pixels: "own", as the start was trained; "panecho": for every start 256 x 256 by area and
         the central 224, as the paper fine-tuned all of its starts. Colours, scale, mean and deviation are the start's.
     image_size: side of the input in pixels; 0 takes what `feeding` says.
-    width: of the start "random" alone: its channels as a share of PanEcho's, for trying out and for small data.
+    width: only of the start "random": its channels as a share of PanEcho's, for trying out and for small data.
     head_dropout: before each head's linear layer, 0 to below 1.
     head_init: of a regression's head. "published": weights as PyTorch draws them, whatever the target's unit;
         "deviation": those times the training target's standard deviation, so that the head spans the target from the
@@ -155,7 +155,7 @@ class ClipSettings:
         return replace(self, frames=self.frames or own.frames_per_clip, frame_step=step, target_fps=fps)
 
     def plan(self, num_clips: int) -> ClipPlan:
-        """The plan of so many clips a video. Raises ArgumentError."""
+        """The plan of this many clips per video. Raises ArgumentError."""
         step, fps = (None, self.target_fps) if self.target_fps else (None if self.uniform else self.frame_step, None)
         return ClipPlan(self.frames, step, fps, num_clips, short=self.short, uniform=self.uniform)
 
@@ -235,7 +235,7 @@ class AugmentationSettings:
     """What a training clip goes through; every frame of it the same.
 
     enabled: False for none of it. zoom_out: half of the clips are put on a black canvas up to this many times larger.
-    crop: a random crop in place of the centre one. flip: chance of a mirrored clip. rotation: up to so many degrees
+    crop: a random crop in place of the centre one. flip: chance of a mirrored clip. rotation: up to this many degrees
     to either side.
     """
 

@@ -51,7 +51,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(name: str) -> str:
-    """A recipe's file, word for word: a packaged one by name, or a file of your own. Raises RecipeError."""
+    """A recipe's file, word for word: a packaged one by name, or your own file. Raises RecipeError."""
     if name in _ORDER:
         return resources.files("panecho_embed.finetuning").joinpath("recipes", name + _SUFFIX).read_text("utf-8")
     path = Path(name).expanduser()

@@ -167,7 +167,7 @@ def _cross_validate(dataset: Dataset, out: Path, job: _Job, fold: int | None, pr
     numbers = list(range(job.recipe.data.folds)) if fold is None else [fold]
     if not job.allow_leakage:
         check_folds_apart(dataset)
-    # What is wrong with the last fold is told before the first one is trained.
+    # What is wrong with the last fold is reported before the first one is trained.
     for number in numbers:
         make_fold(dataset, job.recipe.data, number, seed=job.recipe.seed, allow_leakage=job.allow_leakage)
 
@@ -243,7 +243,7 @@ def _check_weights(out: Path, infos: Mapping[int, Mapping[str, Any]]) -> None:
 
 
 def _of_all(out: Path, infos: Iterable[int]) -> tuple[list[Predictions], int]:
-    """The predictions of all folds, and how many patients stand in more than one fold."""
+    """The predictions of all folds, and how many patients are in more than one fold."""
     predictions = of_all_folds([read_predictions(out / f"fold-{number}" / FILE) for number in infos])
     fold_of: dict[str, set[str]] = {}
     for one in predictions:
@@ -316,7 +316,7 @@ def _run_fold(
         try:
             failures = _train_and_test(trainer, start, fold, folder, job, processes)
         except PanEchoEmbedError as error:
-            # Perhaps of this process alone, so the others are not waited for.
+            # Perhaps of this process only, so the others are not waited for.
             if processes.is_main:
                 folder.fail(str(error))
             raise

@@ -124,7 +124,7 @@ def _is_panecho(state: Mapping[str, Tensor]) -> bool:
 
 @cache
 def _panecho_shapes(channels: int) -> dict[str, torch.Size]:
-    """The shapes of a headless PanEcho's tensors by name, for a stem of so many channels."""
+    """The shapes of a headless PanEcho's tensors by name, for a stem of this many channels."""
     with torch.device("meta"):
         expected = PanEcho(pretrained=False, backbone_only=True, width=channels / CHANNELS["tiny"]).state_dict()
     return {name: tensor.shape for name, tensor in expected.items()}

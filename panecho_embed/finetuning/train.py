@@ -81,9 +81,9 @@ class Progress:
 class Training:
     """What a training needs to know.
 
-    folder: of the run; its checkpoints lie below it. checkpoint_seconds: a checkpoint is written so often, and after
+    folder: of the run; its checkpoints are below it. checkpoint_seconds: a checkpoint is written this often, and after
     every epoch. strict: a video that can't be decoded ends the training. progress: a bar; None on a terminal
-    only. announce: called with a line an epoch.
+    only. announce: called with a line per epoch.
     """
 
     fold: Fold
@@ -125,7 +125,7 @@ class Trainer:
         self._begun = self._saved = time.monotonic()
 
     def run(self) -> Progress:
-        """Train to the end. Raises TrainingError when the loss is no number any more, MediaError if strict."""
+        """Train to the end. Raises TrainingError when the loss is not a number any more, MediaError if strict."""
         devices = [self._processes.device] if self._processes.on_cuda else []
         with torch.random.fork_rng(devices=devices):
             self._resume()
@@ -355,7 +355,7 @@ def _write_history(rows: Sequence[_Row], folder: Path) -> None:
 
 
 class _Board:
-    """Scalars for TensorBoard; from a resumed step on, what stood there is forgotten."""
+    """Scalars for TensorBoard; from a resumed step on, what was there is forgotten."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self._writer: SummaryWriter = SummaryWriter(str(folder), purge_step=step)

@@ -115,7 +115,7 @@ def _opened(path: str, member: str) -> Iterator[tuple[IO[bytes], int]]:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran order, and type; `file` then stands at the first value."""
+    """Shape, whether in Fortran order, and type; `file` is then at the first value."""
     version = npy_format.read_magic(file)
     start, width = file.tell(), 2 if version == (1, 0) else 4
     claimed = int.from_bytes(file.read(width), "little")

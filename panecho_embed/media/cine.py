@@ -72,7 +72,7 @@ class Cine:
 class MediaInfo:
     """What a file is, by its header.
 
-    kind: "" where it can't be told. cine: "cine" (two frames or more), "still" (one), "spectral Doppler", "M-mode",
+    kind: "" where it is unknown. cine: "cine" (two frames or more), "still" (one), "spectral Doppler", "M-mode",
     "no pixels" or "unreadable: <reason>". num_frames, fps, height, width: None where the header does not say.
     colour_flow: 1 with colour Doppler, 0 without, NaN where it is not known.
     heart_rate_bpm, heart_rate_source: as in `Recording`.

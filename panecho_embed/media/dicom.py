@@ -100,7 +100,7 @@ def describe_dicom(path: str, *, header_only: bool = False) -> MediaInfo:
 
 
 def read_identity(path: str | os.PathLike[str] | BinaryIO) -> DicomIdentity:
-    """Read the identifiers of a DICOM file, by path or open, for hashing alone.
+    """Read the identifiers of a DICOM file, by path or open, only for hashing.
 
     Raises MediaError(stage "open"), which quotes none.
     """
@@ -119,7 +119,7 @@ def read_identity(path: str | os.PathLike[str] | BinaryIO) -> DicomIdentity:
     except OSError as error:
         raise MediaError(f"the file can't be read: {error.strerror or type(error).__name__}", stage="open") from None
     except Exception as error:
-        # pydicom raises whatever its parser trips over, and its words may quote the header: name the kind alone.
+        # pydicom raises whatever its parser trips over, and its words may quote the header: name only the kind.
         raise MediaError(f"the DICOM header can't be read ({type(error).__name__})", stage="open") from None
 
 
@@ -192,7 +192,7 @@ def tissue_region(header: DicomHeader, height: int, width: int) -> Region | None
     """The largest 2-D region (tissue before colour flow), cut to an image of `height` x `width` pixels.
 
     Real files carry rectangles of another resolution than their pixels. One that loses more than half of its area
-    when cut to the image, or ends up below 16 pixels a side, says nothing about this image and is left out.
+    when cut to the image, or ends up below 16 pixels a side, says nothing about this image and is skipped.
     """
     items = header.dataset.get("SequenceOfUltrasoundRegions") or ()
     found = [region for item in items if (region := _read_region(item, height, width)) is not None]

@@ -85,7 +85,7 @@ _TAGS: list[Any] = [
 
 @dataclass(frozen=True, slots=True)
 class PixelElement:
-    """Where the pixel data lies in the data set's stream.
+    """Where the pixel data is in the data set's stream.
 
     keyword: PixelData, or one of the two float kinds. vr: "" where implicit. offset: of the value's first byte.
     length: in bytes, None where undefined (encapsulated). available: bytes from `offset` to the end of the stream.
@@ -165,7 +165,7 @@ def read_header(path: str) -> DicomHeader:
     except OSError as error:
         raise MediaError(f"the file can't be read: {error.strerror or type(error).__name__}", stage="open") from None
     except Exception as error:
-        # pydicom raises whatever its parser trips over, and its words may quote the header: name the kind alone.
+        # pydicom raises whatever its parser trips over, and its words may quote the header: name only the kind.
         raise MediaError(
             f"the DICOM header can't be read ({type(error).__name__}); the file is damaged", stage="open"
         ) from None

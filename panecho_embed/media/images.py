@@ -35,7 +35,7 @@ _KINDS: dict[bytes, type[PngImageFile | JpegImageFile | BmpImageFile | TiffImage
     b"II*\0": TiffImageFile,
     b"MM\0*": TiffImageFile,
 }
-"""Readers of headers, by what a file begins with. `Image.open` would refuse a large size first, in words of its own."""
+"""Readers of headers, by what a file begins with. `Image.open` would refuse a large size first, in its own words."""
 
 _MOST_BYTES = 16 * MAX_PIXELS
 """Of a file; even uncompressed, the largest image that is read has fewer."""

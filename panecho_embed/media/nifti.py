@@ -30,7 +30,7 @@ from panecho_embed.core.wording import brief
 from panecho_embed.media.cine import Cine, check_size
 
 _LOOKED_AT = 32
-"""Frames from which the orientation is told: about a heartbeat, in which every part of the sector changes."""
+"""Frames from which the orientation is determined: about a heartbeat, in which every part of the sector changes."""
 
 _MOVING, _LIT = 0.015, 0.05
 """Of the highest value: what changes by more over time is inside the sector; in a still, what is brighter."""
@@ -76,7 +76,7 @@ def _inspect(path: str) -> _Volume:
         import nibabel
     except ModuleNotFoundError as error:
         raise MediaError(str(NotInstalledError("nibabel", "nifti", "NIfTI files")), stage="open") from error
-    # One handle for all frames: each of a .gz would begin anew at its start.
+    # One handle for all frames: each of a .gz would begin again at its start.
     image = nibabel.load(path, mmap=False, keep_file_open=True)
     if not isinstance(image, nibabel.Nifti1Image):
         raise MediaError(f"it is a {type(image).__name__}, not NIfTI-1 or NIfTI-2", stage="open")

@@ -49,7 +49,7 @@ def read_frames(path: str | os.PathLike[str], *, include_stills: bool = False) -
 
 
 def describe(path: str | os.PathLike[str]) -> MediaInfo:
-    """Say what a file is by its header. Never raises MediaError: what is wrong stands in `cine`, "unreadable: ..."."""
+    """Say what a file is by its header. Never raises MediaError: what is wrong is in `cine`, "unreadable: ..."."""
     name = os.fspath(path)
     kind: Kind | None = None
     try:

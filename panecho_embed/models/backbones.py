@@ -1,6 +1,6 @@
 """Encoders by name: those of the package, timm's, and a user's own.
 
-A backbone of your own takes ten lines; put `factory` under the entry-point group `panecho_embed.backbones` of your
+A custom backbone takes ten lines; put `factory` under the entry-point group `panecho_embed.backbones` of your
 package, and every command knows it by name, without the last line:
 
     import torch

@@ -205,7 +205,7 @@ def save_tensors(content: Mapping[str, Any], path: Path, error: type[PanEchoEmbe
             with part.open("wb") as stream:
                 torch.save(dict(content), stream)
         except RuntimeError as problem:
-            # torch turns some failures to write, such as a full disk, into RuntimeErrors of its own.
+            # torch turns some failures to write, such as a full disk, into its own RuntimeErrors.
             raise error(f"can't write {path}: {_first_sentence(problem)} (-o)") from problem
 
 
@@ -251,7 +251,7 @@ def _first_sentence(error: BaseException) -> str:
 
 
 # PanEcho's checkpoint names and ours: one table of rules, read in both directions. The checkpoint's image encoder has
-# torchvision's ConvNeXt names, ours has timm's; the arrays are the same, but for `layer_scale` (C, 1, 1), which timm
+# torchvision's ConvNeXt names, ours has timm's; the arrays are the same, except `layer_scale` (C, 1, 1), which timm
 # keeps as `gamma` (C,).
 _Rules = tuple[tuple[str, str], ...]
 
@@ -309,7 +309,7 @@ def to_checkpoint_names(state: Mapping[str, Tensor], rules: _Rules = _PANECHO) -
 
 
 def from_checkpoint_names(state: Mapping[str, Tensor], rules: _Rules = _PANECHO) -> dict[str, Tensor]:
-    """The inverse of `to_checkpoint_names`; the position table is left out."""
+    """The inverse of `to_checkpoint_names`; the position table is omitted."""
     inverse = tuple((theirs, ours) for ours, theirs in rules)
     renamed = {}
     for key, tensor in state.items():

@@ -91,7 +91,7 @@ class ClipEncoder(nn.Module):
         return encoded.mean(dim=1)
 
     def positions_of(self, length: int) -> Tensor:
-        """The position table of clips of so many frames, (1, length, dim)."""
+        """The position table of clips of this many frames, (1, length, dim)."""
         _, known, dim = self.positions.shape
         return self.positions[:, :length] if length <= known else sinusoid(length, dim).to(self.positions)
 
@@ -257,7 +257,7 @@ def checkpoint_content(
 
 
 def tasks_in(path: str | Path) -> list[str]:
-    """Names of the tasks that a checkpoint has heads for, in the file's order; [] for a backbone alone."""
+    """Names of the tasks that a checkpoint has heads for, in the file's order; [] for a backbone without heads."""
     return _heads_of(_read(Path(path)).tensors)
 
 
@@ -422,7 +422,7 @@ def convnext(size: _Size, channels: int | None = None) -> nn.Module:
 def channels_in(size: _Size, state: Mapping[str, Tensor], stem: str) -> int:
     """Channels of the stem in a state dict; as published if it has none under the name `stem`.
 
-    So a narrower model of one's own loads as the published one does; what else does not fit is found when matching.
+    So a custom narrower model loads as the published one does; what else does not fit is found when matching.
     """
     weight = state.get(stem)
     if weight is None or weight.ndim != 4 or not 0 < len(weight) <= CHANNELS[size]:

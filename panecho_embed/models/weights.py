@@ -1,4 +1,4 @@
-"""Where weights are found and fetched, under which licence they stand, and what to say when they are not to be had."""
+"""Where weights are found and fetched, under which licence they are, and what to say when they are not available."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def cache_folder() -> Path:
 def find_weights(name: str, weights: str | Path | None = None) -> Path:
     """The weights file of a model: `weights`, $PANECHO_EMBED_WEIGHTS, the caches, or fetched now.
 
-    Raises WeightsNotFoundError, which says where was looked and what to do, and never falls back to anything else.
+    Raises WeightsNotFoundError, which names the places searched and what to do, and never falls back to anything else.
     """
     return locate(name, weights) or fetch(name)
 
@@ -256,7 +256,7 @@ def _download_from_hub(repo: str, path: Path) -> None:
     """Fetch the file named `path.name` of a gated repository as `path`, and record its SHA-256 beside it.
 
     The token is the one in $HF_TOKEN, or the one that `hf auth login` stored. Raises ConnectionError if there is
-    none, if it gives no access, or if the file is not to be had; WeightsError if the file can't be written.
+    none, if it gives no access, or if the file is not available; WeightsError if the file can't be written.
     """
     from huggingface_hub import get_token, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
@@ -301,7 +301,7 @@ def download(url: str, path: Path, known_sha256: str = "") -> None:
     Raises
     ------
     ConnectionError
-        If the file can't be had, after 6 attempts where another one may help.
+        If the file can't be downloaded, after 6 attempts where another one may help.
     WeightsError
         If the file can't be written or has another SHA-256.
     """

@@ -77,7 +77,7 @@ def panecho(weights: _WeightsArgument) -> Backbone:
 
 
 def panecho_image(weights: _WeightsArgument) -> Backbone:
-    """PanEcho's image encoder alone, on frames; a clip is the mean of its frames."""
+    """Only PanEcho's image encoder, on frames; a clip is the mean of its frames."""
     return _from_panecho(PanEcho(image_encoder_only=True, weights=weights), "panecho-image")
 
 
@@ -98,7 +98,7 @@ def panecho_with_heads(
 ) -> tuple[Backbone, PanEcho]:
     """The backbone `name`, panecho or random, and the model that it is part of, which reads its clip embeddings.
 
-    The model gives probabilities. Random heads are drawn each from a seed of its own, so that a task has the same one
+    The model gives probabilities. Random heads are each drawn from a separate seed, so that a task has the same one
     whichever others are asked for, and the backbone is the same as without them.
     Raises ArgumentError for another name, and as `PanEcho` does.
     """
@@ -190,7 +190,7 @@ def echoprime(weights: _WeightsArgument) -> Backbone:
     model.head[-1] = nn.Linear(DIM, 512)
     file = read_checkpoint(path)
     found = file.tensors
-    # The whole head may have been replaced, or its last layer alone, behind the dropout.
+    # The whole head may have been replaced, or only its last layer, behind the dropout.
     found = {
         name.replace("head.", "head.1.") if name in ("head.weight", "head.bias") else name: found[name]
         for name in found
@@ -216,7 +216,7 @@ def _random_panecho(weights: _WeightsArgument, seed: int, **arguments: Any) -> P
     if not -(2**63) <= seed < 2**63:
         raise ArgumentError(f"seed is {seed}; allowed are whole numbers of 64 bits (--seed)")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # The CPU's generator alone: torch.manual_seed would reseed the accelerators too.
+        # Only the CPU's generator: torch.manual_seed would reseed the accelerators too.
         torch.default_generator.manual_seed(seed)
         model = PanEcho(pretrained=False, **arguments)
         for task in model.tasks:

@@ -40,8 +40,8 @@ def render(
     """Film a patient: (num_frames, H, W, 3) uint8 RGB.
 
     fps: frames per second, None for the patient's own. size: side of a square, or (height, width), in pixels.
-    take: another number films the same view anew: other speckle and noise, another moment of the start, a hand that has
-    slipped a little. study: another number is another day: the machine set anew, the probe's place found anew; the body
+    take: another number films the same view again: other speckle and noise, another starting moment, a hand that has
+    slipped a little. study: another number is another day: machine set again, probe's place found again; the body
     and the heart stay. overlay: with what a scanner burns in: text, depth ticks, electrocardiogram, a tint. The region
     is the fan's rectangle, cm per pixel.
     """

@@ -41,12 +41,12 @@ def _file(patient: PhantomPatient, number: int) -> str:
 
 
 def mimic_place(patient: PhantomPatient, view: View, take: int) -> str:
-    """Path of a video."""
+    """Path of one video."""
     return _file(patient, 1 + get_args(View).index(view) + len(get_args(View)) * take)
 
 
 def still_place(patient: PhantomPatient) -> str:
-    """Path of the still of a study."""
+    """Path of the still of one study."""
     return _file(patient, 0)
 
 

@@ -1,4 +1,4 @@
-"""The videos of a study as small pictures, made in processes of their own, so that no file can hold the pages up."""
+"""The videos of a study as small pictures, made in separate processes, so that no file can hold the pages up."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _asked(pool: ProcessPool, film: Film, timeout_seconds: float) -> Future[Show
     try:
         future: Future[Shown] = pool.schedule(_picture_of, args=(film,), timeout=timeout_seconds)
     except RuntimeError as error:
-        # The pool died meanwhile; that is told in place of the picture.
+        # The pool died meanwhile; that is shown in place of the picture.
         future = Future()
         future.set_exception(error)
     return future

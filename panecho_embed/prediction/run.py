@@ -156,7 +156,7 @@ def predict(
     notes: tuple[str, ...] = ()
     if ready is None:
         encoder.at_size(extraction.pop("image_size", None))
-        # The table of ids lies beside the folder, which is handed on as a whole.
+        # The table of ids is beside the folder, which is handed on as a whole.
         how: dict[str, Any] = {"device": device, "overwrite": overwrite, "progress": progress, "announce": announce}
         how["id_table"] = local_path(out)
         done = extract(source, _made(out) / EMBEDDINGS, backbone=encoder, clips=clips, **how, **extraction)
@@ -255,7 +255,7 @@ def _check_readable(
         raise ArgumentError(
             f"{file.path} has no rows; none of its {len(file.video_columns['video_id'])} videos is done"
         )
-    # The salt may stand in the environment, for every command.
+    # The salt may be in the environment, for every command.
     if given := [name for name, value in extraction.items() if value not in (None, False) and name != "id_salt"]:
         raise ArgumentError(
             f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} about reading videos, and {file.path} is an "

@@ -29,7 +29,7 @@ NEIGHBOURS = 10
 """The neighbours that recall is of, and that an effort is for."""
 
 LEAST_VIDEOS = 16
-"""Centres of a 4-bit code: fewer vectors can't be told apart by them."""
+"""Centres of a 4-bit code: it can't distinguish fewer vectors."""
 
 _POINTS_PER_LIST = 39
 """Vectors that faiss wants for every centre that it trains."""
@@ -47,7 +47,7 @@ _CODES_PER_VECTOR = 5
 """Codes that are scanned in the time in which exact search compares one vector."""
 
 _ROUNDING = 1e-6
-"""By how much the cosine of a neighbour may lie below that of the tenth nearest: equal vectors differ by less."""
+"""By how much the cosine of a neighbour may be below that of the tenth nearest: equal vectors differ by less."""
 
 _BLOCK = 65_536
 
@@ -131,7 +131,7 @@ def tune(index: Any, units: Floats32, own: Callable[[int], Ints], recall: float,
     standard error, is `recall` or more; where none is, the one that finds most is taken. A vector as near as the tenth
     nearest, up to a rounding of 1e-6, counts as found like the tenth itself. Raises ArgumentError if all are zeros.
     """
-    # A search refuses to ask with zeros.
+    # A search refuses a query of zeros.
     drawn = np.random.default_rng(seed).permutation(np.flatnonzero(units.any(axis=1)))[: 2 * _QUERIES]
     if not len(drawn):
         raise ArgumentError("all embeddings are zeros; an ivf index can't be tuned on them (--kind exact)")
@@ -160,7 +160,7 @@ def tune(index: Any, units: Floats32, own: Callable[[int], Ints], recall: float,
 
 
 def _nearest_cosines(units: Floats32, rows: Ints, left_out: Sequence[Ints]) -> list[Floats32]:
-    """The ten highest cosines of each of some rows, descending, without what is left out; fewer if there are no ten."""
+    """The ten highest cosines of each of some rows, descending, without what is excluded; fewer if there are no ten."""
     best = [np.zeros(0, dtype=np.float32) for _ in rows]
     queries = units[rows]
     for start in range(0, len(units), _BLOCK):

@@ -73,7 +73,7 @@ class Neighbours:
     def _repr_html_(self) -> str:
         from panecho_embed.retrieval.sheet import sheet_html
 
-        # A frame of its own keeps the sheet's style out of the notebook.
+        # A separate frame keeps the sheet's style out of the notebook.
         page = escape(sheet_html(self.collection, self.found), quote=True)
         return f'<iframe srcdoc="{page}" style="width:100%;height:32rem;border:0" title="similar studies"></iframe>'
 
@@ -110,7 +110,7 @@ def search(
     vector : str or Path, optional
         Vectors of shape (D,) or (Q, D) in a .npy file, or an embedding file made in the same way.
     query_study : str, optional
-        Which of several studies in `file` or `vector` to ask with.
+        Which of several studies in `file` or `vector` is the query.
     k : int
         Number of hits, at least 1.
     level : {"clip", "video", "study"}, optional
@@ -176,7 +176,7 @@ def query_of(
     query_study: str | None,
     weights: str | Path | None,
 ) -> tuple[Query, tuple[str, ...]]:
-    """What is asked with, and notes on it; arguments as in `search`, one of the first four given."""
+    """The query, and notes on it; arguments as in `search`, one of the first four given."""
     for asked, kind, name in ((study_query, "study", study), (video_query, "video", video)):
         if name is None:
             continue
@@ -196,7 +196,7 @@ def query_of(
 
     known = LocalIds.beside(collection.path)
     new = Embedder(collection.provenance, weights, known=known).embed(Path(file), study=query_study)
-    # A path of DICOM may tell whose it is, and the label stands in what is written.
+    # A path of DICOM may tell whose it is, and the label is in what is written.
     label = "the query" if new.videos[0].origin else str(file)
     query = vector_query(collection, new.vectors, label, new.views)
     return recognised_files(collection, query, new.videos), new.notes

@@ -156,7 +156,7 @@ class Collection:
 
     @cached_property
     def videos(self) -> Items:
-        """One item a video."""
+        """One item per video."""
         table = self._video_table
         facts = {name: self.file.video_columns[name] for name in ("num_frames", "fps")}
         position = {name: i for i, name in enumerate(self.file.video_columns["video_id"])}

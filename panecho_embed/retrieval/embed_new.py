@@ -45,7 +45,7 @@ class Embedder:
 
     provenance: of that file. weights: a file, None to look where `extract` looks. backbone: the model itself, where it
     is loaded already. known: the file's local table of ids, so that its patients are recognised. Raises
-    WeightsNotFoundError if the weights can't be had, WeightsError if they are others than the
+    WeightsNotFoundError if the weights can't be found, WeightsError if they are others than the
     file's, and ArgumentError if the backbone prepares its frames in another way.
     """
 
@@ -112,7 +112,7 @@ class Embedder:
     ) -> NewVideos:
         """Embed a video file, or every video of a folder, which show one study.
 
-        study: the one to embed, where the headers or the table tell of several; folders alone do not.
+        study: the one to embed, where the headers or the table tell of several; folders by themselves do not.
         workers: decoding processes; 0 decodes in this one, without a time limit. most_frames: frames of a video that
         its clips may need, and pictures of it that may have to be encoded. go_on: see `GoOn`; called every quarter of a
         second while a worker decodes, and before every run of an encoder. Raises MediaError, with the reasons, when no

@@ -202,7 +202,7 @@ class _Ranking:
             candidate &= self._patients != self._patients[position]
         candidate &= ~np.isnan(similarity)
         among = np.flatnonzero(candidate)
-        # What rounding alone tells apart, the order of the file would decide.
+        # Where only rounding differs, the order of the file would decide.
         rounded = np.rint(similarity[among].astype(np.float64) / _EQUAL)
         order = np.argsort(-rounded, kind="stable")
         starts = np.flatnonzero(np.diff(rounded[order], prepend=np.inf))

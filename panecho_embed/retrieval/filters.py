@@ -49,7 +49,7 @@ def matches(where: str, columns: Columns) -> Bools:
     """Which rows a filter picks, (N,) bool.
 
     where: comparisons of columns with numbers, 'texts', lists of them (`view in ['A4C', 'A2C']`) or None, joined by
-    and, or, not and brackets; `30 < EF <= 40` works. A column stands in `backticks` whose name is no plain word, or one
+    and, or, not and brackets; `30 < EF <= 40` works. A column needs `backticks` whose name is no plain word, or one
     of those that join comparisons; `class` and Python's other words need none.
     columns: name -> (N,) numbers (NaN where missing) or str objects ("" where missing). A missing value is None and
     matches no other comparison. Raises ArgumentError, with the nearest name where a column is unknown.

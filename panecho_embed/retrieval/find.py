@@ -57,7 +57,7 @@ class Found:
     """What a search found, best first.
 
     positions: (n,) in `items`. similarity: (n,), -1 to 1. candidates: how many items were compared; n is below the k
-    that was asked for when there are not so many. found_by: the kind of index that proposed them, which can miss some,
+    that was asked for when there are fewer. found_by: the kind of index that proposed them, which can miss some,
     or "exact". note: what a person should know besides, or "".
     """
 
@@ -101,7 +101,7 @@ def _plain(value: Any) -> Any:
 def study_query(collection: Collection, study_id: str) -> Query:
     """A study of the file, its videos of zeros left out.
 
-    Raises ArgumentError, with the nearest ids, if there is none, and NothingToCompareError if it holds zeros alone.
+    Raises ArgumentError, with the nearest ids, if there is none, and NothingToCompareError if it holds only zeros.
     """
     position = collection.position("study", study_id)
     studies = collection.studies
@@ -131,7 +131,7 @@ def video_query(collection: Collection, video_id: str) -> Query:
 def vector_query(collection: Collection, vectors: FloatArray, label: str, views: Sequence[str] | None = None) -> Query:
     """Embeddings from elsewhere, (D,) for a video or (Q, D) for the videos of a study, those of zeros left out.
 
-    Raises ArgumentError for what is no embedding of this kind, and NothingToCompareError for zeros alone.
+    Raises ArgumentError for what is not an embedding of this kind, and NothingToCompareError for only zeros.
     """
     units = query_unit(vectors, collection.dim, label)
     level: SearchLevel = "video" if len(units) == 1 else "study"
@@ -168,7 +168,7 @@ def search(
     videos, see `matches`; a study is a candidate if one of its videos is picked. include_same_patient: keep the
     patient's other items in. index: find videos with it; their similarity is exact all the same. Studies are found
     without it, for none may be missed: their likeness depends on videos that are far from the query, too.
-    Fewer than k come back when there are not so many. Raises ArgumentError.
+    Fewer than k come back when there are fewer. Raises ArgumentError.
     """
     if k < 1:
         raise ArgumentError(f"k is {k}; it must be 1 or more (-k)")

@@ -59,7 +59,7 @@ _FEW = 20
 """The part of the videos up to which comparing what a filter leaves is quicker than looking for it in every list."""
 
 _MANY = 50
-"""The part of the videos from which a filter that leaves so many out is looked for in every list."""
+"""The part of the videos from which a filter that excludes this many is looked for in every list."""
 
 _LEFT_OUT = 256
 """Videos up to which more candidates and leaving some out is quicker than telling faiss which are allowed."""
@@ -163,7 +163,7 @@ def build_index(
     ArgumentError
         For an unknown kind, a recall that is none, and too few videos for "ivf".
     StoreError
-        If there is an index already that fits or can't be read (unless `overwrite`), something that is no index, or it
+        If there is an index already that fits or can't be read (unless `overwrite`), something else than an index, or it
         can't be written.
     """
     if kind != "auto" and kind not in get_args(IndexKind):
@@ -194,7 +194,7 @@ def _tuned_index(collection: Collection, units: Floats32, info: IndexInfo, recal
 
     def own(position: int) -> Ints:
         rows = collection.members("video", "patient_id", (str(patients[position]),))
-        # Where all videos are one patient's, a search leaves out the query itself only if it is told to.
+        # Where all videos are one patient's, a search leaves out the query itself only on request.
         return rows if len(rows) < len(units) else np.array([position])
 
     found = tune(index, units, own, recall, info.seed)
@@ -284,7 +284,7 @@ class SavedIndex:
         """Positions of vectors near any of the queries, among those allowed, ascending."""
         left_out = self.info.videos - number
         if left_out > self.info.videos // _MANY:
-            # What a filter leaves may lie in none of the lists nearest to a query.
+            # What a filter leaves may be in none of the lists nearest to a query.
             found = nearest(self._index, queries, Effort(self.info.videos, effort.candidates), allowed)
             return np.unique(found[found >= 0])
         some = left_out > _LEFT_OUT

@@ -22,9 +22,9 @@ _MAY_DIFFER = ("level", "pooling", "dtype", "dim", "precision")
 
 
 def read_query(collection: Collection, path: str | Path, study: str | None = None) -> Query:
-    """The vectors of a file as a query: .npy with (D,) or (Q, D) numbers, or an embedding file, one vector a video.
+    """The vectors of a file as a query: .npy with (D,) or (Q, D) numbers, or an embedding file, one vector per video.
 
-    An embedding file is pooled as the collection is. study: the one to ask with, where it holds several.
+    An embedding file is pooled as the collection is. study: the query, where it holds several.
     Videos and patients of an embedding file that the collection has, too, are recognised, see `recognised`.
     Raises ArgumentError for anything else and for several studies, and SettingsMismatchError for an embedding file of
     another model, other preprocessing or another pooling, naming what differs.

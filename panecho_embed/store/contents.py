@@ -1,6 +1,6 @@
 """The end of an embedding file: what lies where in it, and the checksums of all that lies before.
 
-An embedding file is an HDF5 file whose data sets each lie in one piece, with a table behind it that HDF5 does not look
+An embedding file is an HDF5 file whose data sets are each in one piece, with a table behind it that HDF5 does not look
 at: for every data set its place, type, shape and checksum; one checksum of the headers, which is all other bytes; and a
 tail that covers the table. So a file is known to be whole before anything in it is believed, and reading it is reading
 bytes at places.

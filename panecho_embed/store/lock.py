@@ -1,4 +1,4 @@
-"""Who may work on the parts of an output: one run alone, or the shards of one job array, each of them once.
+"""Who may work on the parts of an output: a single run, or the shards of one job array, each of them once.
 
 The locks are the operating system's: they end with their process, however it ends. On a file system without them, a
 file that names its process stands for one, and stays when the process is killed.

@@ -21,15 +21,15 @@ from panecho_embed.store.write import EmbeddingWriter
 
 _OWN = ("part", "first_row", "row_count")
 # Rows that are gathered in memory before they are written. Parts of many machines interleave, and each is opened once
-# for so many rows.
+# for this many rows.
 _BLOCK_BYTES = 128 * 1024 * 1024
 _MOST_OPEN = 64
 
 
 def merge(parts: Sequence[str | Path], manifest: Manifest, provenance: Provenance, out: str | Path) -> EmbeddingFile:
-    """Put parts together into one file whose rows stand in the manifest's order; the parts stay as they are.
+    """Merge parts into one file whose rows are in the manifest's order; the parts stay as they are.
 
-    Of a video that stands in several parts the last word counts. Labels, views and splits are the manifest's. Raises
+    Of a video that is in several parts the last word counts. Labels, views and splits are the manifest's. Raises
     SettingsMismatchError when a part was made with other settings, StoreError when a video of the manifest is neither
     done nor accounted for in any part.
     """
@@ -121,7 +121,7 @@ def _runs(videos: Ints, first_rows: Ints, counts: Ints) -> list[Ints]:
 class Ledger:
     """Entries, one for every video of every part, in the order in which the parts were added.
 
-    paths: the parts. engines: what ran the image encoder for any of them. Of a video that stands in several, the entry
+    paths: the parts. engines: what ran the image encoder for any of them. Of a video that is in several, the entry
     of the last one counts.
     """
 
@@ -174,7 +174,7 @@ class Ledger:
 
     @cached_property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Of every entry: the part it stands in, first_row and row_count there, and the facts; texts as bytes."""
+        """Of every entry: the part it is in, first_row and row_count there, and the facts; texts as bytes."""
         return {name: _joined(pieces) for name, pieces in self._columns.items()}
 
     def row_types(self) -> dict[str, np.dtype[Any]]:
@@ -188,7 +188,7 @@ class Ledger:
         return {name: column[entries] for name, column in self.columns.items() if name not in _OWN}
 
     def facts(self, entries: Ints) -> Iterator[VideoFacts]:
-        """What reading the videos told, but for their recordings."""
+        """What reading the videos told, except their recordings."""
         if not len(entries):
             return
         columns = [decode_column(self.columns[name][entries]).tolist() for name in FACT_TYPES]
@@ -205,7 +205,7 @@ class Ledger:
 
 
 def _joined(pieces: Iterable[npt.NDArray[Any] | int]) -> npt.NDArray[Any]:
-    """Pieces of one column as one; a number stands for so many missing values."""
+    """Pieces of one column as one; a number stands for this many missing values."""
     known = list(pieces)
     types = [piece.dtype for piece in known if not isinstance(piece, int)]
     dtype = common_type(types, some_lack=len(types) < len(known))

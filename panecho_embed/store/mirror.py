@@ -24,7 +24,7 @@ from panecho_embed.core.remote import (
 class Mirror:
     """The stand-in for the output at a URL.
 
-    HDF5 needs a file that it can seek in: `local` is where the output is put together, and its parts beside it. Each
+    HDF5 needs a file that it can seek in: `local` is where the output is assembled, and its parts beside it. Each
     part is uploaded when it is whole, to the URL with ".parts" added, so that another machine can go on; the output
     itself last, in one step. Then nothing stays here. What could not be uploaded is, by the next run on this machine.
     """
@@ -34,7 +34,7 @@ class Mirror:
         self._home = copies_folder("written", url)
         self.local = self._home / file_name(url)
         self._parts = f"{url}.parts"
-        # Says that `local` was put together here; without it, it is a copy, and may be an old one.
+        # Says that `local` was assembled here; without it, it is a copy, and may be an old one.
         self._made_here = self._home / ".made-here"
         # The output's size and time at the URL when the work that is here began; it has another, once another machine
         # has delivered since.
@@ -132,7 +132,7 @@ class Mirror:
 
 
 def _empty(folder: Path) -> None:
-    """Remove parts and what lies beside them, but the locks."""
+    """Remove parts and what is beside them, but the locks."""
     for path in folder.iterdir():
         if path.is_file() and path.suffix != ".lock" and path.name != ".lock":
             path.unlink(missing_ok=True)

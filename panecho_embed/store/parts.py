@@ -92,9 +92,9 @@ class Parts:
     def begin(self, manifest: Manifest, provenance: Provenance, overwrite: bool = False) -> None:
         """Look at what is there already, and refuse what does not go together with this manifest and these settings.
 
-        overwrite: begin anew. The old file stays until the new one takes its place; an interrupted new beginning goes
+        overwrite: start again. The old file stays until the new one takes its place; an interrupted new beginning goes
         on like any other extraction. Raises SettingsMismatchError, naming every field that differs, and StoreError if
-        videos would be lost, or if what stands at the output is no embedding file.
+        videos would be lost, or if what is at the output is not an embedding file.
         """
         if overwrite and self.out.exists() and not begins_as_hdf5(self.out):
             raise StoreError(f"{self.out} is no embedding file, so it is not overwritten; take another output (-o)")

@@ -154,7 +154,7 @@ class EmbeddingFile:
 
     @property
     def embeddings(self) -> FloatArray:
-        """All embeddings, (N, D) float32 or float16, read anew at each use."""
+        """All embeddings, (N, D) float32 or float16, read again at each use."""
         return self.read(0, len(self))
 
     def read(self, start: int, stop: int) -> FloatArray:
@@ -170,7 +170,7 @@ class EmbeddingFile:
         return RowsOnDisk(self._shape, self.dtype, CheckedBlocks(self._sealed).fill)
 
     def read_videos(self, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-        """Some of the columns in `video_columns`, read anew."""
+        """Some of the columns in `video_columns`, read again."""
         return {name: decode_column(self._sealed.column(f"videos/{name}")) for name in columns}
 
     @cached_property
@@ -200,7 +200,7 @@ class EmbeddingFile:
         return self.read_videos([*ID_COLUMNS, *self.fact_names])
 
     def read_facts(self) -> dict[str, npt.NDArray[Any]]:
-        """The columns `fact_names`, read anew, as they are stored, which is how `EmbeddingWriter.finish` takes them."""
+        """The columns `fact_names`, read again, as stored, which is how `EmbeddingWriter.finish` takes them."""
         return {name: self._sealed.column(f"videos/{name}") for name in self.fact_names}
 
     @property

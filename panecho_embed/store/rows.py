@@ -19,7 +19,7 @@ _BLOCK_ROWS = 16_384
 _MOST_HEADER_BYTES = 4096
 # Rows that nobody asked for are cheaper to read along than another call is.
 _NEAR = 8
-# Up to so many, looking for neighbours among them takes longer than it saves.
+# Up to this many, looking for neighbours among them takes longer than it saves.
 _FEW = 1024
 
 

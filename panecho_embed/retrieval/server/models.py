@@ -55,7 +55,7 @@ class Info(BaseModel):
 
 
 class Video(BaseModel):
-    """A video of a study."""
+    """One video of a study and its facts."""
 
     video_id: str = Field(examples=["PHANTOM-0001-S1/A4C-1"])
     view: str = Field(description="empty where not known", examples=["A4C"])
