@@ -61,7 +61,7 @@ class _ShardType(click.ParamType[Shard]):
     type=click.Choice(["clip", "frame"]),
     default="clip",
     show_default=True,
-    help="What one row of the file is: a clip or a frame.",
+    help="Level of the stored rows: one per clip or one per frame.",
 )
 @clip_options
 @plan_option

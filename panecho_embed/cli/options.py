@@ -111,7 +111,7 @@ input_options = stacked(
         metavar="NAME",
         default="auto",
         show_default=True,
-        help="How the input is laid out: auto, folder, csv, images (every image file is a still of its own), or the "
+        help="How the input is laid out: auto, folder, csv, images (every image file is a separate still), or the "
         "name of a public data set (docs/datasets.md).",
     ),
     click.option(

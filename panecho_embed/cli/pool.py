@@ -17,7 +17,7 @@ from panecho_embed.core.records import PoolBy, PoolHow
     "--by",
     required=True,
     type=click.Choice(get_args(PoolBy)),
-    help="What one row of the result is: a video or a study.",
+    help="Level of the rows of the result: one per video or one per study.",
 )
 @click.option(
     "--how",

@@ -190,8 +190,8 @@ class ClipPlan:
     def indices(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Ints:
         """Frame numbers of every clip, (N, frames_per_clip) int64, each in [0, num_frames), or `PADDING`.
 
-        num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed with `target_fps` and `beats`
-        alone. beat: its heartbeat, used only with `beats`.
+        num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed only with `target_fps` and
+        `beats`. beat: its heartbeat, used only with `beats`.
         """
         if self.uniform:
             assert self.num_clips is not None

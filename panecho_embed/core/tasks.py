@@ -75,7 +75,7 @@ def read_tasks(path: str | Path) -> tuple[Task, ...]:
 
     name and type (binary, multiclass, regression) must be there. classes_in_index_order, separated by ";", are needed
     for binary (2) and multiclass (2 or more) and not allowed for regression; positive_class_index (0 or 1) is needed
-    for binary alone. num_outputs, unit, training_mean and description may be left out; num_outputs must fit the type
+    only for binary. num_outputs, unit, training_mean and description may be omitted; num_outputs must fit the type
     where it is given. A unit that ends in "(sign flipped: ...)" is that of GLS in tasks.csv: reports show -output.
 
     Raises TaskTableError, which lists every problem, with the nearest names for unknown columns and types.

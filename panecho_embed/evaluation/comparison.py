@@ -135,7 +135,7 @@ def compare_candidates(
     common = _common_targets(candidates, targets)
     check_margin(margin, [candidates[0].predictions[name].target for name in common])
     if len(set(names)) < len(names):
-        raise ArgumentError(f"candidates are called {', '.join(names)}; each needs a name of its own (NAME=RUN)")
+        raise ArgumentError(f"candidates are called {', '.join(names)}; each needs its own name (NAME=RUN)")
     found = []
     for target in common:
         try:
