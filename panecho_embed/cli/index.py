@@ -37,8 +37,8 @@ from panecho_embed.cli.options import existing_file
 def index(emb: Path, kind: Any, recall: float, seed: int, overwrite: bool) -> None:
     """Build an index beside an embedding file, for a fast search of very many videos.
 
-    It holds the videos' unit vectors too, so that the embeddings are not read again, and belongs only to this state of the
-    file: after another extraction it is refused until it is rebuilt.
+    It holds the videos' unit vectors too, so that the embeddings are not read again, and belongs only to this state of
+    the file: after another extraction it is refused until it is rebuilt.
     """
     from panecho_embed.retrieval import Collection
     from panecho_embed.retrieval.index import build_index, index_path

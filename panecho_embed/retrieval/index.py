@@ -163,8 +163,8 @@ def build_index(
     ArgumentError
         For an unknown kind, a recall that is none, and too few videos for "ivf".
     StoreError
-        If there is an index already that fits or can't be read (unless `overwrite`), something but an index, or it
-        can't be written.
+        If there is an index already that fits or can't be read (unless `overwrite`), something else, or
+        it can't be written.
     """
     if kind != "auto" and kind not in get_args(IndexKind):
         raise ArgumentError(f"kind is {kind!r}; allowed are auto, {', '.join(get_args(IndexKind))} (--kind)")
