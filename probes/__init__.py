@@ -1,7 +1,8 @@
 """Can a task be read from embeddings? Probes that keep the scikit-learn contract, and their evaluation.
 
-The commands `probe`, `probe compare`, `probe apply` and `audit` are the functions `probe`, `compare`, `apply` and
-`audit`. The names below load on first use, so that `panecho-embed --help` needs neither scikit-learn, torch nor faiss.
+The commands `probe`, `probe compare`, `probe apply`, `audit` and `benchmark` are the functions `probe`, `compare`,
+`apply`, `audit` and `benchmark`. The names below load on first use, so that `panecho-embed --help` needs neither
+scikit-learn, torch nor faiss.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.attentive import AttentiveProbe as AttentiveProbe
     from probes.base import BaseProbe as BaseProbe
+    from probes.benchmarks.run import Benchmark as Benchmark
+    from probes.benchmarks.run import benchmark as benchmark
+    from probes.benchmarks.run import merge_benchmarks as merge_benchmarks
     from probes.commands import Audit as Audit
     from probes.commands import ProbeRun as ProbeRun
     from probes.commands import apply as apply
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Audit": "commands",
+    "Benchmark": "benchmarks.run",
+    "benchmark": "benchmarks.run",
+    "merge_benchmarks": "benchmarks.run",
     "ProbeRun": "commands",
     "apply": "commands",
     "audit": "commands",

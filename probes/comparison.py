@@ -49,7 +49,7 @@ class Compared:
 
 def compare_problems(
     problems: Mapping[str, Sequence[Problem]],
-    make_probe: Callable[[Problem], BaseProbe],
+    make_probe: Callable[[Problem], BaseProbe] | Mapping[str, Callable[[Problem], BaseProbe]],
     settings: RunSettings,
     *,
     reference: str | None = None,
@@ -62,8 +62,8 @@ def compare_problems(
     ----------
     problems : mapping of str to sequence of Problem
         Candidate -> its targets.
-    make_probe : callable
-        A fresh probe for a problem.
+    make_probe : callable, or mapping of str to callable
+        A fresh probe for a problem; by candidate where each has a probe of its own.
     settings : RunSettings
     reference, margin : str
         As in `compare_candidates`.
@@ -86,7 +86,8 @@ def compare_problems(
     for target, of_target in by_target.items():
         if lacking := [name for name in problems if name not in of_target]:
             told.setdefault(target, f"{', '.join(lacking)} lacks it")
-    found = _evaluated_targets(by_target, make_probe, settings, told)
+    makers = make_probe if isinstance(make_probe, Mapping) else dict.fromkeys(problems, make_probe)
+    found = _evaluated_targets(by_target, makers, settings, told)
     if not found:
         raise ArgumentError(f"no target can be compared: {'; '.join(f'{name}: {why}' for name, why in told.items())}")
     evaluations = {target: of_target for target, (of_target, _) in found.items()}
@@ -108,7 +109,7 @@ def _candidate(name: str, evaluations: Mapping[str, Mapping[str, Evaluation]], s
 
 def _evaluated_targets(
     by_target: Mapping[str, Mapping[str, Problem]],
-    make_probe: Callable[[Problem], BaseProbe],
+    make_probe: Mapping[str, Callable[[Problem], BaseProbe]],
     settings: RunSettings,
     refused: dict[str, str],
 ) -> dict[str, tuple[dict[str, Evaluation], int]]:
@@ -134,14 +135,14 @@ def _recording_only(evaluation: Evaluation, settings: RunSettings) -> dict[str, 
 
 
 def _evaluated(
-    of_target: Mapping[str, Problem], make_probe: Callable[[Problem], BaseProbe], settings: RunSettings
+    of_target: Mapping[str, Problem], make_probe: Mapping[str, Callable[[Problem], BaseProbe]], settings: RunSettings
 ) -> tuple[dict[str, Evaluation], int]:
     """The evaluation of each candidate on the units that all have, and how many units were left out."""
     common, left_out = common_rows(list(of_target.items()))
     cutoffs = settings.cutoffs if common[0].target.kind == "regression" else ()
     # One training set is refitted, so that the comparison knows what other training patients would give.
     own = replace(settings, refits=settings.refits or _REFITS, cutoffs=cutoffs)
-    found = {name: evaluate(one, make_probe(one), own) for name, one in zip(of_target, common, strict=True)}
+    found = {name: evaluate(one, make_probe[name](one), own) for name, one in zip(of_target, common, strict=True)}
     return found, left_out
 
 

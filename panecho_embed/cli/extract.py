@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 _LISTED = 10
 
 
-class _ShardType(click.ParamType[Shard]):
+class ShardType(click.ParamType[Shard]):
     """3/8 -> Shard(3, 8)."""
 
     name = "i/n"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        """See click.ParamType."""
         try:
             return value if isinstance(value, Shard) else Shard.parse(value)
         except ArgumentError as error:
@@ -79,7 +80,7 @@ class _ShardType(click.ParamType[Shard]):
 @input_options
 @click.option(
     "--shard",
-    type=_ShardType(),
+    type=ShardType(),
     help="Embed the i-th of n shares of the videos, for a job array; `merge` merges the shares.",
 )
 @click.option(

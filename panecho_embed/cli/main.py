@@ -40,6 +40,8 @@ _COMMANDS = {
     "index": "panecho_embed.cli.index:index",
     "serve": "panecho_embed.cli.serve:serve",
     "atlas": "panecho_embed.cli.atlas:atlas",
+    # Stands on both rooms; it is named by its place, as nothing here imports probes.
+    "benchmark": "probes.cli.benchmark:benchmark",
     "finetune": "panecho_embed.cli.finetune:finetune",
     "grid": "panecho_embed.cli.grid:grid",
     "compare": "panecho_embed.cli.compare:compare",

@@ -1,0 +1,1 @@
+"""One benchmark over several data sets: a suite of tasks x backbones x probes, extracted, probed, compared."""
