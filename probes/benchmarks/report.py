@@ -228,8 +228,9 @@ def _methods(suite: Mapping[str, Any], told: Sequence[Sequence[object]]) -> list
         "Every backbone was frozen and its embeddings read by the same probes, on the same patients and splits. "
         "Settings were chosen on validation patients or on inner folds grouped by patient. Intervals are 95 % "
         f"intervals from {suite['draws']:,} bootstraps over patients. Differences are paired by patient, of the "
-        "primary metric of each task; their variance holds the tested patients and the training sets or folds. P-values "
-        f"are corrected for the {counted(count, 'difference')} of this report by Holm's method. The range of a rank holds "
+        "primary metric of each task; their variance holds the tested patients and the training sets or folds. "
+        f"P-values are corrected for the {counted(count, 'difference')} of this report by Holm's method. The range of "
+        "a rank holds "
         "every rank that no difference with a corrected p below 0.05 excludes; the ranges of all tasks hold together "
         "with 95 %."
     )
