@@ -77,4 +77,7 @@ def _wait_in_a_thread(started):
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]](sys.argv[2])
+    # Workers never import the script that started them, so their work has to be in a module of its own.
+    from tests import hanging
+
+    getattr(hanging, sys.argv[1])(sys.argv[2])

@@ -294,7 +294,7 @@ def test_a_sweep_compares_heartbeats_where_the_file_knows_them(videos, tmp_path)
     said: list[str] = []
     tables = dict(sweep_tables(frames, weights=weights, device="cpu", announce=said.append))
     assert list(tables)[-1] == "one heartbeat, 8 clips"
-    assert said[-1] == "1 video without a whole trustworthy beat, cut at a step of 1 instead: short.npz"
+    assert "1 video without a whole trustworthy beat, cut at a step of 1 instead: short.npz" in said
     clips = EmbeddingFile(reclip(frames, tmp_path / "clips.h5", clips={"beats": 1}, weights=weights).out)
     np.testing.assert_allclose(tables["one heartbeat, 4 clips"].values, clips.embeddings, atol=1e-5)
     np.testing.assert_array_equal(tables["one heartbeat, 4 clips"].frame_step, clips.table().frame_step)

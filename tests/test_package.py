@@ -38,7 +38,7 @@ def function_of(words: list[str]) -> object:
     name = " ".join(words)
     if words[0] == "probe" and len(words) == 2:
         return getattr(probes, words[1]) if words[1] in ("compare", "apply") else probes.probe
-    if words[0] in ("probe", "audit"):
+    if words[0] in ("probe", "audit", "benchmark"):
         return getattr(probes, name)
     return getattr(panecho_embed, CALLED.get(name, name))
 

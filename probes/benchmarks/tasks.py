@@ -58,7 +58,7 @@ def inputs_digest(task: Task, suite: Suite, sets: Mapping[str, DataSet], files: 
         for path in paths:
             with EmbeddingFile(path) as file:
                 table = file.table_without_values()
-                digest.update(file.provenance.fingerprint.encode())
+                digest.update(file.provenance.settings_id.encode())
                 columns = [getattr(table, name) for name in ROW_COLUMNS] + [table.labels[name] for name in table.labels]
                 for column in columns:
                     digest.update(repr(column.tolist()).encode("utf-8", "surrogateescape"))
@@ -89,7 +89,7 @@ def run_task(task: Task, suite: Suite, sets: Mapping[str, DataSet], files: Files
             with EmbeddingFile(paths[0]) as file:
                 known = file.provenance
             about[name] = {"backbone": start, "sampling": sampling, "probe": probe, "weights": known.weights.sha256}
-            about[name] |= {"settings_id": known.fingerprint, "clips": known.clips.describe() if known.clips else ""}
+            about[name] |= {"settings_id": known.settings_id, "clips": known.clips.describe() if known.clips else ""}
     folds = task.split.folds if task.split.rule == "folds" else None
     settings = RunSettings(folds=folds, draws=suite.draws, seed=suite.seed)
     document = _evaluated(problems, made, settings)

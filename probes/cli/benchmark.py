@@ -58,8 +58,10 @@ def _named(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     show_default=True,
     help="Arithmetic of the encoders.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: as for `extract`]")
+@click.option("--device", default="auto", show_default=True, help="Device to compute on: auto, cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Number of decoding processes.  [default: as for `extract`]"
+)
 @click.option(
     "--shard",
     type=ShardType(),

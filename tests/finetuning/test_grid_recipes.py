@@ -94,8 +94,8 @@ def test_of_many_targets_each_has_its_scores_differences_and_curve_and_so_have_t
         r2 = scores.query("metric == 'r2'").groupby("candidate")["value"].mean()
         of_mean = differences.query("target == 'Mean over 3 regressions'").set_index("first")["value"]
         assert of_mean["imagenet"] == pytest.approx(r2["imagenet"] - r2["panecho"])
-        drawn = {path.name for path in (folder / "plots").iterdir()}
-        assert {f"{task}-candidates.svg" for task in tasks} <= drawn
+        # Of fewer than 10 patients nothing is drawn.
+        assert not [*(folder / "plots").iterdir()]
     page = (of_many_targets / "report.html").read_text(encoding="utf-8")
     assert page.count("by the fraction of patients.") == len(tasks)
 
