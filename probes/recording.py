@@ -17,9 +17,9 @@ from panecho_embed.media.kinds import type_of_file
 Facts = Mapping[str, Floats]
 """Name of a fact -> (U, F) numbers of each unit."""
 
-# Whose a video is, what changes with every file, and what is measured in the pictures themselves.
+# Whose a video is, what changes with every file, and what is measured or traced in the pictures themselves.
 _IDENTITIES = frozenset({"video_id", "study_id", "patient_id", "split", "path", "sha256", "status", "mtime_ns"})
-_IDENTITIES |= {"r_wave_times_ms", "heart_rate_confidence"}
+_IDENTITIES |= {"r_wave_times_ms", "heart_rate_confidence", "end_diastole", "end_systole"}
 _WORDS = {"fps": "frame rate", "fps_source": "source of the frame rate", "num_frames": "number of frames"}
 _WORDS |= {"size_bytes": "file size"}
 _UNKNOWN = {"size_bytes": -1, "frame_height": 0, "frame_width": 0}  # how these numbers say so; others are NaN

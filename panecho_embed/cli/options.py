@@ -134,6 +134,22 @@ input_options = stacked(
     ),
 )
 
+
+class _ClipCount(click.ParamType[int | str]):
+    """A number of clips, or "ed-es"."""
+
+    name = "integer|ed-es"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        if value == "ed-es":
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a whole number nor ed-es.", param, ctx)
+
+
 clip_options = stacked(
     click.option(
         "--frames-per-clip", type=int, help="Number of frames per clip.  [default: the backbone's, PanEcho 16]"
@@ -155,8 +171,9 @@ clip_options = stacked(
     click.option(
         "--clips",
         "num_clips",
-        type=int,
-        help="Number of clips per video, evenly spaced.  [default: the backbone's, PanEcho 4]",
+        type=_ClipCount(),
+        help="Number of clips per video, evenly spaced; or ed-es: one clip, its frames spread from end diastole to "
+        "end systole, frames that the columns ed_frame and es_frame name.  [default: the backbone's, PanEcho 4]",
     ),
     click.option("--stride", type=int, help="Start a clip every N frames, instead of --clips."),
     click.option("--start", type=int, help="First frame of the only clip.  [default: the backbone's, EchoPrime 0]"),

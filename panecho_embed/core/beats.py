@@ -24,10 +24,14 @@ class Beat:
         Length of a beat, in frames, above 0; NaN where it is not known.
     r_waves : tuple of float
         Times of the R waves, in frames from the first frame, ascending; () where they are not known.
+    end_diastole, end_systole : float
+        The frames of one cycle's end diastole and end systole, from 0; NaN where they are not known.
     """
 
     frames: float = math.nan
     r_waves: tuple[float, ...] = ()
+    end_diastole: float = math.nan
+    end_systole: float = math.nan
 
     def __post_init__(self) -> None:
         if not (math.isnan(self.frames) or 0 < self.frames < math.inf):

@@ -5,6 +5,7 @@ Nothing here depends on workers, batches or chance, so a plan gives the same cli
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
@@ -21,8 +22,14 @@ PADDING = -1
 """The frame number of a clip's place that no frame of a short video fills, with "zeros"."""
 
 
-_EXCLUSIVE = ({"target_fps": None, "frame_step": None, "uniform": False}, {"stride": None, "num_clips": None})
+_EXCLUSIVE = (
+    {"target_fps": None, "frame_step": None, "uniform": False, "ed_es": False},
+    {"stride": None, "num_clips": None},
+)
 """Fields of which one takes the place of the others, with the value that says "not this one"."""
+
+ED_ES = "ed-es"
+"""As `num_clips` of a plan's changes: the one clip from end diastole to end systole, see `ClipPlan.ed_es`."""
 
 _UNKNOWN = Beat()
 
@@ -70,6 +77,10 @@ class ClipPlan:
         Spread the frames of a clip over this many heartbeats, from R wave to R wave where these are known; further
         clips are further beats, `num_clips` at most, evenly chosen. A video whose beat is not known, or that holds
         fewer beats, is cut by `frame_step` or `target_fps` (and `start`) instead. None: the beat plays no part.
+    ed_es : bool
+        One clip per video, its frames evenly spread from end diastole to end systole of one cycle, both included, in
+        the video's order (whichever comes first); the nearest frame is taken, so that few frames between the two are
+        repeated. A video whose two frames are not known raises MediaError. Instead of `frame_step`.
     """
 
     frames_per_clip: int = 16
@@ -81,14 +92,17 @@ class ClipPlan:
     short: ShortVideoPolicy = "repeat"
     uniform: bool = False
     beats: int | None = None
+    ed_es: bool = False
 
     def __post_init__(self) -> None:
+        if self.ed_es:
+            self._check_ed_es()
         if not 1 <= self.frames_per_clip <= _MAX_FRAMES_PER_CLIP:
             raise ArgumentError(
                 f"frames_per_clip is {self.frames_per_clip}; allowed are 1 to {_MAX_FRAMES_PER_CLIP} "
                 "(--frames-per-clip)"
             )
-        if (self.frame_step is not None) + (self.target_fps is not None) + bool(self.uniform) != 1:
+        if (self.frame_step is not None) + (self.target_fps is not None) + bool(self.uniform) != (not self.ed_es):
             raise ArgumentError(
                 f"frame_step is {self.frame_step}, target_fps is {self.target_fps} and uniform is {self.uniform}; "
                 "give exactly one of them (--frame-step, --fps or --uniform)"
@@ -115,6 +129,24 @@ class ClipPlan:
             raise ArgumentError(f"short is {self.short!r}; allowed are {get_args(ShortVideoPolicy)} (--short)")
         self._check_spread()
 
+    def _check_ed_es(self) -> None:
+        others = {
+            "frame_step": "--frame-step",
+            "target_fps": "--fps",
+            "uniform": "--uniform",
+            "beats": "--beats",
+            "stride": "--stride",
+            "start": "--start",
+        }
+        values = ((flag, getattr(self, name)) for name, flag in others.items())
+        if taken := [flag for flag, value in values if value is not None and value is not False]:
+            raise ArgumentError(f"clips from end diastole to end systole take no {taken[0]} (--clips ed-es)")
+        if self.num_clips != 1 or self.frames_per_clip < 2:
+            raise ArgumentError(
+                f"num_clips is {self.num_clips}, of {self.frames_per_clip} frames; from end diastole to end systole "
+                "there is one clip, of 2 frames or more (--clips ed-es, --frames-per-clip)"
+            )
+
     def _check_spread(self) -> None:
         if self.beats is not None and not (1 <= self.beats <= _MAX_BEATS and self.frames_per_clip > 1):
             raise ArgumentError(
@@ -138,6 +170,8 @@ class ClipPlan:
         """How the frames of a clip follow each other, for people: "step 2", "spread over the whole video"."""
         if self.uniform:
             return "spread over the whole video"
+        if self.ed_es:
+            return "spread from end diastole to end systole"
         step = f"{self.target_fps:g} frames/s" if self.target_fps is not None else f"step {self.frame_step}"
         if self.beats is None:
             return step
@@ -157,6 +191,9 @@ class ClipPlan:
         """
         if self.uniform:
             return max(num_frames / self.frames_per_clip, 1.0)
+        if self.ed_es:
+            first, last = _phases(num_frames, beat)
+            return (last - first) / (self.frames_per_clip - 1)
         if len(spans := self._spans(num_frames, fps, beat)):
             return float(spans[:, 1].mean() / self.frames_per_clip)
         return self._step(fps)
@@ -191,11 +228,18 @@ class ClipPlan:
         """Frame numbers of every clip, (N, frames_per_clip) int64, each in [0, num_frames), or `PADDING`.
 
         num_frames: frames in the video, 1 or more. fps: its frame rate in Hz, needed only with `target_fps` and
-        `beats`. beat: its heartbeat, used only with `beats`.
+        `beats`. beat: its heartbeat, used only with `beats` and `ed_es`. Raises MediaError where `ed_es` needs the
+        two frames and they are not known.
         """
         if self.uniform:
             assert self.num_clips is not None
             return self.spread(num_frames, np.arange(self.num_clips), self.num_clips)
+        if self.ed_es:
+            first, last = _phases(num_frames, beat)
+            between = self.frames_per_clip - 1
+            # In whole numbers, halves rounded up, so that no platform rounds otherwise.
+            places = np.arange(self.frames_per_clip, dtype=np.int64) * (last - first)
+            return (first + (2 * places + between) // (2 * between))[None, :]
         if len(spans := self._spans(num_frames, fps, beat)):
             assert self.num_clips is not None
             return self._along(spans[_evenly(len(spans), self.num_clips)], num_frames)
@@ -247,7 +291,7 @@ class ClipPlan:
 
     def used(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> Bools:
         """Which frames any clip uses, (num_frames,), without a list of all clips' frames."""
-        if self.uniform or self.beats is not None:
+        if self.uniform or self.ed_es or self.beats is not None:
             return _marked(self.indices(num_frames, fps, beat), num_frames)
         starts, found = self.starts(num_frames, fps), np.zeros(num_frames, dtype=np.bool_)
         for offset in self.offsets(fps):
@@ -290,6 +334,24 @@ def _known(fps: float | None, what: str, flag: str) -> float:
             stage="clips",
         )
     return fps
+
+
+def _phases(num_frames: int, beat: Beat) -> tuple[int, int]:
+    """End diastole and end systole in the video's order. Raises MediaError where they are no two frames of it."""
+    found = (beat.end_diastole, beat.end_systole)
+    if any(map(math.isnan, found)):
+        missing = [name for name, frame in zip(("ed_frame", "es_frame"), found, strict=True) if math.isnan(frame)]
+        raise MediaError(
+            f"its {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not known (--clips ed-es)",
+            stage="clips",
+        )
+    if found[0] == found[1] or not all(frame % 1 == 0 and 0 <= frame < num_frames for frame in found):
+        raise MediaError(
+            f"ed_frame is {found[0]:g} and es_frame {found[1]:g}; they must be two frames of its {num_frames}, counted "
+            "from 0 (--clips ed-es)",
+            stage="clips",
+        )
+    return int(min(found)), int(max(found))
 
 
 def _evenly(possible: int, wanted: int) -> Ints:
@@ -337,10 +399,9 @@ class OneClip:
     def __post_init__(self) -> None:
         if not 0 <= self.position < 1:
             raise ArgumentError(f"position is {self.position}; allowed is 0 to below 1")
-        if self.plan.beats is not None:
-            raise ArgumentError(
-                f"beats is {self.plan.beats}; clips from anywhere in a video do not follow its heartbeat"
-            )
+        if self.plan.beats is not None or self.plan.ed_es:
+            which = "ed_es" if self.plan.ed_es else f"beats is {self.plan.beats}"
+            raise ArgumentError(f"{which}; clips from anywhere in a video do not follow its heartbeat")
 
     @property
     def needs_beat(self) -> bool:
@@ -378,14 +439,18 @@ def resolve_plan(clips: ClipPlan | Mapping[str, Any] | None, default: ClipPlan) 
     """A plan as it is; or a model's default plan with some fields changed.
 
     {"stride": 4} takes the place of num_clips, {"target_fps": 30} or {"uniform": True} that of frame_step, and the
-    other way round. {"beats": 1} leaves the model's own step and start for videos whose beat is not known. None: the
-    default plan. Raises ArgumentError for a field that there is not, and for fields that exclude each other.
+    other way round. {"beats": 1} leaves the model's own step and start for videos whose beat is not known.
+    {"num_clips": "ed-es"} is the one clip of `ClipPlan.ed_es`. None: the default plan. Raises ArgumentError for a field
+    that there is not, and for fields that exclude each other.
     """
     if isinstance(clips, ClipPlan):
         return clips
     changes = dict(clips or {})
     if unknown := changes.keys() - ClipPlan.__dataclass_fields__.keys():
         raise ArgumentError(f"no field of a clip plan: {unknown}; allowed: {', '.join(ClipPlan.__dataclass_fields__)}")
+    if changes.get("num_clips") == ED_ES or changes.get("ed_es"):
+        changes |= {"num_clips": 1, "ed_es": True}
+        changes.setdefault("start", None)
     if changes.get("beats") is not None and changes.get("start") is not None:
         raise ArgumentError(f"start is {changes['start']}; clips by the heartbeat have no start of their own (--beats)")
     for group in _EXCLUSIVE:

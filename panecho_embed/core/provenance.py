@@ -109,6 +109,8 @@ class Provenance:
         if not self.l2_normalised:
             # Files from before it was recorded lack it, and nothing was normalised then: theirs stays the same.
             del settings["l2_normalised"]
+        if not settings.get("clips.ed_es"):
+            settings.pop("clips.ed_es", None)  # As above.
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: Provenance) -> list[str]:

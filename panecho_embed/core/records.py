@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -44,7 +44,8 @@ class VideoRef:
     video_id: unique in a manifest. study_id, patient_id: never empty. view, split: "" where not known.
     path: a file, or a folder of images; where ids are opaque the video_id again, and what is read is the origin's.
     fps: frames per second as the manifest says, None to take it from the file. origin: see `Origin`; None where ids
-    are plain, or where they were read from a file.
+    are plain, or where they were read from a file. phases: the frames of end diastole and end systole, NaN where not
+    known; None where no clip is cut by them, see `Manifest.with_phases`.
     """
 
     video_id: str
@@ -55,6 +56,7 @@ class VideoRef:
     split: str = ""
     fps: float | None = None
     origin: Origin | None = field(default=None, repr=False, compare=False)
+    phases: tuple[float, float] | None = field(default=None, repr=False, compare=False)
 
     @property
     def location(self) -> str:
@@ -106,6 +108,29 @@ class Manifest:
         labels = {name: column[picked] for name, column in self.labels.items()}
         return Manifest(tuple(self.videos[i] for i in picked), labels, layout=self.layout, units=self.units)
 
+    def phases(self) -> list[tuple[float, float]]:
+        """The frames of end diastole and end systole of every video, from its labels ed_frame and es_frame.
+
+        Raises ManifestError if one of the two labels is missing, or is text.
+        """
+        columns = [self.labels.get(name) for name in PHASE_LABELS]
+        known = [column.tolist() for column in columns if column is not None and column.dtype.kind == "f"]
+        if len(known) < len(columns):
+            raise ManifestError(
+                "clips from end diastole to end systole (--clips ed-es) need the columns ed_frame and es_frame, frame "
+                f"numbers from 0; the input has {', '.join(self.labels) or 'no labels'}"
+            )
+        return list(zip(*known, strict=True))
+
+    def with_phases(self) -> Manifest:
+        """The same, its videos knowing end diastole and end systole. Raises as `phases`."""
+        pairs = zip(self.videos, self.phases(), strict=True)
+        return replace(self, videos=tuple(replace(video, phases=phases) for video, phases in pairs))
+
+
+PHASE_LABELS = ("ed_frame", "es_frame")
+"""Labels that hold the frames of end diastole and end systole, counted from 0."""
+
 
 FPS_OF_MANIFEST = "manifest"
 """`VideoFacts.fps_source` of a frame rate that the manifest gave."""
@@ -123,7 +148,8 @@ class Recording:
     known. manufacturer, scanner_model: "" where not known. heart_rate_bpm: beats per minute, NaN where not known;
     heart_rate_source: how it was found, "" with NaN; heart_rate_confidence: of one that was looked for in the pictures,
     0 to 1, whether it was believed or not, else NaN. r_wave_times_ms: of the R waves of the ECG, in milliseconds from
-    the first frame, () where not known.
+    the first frame, () where not known. end_diastole, end_systole: frames by which the manifest had clips cut, from 0,
+    NaN where it did not.
     """
 
     frame_height: int = 0
@@ -137,12 +163,15 @@ class Recording:
     heart_rate_source: str = ""
     heart_rate_confidence: float = math.nan
     r_wave_times_ms: tuple[float, ...] = ()
+    end_diastole: float = math.nan
+    end_systole: float = math.nan
 
     def beat(self, fps: float | None) -> Beat:
         """The heartbeat in frames of a video; fps: its frame rate in Hz, None or NaN where it is not known."""
         if fps is None or math.isnan(fps) or math.isnan(self.heart_rate_bpm):
-            return Beat()
-        return Beat(60 * fps / self.heart_rate_bpm, tuple(sorted({t * fps / 1000 for t in self.r_wave_times_ms})))
+            return Beat(end_diastole=self.end_diastole, end_systole=self.end_systole)
+        r_waves = tuple(sorted({t * fps / 1000 for t in self.r_wave_times_ms}))
+        return Beat(60 * fps / self.heart_rate_bpm, r_waves, self.end_diastole, self.end_systole)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,9 @@ def _decode(
     fps, fps_source = (cine.fps, cine.fps_source) if video.fps is None else (video.fps, FPS_OF_MANIFEST)
     mask = sector_of(cine, settings.feeding)
     prepare = _Timed(frame_preparer(settings.feeding, cine.kind, cine.region, mask))
+    if video.phases is not None:
+        end_diastole, end_systole = video.phases
+        cine = replace(cine, recording=replace(cine.recording, end_diastole=end_diastole, end_systole=end_systole))
     cine, pulse = _with_pulse(cine, fps, settings)
     beat = cine.recording.beat(fps)
     count, pixels = _needed_frames(cine, fps, beat, settings, prepare)

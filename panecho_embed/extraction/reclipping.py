@@ -25,6 +25,7 @@ from panecho_embed.extraction.summary import ExtractSummary, notes_on_beats, not
 from panecho_embed.models.backbone import resolve_device
 from panecho_embed.models.backbones import Backbone, load_backbone
 from panecho_embed.store import EmbeddingFile, EmbeddingWriter, RowsOnDisk
+from panecho_embed.store.layout import PHASE_COLUMNS
 
 # Videos whose clips are encoded together: more are not faster, and their frames stay in memory.
 _BLOCK_CLIPS, _BLOCK_ROWS = 256, 16_384
@@ -113,13 +114,13 @@ def reclip(
         overrides=backbone.overrides(made_with.feeding, plan),
     )
     engine = ClipEngine(backbone, provenance.precision, announce=announce)
-    outcome = _Outcome(file)
+    outcome = _Outcome(file, plan)
     rows = file.rows_on_disk
     with (
         EmbeddingWriter(out, provenance) as writer,
         progress_bar("video", progress, total=len(outcome.facts), smoothing=0.1) as bar,
     ):
-        for block in _blocks(outcome.cuts(plan)):
+        for block in _blocks(outcome.cuts()):
             _write(block, rows, engine, outcome, writer)
             bar.update(block[-1].position + 1 - bar.n)
         ran = ", ".join([*filter(None, [made_with.engine]), *engine.names])
@@ -132,15 +133,21 @@ def reclip(
 class _Outcome:
     """What becomes of the videos of a frame-level file; those that give no clips are reported as failures."""
 
-    def __init__(self, file: EmbeddingFile) -> None:
-        self.manifest, self.facts = file.manifest(), file.facts()
+    def __init__(self, file: EmbeddingFile, plan: ClipPlan) -> None:
+        self.manifest, self.facts, self._plan = file.manifest(), file.facts(), plan
+        if plan.ed_es:
+            pairs = zip(self.facts, self.manifest.phases(), strict=True)
+            self.facts = [
+                replace(fact, recording=replace(fact.recording, end_diastole=ed, end_systole=es))
+                for fact, (ed, es) in pairs
+            ]
         self._file, self._path = file, file.path
         self._videos = file.raw_rows["video"]
         self.other_rows = file.other_rows()
         self._failures = {failure.video_id: failure for failure in file.failure_records()}
         self._stops = np.cumsum(np.bincount(self._videos, minlength=len(self.facts))).tolist()
 
-    def cuts(self, plan: ClipPlan) -> Iterator[_Cut]:
+    def cuts(self) -> Iterator[_Cut]:
         """How every video that can be is cut, in order."""
         if (np.diff(self._videos) < 0).any():
             raise StoreError(f"{self._path} is damaged: its rows are not in the order of its videos")
@@ -154,6 +161,7 @@ class _Outcome:
                     f"and {stop - start} rows"
                 )
             try:
+                plan = self._plan
                 yield _Cut(position, start, stop, plan.require(*fact.timing), plan.step(*fact.timing))
             except MediaError as error:
                 video = self.manifest.videos[position]
@@ -172,7 +180,10 @@ class _Outcome:
 
     def fact_columns(self) -> dict[str, npt.NDArray[Any]]:
         """Columns of all facts, those included that are not known here."""
-        return self._file.read_facts() | {"status": np.array([fact.status for fact in self.facts], dtype=object)}
+        columns = self._file.read_facts() | {"status": np.array([fact.status for fact in self.facts], dtype=object)}
+        if self._plan.ed_es:
+            columns |= {name: np.array([getattr(f.recording, name) for f in self.facts]) for name in PHASE_COLUMNS}
+        return columns
 
     def summary(self, out: Path, rows: int, seconds: float) -> ExtractSummary:
         """What has become of all of them, for a file of clips that is written."""

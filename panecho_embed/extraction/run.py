@@ -204,6 +204,8 @@ def extract(
             feeding=backbone.feeding.overridden(feed, mask_sector=mask_sector, crop_region=crop_region),
         )
         outputs = {name: Output(parts[name], _of_plan(provenance, backbone, plan)) for name, plan in wanted.items()}
+        if any(output.provenance.clips and output.provenance.clips.ed_es for output in outputs.values()):
+            manifest = manifest.with_phases()
         todo = _begin(outputs, manifest, overwrite, announce)
         jobs = [
             Job(

@@ -473,7 +473,7 @@ def _clips_line(provenance: Provenance) -> str:
     many = (
         f"A clip every {plan.stride} frames" if plan.stride else f"Up to {counted(plan.num_clips or 1, 'clip')} a video"
     )
-    if plan.uniform or plan.beats:
+    if plan.uniform or plan.ed_es or plan.beats:
         which = f"{plan.frames_per_clip} frames {plan.spacing}"
     elif plan.target_fps:
         which = f"{plan.frames_per_clip} frames at {plan.target_fps:g} per second"

@@ -19,7 +19,7 @@ from panecho_embed.core.records import Manifest, VideoRef
 
 _VERSION = 1
 _DAMAGED = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError)
-_FIELDS = tuple(field.name for field in dataclasses.fields(VideoRef) if field.name != "origin")
+_FIELDS = tuple(field.name for field in dataclasses.fields(VideoRef) if field.name not in ("origin", "phases"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

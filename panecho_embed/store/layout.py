@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -32,6 +33,9 @@ ENCODER_PATIENTS = "encoder_patients"
 """JSON of `Provenance.patients`, an array of one text, as an attribute holds 64 KiB at most; only where recorded."""
 
 RECORDING_COLUMNS = tuple(field.name for field in dataclasses.fields(Recording))
+PHASE_COLUMNS = ("end_diastole", "end_systole")
+"""Columns of the recording that only files with clips cut by them have."""
+
 FAILURE_COLUMNS = ("video_id", "path", "stage", "message")
 ROW_TYPES: dict[str, np.dtype[Any]] = {
     "video": np.dtype("<i4"),
@@ -86,6 +90,9 @@ def fact_columns(facts: Sequence[VideoFacts]) -> dict[str, npt.NDArray[Any]]:
     columns: dict[str, list[Any]] = {name: [getattr(fact, name) for fact in facts] for name in FACT_TYPES}
     for name in RECORDING_COLUMNS:
         columns[name] = [_as_stored(getattr(fact.recording, name)) for fact in facts]
+    for name in PHASE_COLUMNS:
+        if all(map(math.isnan, columns[name])):
+            del columns[name]
     types: dict[_Kind, Any] = {"i": np.int64, "f": np.float64, "S": object}
     kinds: dict[str, _Kind] = FACT_TYPES | {field.name: _kind(field.type) for field in dataclasses.fields(Recording)}
     return {name: np.array(column, dtype=types[kinds[name]]) for name, column in columns.items()}

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from panecho_embed.core.arraytypes import Ints
 from panecho_embed.core.errors import SettingsMismatchError, StoreError
 from panecho_embed.core.provenance import Provenance
-from panecho_embed.core.records import Failure, Manifest, VideoFacts
-from panecho_embed.store.layout import FACT_TYPES, common_type, decode_column, missing
+from panecho_embed.core.records import Failure, Manifest, Recording, VideoFacts
+from panecho_embed.store.layout import FACT_TYPES, PHASE_COLUMNS, common_type, decode_column, missing
 from panecho_embed.store.read import EmbeddingFile
 from panecho_embed.store.write import EmbeddingWriter
 
@@ -188,12 +188,15 @@ class Ledger:
         return {name: column[entries] for name, column in self.columns.items() if name not in _OWN}
 
     def facts(self, entries: Ints) -> Iterator[VideoFacts]:
-        """What reading the videos told, except their recordings."""
+        """What reading the videos told; of their recordings only the frames that clips were cut by."""
         if not len(entries):
             return
         columns = [decode_column(self.columns[name][entries]).tolist() for name in FACT_TYPES]
-        for values in zip(*columns, strict=True):
-            yield VideoFacts(**dict(zip(FACT_TYPES, values, strict=True)))
+        unknown = np.full(len(entries), np.nan)
+        phases = [(self.columns[name][entries] if name in self.columns else unknown).tolist() for name in PHASE_COLUMNS]
+        for phase, *values in zip(zip(*phases, strict=True), *columns, strict=True):
+            recording = Recording(**dict(zip(PHASE_COLUMNS, phase, strict=True)))
+            yield VideoFacts(**dict(zip(FACT_TYPES, values, strict=True)), recording=recording)
 
     def failure(self, entry: int) -> Failure | None:
         """Why the video gave no rows; None if it gave some."""

@@ -320,11 +320,14 @@ def _made_with(path: Path, provenance: Provenance) -> bool:
 
 
 def _is_settled(video: VideoRef, fact: VideoFacts) -> bool:
-    """Whether what is known of a video holds: done or skipped, with the same content and the same rate by hand."""
+    """Whether what is known of a video holds: done or skipped, with the same content, rate by hand and phases."""
     if fact.status == "failed":
         return False
     by_hand = fact.fps if fact.fps_source == FPS_OF_MANIFEST else None
     if fact.status == "done" and video.fps != by_hand and not (by_hand and math.isnan(by_hand)):
+        return False
+    cut_by = (fact.recording.end_diastole, fact.recording.end_systole)
+    if fact.status == "done" and video.phases is not None and video.phases != cut_by:
         return False
     return unchanged(video.location, Stamp(fact.size_bytes, fact.mtime_ns), fact.sha256)
 
