@@ -253,4 +253,5 @@ def _sampled_table(
         labels={name: column[row] for name, column in frames.labels.items()},
         level="clip",
         provenance=provenance,
+        units=frames.units,
     )

@@ -70,7 +70,9 @@ def join_labels(table: EmbeddingTable, csv: str | Path, known: LocalIds | None =
     }
     for name in own.keys() - {"split"}:
         own[name] = np.where(own[name] == "", getattr(table, name), own[name])
-    return replace(table, labels={**table.labels, **labels}, **own)
+    # A label of this table may be in another unit than the file's own of that name.
+    units = {name: unit for name, unit in table.units.items() if name not in labels}
+    return replace(table, labels={**table.labels, **labels}, units=units, **own)
 
 
 def _read(path: Path) -> pd.DataFrame:

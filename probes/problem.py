@@ -221,6 +221,9 @@ def make_problem(
     """The units of the two tables of `load_table` that have a label, and their rows."""
     columns = {"view": units.view, **units.labels}
     read = read_target(columns[target], target, reading)
+    if read.target.kind == "regression" and (known := units.units.get(target)):
+        # What the file says of its own column is not a task's general unit.
+        read = replace(read, target=replace(read.target, unit=known))
     unit = unit_of_rows(rows, units)
     problem = Problem(
         target=read.target,

@@ -120,7 +120,8 @@ class Manifest:
                 "clips from end diastole to end systole (--clips ed-es) need the columns ed_frame and es_frame, frame "
                 f"numbers from 0; the input has {', '.join(self.labels) or 'no labels'}"
             )
-        return list(zip(*known, strict=True))
+        end_diastole, end_systole = known
+        return list(zip(end_diastole, end_systole, strict=True))
 
     def with_phases(self) -> Manifest:
         """The same, its videos knowing end diastole and end systole. Raises as `phases`."""
@@ -266,7 +267,8 @@ class EmbeddingTable:
 
     values: (N, D) float. video_id, study_id, patient_id, view, split: (N,) str objects; "" where not known.
     first_frame: (N,) int; frame_step: (N,) float, in frames; frames_per_clip: (N,) int; 0 where pooling took them away.
-    labels: name -> (N,) float (NaN where missing) or str objects ("" where missing).
+    labels: name -> (N,) float (NaN where missing) or str objects ("" where missing). units: of labels, absent where not
+    known.
     """
 
     values: FloatArray
@@ -281,6 +283,7 @@ class EmbeddingTable:
     labels: Mapping[str, npt.NDArray[Any]]
     level: Level
     provenance: Provenance
+    units: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2:

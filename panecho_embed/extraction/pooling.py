@@ -57,6 +57,7 @@ def pool_table(
         frames_per_clip=nowhere,
         labels={name: _agreed(column, group, len(first)) for name, column in table.labels.items()},
         level=by,
+        units=table.units,
         provenance=replace(table.provenance, level=by, dim=values.shape[1], pooling=pooling),
     )
 
@@ -156,7 +157,7 @@ def _studies(file: EmbeddingFile, pooled: EmbeddingTable) -> tuple[Manifest, _Fa
     labels = {name: _agreed(column, group, len(first)) for name, column in videos.labels.items()}
     others = {name: column for name, column in file.read_facts().items() if name not in FACT_TYPES}
     columns = fact_columns(facts) | {name: _common(column, group, first) for name, column in others.items()}
-    return Manifest(tuple(refs), labels), columns, failures
+    return Manifest(tuple(refs), labels, units=videos.units), columns, failures
 
 
 def _groups(ids: Sequence[Hashable]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -6,6 +6,7 @@
 /rows/       video (N,) int32 into /videos; first_frame, frames_per_clip (N,) int32; frame_step (N,) float64
 /videos/     video_id, study_id, patient_id, view, split, path, and the facts of `VideoFacts` and `Recording` (M,)
 /labels/     one column per label (M,)
+/label_units (1,) JSON, units of labels by name; only where any is known
 /failures/   video_id, path, stage, message
 
 Further columns of /rows and /videos are handed on by all that reads and writes files. Behind the HDF5 file stands a

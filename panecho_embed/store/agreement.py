@@ -41,6 +41,7 @@ class Agreement:
             "patients": self.provenance.patients.record(),
             "manifest": self.digest(),
             "labels": list(self.manifest.labels),
+            "units": dict(self.manifest.units),
         }
         lines: list[Any] = [head, *([getattr(v, name) for v in self.manifest.videos] for name in _FIELDS)]
         lines += [column.tolist() for column in self.manifest.labels.values()]
@@ -61,7 +62,7 @@ class Agreement:
             }
             patients = TrainingPatients.from_record(head.get("patients"))
             made = dataclasses.replace(Provenance.from_json(head["provenance"]), patients=patients)
-            return cls(Manifest(videos, labels), made)
+            return cls(Manifest(videos, labels, units=dict(head.get("units", {}))), made)
         except EarlierReleaseError as error:
             raise EarlierReleaseError(f"the parts are {error} (--overwrite discards them)") from error
         except _DAMAGED as error:

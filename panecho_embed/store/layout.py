@@ -33,6 +33,9 @@ ENCODER_PATIENTS = "encoder_patients"
 """JSON of `Provenance.patients`, an array of one text, as an attribute holds 64 KiB at most; only where recorded."""
 
 RECORDING_COLUMNS = tuple(field.name for field in dataclasses.fields(Recording))
+LABEL_UNITS = "label_units"
+"""JSON of `Manifest.units`, as an array of one text, as `ENCODER_PATIENTS`; only where a unit is known."""
+
 PHASE_COLUMNS = ("end_diastole", "end_systole")
 """Columns of the recording that only files with clips cut by them have."""
 

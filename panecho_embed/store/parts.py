@@ -343,6 +343,7 @@ def _says_the_same(file: EmbeddingFile, manifest: Manifest) -> bool:
         all(there[name].tolist() == [getattr(video, name) for video in manifest.videos] for name in names)
         and file.rates_by_hand() == [video.fps for video in manifest.videos]
         and _same_labels(file.labels, manifest.labels)
+        and file.units == {name: manifest.units[name] for name in manifest.labels if manifest.units.get(name)}
     )
 
 

@@ -34,6 +34,7 @@ from panecho_embed.store.layout import (
     FAILURE_COLUMNS,
     FORMAT,
     ID_COLUMNS,
+    LABEL_UNITS,
     RECORDING_COLUMNS,
     REQUIRED,
     ROW_TYPES,
@@ -215,6 +216,17 @@ class EmbeddingFile:
         return {name: decode_column(column) for name, column in columns.items()}
 
     @cached_property
+    def units(self) -> dict[str, str]:
+        """Units of labels, such as {"EF": "%"}; those of which the data set's layout knows none are absent."""
+        if LABEL_UNITS not in self._sealed.contents.places:
+            return {}
+        (text,) = decode_column(self._sealed.column(LABEL_UNITS))
+        try:
+            return {str(name): str(unit) for name, unit in dict(json.loads(text)).items()}
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self.path}: /{LABEL_UNITS} holds no units ({error})") from error
+
+    @cached_property
     def videos(self) -> pd.DataFrame:
         """One row a video of the manifest, with its status and labels."""
         return _frame({**self.video_columns, **self._label_columns(self.video_columns)})
@@ -247,6 +259,7 @@ class EmbeddingFile:
             labels={name: column[video] for name, column in self.labels.items()},
             level=self.level,
             provenance=self.provenance,
+            units=self.units,
         )
 
     def manifest(self) -> Manifest:
@@ -256,7 +269,7 @@ class EmbeddingFile:
             VideoRef(**dict(zip(ID_COLUMNS, values, strict=True)), fps=fps)
             for *values, fps in zip(*columns, self.rates_by_hand(), strict=True)
         )
-        return Manifest(videos, self.labels)
+        return Manifest(videos, self.labels, units=self.units)
 
     def rates_by_hand(self) -> list[float | None]:
         """The frame rate of each video that its manifest gave; None where it was left to the file, which is asked."""
@@ -320,7 +333,7 @@ def _problems(contents: Contents) -> list[str]:
     lengths: dict[str, int] = {}
     for name, place in places.items():
         table, _, column = name.partition("/")
-        if name == ENCODER_PATIENTS and (place.dtype.kind, place.shape) != ("S", (1,)):
+        if name in (ENCODER_PATIENTS, LABEL_UNITS) and (place.dtype.kind, place.shape) != ("S", (1,)):
             problems.append(f"/{name} is no single text")
         if not column and name not in REQUIRED:
             continue

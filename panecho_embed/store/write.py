@@ -29,6 +29,7 @@ from panecho_embed.store.layout import (
     FAILURE_COLUMNS,
     FORMAT,
     ID_COLUMNS,
+    LABEL_UNITS,
     ROW_TYPES,
     SCHEMA_VERSION,
     encode_column,
@@ -190,6 +191,8 @@ class EmbeddingWriter:
             tables[f"failures/{name}"] = [str(getattr(f, name)).replace("\0", "\ufffd") for f in failures]
         if self.provenance.patients.known:
             tables[ENCODER_PATIENTS] = [json.dumps(self.provenance.patients.record())]
+        if units := {name: manifest.units[name] for name in manifest.labels if manifest.units.get(name)}:
+            tables[LABEL_UNITS] = [json.dumps(units)]
         return {name: encode_column(name, column) for name, column in tables.items()}
 
     def _write_rest(self, tables: Mapping[str, npt.NDArray[Any]]) -> None:
