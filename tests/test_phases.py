@@ -88,7 +88,7 @@ def test_each_video_is_cut_by_its_own_frames_and_one_without_them_fails(videos, 
     assert file.provenance.clips is not None
     assert file.provenance.clips.ed_es
     plain = EmbeddingFile(extract(source, tmp_path / "y.h5", backbone=tiny(), workers=0).out)
-    assert plain.fingerprint != file.fingerprint
+    assert plain.settings_id != file.settings_id
     assert "end_diastole" in file.videos
     assert "end_diastole" not in plain.videos
     assert verify(file.path) == []
@@ -113,7 +113,7 @@ def test_clips_of_a_frame_level_file_are_those_of_the_videos(videos, tmp_path):
     one, other = EmbeddingFile(again.out), EmbeddingFile(direct.out)
     np.testing.assert_allclose(one.embeddings, other.embeddings, atol=1e-5)
     assert one.rows.equals(other.rows)
-    assert one.fingerprint == other.fingerprint
+    assert one.settings_id == other.settings_id
     assert one.videos["end_systole"].equals(other.videos["end_systole"])
     assert [f.message for f in again.failed] == [f.message for f in direct.failed]
 

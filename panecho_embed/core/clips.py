@@ -248,7 +248,7 @@ class ClipPlan:
     def padding(self, num_frames: int, fps: float | None = None, beat: Beat = _UNKNOWN) -> tuple[int, int]:
         """Frames of the clips of a video that lie beyond its end and are padded, and all frames of its clips."""
         clips = self.indices(num_frames, fps, beat)
-        if not len(clips) or len(self._spans(num_frames, fps, beat)):
+        if not len(clips) or self.ed_es or len(self._spans(num_frames, fps, beat)):
             return 0, clips.size
         if self.uniform:
             return max(0, self.frames_per_clip - num_frames) * len(clips), clips.size
