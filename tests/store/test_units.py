@@ -41,9 +41,9 @@ def test_units_reach_the_file_and_what_is_made_of_it(data, tmp_path):
 
 def test_a_probe_names_the_unit_of_its_target_unless_a_table_replaces_the_label(data, tmp_path):
     table = pool_table(EmbeddingFile(extract(data, tmp_path / "x.h5", backbone=tiny(), workers=0).out).table(), "video")
-    assert make_problem(table, table, "EF").target.title == "EF, %"
+    assert make_problem(table, table, "EDV").target.title == "EDV, mL"
     (tmp_path / "labels.csv").write_text(
-        "video_id,EF\n" + "".join(f"{name},0.{i + 1}\n" for i, name in enumerate(dict.fromkeys(table.video_id)))
+        "video_id,EDV\n" + "".join(f"{name},0.{i + 1}\n" for i, name in enumerate(dict.fromkeys(table.video_id)))
     )
     joined = join_labels(table, tmp_path / "labels.csv")
-    assert make_problem(joined, joined, "EF").target.title == "EF"
+    assert make_problem(joined, joined, "EDV").target.title == "EDV"
