@@ -16,6 +16,7 @@ from panecho_embed.evaluation.comparison_report import contrast_rows, fill_compa
 from panecho_embed.evaluation.metrics import display_name
 from panecho_embed.evaluation.page import Block, Code, Facts, Figure, Figures, Folded, Section, Table, figure
 from panecho_embed.evaluation.report import Account
+from panecho_embed.evaluation.scores import FEWEST_PATIENTS, Scored
 from panecho_embed.finetuning.frozen import FrozenProbe, linear_probe
 from panecho_embed.finetuning.grid import Grid, run_grid
 from panecho_embed.finetuning.outcome import Outcome
@@ -232,9 +233,15 @@ def efficiency_rows(grid: Grid, target: str) -> tuple[list[str], list[list[str]]
         cells = []
         for comparison in by_fraction.values():
             scored = comparison.standings.get(name)
-            cells.append(f"{number(scored.primary.value)} ({interval(scored.primary)})" if scored else "-")
+            cells.append(_cell(scored) if scored else "-")
         rows.append([name, *cells])
     return ["Start", *(f"{fraction:.3g}" for fraction in by_fraction)], rows
+
+
+def _cell(scored: Scored) -> str:
+    if scored.primary.n_patients < FEWEST_PATIENTS:
+        return "withheld"
+    return f"{number(scored.primary.value)} ({interval(scored.primary)})"
 
 
 def _value_of(trial: Trial, comparison: Comparison) -> float:
@@ -269,10 +276,9 @@ def _fractions(grid: Grid) -> list[Section]:
         if not comparison.standings:
             continue
         caption = f"{comparison.name}: {display_name(comparison.metric, comparison.unit)} by the fraction of patients."
-        blocks += [
-            Figures([_efficiency_figure(grid, comparison.name)]),
-            Table(*efficiency_rows(grid, comparison.name), caption),
-        ]
+        if all(one.primary.n_patients >= FEWEST_PATIENTS for one in comparison.standings.values()):
+            blocks.append(Figures([_efficiency_figure(grid, comparison.name)]))
+        blocks.append(Table(*efficiency_rows(grid, comparison.name), caption))
     for fraction in grid.fractions[1:]:
         tables: list[Block] = []
         for comparison in grid.comparisons[fraction]:

@@ -96,6 +96,8 @@ def test_starts_and_frozen_starts_stand_in_one_table(compared: Path) -> None:
     assert "2 patients were tested, and statistics are reported from 10 on" in page
     (table,) = re.findall(r"<table>(?:(?!</table>).)*withheld.*?</table>", page, re.DOTALL)[:1]
     assert set(re.findall(r"<td[^>]*>([^<]*)</td>", table)) == starts | {"withheld"}
+    (curve,) = re.findall(r"<table>(?:(?!</table>).)*<th[^>]*>0.5</th>.*?</table>", page, re.DOTALL)
+    assert set(re.findall(r"<td[^>]*>([^<]*)</td>", curve)) == starts | {"withheld"}
     assert "a.pt" in page
     assert "<dt>Licence of the weights</dt><dd>not stated</dd>" in page
 
