@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,14 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from panecho_embed._version import __version__
-from panecho_embed.core.errors import ArgumentError, NotInstalledError
-from panecho_embed.core.outputs import refuse_to_replace, refuse_to_replace_run, written_run, written_whole
+from panecho_embed.core.errors import ArgumentError, NotInstalledError, StoreError
+from panecho_embed.core.outputs import (
+    kind_of_run,
+    refuse_to_replace,
+    refuse_to_replace_run,
+    written_run,
+    written_whole,
+)
 from panecho_embed.core.tasks import all_tasks
 from panecho_embed.store.read import EmbeddingFile
 
@@ -26,6 +33,9 @@ EMBEDDING = "embedding"
 
 MADE = "export.json"
 """File of an exported folder that says what the embeddings are."""
+
+CARD, DATA = "README.md", "data"
+"""The card, and the folder of the tables, of an exported folder."""
 
 _ROWS = 16_384
 _UNITS = {"fps": "1/s", "first_frame": "frame", "frame_step": "frame", "frames_per_clip": "frame"}
@@ -61,7 +71,7 @@ def export(emb: str | Path, out: str | Path, *, overwrite: bool = False) -> Path
     NotInstalledError
         If the form needs a package that is not installed; the message names the extra.
     StoreError
-        If `emb` can't be read, or `out` exists or can't be written.
+        If `emb` can't be read, `out` exists or can't be written, or is a folder that holds another README.md or `data`.
     """
     target = Path(out)
     if target.suffix not in _WRITERS:
@@ -71,6 +81,7 @@ def export(emb: str | Path, out: str | Path, *, overwrite: bool = False) -> Path
         refuse_to_replace(target, overwrite, emb)
     else:
         refuse_to_replace_run(target, overwrite, "export")
+        _refuse_to_replace_files(target)
     with EmbeddingFile(emb) as file:
         columns = {str(name): column.to_numpy() for name, column in file.rows.items() if name != "path"}
         if EMBEDDING in columns:
@@ -92,9 +103,17 @@ def made_of(file: EmbeddingFile, columns: _Columns) -> dict[str, str]:
         "level": file.level,
         "created_utc": file.created_utc,
         "settings_id": file.settings_id,
-        "units": json.dumps({name: unit for name, unit in (_UNITS | known).items() if name in columns}),
+        "units": json.dumps({name: unit for name, unit in (_UNITS | known | file.units).items() if name in columns}),
         "provenance": file.provenance.to_json(),
     }
+
+
+def _refuse_to_replace_files(folder: Path) -> None:
+    """Raise StoreError for a folder that is no export and holds what an export writes: a card, or a folder `data`."""
+    if kind_of_run(folder):
+        return
+    if there := [name for name in (CARD, DATA) if os.path.lexists(folder / name)]:
+        raise StoreError(f"{folder} is no export and holds {there[0]}, which would be lost; take another folder (-o)")
 
 
 def _blocks(file: EmbeddingFile) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
@@ -202,9 +221,11 @@ def _write_folder(file: EmbeddingFile, columns: _Columns, target: Path) -> None:
         raise ArgumentError(f"{file.path}: two of the splits {', '.join(map(repr, words))} make the same file name")
     made = made_of(file, columns)
     with written_run(target) as folder:
-        (folder / "data").mkdir()
-        _write_tables(file, columns, {folder / f"data/{word}.parquet": splits == name for name, word in words.items()})
-        (folder / "README.md").write_text(_card(file, columns, words), encoding="utf-8")
+        (folder / DATA).mkdir()
+        _write_tables(
+            file, columns, {folder / f"{DATA}/{word}.parquet": splits == name for name, word in words.items()}
+        )
+        (folder / CARD).write_text(_card(file, columns, words), encoding="utf-8")
         documents = {name: json.loads(text) if name in ("units", "provenance") else text for name, text in made.items()}
         (folder / MADE).write_text(json.dumps(documents, indent=2) + "\n", encoding="utf-8")
 
@@ -221,7 +242,7 @@ def _card(file: EmbeddingFile, columns: _Columns, words: Mapping[str, str]) -> s
     units = json.loads(made["units"])
     head = ["---", "configs:", "- config_name: default", "  data_files:"]
     for word in words.values():
-        head += [f"  - split: {word}", f"    path: data/{word}.parquet"]
+        head += [f"  - split: {word}", f"    path: {DATA}/{word}.parquet"]
     patients = len(set(columns["patient_id"]))
     listed = [f"| `{name}` | {column.dtype if column.dtype != object else 'text'} | {units.get(name, '')} |"
               for name, column in columns.items()]  # fmt: skip

@@ -21,7 +21,7 @@ from panecho_embed.store import EmbeddingFile, EmbeddingWriter
 NAMES = ("emb.parquet", "emb.npz", "emb.h5ad", "emb")
 
 
-def write(path, dtype="float32", labels=None):
+def write(path, dtype="float32", labels=None, units=None):
     """Three videos of two clips each, one of no split, one with an id that is no UTF-8."""
     weights = WeightsInfo("random (seed 0)", "ab" * 32, "none", pretrained=False)
     provenance = Provenance("random", weights, Feeding(), ClipPlan(4), "clip", dim=5, dtype=dtype)
@@ -34,7 +34,7 @@ def write(path, dtype="float32", labels=None):
         for i in range(3):
             values = np.random.default_rng(i).normal(size=(2, 5)).astype(dtype)
             writer.add(i, values, np.array([0, 4]), 1, 4)
-        writer.finish(Manifest(videos, labels), [VideoFacts("done", fps=30.0)] * 3, [])
+        writer.finish(Manifest(videos, labels, units=units or {}), [VideoFacts("done", fps=30.0)] * 3, [])
     return path
 
 
@@ -110,6 +110,25 @@ def test_nothing_is_replaced_unasked(emb, tmp_path, name):
     assert again.exit_code == 1
     assert "already" in again.output
     assert CliRunner().invoke(main, ["export", str(emb), "-o", str(tmp_path / name), "--overwrite"]).exit_code == 0
+
+
+@pytest.mark.parametrize("there", ["README.md", "data/mine.csv"])
+def test_a_folder_of_other_files_loses_none_of_them(emb, tmp_path, there):
+    out = tmp_path / "repository"
+    (out / there).parent.mkdir(parents=True)
+    (out / there).write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match=r"is no export and holds (README.md|data), which would be lost"):
+            panecho_embed.export(emb, out, overwrite=overwrite)
+    assert [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()] == [there]
+    assert (out / there).read_text() == "mine"
+
+
+def test_units_are_those_of_the_embedding_file(tmp_path):
+    labels = {"volume": np.array([80.0, 90.0, 100.0]), "EF": np.array([0.5, 0.6, 0.7])}
+    emb = write(tmp_path / "emb.h5", labels=labels, units={"volume": "mL", "EF": "1"})
+    units = json.loads(read(panecho_embed.export(emb, tmp_path / "emb.npz"))[2]["units"])
+    assert (units["volume"], units["EF"]) == ("mL", "1")
 
 
 @pytest.mark.parametrize("name", NAMES)
