@@ -39,12 +39,19 @@ class Advantage:
         With its 95 % interval, in the unit of the metric; NaN where unknown.
     guess : str
         What guessing is and scores, "guessing the mean 8.59"; "" where that is unknown.
+    unit : str
+        Of the value, within a sentence: "points", "in R²"; "" where it has none.
     """
 
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
     guess: str = ""
+    unit: str = ""
+
+    def words(self, value: float) -> str:
+        """A value of the advantage with its unit: "0.46 points"."""
+        return f"{number(value)} {self.unit}".rstrip()
 
 
 def conclude(advantage: Advantage, n_patients: int) -> Conclusion:
@@ -79,13 +86,16 @@ def advantage_of(one: Scored) -> Advantage:
     """
     if gain := one.gain.get(one.metric):
         what = "guessing" if one.target.classes else "guessing the mean"
-        return _oriented(gain, one.metric, f"{what} {number(one.baseline[one.metric].value)}")
+        guess = f"{what} {number(one.baseline[one.metric].value)}"
+        return _oriented(gain, one.metric, guess, _unit(one))
     if (chance := _BY_CHANCE.get(one.metric)) is not None:
         score = one.primary
         return Advantage(score.value - chance, score.low - chance, score.high - chance, f"guessing {chance:g}")
     if "r2" in one.scores:
         r2 = one.scores["r2"]
-        return Advantage(r2.value, r2.low, r2.high, f"R² {number(r2.value)} ({interval(r2)}), 0 for their mean")
+        return Advantage(
+            r2.value, r2.low, r2.high, f"R² {number(r2.value)} ({interval(r2)}), 0 for their mean", "in R²"
+        )
     return Advantage()
 
 
@@ -117,11 +127,11 @@ def sentence(one: Scored, claim: str, doubts: Sequence[str] = ()) -> str:
     if found == "no":
         return (
             f"{name} was predicted no better than by guessing: {figures} An advantage of up to "
-            f"{number(advantage.high)} can't be excluded (95 % interval)."
+            f"{advantage.words(advantage.high)} can't be excluded (95 % interval)."
         )
     if found == "undecided":
         return (
-            f"It can't be told whether {name} {claim}: {figures} The advantage of {number(advantage.value)} "
+            f"It can't be told whether {name} {claim}: {figures} The advantage of {advantage.words(advantage.value)} "
             f"({interval(advantage)}) may be chance in {n_patients} patients."
         )
     return f"It can't be told whether {name} {claim}: {_value(one)}, and there is no interval to compare with guessing."
@@ -169,14 +179,19 @@ def metric_words(metric: str) -> str:
 
 def value_words(one: Scored) -> str:
     """The primary metric's value with unit and interval: "5.12 points (4.81 to 5.43)"; percentages differ by points."""
-    unit = {"%": "points"}.get(one.target.unit, one.target.unit) if METRICS[one.metric].in_unit else ""
+    unit = _unit(one)
     return f"{number(one.primary.value)}{f' {unit}' if unit else ''} ({interval(one.primary)})"
 
 
-def _oriented(gain: Score, metric: str, guess: str) -> Advantage:
+def _unit(one: Scored) -> str:
+    """The unit of differences of the primary metric; percentages differ by points."""
+    return {"%": "points"}.get(one.target.unit, one.target.unit) if METRICS[one.metric].in_unit else ""
+
+
+def _oriented(gain: Score, metric: str, guess: str, unit: str) -> Advantage:
     if higher_is_better(metric):
-        return Advantage(gain.value, gain.low, gain.high, guess)
-    return Advantage(-gain.value, -gain.high, -gain.low, guess)
+        return Advantage(gain.value, gain.low, gain.high, guess, unit)
+    return Advantage(-gain.value, -gain.high, -gain.low, guess, unit)
 
 
 def _value(one: Scored) -> str:

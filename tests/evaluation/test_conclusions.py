@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -59,6 +60,18 @@ def test_what_can_not_be_told_is_said(noise, start, part):
     said = sentence(scored(EF, noise), CLAIM)
     assert said.startswith(start)
     assert said.endswith(part)
+
+
+@pytest.mark.parametrize(
+    ("noise", "baseline", "said"),
+    [
+        (9.5, True, r"The advantage of 0\.\d+ points \("),
+        (10.0, True, r"An advantage of up to [\d.]+ points can't be excluded"),
+        (8.5, False, r"dvantage of (up to )?[\d.]+ in R² "),
+    ],
+)
+def test_an_advantage_has_the_unit_of_what_it_is_an_advantage_in(noise, baseline, said):
+    assert re.search(said, sentence(scored(EF, noise, baseline=baseline), CLAIM))
 
 
 def test_few_patients_have_no_statistic():
