@@ -16,6 +16,7 @@ from panecho_embed.evaluation.comparison_report import methods_of
 from panecho_embed.evaluation.metrics import CALIBRATION_BINS, display_name
 from panecho_embed.evaluation.page import Block, Facts, Section, Table, Text
 from panecho_embed.evaluation.report import Account, interval_sentence, subgroup_blocks
+from panecho_embed.evaluation.scores import FEWEST_PATIENTS
 from panecho_embed.evaluation.splits import leaking_patients
 from panecho_embed.extraction.summary import Sampling
 from panecho_embed.store import EmbeddingFile
@@ -152,10 +153,10 @@ def _short(value: str) -> str:
 
 
 def recording_notes(result: TargetResult) -> list[str]:
-    """What the recording-only baseline is, with a warning where it does as well as the probe."""
+    """What the recording-only baseline is, with a warning where it does as well as the probe; [] for few patients."""
     problem, scored = result.problem, result.evaluation.scored
     metric = display_name(scored.metric, problem.target.unit)
-    if not result.recording:
+    if not result.recording or scored.primary.n_patients < FEWEST_PATIENTS:
         return []
     facts, value = ", ".join(problem.recording), number(result.recording[scored.metric])
     if not result.recording_suffices:

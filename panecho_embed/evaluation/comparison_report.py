@@ -100,9 +100,18 @@ def overview_rows(comparisons: Sequence[Comparison]) -> tuple[list[str], _Rows]:
     names = comparisons[0].ranked
     rows = []
     for comparison in comparisons:
-        values = {name: number(scored.primary.value) for name, scored in comparison.standings.items()}
+        values = {
+            name: number(one.primary.value) if one.primary.n_patients >= FEWEST_PATIENTS else "withheld"
+            for name, one in comparison.standings.items()
+        }
         values |= {name: number(value) for name, value in comparison.means.items()}
-        rows.append([comparison.name, display_name(comparison.metric), *(values.get(name, "-") for name in names)])
+        rows.append(
+            [
+                comparison.name,
+                display_name(comparison.metric, comparison.unit),
+                *(values.get(name, "-") for name in names),
+            ]
+        )
     return ["Target", "Metric", *names], rows
 
 

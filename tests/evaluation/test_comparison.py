@@ -23,7 +23,13 @@ from panecho_embed.evaluation.comparison import (
     difference_table,
     score_table,
 )
-from panecho_embed.evaluation.comparison_report import contrast_rows, score_rows, verdict_text, write_comparison
+from panecho_embed.evaluation.comparison_report import (
+    contrast_rows,
+    overview_rows,
+    score_rows,
+    verdict_text,
+    write_comparison,
+)
 from panecho_embed.evaluation.inference import holm
 from panecho_embed.evaluation.predictions import Predictions, concatenated, write_predictions
 from panecho_embed.evaluation.report import Account
@@ -456,6 +462,16 @@ def test_a_comparison_of_few_patients_withholds_its_statistics(tmp_path: Path) -
     assert contrast_rows(few[0])[1] == [["a - b", "withheld", "-", "-", "undecided"]]
     account = Account(title="EF", subtitle="two")
     assert "<svg" not in write_comparison(tmp_path, "compare", few, account).read_text()
+
+
+@pytest.mark.parametrize(("patients", "withheld"), [(9, True), (10, False)])
+def test_the_overview_withholds_what_few_patients_give_and_names_the_unit(patients: int, withheld: bool) -> None:
+    found = compare(
+        *(candidate(name, made(noise=noise, patients=patients)) for name, noise in (("a", 2.0), ("b", 6.0)))
+    )
+    columns, ((target, metric, *values),) = overview_rows(found)
+    assert (columns[:2], target, metric) == (["Target", "Metric"], "EF", "MAE, %")
+    assert [value == "withheld" for value in values] == [withheld] * 2
 
 
 def test_a_comparison_leaves_tables_figures_and_a_report(found: list[Comparison], tmp_path: Path) -> None:

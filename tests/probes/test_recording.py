@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from panecho_embed.cli.main import main
 from panecho_embed.core.records import EmbeddingTable
 from panecho_embed.core.wording import number
+from panecho_embed.evaluation.scores import score
 from panecho_embed.store import EmbeddingFile
+from probes.account import recording_notes
 from probes.linear import LinearProbe
 from probes.plans import RunSettings
 from probes.problem import Problem, load_problem, load_problems
@@ -101,6 +103,15 @@ def test_the_command_warns_where_the_recordings_do_as_well(told: Path, tmp_path:
     assert "Recording only" in page
     assert "It is not shown that the embeddings tell more" in page
     assert "Recording only: a linear probe on what the file knows of the recordings (view, frame rate)" in page
+
+
+def test_of_few_patients_the_note_gives_no_statistic(told: Path) -> None:
+    result = run_target(load_problem(told, "EF"), LinearProbe(), RunSettings(folds=3, draws=20))
+    assert recording_notes(result)
+    few = np.isin(result.evaluation.scored.predictions.patient, np.unique(result.problem.patient)[:9])
+    scored = score(result.evaluation.scored.predictions.take(np.flatnonzero(few)), draws=20)
+    assert scored.primary.n_patients == 9
+    assert recording_notes(replace(result, evaluation=replace(result.evaluation, scored=scored))) == []
 
 
 def test_no_warning_where_they_do_not(embeddings: Path, tmp_path: Path) -> None:
