@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ class ProbeRun:
         pieces = []
         for text, result in zip(self.answers(), self.results, strict=True):
             drawing, caption = next(iter(target_figures(result.evaluation.scored).values()))
-            pieces.append(f"<p>{text}</p>{picture_file(figure(drawing, caption))}")
+            pieces.append(f"<p>{html.escape(text)}</p>{picture_file(figure(drawing, caption))}")
         return "".join(pieces) + str(self.table().to_html(index=False))
 
 

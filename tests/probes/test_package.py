@@ -6,9 +6,12 @@ import importlib
 import types
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import probes
+from panecho_embed.store import EmbeddingFile
 
 
 @pytest.mark.parametrize("name", probes.__all__)
@@ -35,3 +38,12 @@ def test_the_lines_of_the_readme_run(
     monkeypatch.chdir(embeddings.parent)
     exec(block.partition("```")[0].replace("echos.h5", embeddings.name), {})
     assert "mae" in capsys.readouterr().out
+
+
+def test_a_notebook_shows_a_target_of_any_name(embeddings: Path, tmp_path: Path) -> None:
+    ids = EmbeddingFile(embeddings).videos["video_id"]
+    labels = pd.DataFrame({"video_id": ids, "E<b>e": np.arange(len(ids), dtype=float)})
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    shown = probes.probe(embeddings, "E<b>e", labels=tmp_path / "labels.csv")._repr_html_()
+    assert "E&lt;b&gt;e" in shown
+    assert "E<b>e" not in shown
