@@ -108,7 +108,7 @@ class Sampling:
         clips = ", ".join(f"{clips} ({counted(videos, 'video')})" for clips, videos in self.clips.items())
         if not self.padded:
             return f"clips per video: {clips}; none padded"
-        share = f"{100 * self.share:.2g} % of the clips' frames"
+        share = f"{100 * self.share:.3g} % of the clips' frames"
         return f"clips per video: {clips}; {self.padded} of {counted(self.videos, 'video')} padded, {share}"
 
     @property
@@ -117,7 +117,7 @@ class Sampling:
         if self.share <= MOST_PADDING:
             return ""
         return (
-            f"{100 * self.share:.2g} % of the clips' frames is padding, as {self.padded} of "
+            f"{100 * self.share:.3g} % of the clips' frames is padding, as {self.padded} of "
             f"{counted(self.videos, 'video')} {'is' if self.padded == 1 else 'are'} shorter than a clip: take shorter "
             "clips (--frames-per-clip), a smaller --frame-step, or --short skip"
         )

@@ -205,7 +205,9 @@ def _predict(
     )
     failures = file.failure_records()
     ids = (table.video_id, table.study_id, table.patient_id, table.split, table.first_frame)
-    digest = digest_of_arrays(table.values, *ids, *(table.labels[name] for name in sorted(table.labels)))
+    names = sorted(table.labels)
+    labels = [np.array(names, dtype=object), *(table.labels[name] for name in names)]
+    digest = digest_of_arrays(table.values, *ids, *labels)
     head = about(
         file,
         model.tasks,
