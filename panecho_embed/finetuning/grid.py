@@ -30,7 +30,6 @@ from panecho_embed.finetuning.frozen import FrozenProbe, embed_start, frozen_pre
 from panecho_embed.finetuning.outcome import Outcome, can_be_scored, read_outcome
 from panecho_embed.finetuning.processes import Processes, join_processes
 from panecho_embed.finetuning.recipe import Recipe
-from panecho_embed.finetuning.recipe_files import load_recipe
 from panecho_embed.finetuning.run import finetune
 from panecho_embed.finetuning.starts import RANDOM, load_start, weights_sha256, with_own_clips
 
@@ -88,7 +87,9 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class GridJob:
+    """Data, folder and machine of a grid, and the starts and runs that failed so far, with the reason."""
+
     data: Path
     out: Path
     weights: Mapping[str, Path]
@@ -103,72 +104,19 @@ class _Job:
 
 
 def run_grid(
-    recipe: str | Path | Recipe,
-    inits: Sequence[str],
-    data: str | Path,
-    out: str | Path,
-    *,
-    seeds: int = 3,
-    fractions: Sequence[float] = (1.0,),
-    reference: str | None = None,
-    margin: str = "",
-    settings: Sequence[str] = (),
-    weights: Mapping[str, str | Path] | None = None,
-    frozen: FrozenProbe | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    strict: bool = False,
-    allow_leakage: bool = False,
-    progress: bool | None = False,
-    announce: Announce = silent,
-    command: str = "",
-) -> Grid | None:
-    """Fine-tune every start with every seed and fraction, and compare them; docs/finetuning.md says how.
-
-    Parameters
-    ----------
-    recipe, data, settings, device, workers, allow_leakage, progress, announce, command
-        As for `finetune`.
-    inits : sequence of str
-        Starting points; weights: their files, where others than `finetune` finds are meant.
-    out : str or Path
-        Folder of the grid; each run has a folder below it. Finished runs are reused, interrupted ones resumed.
-    seeds, fractions : int, sequence of float
-        Number of seeds, from the recipe's on; parts of the training patients.
-    reference, margin : str
-        What the differences are to (the first start by default); as for `compare_candidates`.
-    frozen : FrozenProbe, optional
-        A probe, to add a line for every untrained start.
-    strict : bool
-        A start whose weights are unavailable, or a run that fails, is an error; otherwise it is listed.
-
-    Returns
-    -------
-    Grid or None
-        None in the processes of torchrun that do not write.
-
-    Raises
-    ------
-    SettingsMismatchError
-        If a run in `out` has another recipe, start, weights or data set.
-    ArgumentError, and as `finetune`
-    """
-    chosen = load_recipe(recipe, settings) if isinstance(recipe, str | Path) else recipe
-    reference, files = _checked(inits, reference, weights or {})
-    job = _Job(Path(data), Path(out), files, device, workers, strict, allow_leakage, progress, announce, command)
-    return _run(chosen, tuple(inits), job, seeds, fractions, reference, margin, frozen)
-
-
-def _run(
     recipe: Recipe,
     inits: tuple[str, ...],
-    job: _Job,
+    job: GridJob,
     seeds: int,
     fractions: Sequence[float],
     reference: str,
     margin: str,
     frozen: FrozenProbe | None,
 ) -> Grid | None:
+    """Fine-tune every start with every seed and fraction, and compare them, without a report.
+
+    What is asked for, what is returned, and errors: as `grid` of `grid_report`. None where another process speaks.
+    """
     processes = join_processes(job.device, recipe.precision)
     recipe = replace(recipe, precision=processes.precision)
     if not processes.is_main:
@@ -358,7 +306,7 @@ def _check_patients(todo: Sequence[Trial], dataset: Dataset, allow_leakage: bool
             raise ManifestError(f"fraction {trial.fraction:g}, seed {trial.seed}: {error} (--fractions)") from error
 
 
-def _missing_starts(todo: Sequence[Trial], job: _Job) -> dict[str, str]:
+def _missing_starts(todo: Sequence[Trial], job: GridJob) -> dict[str, str]:
     """The starts whose weights are unavailable; found out before anything is trained.
 
     Raises ArgumentError for a start that there is none of, or that the recipe can't take.
@@ -376,7 +324,7 @@ def _missing_starts(todo: Sequence[Trial], job: _Job) -> dict[str, str]:
     return problems
 
 
-def _train(trials: Sequence[Trial], dataset: Dataset, job: _Job, processes: Processes) -> list[Trial]:
+def _train(trials: Sequence[Trial], dataset: Dataset, job: GridJob, processes: Processes) -> list[Trial]:
     """Do the runs that are not done; those that fail, and those that lack videos, become problems.
 
     Returns the trials that were done before.
@@ -415,7 +363,7 @@ def _train(trials: Sequence[Trial], dataset: Dataset, job: _Job, processes: Proc
     return done
 
 
-def _checked(
+def checked_starts(
     inits: Sequence[str], reference: str | None, weights: Mapping[str, str | Path]
 ) -> tuple[str, dict[str, Path]]:
     """The reference, and the weights files by start. Raises ArgumentError if either is of a start not asked for."""
@@ -430,7 +378,7 @@ def _checked(
 
 
 def _frozen(
-    outcomes: Mapping[Trial, Outcome], dataset: Dataset, probe: FrozenProbe, job: _Job
+    outcomes: Mapping[Trial, Outcome], dataset: Dataset, probe: FrozenProbe, job: GridJob
 ) -> dict[float, list[Candidate]]:
     """A candidate for every start and fraction; with one run where neither weights nor patients depend on a seed."""
     runs: dict[tuple[str, float], list[Trial]] = {}

@@ -18,10 +18,10 @@ from panecho_embed.evaluation.page import Block, Code, Facts, Figure, Figures, F
 from panecho_embed.evaluation.report import Account
 from panecho_embed.evaluation.scores import FEWEST_PATIENTS, Scored
 from panecho_embed.finetuning.frozen import FrozenProbe, linear_probe
-from panecho_embed.finetuning.grid import Grid, run_grid
+from panecho_embed.finetuning.grid import Grid, GridJob, checked_starts, run_grid
 from panecho_embed.finetuning.outcome import Outcome
 from panecho_embed.finetuning.recipe import Recipe
-from panecho_embed.finetuning.recipe_files import to_toml
+from panecho_embed.finetuning.recipe_files import load_recipe, to_toml
 from panecho_embed.finetuning.report import (
     evaluation_sentences,
     picture_words,
@@ -112,27 +112,11 @@ def grid(
     ArgumentError, RecipeError, ManifestError, TrainingError, StoreError
         As `finetune`.
     """
+    chosen = load_recipe(recipe, settings) if isinstance(recipe, str | Path) else recipe
+    reference, files = checked_starts(inits, reference, weights or {})
+    job = GridJob(Path(data), Path(out), files, device, workers, strict, allow_leakage, progress, announce, command)
     probe = linear_probe() if frozen is True else frozen or None
-    result = run_grid(
-        recipe,
-        inits,
-        data,
-        out,
-        seeds=seeds,
-        fractions=fractions,
-        reference=reference,
-        margin=margin,
-        settings=settings,
-        weights=weights,
-        frozen=probe,
-        device=device,
-        workers=workers,
-        strict=strict,
-        allow_leakage=allow_leakage,
-        progress=progress,
-        announce=announce,
-        command=command,
-    )
+    result = run_grid(chosen, tuple(inits), job, seeds, fractions, reference, margin, probe)
     if result is not None:
         write_grid(result)
     return result

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
-from panecho_embed.finetuning.grid import run_grid
+from panecho_embed.finetuning.grid_report import grid
 from panecho_embed.models import zoo
 from panecho_embed.phantoms import write_studies
 from probes.frozen import linear_probe
@@ -28,7 +28,7 @@ SMALL = (
 def test_from_random_it_beats_the_mean_and_the_frozen_start(tmp_path):
     write_studies(tmp_path / "data", "echonet-dynamic", patients=200, num_frames=32, fps=25, size=48)
     words = {"seeds": 1, "settings": SMALL, "frozen": linear_probe}
-    result = run_grid("echonet-dynamic", ["random"], tmp_path / "data", tmp_path / "which", **words)
+    result = grid("echonet-dynamic", ["random"], tmp_path / "data", tmp_path / "which", **words)
     (comparison,) = result.comparisons[1.0]
     assert comparison.standings["random"].scores["r2"].low > 0
     (contrast,) = comparison.contrasts
