@@ -23,14 +23,13 @@ from panecho_embed.core.outputs import refuse_to_replace_run, settled, write_jso
 from panecho_embed.core.provenance import Level, Provenance
 from panecho_embed.core.records import EmbeddingTable, PoolHow
 from panecho_embed.core.wording import file_stem
-from panecho_embed.evaluation.conclusions import sentence
 from panecho_embed.evaluation.page import picture_file
 from panecho_embed.evaluation.predictions import FILE, write_predictions
 from panecho_embed.evaluation.report import write_run_report
 from panecho_embed.evaluation.scores import score_documents, write_metrics
 from panecho_embed.evaluation.splits import leaking_patients
 from panecho_embed.evaluation.targets import Target
-from probes.account import CLAIM, account_of, doubts_of
+from probes.account import account_of
 from probes.base import BaseProbe
 from probes.plans import unit_predictions
 from probes.problem import Fusion, data_digest, id_columns, load_table, shares, unit_of_rows
@@ -105,7 +104,6 @@ def _probe_document(probe: BaseProbe) -> dict[str, Any]:
 def _document(result: TargetResult) -> dict[str, Any]:
     evaluation, problem = result.evaluation, result.problem
     return {
-        "answer": sentence(evaluation.scored, CLAIM, doubts_of(result)),
         "pooling": problem.pooling,
         "fusion": problem.fusion,
         "n_labelled": len(problem),

@@ -16,6 +16,7 @@ from panecho_embed.core.arraytypes import Floats, Floats32
 from panecho_embed.core.outputs import write_text
 from panecho_embed.core.progress import Progress, silent
 from panecho_embed.evaluation.predictions import read_predictions
+from panecho_embed.evaluation.targets import Target
 from panecho_embed.retrieval.collection import Collection
 from panecho_embed.retrieval.find import search, video_query
 from panecho_embed.retrieval.pictures import thumbnail
@@ -112,7 +113,7 @@ def write_demo_page(
     page = environment.from_string(template).render(
         target=target,
         unit=tested.target.unit,
-        answer=scores["answer"],
+        answer=answer(tested.target, scores),
         videos=videos,
         facts=[{name: video[name] for name in ("id", "measured", "near")} for video in videos],
         scale=scale,
@@ -127,6 +128,20 @@ def write_demo_page(
         file=collection.path.name,
     )
     return write_text(out, page)
+
+
+def answer(target: Target, scores: dict[str, Any]) -> str:
+    """Return in a sentence whether a number can be predicted, with its error, interval and baseline.
+
+    scores: of the target, as `metrics.json` of a probe's run has them.
+    """
+    error, guess, gain = (scores[name]["mae"] for name in ("metrics", "baseline", "versus_baseline"))
+    verdict = "can be read from" if gain["high"] < 0 else "could not be shown to be readable from"
+    unit = {"": "", "%": " points"}.get(target.unit, f" {target.unit}")
+    return (
+        f"{target.name} {verdict} these embeddings: mean absolute error {error['value']:.1f}{unit} "
+        f"(95 % interval {error['low']:.1f} to {error['high']:.1f}); guessing the mean: {guess['value']:.1f}{unit}."
+    )
 
 
 def _videos(

@@ -6,14 +6,16 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from panecho_embed.cli.main import main
 from panecho_embed.cli.next_step import next_step
-from panecho_embed.core.wording import number
+from panecho_embed.evaluation.targets import Target
 from panecho_embed.models.panecho import PanEcho, save_checkpoint
+from panecho_embed.retrieval.demo_page import answer
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +45,7 @@ def test_the_page_shows_the_runs_own_figures(demo):
     _, folder = demo
     page = html.unescape((folder / "demo.html").read_text())
     scores = json.loads((folder / "10-patients-panecho-probe" / "metrics.json").read_text())["targets"]["EF"]
-    report = html.unescape((folder / "10-patients-panecho-probe" / "report.html").read_text())
-    assert f"mean error {number(scores['metrics']['mae']['value'])} points" in scores["answer"]
-    assert f'<p class="answer">{scores["answer"]}</p>' in page
-    assert scores["answer"] in report
+    assert f"mean absolute error {scores['metrics']['mae']['value']:.1f} points" in page
     facts = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
     measured = [video["measured"] for video in facts]
     assert measured == sorted(measured)
@@ -70,3 +69,16 @@ def test_the_commands_printed_and_shown_run_as_they_are(demo):
         result = CliRunner().invoke(main, one[len(start) :])
         assert result.exit_code == 0, result.output
     assert (folder / "similar.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("high", "said"), [(-0.1, "EF can be read from"), (0.1, "EF could not be shown to be readable")]
+)
+def test_the_answer_says_yes_only_if_the_interval_of_the_difference_does(high, said):
+    def score(value, low=np.nan, high=np.nan):
+        return {"mae": {"value": value, "low": low, "high": high}}
+
+    scores = {"metrics": score(5.1, 4.8, 5.4), "baseline": score(8.9), "versus_baseline": score(-3.8, -4, high)}
+    sentence = answer(Target("EF", "regression", unit="%"), scores)
+    assert sentence.startswith(said)
+    assert "error 5.1 points (95 % interval 4.8 to 5.4); guessing the mean: 8.9 points" in sentence
